@@ -1,0 +1,138 @@
+"""The named tuples that readings consist of.
+
+Field names, order and units are those of Ceilometer 27's ``ceilometer.compute.virt.inspector``.
+Counters are exact integers and count from the start of the guest (or from the plugging in of the
+device); memory is in MiB. ``None`` stands for a value that the hypervisor does not give.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class PowerState(enum.IntEnum):
+    """Names for libvirt's domain states, as ``power_state`` and ``Instance.state`` number them.
+
+    The numbers are those of ``virDomainState``. A newer libvirt may know more of them, so the
+    records hold plain integers: ``PowerState(stats.power_state).name``.
+    """
+
+    NOSTATE = 0
+    RUNNING = 1
+    BLOCKED = 2
+    PAUSED = 3
+    SHUTDOWN = 4
+    SHUTOFF = 5
+    CRASHED = 6
+    PMSUSPENDED = 7
+
+
+class Instance(NamedTuple):
+    """One virtual machine that the hypervisor knows, running or not."""
+
+    id: str
+    """The domain's UUID, in lower case and with hyphens."""
+    name: str
+    """The domain's name, for example ``instance-0000002a``."""
+    state: int
+    """The domain's state, a number of :class:`PowerState`."""
+
+
+class InstanceStats(NamedTuple):
+    """CPU, memory and performance counters of one instance."""
+
+    power_state: int | None = None
+    """The domain's state, a number of :class:`PowerState` (``virDomainGetInfo``)."""
+    cpu_number: int | None = None
+    """vCPUs plugged in (``vcpu.current``); of a stopped instance, those it will have."""
+    cpu_time: int | None = None
+    """CPU time used since the start, nanoseconds: time and wait of all vCPUs, or ``cpu.time``."""
+    memory_actual: float | None = None
+    """Memory that the balloon leaves to the guest, MiB (``actual``); of a stopped instance, the
+    most it may have."""
+    memory_available: float | None = None
+    """Memory that the guest's kernel sees, MiB (``available``)."""
+    memory_usage: float | None = None
+    """Memory in use in the guest, MiB (``available`` less ``usable``, or else ``unused``)."""
+    memory_resident: float | None = None
+    """Resident memory of the guest's process on the host, MiB (``rss``)."""
+    memory_swap_in: float | None = None
+    """Memory read from the guest's swap since the start, MiB (``swap_in``)."""
+    memory_swap_out: float | None = None
+    """Memory written to the guest's swap since the start, MiB (``swap_out``)."""
+    cpu_cycles: int | None = None
+    """CPU cycles (``perf.cpu_cycles``, where that event is enabled)."""
+    instructions: int | None = None
+    """Instructions (``perf.instructions``, where that event is enabled)."""
+    cache_references: int | None = None
+    """Cache references (``perf.cache_references``, where that event is enabled)."""
+    cache_misses: int | None = None
+    """Cache misses (``perf.cache_misses``, where that event is enabled)."""
+
+
+class InterfaceStats(NamedTuple):
+    """Counters of one virtual NIC (``virDomainInterfaceStats``); -1: not counted."""
+
+    name: str
+    """The host's side of the NIC (``<target dev>``), for example ``tap1f0c``."""
+    mac: str | None
+    """The MAC address."""
+    fref: str | None
+    """The name of the network filter, if there is one."""
+    parameters: dict[str, str | None]
+    """The filter's parameters, names in lower case, and ``interfaceid`` and ``bridge``."""
+    rx_bytes: int
+    """Bytes that the guest received."""
+    tx_bytes: int
+    """Bytes that the guest sent."""
+    rx_packets: int
+    """Packets that the guest received."""
+    tx_packets: int
+    """Packets that the guest sent."""
+    rx_drop: int
+    """Incoming packets that were dropped."""
+    tx_drop: int
+    """Outgoing packets that were dropped."""
+    rx_errors: int
+    """Errors in receiving."""
+    tx_errors: int
+    """Errors in sending."""
+    rx_bytes_delta: int
+    """Bytes received since this inspector's last reading of this NIC; 0 at the first."""
+    tx_bytes_delta: int
+    """Bytes sent since this inspector's last reading of this NIC; 0 at the first."""
+
+
+class DiskStats(NamedTuple):
+    """Counters of one disk (``virDomainBlockStats``, ``virDomainBlockStatsFlags``)."""
+
+    device: str
+    """The disk's target name, for example ``vda``."""
+    read_bytes: int
+    """Bytes read."""
+    read_requests: int
+    """Read operations."""
+    write_bytes: int
+    """Bytes written."""
+    write_requests: int
+    """Write operations."""
+    errors: int
+    """I/O errors; -1 where the hypervisor does not count them, as QEMU does not."""
+    wr_total_times: int | None
+    """Time spent in writing, nanoseconds."""
+    rd_total_times: int | None
+    """Time spent in reading, nanoseconds."""
+
+
+class DiskInfo(NamedTuple):
+    """Sizes of one disk, bytes (``virDomainGetBlockInfo``)."""
+
+    device: str
+    """The disk's target name, for example ``vda``."""
+    capacity: int
+    """The size that the guest sees, or the physical size where that is larger."""
+    allocation: int
+    """What the image occupies on the host's storage."""
+    physical: int
+    """The size of the image's file or device on the host."""

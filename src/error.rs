@@ -1,0 +1,129 @@
+//! What can come back instead of a reading: one sentence each, and libvirt's own words.
+
+use std::fmt;
+
+use crate::records::InstanceId;
+
+/// The answer of every fallible call in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What libvirt said when it refused a call
+/// (<https://libvirt.org/html/libvirt-virterror.html>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// `virErrorNumber`, for example 42, `VIR_ERR_NO_DOMAIN`.
+    pub code: i32,
+    /// `virErrorDomain`: the part of libvirt that refused, for example 10, `VIR_FROM_QEMU`.
+    pub domain: i32,
+    /// libvirt's own words.
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, domain, message } = self;
+        write!(f, "[libvirt error {code}, domain {domain}] {message}")
+    }
+}
+
+/// Why there is no data for an instance that exists.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// libvirt refused one of the calls that the reading consists of.
+    #[error("{0}")]
+    Refused(Failure),
+    /// The instance was there at the lookup, and gone when its statistics were asked for.
+    #[error("it went away while it was read; ask again if it should be there")]
+    Vanished,
+    /// The domain's XML description cannot be read.
+    #[error("its domain XML cannot be used: {0}; compare `virsh dumpxml`")]
+    Xml(String),
+}
+
+/// Why a question about an instance has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The hypervisor does not know the instance.
+    #[error("instance {instance} is not known to this hypervisor: {failure}")]
+    InstanceNotFound {
+        /// The instance that was asked for.
+        instance: InstanceId,
+        /// What libvirt said.
+        failure: Failure,
+    },
+    /// The instance is shut off and so has no counters.
+    #[error("instance {instance} is shut off and has no counters until it is started")]
+    InstanceShutOff {
+        /// The instance that was asked for.
+        instance: InstanceId,
+    },
+    /// The instance exists, but could not be read.
+    #[error("cannot read instance {instance}: {reason}")]
+    NoData {
+        /// The instance that was asked for.
+        instance: InstanceId,
+        /// Why not.
+        reason: Reason,
+    },
+    /// The hypervisor is there, but does not list its instances.
+    #[error("{uri} does not list its instances: {failure}")]
+    NoList {
+        /// The connection's URI.
+        uri: String,
+        /// What libvirt said.
+        failure: Failure,
+    },
+    /// The hypervisor cannot be reached; the next call tries anew.
+    #[error(
+        "no connection to {uri}{}: {failure}; check that libvirtd or virtqemud runs and that this \
+         user may open its socket (group libvirt); the next call connects again",
+        for_instance(instance.as_ref())
+    )]
+    ConnectionLost {
+        /// The connection's URI.
+        uri: String,
+        /// The instance that was asked for, where the call was about one.
+        instance: Option<InstanceId>,
+        /// What libvirt said.
+        failure: Failure,
+    },
+    /// The URI names no hypervisor that libvirt can open.
+    #[error("libvirt cannot open the URI {uri:?}: {failure}; use one like qemu:///system")]
+    InvalidUri {
+        /// The URI as it was given.
+        uri: String,
+        /// What libvirt said.
+        failure: Failure,
+    },
+}
+
+fn for_instance(instance: Option<&InstanceId>) -> String {
+    instance.map_or_else(String::new, |instance| format!(" for instance {instance}"))
+}
+
+impl Error {
+    /// The instance that was asked for, where the call was about one.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::InstanceNotFound { instance, .. }
+            | Self::InstanceShutOff { instance }
+            | Self::NoData { instance, .. } => Some(instance),
+            Self::ConnectionLost { instance, .. } => instance.as_ref(),
+            Self::InvalidUri { .. } | Self::NoList { .. } => None,
+        }
+    }
+
+    /// What libvirt said, where libvirt said anything.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::InstanceNotFound { failure, .. }
+            | Self::ConnectionLost { failure, .. }
+            | Self::InvalidUri { failure, .. }
+            | Self::NoList { failure, .. }
+            | Self::NoData { reason: Reason::Refused(failure), .. } => Some(failure),
+            Self::NoData { .. } | Self::InstanceShutOff { .. } => None,
+        }
+    }
+}

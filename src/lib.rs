@@ -1,0 +1,53 @@
+//! virtmeter reads what every virtual machine on a host uses: CPU, memory, NICs, disks.
+//!
+//! ```
+//! use virtmeter::{Inspector, InstanceId, Libvirt};
+//!
+//! let inspector = Inspector::new(Libvirt::new("test:///default", false));
+//! for instance in inspector.instances()? {
+//!     let stats = inspector.instance(&InstanceId::from(instance.id))?;
+//!     println!("{}: {:?} MiB", instance.name, stats.memory_usage);
+//! }
+//! # Ok::<(), virtmeter::Error>(())
+//! ```
+//!
+//! One way through the house, every arrow downward: [`Inspector`] (what a caller can ask),
+//! [`Hypervisor`] (the questions that a driver answers), [`Libvirt`] (the driver), and the
+//! [records](InstanceStats). The `python` feature adds the Python face on top.
+//! The page `docs/architecture.md` in the sources tells why it is so.
+
+mod deltas;
+mod error;
+mod hypervisor;
+mod inspector;
+mod libvirt;
+mod per_process;
+mod records;
+
+#[cfg(feature = "python")]
+mod python;
+
+pub use error::{Error, Failure, Reason, Result};
+pub use hypervisor::Hypervisor;
+pub use inspector::Inspector;
+pub use libvirt::{Libvirt, quiet_opens};
+pub use records::{
+    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, InterfaceCounters,
+    InterfaceStats,
+};
+
+/// The Python module's table of contents.
+#[cfg(feature = "python")]
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::python::inspector::LibvirtInspector;
+
+    #[pymodule_export]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        crate::python::log_and_quiet(module.py())
+    }
+}

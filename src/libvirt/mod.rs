@@ -1,0 +1,246 @@
+//! The libvirt driver (<https://libvirt.org>): any hypervisor that libvirt reaches.
+
+mod domain_xml;
+mod session;
+mod stats;
+mod sys;
+
+use virt_sys as c;
+
+use crate::error::{Error, Failure, Reason, Result};
+use crate::hypervisor::Hypervisor;
+use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface};
+use session::{Session, Setback};
+use sys::{Connection, Domain, DomainInfo};
+
+/// Only what an [`InstanceStats`] needs. Asking for every group loses the whole answer when one
+/// group fails, and costs QEMU more.
+const INSTANCE_GROUPS: c::virDomainStatsTypes = c::VIR_DOMAIN_STATS_VCPU | c::VIR_DOMAIN_STATS_PERF;
+
+type Answer<T> = std::result::Result<T, Setback>;
+
+/// A libvirt connection, opened read-only at the first question.
+pub struct Libvirt {
+    session: Session,
+    report_stopped: bool,
+}
+
+impl Libvirt {
+    /// A driver for a connection URI (<https://libvirt.org/uri.html>); `""` leaves the choice to
+    /// libvirt. With `report_stopped`, instances that are shut off have an [`InstanceStats`] and
+    /// disk sizes too. Connects to nothing yet.
+    #[must_use]
+    pub fn new(uri: &str, report_stopped: bool) -> Self {
+        Self { session: Session::new(uri), report_stopped }
+    }
+
+    /// Whether instances that are shut off are reported.
+    #[must_use]
+    pub fn reports_stopped(&self) -> bool {
+        self.report_stopped
+    }
+}
+
+/// Keeps libvirt from printing on stderr when a connection cannot be opened.
+///
+/// Sets libvirt's process-wide error handler, which passes everybody else's errors on to libvirt's
+/// default printer. Do not call it where another part of the process has set a handler before; one
+/// that is set later simply takes over. Errors on open connections are never printed anyway.
+pub fn quiet_opens() {
+    sys::quiet_opens();
+}
+
+impl Hypervisor for Libvirt {
+    fn uri(&self) -> &str {
+        self.session.uri()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.session.is_connected()
+    }
+
+    fn close(&self) {
+        self.session.close();
+    }
+
+    fn instances(&self) -> Result<Vec<Instance>> {
+        self.session.ask(None, |connection| {
+            let list = match connection.all_stats(c::VIR_DOMAIN_STATS_STATE) {
+                Ok(domains) => Ok(domains.into_iter().map(listed).collect()),
+                // Drivers without bulk statistics (LXC, for one) are asked domain by domain.
+                Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => list_one_by_one(connection),
+                Err(failure) => Err(failure),
+            };
+            list.map_err(|failure| {
+                if failure.is_disconnection() {
+                    Setback::Disconnected(failure)
+                } else {
+                    Setback::Final(Error::NoList { uri: self.uri().to_owned(), failure })
+                }
+            })
+        })
+    }
+
+    fn instance_stats(&self, instance: &InstanceId) -> Result<InstanceStats> {
+        self.session.ask(Some(instance), |connection| {
+            let (domain, info) = find(connection, instance, self.report_stopped)?;
+            if info.state == c::VIR_DOMAIN_SHUTOFF {
+                return Ok(stats::stopped_instance_stats(info));
+            }
+            let memory = domain.memory_stats().map_err(|f| refused(instance, f))?;
+            let parameters = read_stats(&domain, instance, INSTANCE_GROUPS)?;
+            let vcpus = stats::vcpus(&parameters);
+            let cpu_time = if vcpus.is_complete() {
+                None
+            } else {
+                read_stats(&domain, instance, c::VIR_DOMAIN_STATS_CPU_TOTAL)?.remove("cpu.time")
+            };
+            Ok(stats::instance_stats(info, &memory, &parameters, &vcpus, cpu_time))
+        })
+    }
+
+    fn interfaces(&self, instance: &InstanceId) -> Result<Vec<Interface>> {
+        self.session.ask(Some(instance), |connection| {
+            let (domain, _) = find(connection, instance, false)?;
+            let nics = read_xml(&domain, instance, domain_xml::nics)?;
+            nics.into_iter()
+                .map(|nic| {
+                    let counters =
+                        unless_refused(instance, &nic.name, domain.interface_stats(&nic.name))?;
+                    Ok(Interface {
+                        name: nic.name,
+                        mac: nic.mac,
+                        fref: nic.fref,
+                        parameters: nic.parameters,
+                        counters: counters.map(stats::interface_counters),
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn disk_stats(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
+        self.each_disk(instance, false, |domain, disk| {
+            let counters = domain.block_stats(disk)?;
+            let flags = domain.block_stats_flags(disk)?;
+            Ok(stats::disk_stats(disk.to_owned(), counters, &flags))
+        })
+    }
+
+    fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>> {
+        self.each_disk(instance, self.report_stopped, |domain, disk| {
+            Ok(stats::disk_info(disk.to_owned(), domain.block_info(disk)?))
+        })
+    }
+}
+
+impl Libvirt {
+    /// Reads every disk of an instance that has a source; one that libvirt refuses is left out.
+    fn each_disk<T>(
+        &self,
+        instance: &InstanceId,
+        even_stopped: bool,
+        read: impl Fn(&Domain<'_>, &str) -> std::result::Result<T, Failure>,
+    ) -> Result<Vec<T>> {
+        self.session.ask(Some(instance), |connection| {
+            let (domain, _) = find(connection, instance, even_stopped)?;
+            let disks = read_xml(&domain, instance, domain_xml::disks)?;
+            disks
+                .iter()
+                .filter_map(|disk| unless_refused(instance, disk, read(&domain, disk)).transpose())
+                .collect()
+        })
+    }
+}
+
+/// Looks an instance up, with its state.
+fn find<'connection>(
+    connection: &'connection Connection,
+    instance: &InstanceId,
+    even_stopped: bool,
+) -> Answer<(Domain<'connection>, DomainInfo)> {
+    let domain = connection.lookup(instance.uuid).map_err(|failure| {
+        if failure.is_disconnection() {
+            Setback::Disconnected(failure)
+        } else {
+            Setback::Final(Error::InstanceNotFound { instance: instance.clone(), failure })
+        }
+    })?;
+    let info = domain.info().map_err(|failure| refused(instance, failure))?;
+    if info.state == c::VIR_DOMAIN_SHUTOFF && !even_stopped {
+        return Err(Setback::Final(Error::InstanceShutOff { instance: instance.clone() }));
+    }
+    Ok((domain, info))
+}
+
+fn read_stats(
+    domain: &Domain<'_>,
+    instance: &InstanceId,
+    groups: c::virDomainStatsTypes,
+) -> Answer<sys::Parameters> {
+    let answer = domain.stats(groups).map_err(|failure| refused(instance, failure))?;
+    answer.ok_or_else(|| no_data(instance, Reason::Vanished))
+}
+
+fn read_xml<T>(
+    domain: &Domain<'_>,
+    instance: &InstanceId,
+    read: impl Fn(&str) -> std::result::Result<T, String>,
+) -> Answer<T> {
+    let xml = domain.xml().map_err(|failure| refused(instance, failure))?;
+    read(&xml).map_err(|unusable| no_data(instance, Reason::Xml(unusable)))
+}
+
+/// What a device's counters are, or `None`, and a line in the log, where libvirt refuses them.
+fn unless_refused<T>(
+    instance: &InstanceId,
+    device: &str,
+    answer: std::result::Result<T, Failure>,
+) -> Answer<Option<T>> {
+    match answer {
+        Ok(counters) => Ok(Some(counters)),
+        // Not the device's fault: the connection broke, or the whole instance went away.
+        Err(failure) if failure.is_disconnection() || failure.is(c::VIR_ERR_NO_DOMAIN) => {
+            Err(refused(instance, failure))
+        }
+        Err(failure) => {
+            log::warn!("{device} of instance {instance} is left out of this reading: {failure}");
+            Ok(None)
+        }
+    }
+}
+
+fn refused(instance: &InstanceId, failure: Failure) -> Setback {
+    if failure.is_disconnection() {
+        Setback::Disconnected(failure)
+    } else {
+        no_data(instance, Reason::Refused(failure))
+    }
+}
+
+fn no_data(instance: &InstanceId, reason: Reason) -> Setback {
+    Setback::Final(Error::NoData { instance: instance.clone(), reason })
+}
+
+fn listed(domain: sys::DomainStats) -> Instance {
+    let state = domain.parameters.get("state.state").and_then(|state| u32::try_from(*state).ok());
+    // Without a state, it has VIR_DOMAIN_NOSTATE.
+    Instance { id: domain.uuid, name: domain.name, state: state.unwrap_or_default() }
+}
+
+/// A domain that goes away meanwhile is left out.
+fn list_one_by_one(connection: &Connection) -> std::result::Result<Vec<Instance>, Failure> {
+    let mut instances = Vec::new();
+    for domain in connection.domains()? {
+        match domain.info() {
+            Ok(info) => instances.push(Instance {
+                id: domain.uuid(),
+                name: domain.name(),
+                state: info.state,
+            }),
+            Err(failure) if failure.is(c::VIR_ERR_NO_DOMAIN) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(instances)
+}

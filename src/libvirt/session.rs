@@ -1,0 +1,228 @@
+//! One connection to libvirt: opened at the first use, shared by all threads, opened again when it
+//! is dead, and given up within a bounded time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use virt_sys as c;
+
+use super::sys::Connection;
+use crate::error::{Error, Failure, Result};
+use crate::per_process::PerProcess;
+use crate::records::InstanceId;
+
+/// Closing is a round trip as well. A daemon that does not answer it is left behind after this.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// The schemes of libvirt's drivers. One that is not here is tried all the same.
+const SCHEMES: [&str; 18] = [
+    "bhyve",
+    "ch",
+    "esx",
+    "gsx",
+    "hyperv",
+    "lxc",
+    "openvz",
+    "parallels",
+    "phyp",
+    "qemu",
+    "test",
+    "vbox",
+    "vmwarefusion",
+    "vmwareplayer",
+    "vmwarews",
+    "vpx",
+    "vz",
+    "xen",
+];
+
+/// Why a question asked over a connection has no answer.
+pub(super) enum Setback {
+    /// The connection broke; a new one may answer.
+    Disconnected(Failure),
+    /// The hypervisor has answered, and this is the answer.
+    Final(Error),
+}
+
+/// The connection and how it is shared.
+pub(super) struct Session {
+    uri: String,
+    here: PerProcess<Here>,
+}
+
+/// What belongs to one process and does not survive a fork.
+#[derive(Default)]
+struct Here {
+    /// Held for moments only, never across a call to libvirt.
+    slot: Mutex<Slot>,
+    /// Held by the one thread that opens a connection; the others wait for it and share it.
+    opening: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Slot {
+    connection: Option<Arc<Connection>>,
+    /// How often the session was closed: an open that a close overtook is not kept.
+    closed: u64,
+}
+
+impl Session {
+    pub(super) fn new(uri: &str) -> Self {
+        Self { uri: uri.to_owned(), here: PerProcess::default() }
+    }
+
+    pub(super) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Whether a connection is open now; a local flag.
+    pub(super) fn is_connected(&self) -> bool {
+        // No copy of the connection here: dropping the last one may block.
+        self.here.with(|here| lock(&here.slot).connection.as_ref().is_some_and(|c| c.is_alive()))
+    }
+
+    /// Asks a question, and once more over a new connection if the first breaks.
+    pub(super) fn ask<T>(
+        &self,
+        about: Option<&InstanceId>,
+        question: impl Fn(&Connection) -> std::result::Result<T, Setback>,
+    ) -> Result<T> {
+        let mut last_chance = false;
+        loop {
+            let connection = self.connection().map_err(|failure| self.unopened(about, failure))?;
+            match question(&connection) {
+                Ok(answer) => return Ok(answer),
+                Err(Setback::Final(error)) => return Err(error),
+                Err(Setback::Disconnected(failure)) => {
+                    log::debug!("the connection to {} broke: {failure}", self.uri);
+                    self.discard(connection);
+                    if last_chance {
+                        return Err(self.lost(about, failure));
+                    }
+                    last_chance = true;
+                }
+            }
+        }
+    }
+
+    /// Drops the connection, if there is one. Questions that are under way finish with it.
+    pub(super) fn close(&self) {
+        let connection = self.here.with(|here| {
+            let mut slot = lock(&here.slot);
+            slot.closed += 1;
+            slot.connection.take()
+        });
+        drop_within(CLOSING, connection);
+    }
+
+    /// The open connection, or a new one.
+    fn connection(&self) -> std::result::Result<Arc<Connection>, Failure> {
+        self.here.with(|here| {
+            if let Some(connection) = here.current() {
+                return Ok(connection);
+            }
+            let turn = lock(&here.opening);
+            if let Some(connection) = here.current() {
+                return Ok(connection);
+            }
+            let closed = lock(&here.slot).closed;
+            let connection = Arc::new(Connection::open_read_only(&self.uri)?);
+            let mut slot = lock(&here.slot);
+            let dead = if slot.closed == closed {
+                slot.connection.replace(Arc::clone(&connection))
+            } else {
+                None
+            };
+            drop(slot);
+            drop(turn);
+            drop_within(CLOSING, dead);
+            Ok(connection)
+        })
+    }
+
+    /// Takes a broken connection out of use, unless another thread has done so.
+    fn discard(&self, broken: Arc<Connection>) {
+        let stored = self.here.with(|here| {
+            lock(&here.slot).connection.take_if(|stored| Arc::ptr_eq(stored, &broken))
+        });
+        drop_within(CLOSING, stored);
+        drop_within(CLOSING, Some(broken));
+    }
+
+    fn unopened(&self, about: Option<&InstanceId>, failure: Failure) -> Error {
+        if is_refused_uri(&self.uri, &failure) {
+            Error::InvalidUri { uri: self.uri.clone(), failure }
+        } else {
+            self.lost(about, failure)
+        }
+    }
+
+    fn lost(&self, about: Option<&InstanceId>, failure: Failure) -> Error {
+        Error::ConnectionLost { uri: self.uri.clone(), instance: about.cloned(), failure }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Here {
+    fn current(&self) -> Option<Arc<Connection>> {
+        lock(&self.slot).connection.as_ref().filter(|c| c.is_alive()).map(Arc::clone)
+    }
+}
+
+impl Failure {
+    /// Whether the connection broke, rather than the call being refused.
+    pub(super) fn is_disconnection(&self) -> bool {
+        const EPIPE: u32 = 32;
+        let (Ok(code), Ok(domain)) = (u32::try_from(self.code), u32::try_from(self.domain)) else {
+            return false;
+        };
+        match domain {
+            c::VIR_FROM_RPC if code == EPIPE => true,
+            c::VIR_FROM_RPC | c::VIR_FROM_REMOTE => {
+                matches!(code, c::VIR_ERR_SYSTEM_ERROR | c::VIR_ERR_INTERNAL_ERROR)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether libvirt refused with this `virErrorNumber`.
+    pub(super) fn is(&self, code: c::virErrorNumber) -> bool {
+        u32::try_from(self.code) == Ok(code)
+    }
+}
+
+/// Whether opening failed because of what the URI says, which no later try will mend.
+fn is_refused_uri(uri: &str, failure: &Failure) -> bool {
+    // qemu+tls://host/system is driver and transport; an empty URI is libvirt's own choice.
+    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
+    let driver = scheme.split_once('+').map_or(scheme, |(driver, _)| driver);
+    let unknown = !uri.is_empty() && !SCHEMES.contains(&driver.to_lowercase().as_str());
+    unknown
+        || failure.is(c::VIR_ERR_NO_CONNECT)
+        || failure.is(c::VIR_ERR_INVALID_ARG)
+        || failure.is(c::VIR_ERR_CONFIG_UNSUPPORTED)
+}
+
+/// Drops a connection on a thread of its own, and waits for it no longer than this.
+fn drop_within(patience: Duration, connection: Option<Arc<Connection>>) {
+    let Some(connection) = connection.and_then(Arc::into_inner) else { return };
+    let (done, closed) = mpsc::channel();
+    let spawned = thread::Builder::new().name("virtmeter-close".to_owned()).spawn(move || {
+        drop(connection);
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    if spawned.is_ok() && closed.recv_timeout(patience).is_err() {
+        log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,406 @@
+//! The one `unsafe` room: libvirt's C calls, with their memory and their errors put in order.
+//!
+//! Each function is one libvirt call (<https://libvirt.org/html/libvirt-libvirt-domain.html>).
+//! A failure is taken from libvirt's thread-local error right after the call, on the same thread.
+
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::process;
+use std::ptr::{self, NonNull};
+use std::sync::Once;
+
+use uuid::Uuid;
+use virt_sys as c;
+
+use crate::error::Failure;
+
+/// The most block parameters that libvirt's wire protocol carries for one disk.
+const BLOCK_PARAMETERS: usize = 16;
+
+/// What libvirt calls typed parameters: names and values, integers only.
+pub(super) type Parameters = HashMap<String, i128>;
+
+type Answer<T> = Result<T, Failure>;
+
+thread_local! {
+    /// Whether this thread is opening a connection, so that a failure is ours to report.
+    static OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps libvirt from printing the failure of our own opens on stderr.
+///
+/// There is no connection yet that could have a handler of its own, so this takes the process-wide
+/// handler, passes everybody else's errors on to libvirt's default one, and yields to any handler
+/// that is set later. libvirt does not tell whether one was set before, so that is for the caller
+/// to know.
+pub(super) fn quiet_opens() {
+    static ONCE: Once = Once::new();
+    // SAFETY: the handler is a plain function that lives as long as the process.
+    ONCE.call_once(|| unsafe { c::virSetErrorFunc(ptr::null_mut(), Some(print_unless_opening)) });
+}
+
+extern "C" fn print_unless_opening(_: *mut c_void, error: c::virErrorPtr) {
+    if !OPENING.get() {
+        // SAFETY: libvirt hands over its own error, for the length of this call.
+        unsafe { c::virDefaultErrorFunc(error) };
+    }
+}
+
+extern "C" fn ignore_error(_: *mut c_void, _: c::virErrorPtr) {}
+
+/// What libvirt says about the call that this thread made last.
+fn last_failure() -> Failure {
+    // SAFETY: the pointer is null or the thread's own error, which stays until the next call.
+    match unsafe { c::virGetLastError().as_ref() } {
+        Some(error) => Failure {
+            code: error.code,
+            domain: error.domain,
+            // A daemon may send an error without words.
+            message: text(error.message).unwrap_or_else(|| "libvirt gave no message".to_owned()),
+        },
+        None => Failure {
+            code: c_int::try_from(c::VIR_ERR_INTERNAL_ERROR).unwrap_or_default(),
+            domain: c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default(),
+            message: "libvirt failed without saying why".to_owned(),
+        },
+    }
+}
+
+/// A copy of a C string; `None` for a null pointer.
+fn text(chars: *const c_char) -> Option<String> {
+    // SAFETY: libvirt's strings end in NUL, and the callers' pointers are valid during the call.
+    (!chars.is_null()).then(|| unsafe { CStr::from_ptr(chars) }.to_string_lossy().into_owned())
+}
+
+fn check(status: c_int) -> Answer<c_int> {
+    if status < 0 { Err(last_failure()) } else { Ok(status) }
+}
+
+/// A string for C. Text from domain XML cannot hold a NUL, and a URI is checked where it comes in.
+fn c_string(text: &str) -> Answer<CString> {
+    CString::new(text).map_err(|_| Failure {
+        code: c_int::try_from(c::VIR_ERR_INVALID_ARG).unwrap_or_default(),
+        domain: c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default(),
+        message: format!("{text:?} contains a NUL"),
+    })
+}
+
+/// An open, read-only connection; closed when dropped in the process that opened it.
+pub(super) struct Connection {
+    ptr: NonNull<c::_virConnect>,
+    pid: u32,
+}
+
+// SAFETY: libvirt's connections may be used by any number of threads at once.
+unsafe impl Send for Connection {}
+// SAFETY: as above.
+unsafe impl Sync for Connection {}
+
+impl Connection {
+    /// `virConnectOpenReadOnly`
+    pub(super) fn open_read_only(uri: &str) -> Answer<Self> {
+        let uri = c_string(uri)?;
+        OPENING.set(true);
+        // SAFETY: the string outlives the call.
+        let ptr = NonNull::new(unsafe { c::virConnectOpenReadOnly(uri.as_ptr()) });
+        OPENING.set(false);
+        let ptr = ptr.ok_or_else(last_failure)?;
+        // SAFETY: the connection is valid; the handler lives as long as the process.
+        unsafe { c::virConnSetErrorFunc(ptr.as_ptr(), ptr::null_mut(), Some(ignore_error)) };
+        Ok(Self { ptr, pid: process::id() })
+    }
+
+    /// `virConnectIsAlive`: a local flag, no round trip.
+    pub(super) fn is_alive(&self) -> bool {
+        // SAFETY: the connection is valid.
+        unsafe { c::virConnectIsAlive(self.ptr.as_ptr()) == 1 }
+    }
+
+    /// `virDomainLookupByUUID`
+    pub(super) fn lookup(&self, uuid: Uuid) -> Answer<Domain<'_>> {
+        // SAFETY: the connection is valid, and a UUID is the 16 bytes that libvirt reads.
+        let ptr = unsafe { c::virDomainLookupByUUID(self.ptr.as_ptr(), uuid.as_bytes().as_ptr()) };
+        Domain::owned(ptr).ok_or_else(last_failure)
+    }
+
+    /// `virConnectListAllDomains`
+    pub(super) fn domains(&self) -> Answer<Vec<Domain<'_>>> {
+        let mut list = ptr::null_mut();
+        // SAFETY: the connection is valid; libvirt allocates the array.
+        let count =
+            check(unsafe { c::virConnectListAllDomains(self.ptr.as_ptr(), &raw mut list, 0) })?;
+        let count = usize::try_from(count).unwrap_or_default();
+        // SAFETY: the array has `count` domains, each of which we own now.
+        let domains = (0..count).filter_map(|i| Domain::owned(unsafe { *list.add(i) })).collect();
+        // SAFETY: libvirt allocated the array itself with malloc.
+        unsafe { libc::free(list.cast()) };
+        Ok(domains)
+    }
+
+    /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.
+    pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<DomainStats>> {
+        let mut records = ptr::null_mut();
+        // SAFETY: the connection is valid; libvirt allocates the records.
+        let count = check(unsafe {
+            c::virConnectGetAllDomainStats(self.ptr.as_ptr(), group, &raw mut records, 0)
+        })?;
+        Ok(take_records(records, count))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // In a forked child the socket is the parent's, who would lose it: leave it alone.
+        if self.pid == process::id() {
+            // SAFETY: the connection is valid, and this is its last use.
+            unsafe { c::virConnectClose(self.ptr.as_ptr()) };
+        }
+    }
+}
+
+/// A domain of an open connection.
+pub(super) struct Domain<'connection> {
+    ptr: NonNull<c::_virDomain>,
+    connection: PhantomData<&'connection Connection>,
+}
+
+/// `virDomainInfo`
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DomainInfo {
+    pub(super) state: u32,
+    pub(super) max_memory_kib: u64,
+    pub(super) vcpus: u16,
+}
+
+/// One record of a bulk reading.
+pub(super) struct DomainStats {
+    pub(super) uuid: Uuid,
+    pub(super) name: String,
+    pub(super) parameters: Parameters,
+}
+
+impl Domain<'_> {
+    fn owned(ptr: c::virDomainPtr) -> Option<Self> {
+        NonNull::new(ptr).map(|ptr| Self { ptr, connection: PhantomData })
+    }
+
+    /// `virDomainGetUUID`: known since the look-up, no round trip.
+    pub(super) fn uuid(&self) -> Uuid {
+        uuid_of(self.ptr.as_ptr())
+    }
+
+    /// `virDomainGetName`: known since the look-up, no round trip.
+    pub(super) fn name(&self) -> String {
+        name_of(self.ptr.as_ptr())
+    }
+
+    /// `virDomainGetInfo`
+    pub(super) fn info(&self) -> Answer<DomainInfo> {
+        let mut info = MaybeUninit::<c::_virDomainInfo>::zeroed();
+        // SAFETY: the domain is valid; libvirt fills the struct.
+        check(unsafe { c::virDomainGetInfo(self.ptr.as_ptr(), info.as_mut_ptr()) })?;
+        // SAFETY: zeroed integers are valid, and libvirt has filled them in.
+        let info = unsafe { info.assume_init() };
+        Ok(DomainInfo {
+            state: u32::from(info.state),
+            max_memory_kib: info.maxMem,
+            vcpus: info.nrVirtCpu,
+        })
+    }
+
+    /// `virDomainGetXMLDesc`
+    pub(super) fn xml(&self) -> Answer<String> {
+        // SAFETY: the domain is valid.
+        let chars = unsafe { c::virDomainGetXMLDesc(self.ptr.as_ptr(), 0) };
+        let xml = text(chars).ok_or_else(last_failure)?;
+        // SAFETY: the string is ours and is not used again.
+        unsafe { libc::free(chars.cast()) };
+        Ok(xml)
+    }
+
+    /// `virDomainInterfaceStats`: the eight counters in libvirt's order.
+    pub(super) fn interface_stats(&self, device: &str) -> Answer<[i64; 8]> {
+        let device = c_string(device)?;
+        let mut stats = MaybeUninit::<c::_virDomainInterfaceStats>::zeroed();
+        // SAFETY: the domain is valid; libvirt fills at most the size that it is told.
+        check(unsafe {
+            c::virDomainInterfaceStats(
+                self.ptr.as_ptr(),
+                device.as_ptr(),
+                stats.as_mut_ptr(),
+                size_of::<c::_virDomainInterfaceStats>(),
+            )
+        })?;
+        // SAFETY: zeroed integers are valid, and libvirt has filled them in.
+        let s = unsafe { stats.assume_init() };
+        Ok([
+            s.rx_bytes,
+            s.rx_packets,
+            s.rx_errs,
+            s.rx_drop,
+            s.tx_bytes,
+            s.tx_packets,
+            s.tx_errs,
+            s.tx_drop,
+        ])
+    }
+
+    /// `virDomainBlockStats`: read operations and bytes, write operations and bytes, errors.
+    pub(super) fn block_stats(&self, device: &str) -> Answer<[i64; 5]> {
+        let device = c_string(device)?;
+        let mut stats = MaybeUninit::<c::_virDomainBlockStats>::zeroed();
+        // SAFETY: the domain is valid; libvirt fills at most the size that it is told.
+        check(unsafe {
+            c::virDomainBlockStats(
+                self.ptr.as_ptr(),
+                device.as_ptr(),
+                stats.as_mut_ptr(),
+                size_of::<c::_virDomainBlockStats>(),
+            )
+        })?;
+        // SAFETY: zeroed integers are valid, and libvirt has filled them in.
+        let s = unsafe { stats.assume_init() };
+        Ok([s.rd_req, s.rd_bytes, s.wr_req, s.wr_bytes, s.errs])
+    }
+
+    /// `virDomainBlockStatsFlags`
+    pub(super) fn block_stats_flags(&self, device: &str) -> Answer<Parameters> {
+        let device = c_string(device)?;
+        // SAFETY: a typed parameter is plain old data, for which zeroes are valid.
+        let mut parameters: [c::_virTypedParameter; BLOCK_PARAMETERS] =
+            unsafe { MaybeUninit::zeroed().assume_init() };
+        let capacity = c_int::try_from(BLOCK_PARAMETERS).unwrap_or_default();
+        let mut count = capacity;
+        // SAFETY: the domain is valid; libvirt fills at most `count` parameters and says how many.
+        check(unsafe {
+            c::virDomainBlockStatsFlags(
+                self.ptr.as_ptr(),
+                device.as_ptr(),
+                parameters.as_mut_ptr(),
+                &raw mut count,
+                0,
+            )
+        })?;
+        let count = count.clamp(0, capacity);
+        let filled = usize::try_from(count).unwrap_or_default();
+        let integers = parameters[..filled].iter().filter_map(integer).collect();
+        // SAFETY: clears the strings that libvirt may have allocated within our array.
+        unsafe { c::virTypedParamsClear(parameters.as_mut_ptr(), count) };
+        Ok(integers)
+    }
+
+    /// `virDomainGetBlockInfo`: capacity, allocation, physical.
+    pub(super) fn block_info(&self, device: &str) -> Answer<[u64; 3]> {
+        let device = c_string(device)?;
+        let mut info = MaybeUninit::<c::_virDomainBlockInfo>::zeroed();
+        // SAFETY: the domain is valid; libvirt fills the struct.
+        check(unsafe {
+            c::virDomainGetBlockInfo(self.ptr.as_ptr(), device.as_ptr(), info.as_mut_ptr(), 0)
+        })?;
+        // SAFETY: zeroed integers are valid, and libvirt has filled them in.
+        let info = unsafe { info.assume_init() };
+        Ok([info.capacity, info.allocation, info.physical])
+    }
+
+    /// `virDomainMemoryStats`: pairs of tag and value.
+    pub(super) fn memory_stats(&self) -> Answer<Vec<(c_uint, u64)>> {
+        const TAGS: usize = c::VIR_DOMAIN_MEMORY_STAT_NR as usize;
+        let mut stats = [c::_virDomainMemoryStat { tag: 0, val: 0 }; TAGS];
+        // SAFETY: the domain is valid; libvirt fills at most the number of pairs that it is told.
+        let filled = check(unsafe {
+            c::virDomainMemoryStats(
+                self.ptr.as_ptr(),
+                stats.as_mut_ptr(),
+                c::VIR_DOMAIN_MEMORY_STAT_NR,
+                0,
+            )
+        })?;
+        let filled = usize::try_from(filled).unwrap_or_default().min(TAGS);
+        Ok(stats[..filled]
+            .iter()
+            .filter_map(|stat| Some((c_uint::try_from(stat.tag).ok()?, stat.val)))
+            .collect())
+    }
+
+    /// `virDomainListGetStats` for this domain alone; `None` when it has gone meanwhile.
+    pub(super) fn stats(&self, groups: c_uint) -> Answer<Option<Parameters>> {
+        let mut list = [self.ptr.as_ptr(), ptr::null_mut()];
+        let mut records = ptr::null_mut();
+        // SAFETY: the list ends in null, as libvirt wants it; libvirt allocates the records.
+        let count = check(unsafe {
+            c::virDomainListGetStats(list.as_mut_ptr(), groups, &raw mut records, 0)
+        })?;
+        let uuid = self.uuid();
+        Ok(take_records(records, count)
+            .into_iter()
+            .find_map(|record| (record.uuid == uuid).then_some(record.parameters)))
+    }
+}
+
+impl Drop for Domain<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the domain is valid, and this is its last use.
+        unsafe { c::virDomainFree(self.ptr.as_ptr()) };
+    }
+}
+
+fn uuid_of(domain: c::virDomainPtr) -> Uuid {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: the domain is valid; libvirt writes the 16 bytes of a UUID.
+    unsafe { c::virDomainGetUUID(domain, bytes.as_mut_ptr()) };
+    Uuid::from_bytes(bytes)
+}
+
+fn name_of(domain: c::virDomainPtr) -> String {
+    // SAFETY: the domain is valid; the name belongs to it.
+    text(unsafe { c::virDomainGetName(domain) }).unwrap_or_default()
+}
+
+/// Copies the records of a bulk reading and frees them.
+fn take_records(records: *mut c::virDomainStatsRecordPtr, count: c_int) -> Vec<DomainStats> {
+    let count = usize::try_from(count).unwrap_or_default();
+    let taken = (0..count)
+        .filter_map(|i| {
+            // SAFETY: the array has `count` records.
+            let record = unsafe { (*records.add(i)).as_ref() }?;
+            let filled = usize::try_from(record.nparams).unwrap_or_default();
+            let parameters = (0..filled)
+                // SAFETY: the record has `nparams` parameters.
+                .filter_map(|i| integer(unsafe { &*record.params.add(i) }))
+                .collect();
+            Some(DomainStats { uuid: uuid_of(record.dom), name: name_of(record.dom), parameters })
+        })
+        .collect();
+    // SAFETY: the records are ours, come from libvirt, and are not used again.
+    unsafe { c::virDomainStatsRecordListFree(records) };
+    taken
+}
+
+/// The name and value of a parameter that is an integer of any of libvirt's types.
+fn integer(parameter: &c::_virTypedParameter) -> Option<(String, i128)> {
+    let value = &parameter.value;
+    let value = match c_uint::try_from(parameter.type_).ok()? {
+        // SAFETY: here and below, `type_` says which member of the union libvirt has set.
+        c::VIR_TYPED_PARAM_INT => i128::from(unsafe { value.i }),
+        // SAFETY: as above.
+        c::VIR_TYPED_PARAM_UINT => i128::from(unsafe { value.ui }),
+        // SAFETY: as above.
+        c::VIR_TYPED_PARAM_LLONG => i128::from(unsafe { value.l }),
+        // SAFETY: as above.
+        c::VIR_TYPED_PARAM_ULLONG => i128::from(unsafe { value.ul }),
+        _ => return None,
+    };
+    // The field is an array of 80 bytes, which libvirt ends with a NUL.
+    let name: Vec<u8> = parameter
+        .field
+        .iter()
+        .map(|byte| byte.to_ne_bytes()[0])
+        .take_while(|byte| *byte != 0)
+        .collect();
+    Some((String::from_utf8_lossy(&name).into_owned(), value))
+}

@@ -1,0 +1,63 @@
+//! What Python callers may hand in, and what they are told when it is something else.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use uuid::Uuid;
+
+use crate::records::InstanceId;
+
+/// An instance: a UUID string, a `uuid.UUID`, or an object with such an `id` (as Nova's servers
+/// and Ceilometer's instances are) and perhaps a name.
+pub(crate) struct InstanceArgument(pub(crate) InstanceId);
+
+impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
+    type Error = PyErr;
+
+    fn extract(instance: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let py = instance.py();
+        if let Some(uuid) = uuid(&instance)? {
+            return Ok(Self(uuid.into()));
+        }
+        let Some(id) = instance.getattr_opt(intern!(py, "id"))? else {
+            return Err(PyTypeError::new_err(format!(
+                "an instance is a UUID string, a uuid.UUID or an object with an `id`, not {}",
+                type_name(&instance)
+            )));
+        };
+        let uuid = uuid(&id)?.ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "an instance's `id` is a UUID string or a uuid.UUID, not {}",
+                type_name(&id)
+            ))
+        })?;
+        let name = instance
+            .getattr_opt(intern!(py, "OS-EXT-SRV-ATTR:instance_name"))?
+            .and_then(|name| name.extract().ok());
+        Ok(Self(InstanceId { uuid, name }))
+    }
+}
+
+/// The UUID that a string or a `uuid.UUID` stands for; `None` for anything else.
+fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
+    let text = if value.is_instance_of::<PyString>() {
+        value.clone()
+    } else if value.is_instance(&value.py().import("uuid")?.getattr("UUID")?)? {
+        value.str()?.into_any()
+    } else {
+        return Ok(None);
+    };
+    // A surrogate cannot be part of a UUID, so a lossy copy loses nothing.
+    let text = text.cast::<PyString>()?.to_string_lossy().into_owned();
+    let uuid = Uuid::parse_str(&text).map_err(|error| {
+        PyValueError::new_err(format!(
+            "{text:?} is not an instance's UUID ({error}); `virsh list --uuid --all` shows them"
+        ))
+    })?;
+    Ok(Some(uuid))
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "something else".to_owned(), |name| name.to_string())
+}

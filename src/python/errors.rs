@@ -1,0 +1,45 @@
+//! Turns the core's errors into the exceptions of `virtmeter.exceptions`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyType};
+
+use crate::error::Error;
+
+/// The exception that tells a Python caller of this error.
+pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
+    build(py, error).unwrap_or_else(|problem| problem)
+}
+
+fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
+    let class = match error {
+        Error::InstanceNotFound { .. } => not_found(py)?,
+        Error::InstanceShutOff { .. } => shut_off(py)?,
+        Error::NoData { .. } | Error::NoList { .. } => no_data(py)?,
+        Error::ConnectionLost { .. } => connection_lost(py)?,
+        Error::InvalidUri { .. } => return Ok(PyValueError::new_err(error.to_string())),
+    };
+    let failure = error.failure();
+    let details = [
+        ("instance_id", error.instance().map(|i| i.uuid.to_string()).into_pyobject(py)?),
+        ("error_code", failure.map(|f| f.code).into_pyobject(py)?),
+        ("error_domain", failure.map(|f| f.domain).into_pyobject(py)?),
+    ];
+    let exception = class.call((error.to_string(),), Some(&details.into_py_dict(py)?))?;
+    Ok(PyErr::from_value(exception))
+}
+
+macro_rules! exception_class {
+    ($function:ident, $name:literal) => {
+        fn $function(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+            static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+            CLASS.import(py, "virtmeter.exceptions", $name)
+        }
+    };
+}
+
+exception_class!(not_found, "InstanceNotFoundException");
+exception_class!(shut_off, "InstanceShutOffException");
+exception_class!(no_data, "NoDataException");
+exception_class!(connection_lost, "ConnectionLost");

@@ -1,0 +1,136 @@
+//! `virtmeter.LibvirtInspector`: its documentation for users is in `_native.pyi`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyIterator, PyList};
+
+use super::arguments::InstanceArgument;
+use super::errors::exception;
+use super::records::Record;
+use crate::error::Result;
+use crate::hypervisor::Hypervisor;
+use crate::inspector::Inspector;
+use crate::libvirt::Libvirt;
+
+/// Reads what libvirt's virtual machines use.
+#[pyclass(frozen, weakref, module = "virtmeter")]
+pub(crate) struct LibvirtInspector {
+    inspector: Inspector<Libvirt>,
+}
+
+// PyO3 hands the instance over by value; `duration` is Ceilometer's, and nobody needs it.
+#[allow(clippy::needless_pass_by_value, unused_variables)]
+#[pymethods]
+impl LibvirtInspector {
+    #[new]
+    #[pyo3(signature = (uri = "qemu:///system", *, report_stopped = false))]
+    fn new(uri: &str, report_stopped: bool) -> PyResult<Self> {
+        if uri.contains('\0') {
+            return Err(PyValueError::new_err(format!(
+                "the URI {uri:?} contains a NUL; use one like qemu:///system"
+            )));
+        }
+        Ok(Self { inspector: Inspector::new(Libvirt::new(uri, report_stopped)) })
+    }
+
+    #[pyo3(signature = (instance, duration = None))]
+    fn inspect_instance<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        duration: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.read(py, |inspector| inspector.instance(&instance.0))?.into_named_tuple(py)
+    }
+
+    #[pyo3(signature = (instance, duration = None))]
+    fn inspect_vnics<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        duration: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyIterator>> {
+        list(py, self.read(py, |inspector| inspector.vnics(&instance.0))?)?.try_iter()
+    }
+
+    #[pyo3(signature = (instance, duration = None))]
+    fn inspect_disks<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        duration: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyIterator>> {
+        list(py, self.read(py, |inspector| inspector.disks(&instance.0))?)?.try_iter()
+    }
+
+    #[pyo3(signature = (instance, duration = None))]
+    fn inspect_disk_info<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        duration: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyIterator>> {
+        list(py, self.read(py, |inspector| inspector.disk_info(&instance.0))?)?.try_iter()
+    }
+
+    fn list_instances<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.read(py, Inspector::instances)?)
+    }
+
+    #[getter]
+    fn uri(&self) -> &str {
+        self.inspector.hypervisor().uri()
+    }
+
+    #[getter]
+    fn connected(&self) -> bool {
+        self.inspector.hypervisor().is_connected()
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inspector.hypervisor().close());
+    }
+
+    fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
+        self.close(py);
+    }
+
+    fn __repr__(&self) -> String {
+        let report_stopped = if self.inspector.hypervisor().reports_stopped() {
+            ", report_stopped=True"
+        } else {
+            ""
+        };
+        let connected = if self.connected() { "connected" } else { "not connected" };
+        format!("<virtmeter.LibvirtInspector({:?}{report_stopped}), {connected}>", self.uri())
+    }
+}
+
+impl LibvirtInspector {
+    /// Takes a reading without the GIL.
+    fn read<T: Send>(
+        &self,
+        py: Python<'_>,
+        question: impl FnOnce(&Inspector<Libvirt>) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        py.detach(|| question(&self.inspector)).map_err(|error| exception(py, &error))
+    }
+}
+
+impl Drop for LibvirtInspector {
+    /// Closing is a round trip; the collector of garbage must not hold up the other threads for it.
+    fn drop(&mut self) {
+        Python::attach(|py| self.close(py));
+    }
+}
+
+fn list<'py, R: Record>(py: Python<'py>, records: Vec<R>) -> PyResult<Bound<'py, PyList>> {
+    let records: Vec<_> =
+        records.into_iter().map(|record| record.into_named_tuple(py)).collect::<PyResult<_>>()?;
+    PyList::new(py, records)
+}

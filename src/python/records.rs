@@ -1,0 +1,99 @@
+//! Turns the core's records into the named tuples of `virtmeter.records`, field by field in the
+//! order in which those classes declare them.
+
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyTuple, PyType};
+
+use crate::records::{DiskInfo, DiskStats, Instance, InstanceStats, InterfaceStats};
+
+/// A record that Python has a named tuple for.
+pub(crate) trait Record {
+    /// The named tuple.
+    fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>>;
+
+    /// Its fields.
+    fn fields(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>>;
+
+    /// The record as Python sees it.
+    fn into_named_tuple(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>>
+    where
+        Self: Sized,
+    {
+        Self::class(py)?.call1(self.fields(py)?)
+    }
+}
+
+macro_rules! named_tuple {
+    ($name:ident { $($field:expr),* $(,)? } from $record:ident in $py:ident) => {
+        impl Record for $name {
+            fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+                static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+                CLASS.import(py, "virtmeter.records", stringify!($name))
+            }
+
+            fn fields(self, $py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+                let $record = self;
+                PyTuple::new($py, [$($field.into_bound_py_any($py)?),*])
+            }
+        }
+    };
+}
+
+named_tuple!(Instance {
+    r.id.to_string(),
+    r.name,
+    r.state,
+} from r in py);
+
+named_tuple!(InstanceStats {
+    r.power_state,
+    r.cpu_number,
+    r.cpu_time,
+    r.memory_actual,
+    r.memory_available,
+    r.memory_usage,
+    r.memory_resident,
+    r.memory_swap_in,
+    r.memory_swap_out,
+    r.cpu_cycles,
+    r.instructions,
+    r.cache_references,
+    r.cache_misses,
+} from r in py);
+
+named_tuple!(InterfaceStats {
+    r.name,
+    r.mac,
+    r.fref,
+    r.parameters.into_py_dict(py)?,
+    r.counters.rx_bytes,
+    r.counters.tx_bytes,
+    r.counters.rx_packets,
+    r.counters.tx_packets,
+    r.counters.rx_drop,
+    r.counters.tx_drop,
+    r.counters.rx_errors,
+    r.counters.tx_errors,
+    r.rx_bytes_delta,
+    r.tx_bytes_delta,
+} from r in py);
+
+named_tuple!(DiskStats {
+    r.device,
+    r.read_bytes,
+    r.read_requests,
+    r.write_bytes,
+    r.write_requests,
+    r.errors,
+    r.wr_total_times,
+    r.rd_total_times,
+} from r in py);
+
+named_tuple!(DiskInfo {
+    r.device,
+    r.capacity,
+    r.allocation,
+    r.physical,
+} from r in py);

@@ -1,0 +1,165 @@
+//! Plain data that a reading consists of. The ground floor: used by everyone, uses nobody.
+//!
+//! Names and order of the fields are those of Ceilometer 27's `ceilometer.compute.virt.inspector`.
+//! Counters that libvirt hands out as typed parameters are `i128`: wide enough to be exact for
+//! every integer type that libvirt has, and for the sum over all vCPUs.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// Which virtual machine is meant: libvirt's domain UUID, and a name for messages.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InstanceId {
+    /// The domain's UUID, by which it is looked up.
+    pub uuid: Uuid,
+    /// What people call it (Nova: `instance-0000002a`); only ever shown.
+    pub name: Option<String>,
+}
+
+impl From<Uuid> for InstanceId {
+    fn from(uuid: Uuid) -> Self {
+        Self { uuid, name: None }
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.uuid),
+            None => write!(f, "{}", self.uuid),
+        }
+    }
+}
+
+/// One virtual machine that the hypervisor knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The domain's UUID.
+    pub id: Uuid,
+    /// The domain's name.
+    pub name: String,
+    /// libvirt's `virDomainState`: 1 running, 3 paused, 5 shut off, …
+    pub state: u32,
+}
+
+/// CPU, memory and performance counters of one instance; `None` where the hypervisor has no value.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct InstanceStats {
+    /// libvirt's `virDomainState`: 1 running, 3 paused, 5 shut off, …
+    pub power_state: Option<u32>,
+    /// Number of vCPUs that are plugged in now (`vcpu.current`).
+    pub cpu_number: Option<i128>,
+    /// CPU time used since boot, nanoseconds: time and wait summed over the vCPUs, or else `cpu.time`.
+    pub cpu_time: Option<i128>,
+    /// Memory that the balloon leaves to the guest, MiB (`actual`).
+    pub memory_actual: Option<f64>,
+    /// Memory that the guest's kernel sees, MiB (`available`).
+    pub memory_available: Option<f64>,
+    /// Memory in use inside the guest, MiB (`available` less `usable`, or else less `unused`).
+    pub memory_usage: Option<f64>,
+    /// Resident memory of the guest's process on the host, MiB (`rss`).
+    pub memory_resident: Option<f64>,
+    /// Memory read back from the guest's swap since boot, MiB.
+    pub memory_swap_in: Option<f64>,
+    /// Memory written to the guest's swap since boot, MiB.
+    pub memory_swap_out: Option<f64>,
+    /// CPU cycles (`perf.cpu_cycles`).
+    pub cpu_cycles: Option<i128>,
+    /// Instructions (`perf.instructions`).
+    pub instructions: Option<i128>,
+    /// Cache references (`perf.cache_references`).
+    pub cache_references: Option<i128>,
+    /// Cache misses (`perf.cache_misses`).
+    pub cache_misses: Option<i128>,
+}
+
+/// The counters of one virtual NIC since it was plugged in, as `virDomainInterfaceStats` has them
+/// (-1 where the hypervisor does not count).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InterfaceCounters {
+    /// Bytes received by the guest.
+    pub rx_bytes: i64,
+    /// Packets received by the guest.
+    pub rx_packets: i64,
+    /// Receive errors.
+    pub rx_errors: i64,
+    /// Received packets dropped.
+    pub rx_drop: i64,
+    /// Bytes sent by the guest.
+    pub tx_bytes: i64,
+    /// Packets sent by the guest.
+    pub tx_packets: i64,
+    /// Send errors.
+    pub tx_errors: i64,
+    /// Sent packets dropped.
+    pub tx_drop: i64,
+}
+
+/// One virtual NIC: where it is plugged in and what went through it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The host's side of the NIC (`<target dev>`), for example `tap1f0c`.
+    pub name: String,
+    /// The MAC address (`<mac address>`).
+    pub mac: Option<String>,
+    /// The network filter (`<filterref filter>`).
+    pub fref: Option<String>,
+    /// The filter's parameters with lower-cased names, then `interfaceid` and `bridge`.
+    pub parameters: Vec<(String, Option<String>)>,
+    /// The counters; `None` where the hypervisor refused them.
+    pub counters: Option<InterfaceCounters>,
+}
+
+/// One virtual NIC with its counters and what was added since the last reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// The host's side of the NIC.
+    pub name: String,
+    /// The MAC address.
+    pub mac: Option<String>,
+    /// The network filter.
+    pub fref: Option<String>,
+    /// The filter's parameters with lower-cased names, then `interfaceid` and `bridge`.
+    pub parameters: Vec<(String, Option<String>)>,
+    /// The counters since the NIC was plugged in.
+    pub counters: InterfaceCounters,
+    /// Bytes received since the last reading of this NIC; 0 at the first.
+    pub rx_bytes_delta: i128,
+    /// Bytes sent since the last reading of this NIC; 0 at the first.
+    pub tx_bytes_delta: i128,
+}
+
+/// The counters of one disk since the guest was started (-1 where the hypervisor does not count).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskStats {
+    /// The disk's name in the guest (`<target dev>`), for example `vda`.
+    pub device: String,
+    /// Bytes read.
+    pub read_bytes: i64,
+    /// Read operations.
+    pub read_requests: i64,
+    /// Bytes written.
+    pub write_bytes: i64,
+    /// Write operations.
+    pub write_requests: i64,
+    /// I/O errors.
+    pub errors: i64,
+    /// Time that writes took, nanoseconds (`wr_total_times`).
+    pub wr_total_times: Option<i128>,
+    /// Time that reads took, nanoseconds (`rd_total_times`).
+    pub rd_total_times: Option<i128>,
+}
+
+/// The size of one disk, bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskInfo {
+    /// The disk's name in the guest (`<target dev>`).
+    pub device: String,
+    /// What the guest sees, or the image's physical size where that is larger.
+    pub capacity: u64,
+    /// What the image occupies on the host's storage.
+    pub allocation: u64,
+    /// The size of the image's file or device on the host.
+    pub physical: u64,
+}
