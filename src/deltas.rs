@@ -105,3 +105,127 @@ fn with_deltas(
         tx_bytes_delta,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::InterfaceCounters;
+    use proptest::prelude::*;
+
+    const VM: Uuid = Uuid::from_u128(1);
+
+    fn nic(name: &str, counters: Option<(i64, i64)>) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            mac: None,
+            fref: None,
+            parameters: Vec::new(),
+            counters: counters.map(|(rx_bytes, tx_bytes)| InterfaceCounters {
+                rx_bytes,
+                tx_bytes,
+                ..InterfaceCounters::default()
+            }),
+        }
+    }
+
+    fn read(deltas: &mut Deltas, vm: Uuid, counters: (i64, i64)) -> (i128, i128) {
+        let started = deltas.start();
+        enter(deltas, vm, started, counters)
+    }
+
+    fn enter(deltas: &mut Deltas, vm: Uuid, started: Started, now: (i64, i64)) -> (i128, i128) {
+        let stats = deltas.enter(vm, started, vec![nic("tap0", Some(now))]);
+        (stats[0].rx_bytes_delta, stats[0].tx_bytes_delta)
+    }
+
+    #[test]
+    fn deltas_start_at_zero_and_count_on() {
+        let mut deltas = Deltas::default();
+        assert_eq!(read(&mut deltas, VM, (10, 100)), (0, 0));
+        assert_eq!(read(&mut deltas, VM, (15, 100)), (5, 0));
+    }
+
+    #[test]
+    fn a_counter_that_went_back_gives_its_new_value() {
+        let mut deltas = Deltas::default();
+        read(&mut deltas, VM, (1000, 7));
+        assert_eq!(read(&mut deltas, VM, (30, 9)), (30, 2));
+        assert_eq!(read(&mut deltas, VM, (31, 9)), (1, 0));
+    }
+
+    #[test]
+    fn deltas_belong_to_instance_and_device() {
+        let mut deltas = Deltas::default();
+        let other = Uuid::from_u128(2);
+        read(&mut deltas, VM, (1000, 1000));
+        assert_eq!(read(&mut deltas, other, (5, 5)), (0, 0));
+        assert_eq!(read(&mut deltas, VM, (1001, 1000)), (1, 0));
+    }
+
+    #[test]
+    fn a_device_that_goes_is_forgotten_and_one_that_is_refused_is_not() {
+        let mut deltas = Deltas::default();
+        read(&mut deltas, VM, (1000, 1000));
+        let started = deltas.start();
+        assert!(deltas.enter(VM, started, vec![nic("tap0", None)]).is_empty());
+        assert_eq!(read(&mut deltas, VM, (1003, 1000)), (3, 0));
+        let started = deltas.start();
+        deltas.enter(VM, started, vec![nic("tap1", Some((1, 1)))]);
+        assert_eq!(read(&mut deltas, VM, (1010, 1000)), (0, 0));
+    }
+
+    #[test]
+    fn a_reading_that_another_one_overtook_is_no_reset() {
+        let mut deltas = Deltas::default();
+        read(&mut deltas, VM, (100, 100));
+        let slow = deltas.start();
+        assert_eq!(read(&mut deltas, VM, (200, 200)), (100, 100));
+        assert_eq!(enter(&mut deltas, VM, slow, (150, 150)), (0, 0));
+        assert_eq!(read(&mut deltas, VM, (210, 200)), (10, 0));
+    }
+
+    #[test]
+    fn instances_that_are_gone_are_swept_once_it_is_crowded() {
+        let mut deltas = Deltas::default();
+        for vm in 0..FEW as u128 - 1 {
+            read(&mut deltas, Uuid::from_u128(vm), (1, 1));
+        }
+        assert!(!deltas.is_crowded());
+        read(&mut deltas, Uuid::from_u128(9999), (1, 1));
+        assert!(deltas.is_crowded());
+        let existing: HashSet<_> = (0..50).map(Uuid::from_u128).collect();
+        deltas.sweep(&existing);
+        assert_eq!(deltas.instances.len(), 50);
+        assert!(!deltas.is_crowded(), "50 are left, and 100 would be too many");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_or_counted_twice(steps in prop::collection::vec(0_i64..1 << 40, 1..50)) {
+            let mut deltas = Deltas::default();
+            let mut counter = 0;
+            let mut sum = 0;
+            for step in &steps {
+                counter += step;
+                sum += read(&mut deltas, VM, (counter, 0)).0;
+            }
+            prop_assert_eq!(sum, i128::from(counter - steps[0]));
+        }
+
+        #[test]
+        fn any_counters_give_some_delta(counters in prop::collection::vec(any::<(i64, i64)>(), 1..9)) {
+            let mut deltas = Deltas::default();
+            let mut last = None;
+            for now in counters {
+                let (rx, _) = read(&mut deltas, VM, now);
+                match last.replace(now.0) {
+                    Some(before) if now.0 >= before => {
+                        prop_assert_eq!(rx, i128::from(now.0) - i128::from(before));
+                    }
+                    Some(_) => prop_assert_eq!(rx, i128::from(now.0)),
+                    None => prop_assert_eq!(rx, 0),
+                }
+            }
+        }
+    }
+}

@@ -103,3 +103,106 @@ fn attribute(node: Node<'_, '_>, name: &str) -> Option<String> {
     let found = node.attributes().find(|a| a.namespace().is_none() && a.name() == name);
     found.map(|attribute| attribute.value().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn domain(devices: &str) -> String {
+        format!("<domain type='kvm'><name>x</name><devices>{devices}</devices></domain>")
+    }
+
+    #[test]
+    fn a_nic_with_everything() {
+        let xml = domain(
+            "<interface type='bridge'><mac address='52:54:00:00:00:01'/>\
+             <source bridge='br0'/><target dev='tap0'/>\
+             <virtualport><parameters interfaceid='if-1'/></virtualport>\
+             <filterref filter='clean'><parameter name='IP' value='10.0.0.1'/>\
+             <parameter name='ip' value='10.0.0.2'/><parameter value='lost'/></filterref>\
+             </interface>",
+        );
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            nics(&xml),
+            Ok(vec![Nic {
+                name: "tap0".to_owned(),
+                mac: some("52:54:00:00:00:01"),
+                fref: some("clean"),
+                parameters: vec![
+                    ("ip".to_owned(), some("10.0.0.2")),
+                    ("interfaceid".to_owned(), some("if-1")),
+                    ("bridge".to_owned(), some("br0")),
+                ],
+            }])
+        );
+    }
+
+    #[test]
+    fn a_nic_needs_a_target_device_and_a_mac() {
+        let xml = domain(
+            "<interface><mac address='1'/></interface>\
+             <interface><target dev='tap0'/></interface>\
+             <interface><target/><mac address='1'/></interface>\
+             <interface><target dev='tap1'/><mac/></interface>",
+        );
+        let found = nics(&xml).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), &found[0].mac), ("tap1", &None));
+    }
+
+    #[test]
+    fn a_disk_needs_a_named_target_and_a_source() {
+        let xml = domain(
+            "<disk device='cdrom'><target dev='sda'/></disk>\
+             <disk><source file='/x'/><target dev='vda'/></disk>\
+             <disk><source/><target dev=''/></disk><disk><source/><target/></disk>\
+             <disk><target dev='vdb'/><source/></disk>",
+        );
+        assert_eq!(disks(&xml), Ok(vec!["vda".to_owned(), "vdb".to_owned()]));
+    }
+
+    #[test]
+    fn elements_and_attributes_of_other_namespaces_are_not_libvirts() {
+        let xml = "<domain xmlns:t='urn:tenant'><t:devices><disk><source/><target dev='a'/></disk>\
+                   </t:devices><devices><t:disk><source/><target dev='b'/></t:disk>\
+                   <disk><source/><target t:dev='c' dev='d'/></disk></devices></domain>";
+        assert_eq!(disks(xml), Ok(vec!["d".to_owned()]));
+    }
+
+    #[test]
+    fn entities_are_not_expanded() {
+        let xml = "<!DOCTYPE d [<!ENTITY a 'aaaaaaaaaa'><!ENTITY b '&a;&a;&a;&a;'>]>\
+                   <domain><name>&b;</name></domain>";
+        assert!(disks(xml).is_err_and(|reason| reason.contains("DTD")));
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let long = domain(&format!("<!--{}-->", "x".repeat(MAX_BYTES)));
+        assert!(disks(&long).is_err_and(|reason| reason.contains("limit")));
+        // As deep as fits into the size: neither the parser nor its drop may use up the stack.
+        let depth = MAX_BYTES / 8;
+        let deep = format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        assert!(nics(&deep).is_err());
+        let edge = |depth: usize| "<a>".repeat(depth) + &"</a>".repeat(depth);
+        assert!(disks(&edge(MAX_DEPTH)).is_ok());
+        assert!(disks(&edge(MAX_DEPTH + 1)).is_err_and(|reason| reason.contains("nested")));
+    }
+
+    #[test]
+    fn what_is_no_xml_is_an_error() {
+        for text in ["", "no", "<a>", "<domain><devices></domain>", "<a:b/>", "<a>&#0;</a>"] {
+            assert!(nics(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC*", devices in "[<>/&;'\"=! a-z#0-9\\[\\]-]*") {
+            let _ = (nics(&text), disks(&text));
+            let _ = (nics(&domain(&devices)), disks(&domain(&devices)));
+        }
+    }
+}

@@ -226,3 +226,71 @@ fn drop_within(patience: Duration, connection: Option<Arc<Connection>>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: u32, domain: u32) -> Failure {
+        Failure {
+            code: code.try_into().unwrap(),
+            domain: domain.try_into().unwrap(),
+            message: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_disconnection_is_what_the_stock_inspector_takes_for_one() {
+        for (code, domain, expected) in [
+            (c::VIR_ERR_SYSTEM_ERROR, c::VIR_FROM_REMOTE, true),
+            (c::VIR_ERR_SYSTEM_ERROR, c::VIR_FROM_RPC, true),
+            (c::VIR_ERR_INTERNAL_ERROR, c::VIR_FROM_REMOTE, true),
+            (c::VIR_ERR_INTERNAL_ERROR, c::VIR_FROM_RPC, true),
+            (32, c::VIR_FROM_RPC, true),
+            (32, c::VIR_FROM_REMOTE, false),
+            (c::VIR_ERR_SYSTEM_ERROR, c::VIR_FROM_QEMU, false),
+            (c::VIR_ERR_RPC, c::VIR_FROM_RPC, false),
+            (c::VIR_ERR_NO_DOMAIN, c::VIR_FROM_QEMU, false),
+        ] {
+            assert_eq!(failure(code, domain).is_disconnection(), expected, "{code} of {domain}");
+        }
+    }
+
+    #[test]
+    fn a_uri_is_blamed_only_for_its_own_faults() {
+        let down = failure(c::VIR_ERR_SYSTEM_ERROR, c::VIR_FROM_RPC);
+        for uri in ["qemu:///system", "QEMU+tls://host/system", "", "xen+ssh://root@host/"] {
+            assert!(!is_refused_uri(uri, &down), "{uri}");
+        }
+        for uri in ["foo:///system", "foo+unix:///system", "nonsense", ":"] {
+            assert!(is_refused_uri(uri, &down), "{uri}");
+        }
+        let no_driver = failure(c::VIR_ERR_NO_CONNECT, c::VIR_FROM_NONE);
+        assert!(is_refused_uri("xen:///system", &no_driver));
+    }
+
+    #[test]
+    fn a_closed_session_opens_again() {
+        let session = Session::new("test:///default");
+        assert!(!session.is_connected());
+        for _ in 0..2 {
+            let alive = session.ask(None, |connection| Ok(connection.is_alive()));
+            assert_eq!(alive, Ok(true));
+            assert!(session.is_connected());
+            session.close();
+            assert!(!session.is_connected());
+        }
+    }
+
+    #[test]
+    fn a_question_is_asked_twice_over_a_breaking_connection_and_no_more() {
+        let session = Session::new("test:///default");
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let answer = session.ask(None, |_| {
+            asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Err::<(), _>(Setback::Disconnected(failure(38, 7)))
+        });
+        assert!(matches!(answer, Err(Error::ConnectionLost { .. })), "{answer:?}");
+        assert_eq!(asked.into_inner(), 2);
+    }
+}

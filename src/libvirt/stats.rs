@@ -122,3 +122,109 @@ pub(super) fn disk_info(device: String, [capacity, allocation, physical]: [u64; 
 fn mib(kib: impl Into<i128>) -> f64 {
     kib.into() as f64 / 1024.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RUNNING: DomainInfo = DomainInfo { state: 1, max_memory_kib: 4096, vcpus: 2 };
+
+    fn parameters(pairs: &[(&str, i128)]) -> Parameters {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    }
+
+    fn cpu_time(pairs: &[(&str, i128)], fallback: Option<i128>) -> Option<i128> {
+        let parameters = parameters(pairs);
+        let vcpus = vcpus(&parameters);
+        instance_stats(RUNNING, &[], &parameters, &vcpus, fallback).cpu_time
+    }
+
+    fn memory(stats: &[(u32, u64)]) -> InstanceStats {
+        let parameters = Parameters::default();
+        instance_stats(RUNNING, stats, &parameters, &vcpus(&parameters), None)
+    }
+
+    #[test]
+    fn cpu_time_is_the_time_and_wait_of_all_vcpus_with_holes() {
+        let pairs = [
+            ("vcpu.current", 2),
+            ("vcpu.maximum", 4),
+            ("vcpu.0.time", 100),
+            ("vcpu.0.wait", 10),
+            ("vcpu.3.time", 1000),
+            ("vcpu.3.wait", 1),
+            ("vcpu.4.time", 1 << 60),
+            ("vcpu.4.wait", 1 << 60),
+        ];
+        assert_eq!(cpu_time(&pairs, Some(7)), Some(1111));
+    }
+
+    #[test]
+    fn cpu_time_falls_back_where_the_vcpus_do_not_add_up() {
+        let no_wait = [("vcpu.current", 1), ("vcpu.maximum", 1), ("vcpu.0.time", 100)];
+        assert_eq!(cpu_time(&no_wait, Some(7)), Some(7));
+        assert_eq!(cpu_time(&no_wait, None), None);
+        let too_many = [
+            ("vcpu.current", 1),
+            ("vcpu.maximum", 2),
+            ("vcpu.0.time", 1),
+            ("vcpu.0.wait", 1),
+            ("vcpu.1.time", 1),
+            ("vcpu.1.wait", 1),
+        ];
+        assert_eq!(cpu_time(&too_many, Some(7)), Some(7));
+        assert_eq!(cpu_time(&[], Some(7)), Some(0), "no number of vCPUs: nothing is missing");
+    }
+
+    #[test]
+    fn cpu_time_does_not_overflow() {
+        let most = i128::from(u64::MAX);
+        let pairs = [
+            ("vcpu.current", 1),
+            ("vcpu.maximum", 1),
+            ("vcpu.0.time", most),
+            ("vcpu.0.wait", most),
+        ];
+        assert_eq!(cpu_time(&pairs, None), Some(2 * most));
+    }
+
+    #[test]
+    fn memory_in_use_goes_by_usable_before_unused() {
+        let (available, unused, usable) = (5, 4, 8);
+        let used = |stats: &[(u32, u64)]| memory(stats).memory_usage;
+        assert_eq!(used(&[(available, 4096), (unused, 1024), (usable, 2048)]), Some(2.0));
+        assert_eq!(used(&[(available, 4096), (unused, 1024)]), Some(3.0));
+        assert_eq!(used(&[(available, 1024), (unused, 3072)]), Some(-2.0));
+        assert_eq!(used(&[(available, 4096)]), None);
+        assert_eq!(used(&[(unused, 1024), (usable, 2048)]), None);
+    }
+
+    #[test]
+    fn swap_needs_both_directions() {
+        let (swap_in, swap_out) = (0, 1);
+        let both = memory(&[(swap_in, 1024), (swap_out, 512)]);
+        assert_eq!((both.memory_swap_in, both.memory_swap_out), (Some(1.0), Some(0.5)));
+        let one = memory(&[(swap_in, 1024)]);
+        assert_eq!((one.memory_swap_in, one.memory_swap_out), (None, None));
+    }
+
+    #[test]
+    fn capacity_is_never_below_the_physical_size() {
+        assert_eq!(disk_info("sda".to_owned(), [4096, 1, 5000]).capacity, 5000);
+        assert_eq!(disk_info("vda".to_owned(), [4096, 1, 50]).capacity, 4096);
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_give_a_record(
+            pairs in prop::collection::hash_map("vcpu\\.([0-9]{1,12}|current|maximum)(\\.time|\\.wait)?", any::<i64>(), 0..20),
+            memory in prop::collection::vec((0_u32..14, any::<u64>()), 0..14),
+        ) {
+            let parameters = pairs.into_iter().map(|(k, v)| (k, i128::from(v))).collect();
+            let vcpus = vcpus(&parameters);
+            let stats = instance_stats(RUNNING, &memory, &parameters, &vcpus, None);
+            prop_assert_eq!(stats.cpu_time.is_some(), vcpus.is_complete());
+        }
+    }
+}

@@ -1,0 +1,30 @@
+# Two commands: `make demo` and `make test`. Both set up what is missing here (see tools/setup).
+
+# What `make demo` looks at: libvirt's own test hypervisor, or a host like qemu:///system.
+URI ?= test:///default
+
+.PHONY: demo test check clean
+
+demo:
+	@tools/setup build
+	@.venv/bin/python examples/overview.py $(URI)
+
+test:
+	@tools/setup test
+	@$(MAKE) --no-print-directory check
+	@.venv/bin/python -m pytest
+
+# Everything that needs no rig: formatting, lints, types, and the core's own tests.
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	cargo clippy --locked --lib -- -D warnings
+	cargo test --locked --no-default-features --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features --quiet
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/python -m mypy.stubtest virtmeter
+
+clean:
+	rm -rf target .venv build
