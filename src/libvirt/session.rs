@@ -213,12 +213,17 @@ fn is_refused_uri(uri: &str, failure: &Failure) -> bool {
 fn drop_within(patience: Duration, connection: Option<Arc<Connection>>) {
     let Some(connection) = connection.and_then(Arc::into_inner) else { return };
     let (done, closed) = mpsc::channel();
-    let spawned = thread::Builder::new().name("virtmeter-close".to_owned()).spawn(move || {
+    let closing = thread::Builder::new().name("virtmeter-close".to_owned()).spawn(move || {
         drop(connection);
         // Nobody may be waiting any more.
         let _ = done.send(());
     });
-    if spawned.is_ok() && closed.recv_timeout(patience).is_err() {
+    // Without a thread to be had, the connection was dropped with the closure.
+    let Ok(closing) = closing else { return };
+    if closed.recv_timeout(patience).is_ok() {
+        // It has nothing left to do; after this it is gone for certain.
+        let _ = closing.join();
+    } else {
         log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
     }
 }

@@ -1,0 +1,49 @@
+"""Rigs that the tests share, and the list of what did not run."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import qemu
+from tests.support.libvirtd import Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """A scripted libvirt daemon without domains."""
+    with Daemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[qemu.Libvirtd]:
+    """A real libvirtd with all its guests, started once."""
+    if reason := qemu.unavailable():
+        pytest.skip(reason)
+    with qemu.Libvirtd() as libvirtd:
+        libvirtd.start_guests()
+        yield libvirtd
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI, a test that did not run is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what this machine cannot run, with the reasons."""
+    if skipped := terminalreporter.stats.get("skipped"):
+        terminalreporter.section("not run on this machine")
+        for report in skipped:
+            terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
+        if os.environ.get("CI"):
+            terminalreporter.line("CI must run them all: this is a failure.")

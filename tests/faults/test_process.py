@@ -1,0 +1,338 @@
+"""What virtmeter does to the process it runs in: forks, threads, memory, descriptors, stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import virtmeter
+from tests.support import sample
+from tests.support.libvirtd import VIR_FROM_QEMU, Daemon, Error, Never
+from tests.support.oracle import METHODS
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a Python of its own, which knows virtmeter and nothing of libvirt-python."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def lines(completed: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a script printed, if all was well with it."""
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr == ""
+    return completed.stdout.splitlines()
+
+
+FAILING = """
+    import sys, virtmeter
+    for uri in sys.argv[1:]:
+        inspector = virtmeter.LibvirtInspector(uri)
+        for method in (inspector.inspect_instance, inspector.inspect_vnics,
+                       inspector.inspect_disks, inspector.inspect_disk_info):
+            try:
+                print(len(list(method("6695eb01-0000-0000-0000-97f2502e193f"))))
+            except (virtmeter.InspectorException, ValueError) as error:
+                print(type(error).__name__)
+"""
+
+
+def test_nothing_on_stderr_whatever_fails(daemon: Daemon, tmp_path: Path) -> None:
+    domain = sample.domain(uuid="6695eb01-0000-0000-0000-97f2502e193f")
+    domain.disks, domain.interfaces = {}, {}
+    daemon.add(domain)
+    unknown = "test:///default"
+    down = f"qemu+unix:///system?socket={tmp_path}/none"
+    counts = ["13", "0", "0", "0"]
+    not_found, lost = ["InstanceNotFoundException"] * 4, ["ConnectionLost"] * 4
+    printed = lines(run(FAILING, unknown, down, "foo:///bar", daemon.uri))
+    assert printed == [*not_found, *lost, *["ValueError"] * 4, *counts]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_socket_without_permission(daemon: Daemon) -> None:
+    daemon.socket_path.parent.chmod(0o755)
+    daemon.socket_path.chmod(0o600)
+    script = """
+        import os, sys, virtmeter
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            virtmeter.LibvirtInspector(sys.argv[1]).list_instances()
+        except virtmeter.ConnectionLost as error:
+            print(error)
+    """
+    [printed] = lines(run(script, daemon.uri))
+    assert "Permission denied" in printed
+    assert "group libvirt" in printed
+
+
+ANOTHER_USER_OF_LIBVIRT = """
+    import sys
+    heard = []
+    first, uri = sys.argv[1:]
+    if first == "libvirt":
+        import libvirt
+        if uri.startswith("handled"):
+            libvirt.registerErrorHandler(lambda _, error: heard.append(error), None)
+    import virtmeter
+    import libvirt
+    try:
+        virtmeter.LibvirtInspector("test:///default").inspect_instance(
+            "6695eb01-0000-0000-0000-97f2502e193f")
+    except virtmeter.InstanceNotFoundException:
+        pass
+    if first != "libvirt":
+        try:
+            virtmeter.LibvirtInspector("qemu+unix:///system?socket=/nowhere").list_instances()
+        except virtmeter.ConnectionLost:
+            pass
+    assert heard == []
+    try:
+        libvirt.open("test:///default").lookupByName("nobody")
+    except libvirt.libvirtError:
+        print(len(heard))
+"""
+
+
+@pytest.mark.parametrize("first", ["libvirt", "virtmeter"])
+def test_another_user_of_libvirt_still_sees_its_own_errors_on_stderr(first: str) -> None:
+    completed = run(ANOTHER_USER_OF_LIBVIRT, first, "default")
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout == "0\n"
+    assert completed.stderr.count("libvirt:") == 1
+    assert "nobody" not in completed.stderr or completed.stderr.count("\n") == 1
+
+
+def test_a_handler_that_libvirt_pythons_user_has_set_stays() -> None:
+    completed = run(ANOTHER_USER_OF_LIBVIRT, "libvirt", "handled")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "1\n", "")
+
+
+def test_warnings_reach_logging_and_its_levels_are_obeyed(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon.add(domain := sample.domain(uuid=sample.UUID))
+    domain.disks = {}
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    assert list(inspector.inspect_disks(sample.UUID)) == []
+    [record] = caplog.records
+    assert record.name.split(".")[0] == "virtmeter"
+    caplog.clear()
+    with caplog.at_level("ERROR", logger="virtmeter"):
+        assert list(inspector.inspect_disks(sample.UUID)) == []
+    assert caplog.records == []
+
+
+def test_a_forked_child_gets_a_connection_of_its_own(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    script = """
+        import os, sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        def read():
+            return repr([list(method(sys.argv[2])) for method in (
+                inspector.inspect_instance, inspector.inspect_vnics,
+                inspector.inspect_disks, inspector.inspect_disk_info)])
+        before = read()
+        child = os.fork()
+        if child == 0:
+            if inspector.connected:
+                os._exit(2)
+            status = 0 if read() == before and inspector.connected else 3
+            del inspector
+            os._exit(status)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, status
+        assert inspector.connected
+        assert read() == before
+        print("same")
+    """
+    assert lines(run(script, daemon.uri, sample.UUID)) == ["same"]
+    assert daemon.connections == 2, "the parent's connection has survived the child's end"
+
+
+def test_a_fork_while_other_threads_are_reading(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    script = """
+        import os, sys, threading, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        done = threading.Event()
+        def read():
+            while not done.is_set():
+                for method in (inspector.inspect_vnics, inspector.inspect_disks):
+                    list(method(sys.argv[2]))
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:
+                list(inspector.inspect_vnics(sys.argv[2]))
+                inspector.close()
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert status == 0, status
+        done.set()
+        for thread in threads:
+            thread.join()
+        print("all")
+    """
+    assert lines(run(script, daemon.uri, sample.UUID)) == ["all"]
+
+
+def test_a_process_ends_while_a_call_hangs(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    daemon.on("DOMAIN_MEMORY_STATS", Never())
+    script = """
+        import sys, threading, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        inspector.list_instances()
+        call = threading.Thread(target=inspector.inspect_instance, args=(sys.argv[2],), daemon=True)
+        call.start()
+        sys.stdin.readline()
+        print("end")
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), daemon.uri, sample.UUID],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_MEMORY_STATS"] == 1, timeout=30)
+    output, errors = process.communicate("\n", timeout=30)
+    assert (process.returncode, output, errors) == (0, "end\n", "")
+
+
+def test_ten_thousand_calls_of_each_method_do_not_grow_the_process(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    daemon.on("DOMAIN_BLOCK_STATS_FLAGS", *[Error(1, VIR_FROM_QEMU, "refused")] * 50)
+    script = """
+        import json, os, sys, virtmeter
+        uuid = sys.argv[2]
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        methods = [inspector.inspect_instance, inspector.inspect_vnics, inspector.inspect_disks,
+                   inspector.inspect_disk_info]
+        def usage():
+            with open("/proc/self/statm") as statm:
+                resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            return resident, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        def call(times):
+            for _ in range(times):
+                for method in methods:
+                    list(method(uuid))
+                try:
+                    inspector.inspect_instance("00000000-0000-0000-0000-000000000000")
+                except virtmeter.InstanceNotFoundException:
+                    pass
+        call(500)
+        before = usage()
+        call(10_000)
+        print(json.dumps([before, usage()]))
+    """
+    [printed] = lines(run(script, daemon.uri, sample.UUID))
+    (memory, descriptors, threads), after = json.loads(printed)
+    assert after[0] - memory < 1024 * 1024
+    assert after[1:] == [descriptors, threads]
+
+
+def test_reconnecting_a_thousand_times_leaves_nothing_behind(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    script = """
+        import json, os, sys, virtmeter
+        def usage():
+            return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        def connect(times):
+            for _ in range(times):
+                with virtmeter.LibvirtInspector(sys.argv[1]) as inspector:
+                    inspector.inspect_instance(sys.argv[2])
+        connect(10)
+        before = usage()
+        connect(1000)
+        print(json.dumps([before, usage()]))
+    """
+    [printed] = lines(run(script, daemon.uri, sample.UUID))
+    before, after = json.loads(printed)
+    assert before == after
+    assert daemon.wait_until(lambda daemon: daemon.open_connections == 0)
+
+
+def test_eight_threads_for_half_a_minute_give_only_right_answers(daemon: Daemon) -> None:
+    numbers = range(1, 9)
+    daemon.add(*(sample.domain(number) for number in numbers))
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    end = time.monotonic() + 30
+    expected = {number: sample.answers(number) for number in numbers}
+    wrong: list[object] = []
+
+    def ask(thread: int) -> int:
+        rounds = 0
+        while time.monotonic() < end and not wrong:
+            number = numbers[(thread + rounds) % len(numbers)]
+            for method in METHODS:
+                answer = sample.read(inspector, method, sample.domain(number).uuid)
+                if answer != expected[number][method]:
+                    wrong.append((method, answer, expected[number][method]))
+            rounds += 1
+        return rounds
+
+    counted = 0
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, thread) for thread in range(8)]
+        # Another thread, which has nothing to do with libvirt, keeps running meanwhile.
+        while not all(thread.done() for thread in asking):
+            counted += 1
+            threading.Event().wait(0.01)
+        assert all(thread.result() > 10 for thread in asking)
+    assert wrong == []
+    assert counted > 100
+    assert daemon.connections == 1
+
+
+def test_overlapping_readings_neither_lose_nor_double_bytes(daemon: Daemon) -> None:
+    domain = sample.domain(uuid=sample.UUID)
+    daemon.add(domain)
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    [first] = inspector.inspect_vnics(sample.UUID)
+    done = threading.Event()
+
+    def traffic() -> None:
+        counter = first.rx_bytes
+        while not done.is_set():
+            counter += 1000
+            done.wait(0.0002)
+            domain.interfaces = {"tap1": (counter, 0, 0, 0, 2 * counter, 0, 0, 0)}
+
+    def ask(_: int) -> tuple[int, int]:
+        received = sent = 0
+        for _ in range(200):
+            [vnic] = inspector.inspect_vnics(sample.UUID)
+            assert vnic.rx_bytes_delta >= 0
+            received += vnic.rx_bytes_delta
+            sent += vnic.tx_bytes_delta
+        return received, sent
+
+    with ThreadPoolExecutor(9) as pool:
+        pool.submit(traffic)
+        sums = list(pool.map(ask, range(8)))
+        done.set()
+    [last] = inspector.inspect_vnics(sample.UUID)
+    received = sum(received for received, _ in sums) + last.rx_bytes_delta
+    sent = sum(sent for _, sent in sums) + last.tx_bytes_delta
+    assert received == last.rx_bytes - first.rx_bytes
+    assert sent == last.tx_bytes - first.tx_bytes

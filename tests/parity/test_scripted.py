@@ -1,0 +1,107 @@
+"""Parity on generated domains, served by the scripted daemon over libvirt's own protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.parity.scenarios import domains
+from tests.support import xdr
+from tests.support.libvirtd import Daemon, Disk, Domain
+from tests.support.oracle import Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Daemon]:
+    """One daemon for all examples: the clients stay connected."""
+    with Daemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["", "report_stopped"])
+def pair(shared: Daemon, request: pytest.FixtureRequest) -> Pair:
+    return Pair(shared.uri, report_stopped=request.param)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(domain=domains())
+def test_generated_domains(shared: Daemon, pair: Pair, domain: Domain) -> None:
+    # Each example is a new VM: nothing may be left of an earlier one with the same UUID or NIC.
+    shared.domains = {}
+    assert pair.ours.list_instances() == []
+    pair.stock.cache.clear()
+    shared.domains = {domain.uuid: domain}
+    pair.assert_equal(domain.uuid)
+
+
+@pytest.mark.parametrize(
+    "stats",
+    [
+        {},
+        {"vcpu.current": xdr.UInt(2), "vcpu.maximum": xdr.UInt(4)},
+        {"cpu.time": 7},
+        {"vcpu.current": xdr.UInt(1), "vcpu.maximum": xdr.UInt(1), "vcpu.0.time": 5, "cpu.time": 9},
+        {"vcpu.0.time": 1, "vcpu.0.wait": 2, "vcpu.maximum": xdr.UInt(1)},
+        {"vcpu.3.time": 1, "vcpu.3.wait": 2, "vcpu.maximum": xdr.UInt(4), "vcpu.current": xdr.UInt(1)},
+        {"vcpu.0.time": 2**64 - 1, "vcpu.0.wait": 2**64 - 1, "vcpu.maximum": xdr.UInt(1)},
+        {"perf.cpu_cycles": 2**64 - 1, "perf.cache_misses": 2**63},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "memory",
+    [{}, {5: 4096, 4: 1024, 8: 2048}, {5: 4096, 4: 1024}, {4: 1, 8: 2}, {6: 7}, {0: 1}, {0: 1, 1: 3}],
+    ids=str,
+)
+def test_cpu_and_memory_rules(
+    daemon: Daemon, stats: dict[str, xdr.TypedValue], memory: dict[int, int]
+) -> None:
+    daemon.add(Domain(UUID, "x", stats=stats, memory=memory))
+    Pair(daemon.uri).assert_equal(UUID, "inspect_instance")
+
+
+def nic(device: str) -> str:
+    """Return the XML of a domain with this one NIC."""
+    return (
+        f"<domain><devices><interface><target dev='{device}'/><mac address='52:54:00:00:00:01'/>"
+        "</interface></devices></domain>"
+    )
+
+
+def test_deltas_of_one_vm(daemon: Daemon) -> None:
+    domain = Domain(UUID, "x", xml=nic("tap0"))
+    daemon.add(domain)
+    pair = Pair(daemon.uri)
+    for received, sent in [(1000, 10), (1500, 10), (1500, 25), (70, 30), (90, 5), (2**63 - 1, -1)]:
+        domain.interfaces = {"tap0": (received, 1, 0, 0, sent, 1, 0, 0)}
+        pair.assert_equal(UUID, "inspect_vnics")
+    # A refused NIC is left out once, and its next delta covers the gap.
+    domain.interfaces = {"tap0": (100, 1, 0, 0, 100, 1, 0, 0)}
+    pair.assert_equal(UUID, "inspect_vnics")
+    domain.interfaces = {}
+    assert pair.assert_equal(UUID, "inspect_vnics")["inspect_vnics"] == []
+    domain.interfaces = {"tap0": (130, 1, 0, 0, 140, 1, 0, 0)}
+    [record] = pair.assert_equal(UUID, "inspect_vnics")["inspect_vnics"]
+    assert (record["rx_bytes_delta"], record["tx_bytes_delta"]) == (("int", 30), ("int", 40))
+
+
+def test_a_refused_disk_is_left_out(daemon: Daemon) -> None:
+    xml = "".join(f"<disk><source/><target dev='{name}'/></disk>" for name in ("vda", "vdb", "vdc"))
+    times = {"rd_total_times": xdr.LLong(1), "wr_total_times": xdr.LLong(2)}
+    daemon.add(
+        Domain(
+            UUID,
+            "x",
+            xml=f"<domain><devices>{xml}</devices></domain>",
+            disks={"vda": Disk((1, 2, 3, 4, -1), times), "vdc": Disk((5, 6, 7, 8, 0), times)},
+        )
+    )
+    records = Pair(daemon.uri).assert_equal(UUID, "inspect_disks")["inspect_disks"]
+    assert [record["device"] for record in records] == [("str", "vda"), ("str", "vdc")]

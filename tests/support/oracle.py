@@ -1,0 +1,81 @@
+"""The stock inspector of the installed Ceilometer, which is right by definition, and what to ask it.
+
+The stock inspector is run, never described: both inspectors get the same question about the same
+guest, and their outcomes are compared field by field.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import libvirt
+from ceilometer.compute import discovery
+from ceilometer.compute.virt import inspector as virt_inspector
+from ceilometer.compute.virt.libvirt import utils
+from ceilometer.compute.virt.libvirt.inspector import LibvirtInspector
+from oslo_config import cfg
+
+import virtmeter
+
+METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
+
+# What the stock inspector prints of libvirt's errors is no part of its answers.
+libvirt.registerErrorHandler(lambda *_: None, None)
+
+
+def stock_inspector(uri: str, *, report_stopped: bool = False) -> Any:
+    """Return Ceilometer's own inspector, configured as an agent would."""
+    conf = cfg.ConfigOpts()
+    conf.register_opts(utils.OPTS)
+    conf.register_opts(discovery.OPTS, group="compute")
+    conf([], default_config_files=[], default_config_dirs=[])
+    conf.set_override("libvirt_uri", uri)
+    conf.set_override("report_stopped_instance_metrics", report_stopped, group="compute")
+    return LibvirtInspector(conf)
+
+
+class Pair:
+    """Both inspectors on one libvirt."""
+
+    def __init__(self, uri: str, *, report_stopped: bool = False) -> None:
+        self.stock = stock_inspector(uri, report_stopped=report_stopped)
+        self.ours = virtmeter.LibvirtInspector(uri, report_stopped=report_stopped)
+
+    def assert_equal(self, uuid: str, *methods: str) -> dict[str, Outcome]:
+        """Compare the outcomes of these methods, or all, and return ours."""
+        outcomes = {}
+        for method in methods or METHODS:
+            stock, ours = outcome(self.stock, method, uuid), outcome(self.ours, method, uuid)
+            assert ours == stock, f"{method}: virtmeter says {ours}, the oracle {stock}"
+            outcomes[method] = ours
+        return outcomes
+
+
+Outcome = list[dict[str, Any]] | str
+"""The records as dictionaries, each value with its type, or the name of an exception."""
+
+
+def outcome(inspector: Any, method: str, uuid: str) -> Outcome:
+    """Ask one question and return what came of it."""
+    instance = SimpleNamespace(id=uuid)
+    expected = (virt_inspector.InspectorException, virtmeter.InspectorException)
+    try:
+        answer = getattr(inspector, method)(instance, None)
+        records = [answer] if method == "inspect_instance" else list(answer)
+    except expected as exception:
+        return type(exception).__name__
+    return [as_dict(record) for record in records]
+
+
+def as_dict(record: Any) -> dict[str, Any]:
+    """Return the fields in their order, with the type beside each value: 1 is not 1.0."""
+    names = getattr(record, "_fields", None) or record.fields
+    return {name: typed(getattr(record, name)) for name in names}
+
+
+def typed(value: Any) -> Any:
+    """Return the value with the names of its types."""
+    if isinstance(value, dict):
+        return [(key, typed(item)) for key, item in value.items()]
+    return type(value).__name__, value

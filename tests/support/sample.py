@@ -1,0 +1,76 @@
+"""One domain with a bit of everything, and what both inspectors must say about it."""
+
+from __future__ import annotations
+
+from tests.support import xdr
+from tests.support.libvirtd import Disk, Domain
+
+UUID = "11111111-2222-3333-4444-555555555555"
+
+XML = """
+<domain type='kvm'>
+  <name>sample</name><uuid>{uuid}</uuid>
+  <devices>
+    <disk type='file' device='disk'>
+      <source file='/images/{number}'/><target dev='vda' bus='virtio'/>
+    </disk>
+    <disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>
+    <interface type='bridge'>
+      <mac address='52:54:00:00:00:01'/><source bridge='br-int'/>
+      <virtualport type='openvswitch'><parameters interfaceid='port-{number}'/></virtualport>
+      <target dev='tap{number}'/>
+      <filterref filter='no-spoof'><parameter name='IP' value='10.0.0.{number}'/></filterref>
+    </interface>
+  </devices>
+</domain>
+"""
+
+
+def domain(number: int = 1, uuid: str | None = None) -> Domain:
+    """Return a running domain whose every value tells its number."""
+    uuid = uuid or f"{number:08x}-2222-3333-4444-555555555555"
+    return Domain(
+        uuid=uuid,
+        name=f"sample-{number}",
+        id=number,
+        xml=XML.format(uuid=uuid, number=number),
+        interfaces={f"tap{number}": (number, 2, 3, 4, 5, 6, 7, 8)},
+        disks={
+            "vda": Disk(
+                stats=(number, 2, 3, 4, -1),
+                flags={"rd_total_times": xdr.LLong(5), "wr_total_times": xdr.LLong(6)},
+                info=(1 << 30, number, 1 << 20),
+            )
+        },
+        memory={6: 512 * 1024, 5: 500 * 1024, 8: 400 * 1024, 7: 300 * 1024},
+        stats={
+            "state.state": xdr.Int(1),
+            "vcpu.current": xdr.UInt(1),
+            "vcpu.maximum": xdr.UInt(2),
+            "vcpu.1.time": number * 1000,
+            "vcpu.1.wait": 1,
+            "perf.cpu_cycles": 77,
+        },
+    )
+
+
+def answers(number: int = 1) -> dict[str, list[tuple[object, ...]]]:
+    """Return what each method says about this domain at the first reading."""
+    parameters = {"ip": f"10.0.0.{number}", "interfaceid": f"port-{number}", "bridge": "br-int"}
+    mac, fref = "52:54:00:00:00:01", "no-spoof"
+    return {
+        "inspect_instance": [
+            (1, 1, number * 1000 + 1, 512.0, 500.0, 100.0, 300.0, *[None] * 2, 77, *[None] * 3)
+        ],
+        "inspect_vnics": [
+            (f"tap{number}", mac, fref, parameters, number, 5, 2, 6, 4, 8, 3, 7, 0, 0)
+        ],
+        "inspect_disks": [("vda", 2, number, 4, 3, -1, 6, 5)],
+        "inspect_disk_info": [("vda", 1 << 30, number, 1 << 20)],
+    }
+
+
+def read(inspector: object, method: str, instance: str) -> list[tuple[object, ...]]:
+    """Return what a method says, as a list whatever the method."""
+    answer = getattr(inspector, method)(instance)
+    return [answer] if method == "inspect_instance" else list(answer)

@@ -1,0 +1,115 @@
+"""What callers may hand in, and what they are told when it is something else."""
+
+from __future__ import annotations
+
+import uuid
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import virtmeter
+from tests.support.oracle import METHODS
+
+UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+
+
+@pytest.fixture(scope="module")
+def inspector() -> virtmeter.LibvirtInspector:
+    return virtmeter.LibvirtInspector("test:///default")
+
+
+@pytest.mark.parametrize(
+    "instance",
+    [
+        UUID,
+        UUID.upper(),
+        UUID.replace("-", ""),
+        uuid.UUID(UUID),
+        SimpleNamespace(id=UUID),
+        SimpleNamespace(id=uuid.UUID(UUID)),
+        SimpleNamespace(id=UUID, **{"OS-EXT-SRV-ATTR:instance_name": None}),
+        virtmeter.Instance(UUID, "test", 1),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_instance_is_named_in_many_ways(
+    inspector: virtmeter.LibvirtInspector, method: str, instance: Any
+) -> None:
+    assert getattr(inspector, method)(instance) is not None
+    assert getattr(inspector, method)(instance, 60) is not None
+    assert getattr(inspector, method)(instance=instance, duration=object()) is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("instance", "error", "words"),
+    [
+        (None, TypeError, "UUID string.*NoneType"),
+        (42, TypeError, "UUID string.*int"),
+        (UUID.encode(), TypeError, "UUID string.*bytes"),
+        (SimpleNamespace(name="x"), TypeError, "an `id`"),
+        (SimpleNamespace(id=None), TypeError, "`id`.*NoneType"),
+        (mock.Mock(), TypeError, "`id`.*Mock"),
+        ("", ValueError, "not an instance's UUID"),
+        ("instance-0000002a", ValueError, "'?instance-0000002a.*virsh list"),
+        (UUID[:-1], ValueError, "not an instance's UUID"),
+        (UUID + "\0", ValueError, "not an instance's UUID"),
+        ("\ud800", ValueError, "not an instance's UUID"),
+        (SimpleNamespace(id="x"), ValueError, "not an instance's UUID"),
+    ],
+    ids=repr,
+)
+def test_what_names_no_instance_is_the_callers_mistake(
+    inspector: virtmeter.LibvirtInspector,
+    method: str,
+    instance: Any,
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        getattr(inspector, method)(instance)
+
+
+def test_an_error_of_the_callers_own_object_comes_through(
+    inspector: virtmeter.LibvirtInspector,
+) -> None:
+    class Broken:
+        @property
+        def id(self) -> str:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        inspector.inspect_instance(Broken())
+
+
+@pytest.mark.parametrize("uri", [None, 1, b"test:///default"])
+def test_a_uri_is_a_string(uri: Any) -> None:
+    with pytest.raises(TypeError):
+        virtmeter.LibvirtInspector(uri)
+
+
+def test_a_uri_has_no_nul() -> None:
+    with pytest.raises(ValueError, match="NUL.*qemu:///system"):
+        virtmeter.LibvirtInspector("test:///\0default")
+
+
+@pytest.mark.parametrize("uri", ["foo:///system", "nonsense", "test:///nowhere/at/all.xml", ":"])
+def test_a_uri_that_names_nothing(uri: str) -> None:
+    inspector = virtmeter.LibvirtInspector(uri)
+    with pytest.raises((ValueError, virtmeter.ConnectionLost), match=r"libvirt error \d+"):
+        inspector.list_instances()
+    assert not inspector.connected
+
+
+@pytest.mark.parametrize("uri", ["foo:///system", "foo+unix:///system", "nonsense"])
+def test_an_unknown_scheme_is_the_callers_mistake(uri: str) -> None:
+    with pytest.raises(ValueError, match="use one like qemu:///system"):
+        virtmeter.LibvirtInspector(uri).inspect_instance(UUID)
+
+
+def test_options_are_keywords() -> None:
+    with pytest.raises(TypeError):
+        virtmeter.LibvirtInspector("test:///default", True)  # type: ignore[misc]

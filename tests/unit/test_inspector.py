@@ -1,0 +1,80 @@
+"""The inspector's life: connections, context, representation."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import virtmeter
+
+UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+
+
+def test_it_connects_at_the_first_use_and_not_before() -> None:
+    inspector = virtmeter.LibvirtInspector("test:///default")
+    assert not inspector.connected
+    assert inspector.list_instances()
+    assert inspector.connected
+
+
+def test_the_default_is_the_system_qemu() -> None:
+    inspector = virtmeter.LibvirtInspector()
+    assert inspector.uri == "qemu:///system"
+    assert not inspector.connected
+
+
+def test_it_is_a_context_and_can_be_used_again_after_it() -> None:
+    with virtmeter.LibvirtInspector("test:///default") as inspector:
+        assert inspector.list_instances()
+    assert not inspector.connected
+    inspector.close()
+    assert inspector.list_instances()
+
+
+def test_its_representation_tells_where_and_whether() -> None:
+    inspector = virtmeter.LibvirtInspector("test:///default", report_stopped=True)
+    expected = '<virtmeter.LibvirtInspector("test:///default", report_stopped=True), {}>'
+    assert repr(inspector) == expected.format("not connected")
+    inspector.list_instances()
+    assert repr(inspector) == expected.format("connected")
+
+
+def test_lists_are_iterators() -> None:
+    inspector = virtmeter.LibvirtInspector("test:///default")
+    for method in (inspector.inspect_vnics, inspector.inspect_disks, inspector.inspect_disk_info):
+        assert isinstance(method(UUID), Iterator)
+
+
+def test_it_can_be_referred_to_weakly_and_goes_with_its_last_reference() -> None:
+    inspector = virtmeter.LibvirtInspector("test:///default")
+    inspector.list_instances()
+    reference = weakref.ref(inspector)
+    del inspector
+    assert reference() is None
+
+
+def test_an_own_test_hypervisor(tmp_path: Path) -> None:
+    node = tmp_path / "node.xml"
+    node.write_text(
+        """<node><domain type='test'><name>one</name><memory>2048</memory><vcpu>3</vcpu>
+        <uuid>4dea22b3-1d52-d8f3-2516-782e98ab3fa0</uuid><os><type>hvm</type></os></domain></node>"""
+    )
+    with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
+        [instance] = inspector.list_instances()
+        assert instance.name == "one"
+        assert list(inspector.inspect_disks(instance)) == []
+        assert list(inspector.inspect_vnics(instance)) == []
+
+
+def test_the_version_is_the_packages() -> None:
+    from importlib import metadata
+
+    assert metadata.version("virtmeter") == virtmeter.__version__
+
+
+@pytest.mark.parametrize("name", virtmeter.__all__)
+def test_everything_public_is_documented(name: str) -> None:
+    assert name == "__version__" or getattr(virtmeter, name).__doc__

@@ -1,0 +1,63 @@
+"""The named tuples: Ceilometer's fields, and the manners of a tuple."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from ceilometer.compute.virt import inspector as virt_inspector
+
+import virtmeter
+
+UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
+SAMPLES = [
+    virtmeter.Instance(UUID, "test", 1),
+    virtmeter.InstanceStats(1, 2, 2**64 - 1, 512.5),
+    virtmeter.InterfaceStats("tap0", "52:54:00:00:00:01", None, {"bridge": None}, *range(10)),
+    virtmeter.DiskStats("vda", 1, 2, 3, 4, -1, 5, 6),
+    virtmeter.DiskInfo("vda", 2**64 - 1, 2, 3),
+]
+
+
+@pytest.mark.parametrize("name", ["InterfaceStats", "DiskStats", "DiskInfo"])
+def test_fields_are_ceilometers(name: str) -> None:
+    assert getattr(virtmeter, name)._fields == getattr(virt_inspector, name)._fields
+
+
+def test_instance_stats_has_ceilometers_fields_and_none_for_each() -> None:
+    assert list(virtmeter.InstanceStats._fields) == virt_inspector.InstanceStats.fields
+    assert virtmeter.InstanceStats() == (None,) * 13
+
+
+@pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
+def test_records_are_true_tuples(record: virtmeter.DiskInfo) -> None:
+    assert isinstance(record, tuple)
+    assert tuple(record) == record
+    assert type(record)(*record) == record
+    assert type(record)(**record._asdict()) == record
+    first = record._fields[0]
+    assert record._replace(**{first: None})[1:] == record[1:]
+    for twin in (pickle.loads(pickle.dumps(record)), copy.copy(record), copy.deepcopy(record)):
+        assert twin == record
+        assert type(twin) is type(record)
+
+
+@pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
+def test_every_record_and_field_is_documented(record: virtmeter.DiskInfo) -> None:
+    assert type(record).__doc__
+    assert not type(record).__doc__.startswith(type(record).__name__), "the generated docstring"
+
+
+def test_readings_are_these_records() -> None:
+    with virtmeter.LibvirtInspector("test:///default") as inspector:
+        [instance] = inspector.list_instances()
+        assert type(instance) is virtmeter.Instance
+        assert instance == (UUID, "test", virtmeter.PowerState.RUNNING)
+        stats = inspector.inspect_instance(instance)
+        assert type(stats) is virtmeter.InstanceStats
+        assert pickle.loads(pickle.dumps(stats)) == stats
+        [vnic] = inspector.inspect_vnics(instance)
+        assert type(vnic) is virtmeter.InterfaceStats
+        [info] = inspector.inspect_disk_info(instance)
+        assert type(info) is virtmeter.DiskInfo
