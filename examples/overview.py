@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import virtmeter
 from virtmeter import LibvirtInspector, PowerState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB = 1024 * 1024
 

@@ -30,15 +30,15 @@ from virtmeter.records import (
 
 try:
     from virtmeter._native import LibvirtInspector, __version__
-except ImportError as error:
-    if "libvirt.so" not in str(error):
+except ImportError as _error:
+    if "libvirt.so" not in str(_error):
         raise
     raise ImportError(
-        f"virtmeter needs the system's libvirt client library ({error}): install the package "
+        f"virtmeter needs the system's libvirt client library ({_error}): install the package "
         "libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, RHEL)",
-        name=error.name,
-        path=error.path,
-    ) from error
+        name=_error.name,
+        path=_error.path,
+    ) from _error
 
 # Without it, Python prints a library's warnings on stderr where nobody has set logging up.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from virtmeter.records import DiskInfo, DiskStats, Instance, InstanceStats, InterfaceStats
 
+__all__ = ["LibvirtInspector", "__version__"]
+
 __version__: str
 
 class _HasId(Protocol):

@@ -22,6 +22,10 @@ use crate::error::Failure;
 /// The most block parameters that libvirt's wire protocol carries for one disk.
 const BLOCK_PARAMETERS: usize = 16;
 
+/// The most memory statistics that it carries. libvirt's client copies as many as the daemon sends,
+/// whatever it was told, so there must be room for all of them.
+const MEMORY_STATS: usize = 1024;
+
 /// What libvirt calls typed parameters: names and values, integers only.
 pub(super) type Parameters = HashMap<String, i128>;
 
@@ -309,9 +313,8 @@ impl Domain<'_> {
 
     /// `virDomainMemoryStats`: pairs of tag and value.
     pub(super) fn memory_stats(&self) -> Answer<Vec<(c_uint, u64)>> {
-        const TAGS: usize = c::VIR_DOMAIN_MEMORY_STAT_NR as usize;
-        let mut stats = [c::_virDomainMemoryStat { tag: 0, val: 0 }; TAGS];
-        // SAFETY: the domain is valid; libvirt fills at most the number of pairs that it is told.
+        let mut stats = [c::_virDomainMemoryStat { tag: 0, val: 0 }; MEMORY_STATS];
+        // SAFETY: the domain is valid; there is room for as many pairs as can come.
         let filled = check(unsafe {
             c::virDomainMemoryStats(
                 self.ptr.as_ptr(),
@@ -320,7 +323,7 @@ impl Domain<'_> {
                 0,
             )
         })?;
-        let filled = usize::try_from(filled).unwrap_or_default().min(TAGS);
+        let filled = usize::try_from(filled).unwrap_or_default().min(MEMORY_STATS);
         Ok(stats[..filled]
             .iter()
             .filter_map(|stat| Some((c_uint::try_from(stat.tag).ok()?, stat.val)))

@@ -10,14 +10,18 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import virtmeter
 from tests.support import sample
-from tests.support.libvirtd import VIR_FROM_QEMU, Daemon, Error, Never
+from tests.support.libvirtd import Daemon, Never
 from tests.support.oracle import METHODS
+from tests.support.procedures import VIR_FROM_QEMU, Error
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:

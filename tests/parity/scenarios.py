@@ -8,12 +8,12 @@ from xml.sax.saxutils import quoteattr
 from hypothesis import strategies as st
 
 from tests.support import xdr
-from tests.support.libvirtd import VIR_DOMAIN_SHUTOFF, Disk, Domain
+from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Disk, Domain
 
 U64 = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 10**7), st.just(2**63))
 I64 = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**12), st.just(-1))
 # What XML can carry and libvirt can be asked for: no control characters, no surrogates.
-TEXT = st.text(st.characters(exclude_categories=("C",)), max_size=12)
+TEXT = st.text(st.characters(exclude_categories=["C"]), max_size=12)
 NAMES = st.one_of(st.from_regex(r"[a-z]{1,4}[0-9]{0,3}", fullmatch=True), TEXT.filter(bool))
 RARELY = st.integers(0, 9).map(lambda number: number == 0)
 
@@ -65,13 +65,17 @@ def interface(draw: st.DrawFn) -> tuple[str, str | None]:
         parts.append(f"<source{attribute('bridge', draw(st.none() | TEXT))}/>")
     if draw(st.booleans()):
         port = attribute("interfaceid", draw(st.none() | TEXT))
-        parts.append(f"<virtualport>{draw(st.sampled_from(['', f'<parameters{port}/>']))}</virtualport>")
+        parts.append(
+            f"<virtualport>{draw(st.sampled_from(['', f'<parameters{port}/>']))}</virtualport>"
+        )
     if draw(st.booleans()):
         parameters = "".join(
             f"<parameter{attribute('name', key)}{attribute('value', value)}/>"
             for key, value in draw(st.lists(st.tuples(TEXT, st.none() | TEXT), max_size=3))
         )
-        parts.append(f"<filterref{attribute('filter', draw(st.none() | TEXT))}>{parameters}</filterref>")
+        parts.append(
+            f"<filterref{attribute('filter', draw(st.none() | TEXT))}>{parameters}</filterref>"
+        )
     parts = draw(st.permutations(parts))
     return f"<interface type='bridge'>{''.join(parts)}</interface>", name
 
@@ -93,7 +97,11 @@ def domains(draw: st.DrawFn) -> Domain:
     """A domain of which some devices may be refused."""
     nics = draw(st.lists(interface(), max_size=3))
     disks = draw(st.lists(disk(), max_size=3))
-    others = ["<memballoon model='virtio'/>", "<t:disk xmlns:t='urn:t'><source/></t:disk>", "<!-- -->"]
+    others = [
+        "<memballoon model='virtio'/>",
+        "<t:disk xmlns:t='urn:t'><source/></t:disk>",
+        "<!-- -->",
+    ]
     devices = draw(st.permutations([xml for xml, _ in (*nics, *disks)] + others))
     split = draw(st.integers(0, len(devices)))
     return Domain(

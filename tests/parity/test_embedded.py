@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.oracle import Pair
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 # The test hypervisor's NIC and disk counters are functions of the clock: two readings differ.

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.parity.scenarios import domains
 from tests.support import xdr
-from tests.support.libvirtd import Daemon, Disk, Domain
-from tests.support.oracle import Pair
+from tests.support.libvirtd import Daemon
+from tests.support.oracle import METHODS, Pair, values
+from tests.support.procedures import Disk, Domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,12 @@ def test_generated_domains(shared: Daemon, pair: Pair, domain: Domain) -> None:
         {"cpu.time": 7},
         {"vcpu.current": xdr.UInt(1), "vcpu.maximum": xdr.UInt(1), "vcpu.0.time": 5, "cpu.time": 9},
         {"vcpu.0.time": 1, "vcpu.0.wait": 2, "vcpu.maximum": xdr.UInt(1)},
-        {"vcpu.3.time": 1, "vcpu.3.wait": 2, "vcpu.maximum": xdr.UInt(4), "vcpu.current": xdr.UInt(1)},
+        {
+            "vcpu.3.time": 1,
+            "vcpu.3.wait": 2,
+            "vcpu.maximum": xdr.UInt(4),
+            "vcpu.current": xdr.UInt(1),
+        },
         {"vcpu.0.time": 2**64 - 1, "vcpu.0.wait": 2**64 - 1, "vcpu.maximum": xdr.UInt(1)},
         {"perf.cpu_cycles": 2**64 - 1, "perf.cache_misses": 2**63},
     ],
@@ -57,7 +63,15 @@ def test_generated_domains(shared: Daemon, pair: Pair, domain: Domain) -> None:
 )
 @pytest.mark.parametrize(
     "memory",
-    [{}, {5: 4096, 4: 1024, 8: 2048}, {5: 4096, 4: 1024}, {4: 1, 8: 2}, {6: 7}, {0: 1}, {0: 1, 1: 3}],
+    [
+        {},
+        {5: 4096, 4: 1024, 8: 2048},
+        {5: 4096, 4: 1024},
+        {4: 1, 8: 2},
+        {6: 7},
+        {0: 1},
+        {0: 1, 1: 3},
+    ],
     ids=str,
 )
 def test_cpu_and_memory_rules(
@@ -86,15 +100,16 @@ def test_deltas_of_one_vm(daemon: Daemon) -> None:
     domain.interfaces = {"tap0": (100, 1, 0, 0, 100, 1, 0, 0)}
     pair.assert_equal(UUID, "inspect_vnics")
     domain.interfaces = {}
-    assert pair.assert_equal(UUID, "inspect_vnics")["inspect_vnics"] == []
+    assert pair.assert_equal(UUID, "inspect_vnics") == {"inspect_vnics": []}
     domain.interfaces = {"tap0": (130, 1, 0, 0, 140, 1, 0, 0)}
-    [record] = pair.assert_equal(UUID, "inspect_vnics")["inspect_vnics"]
-    assert (record["rx_bytes_delta"], record["tx_bytes_delta"]) == (("int", 30), ("int", 40))
+    outcomes = pair.assert_equal(UUID, "inspect_vnics")
+    assert values(outcomes["inspect_vnics"], "rx_bytes_delta") == [30]
+    assert values(outcomes["inspect_vnics"], "tx_bytes_delta") == [40]
 
 
 def test_a_refused_disk_is_left_out(daemon: Daemon) -> None:
     xml = "".join(f"<disk><source/><target dev='{name}'/></disk>" for name in ("vda", "vdb", "vdc"))
-    times = {"rd_total_times": xdr.LLong(1), "wr_total_times": xdr.LLong(2)}
+    times: dict[str, xdr.TypedValue] = {"rd_total_times": 1, "wr_total_times": 2}
     daemon.add(
         Domain(
             UUID,
@@ -103,5 +118,54 @@ def test_a_refused_disk_is_left_out(daemon: Daemon) -> None:
             disks={"vda": Disk((1, 2, 3, 4, -1), times), "vdc": Disk((5, 6, 7, 8, 0), times)},
         )
     )
-    records = Pair(daemon.uri).assert_equal(UUID, "inspect_disks")["inspect_disks"]
-    assert [record["device"] for record in records] == [("str", "vda"), ("str", "vdc")]
+    outcomes = Pair(daemon.uri).assert_equal(UUID, "inspect_disks")
+    assert values(outcomes["inspect_disks"], "device") == ["vda", "vdc"]
+
+
+ODD_XML = {
+    "references": "<interface><target dev='tap&#49;'/><mac address='&#x35;2'/></interface>",
+    "line breaks": "<interface><target dev='tap1'/><mac address='a\r\n\t'/></interface>",
+    "comments and instructions": (
+        "<!-- <interface/> --><?pi <interface/>?><interface><!-- --><target dev='tap1'/><?x?>"
+        "<mac address='m'/></interface>"
+    ),
+    "character data": "<interface><![CDATA[<mac/>]]><target dev='tap1'/><mac/></interface>",
+    "other namespaces": (
+        "<x:interface xmlns:x='urn:x'><target dev='tap1'/><mac/></x:interface>"
+        "<interface xmlns='urn:y'><target dev='tap1'/><mac/></interface>"
+        "<interface xmlns:x='urn:x'><target x:dev='tap9' dev='tap1'/><mac x:address=''/>"
+        "</interface>"
+    ),
+    "first of several": (
+        "<interface><target dev='tap1'/><target dev='tap2'/><mac address='a'/><mac address='b'/>"
+        "<source/><source bridge='br0'/><virtualport/><virtualport><parameters interfaceid='i'/>"
+        "</virtualport><filterref/><filterref filter='f'><parameter name='N' value='v'/>"
+        "</filterref></interface>"
+    ),
+    "names that change with their case": (
+        "<interface><target dev='tap1'/><mac/><filterref filter='f'>"
+        "<parameter name='IP' value='1'/><parameter name='Ip' value='2'/><parameter name='ΑΣ'/>"
+        "<parameter name='İ' value=''/><parameter name='BRIDGE' value='theirs'/></filterref>"
+        "</interface>"
+    ),
+    "a NIC twice": "<interface><target dev='tap1'/><mac/></interface>" * 2,
+    "deeper down": "<x><interface><target dev='tap1'/><mac/></interface></x>",
+    "two targets of a disk": "<disk><source/><target dev='vda'/><target dev='vdb'/></disk>",
+    "a disk in its mirror": "<disk><mirror><source/></mirror><target dev='vda'/></disk>",
+    "text around": "text<disk>text<source/>text<target dev='vda'/>text</disk>text",
+}
+
+
+@pytest.mark.parametrize("devices", ODD_XML.values(), ids=ODD_XML)
+def test_odd_xml(daemon: Daemon, devices: str) -> None:
+    disk = Disk((1, 2, 3, 4, 5), {"rd_total_times": 6, "wr_total_times": 7}, (8, 9, 10))
+    daemon.add(
+        Domain(
+            UUID,
+            "x",
+            xml=f"<?xml version='1.0'?><domain><devices>{devices}</devices></domain>\n",
+            interfaces=dict.fromkeys(("tap1", "tap2", "tap9"), (1, 2, 3, 4, 5, 6, 7, 8)),
+            disks=dict.fromkeys(("vda", "vdb"), disk),
+        )
+    )
+    Pair(daemon.uri).assert_equal(UUID, *METHODS[1:])

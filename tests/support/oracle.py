@@ -1,4 +1,4 @@
-"""The stock inspector of the installed Ceilometer, which is right by definition, and what to ask it.
+"""The stock inspector of the installed Ceilometer, right by definition, and what to ask it.
 
 The stock inspector is run, never described: both inspectors get the same question about the same
 guest, and their outcomes are compared field by field.
@@ -66,6 +66,12 @@ def outcome(inspector: Any, method: str, uuid: str) -> Outcome:
     except expected as exception:
         return type(exception).__name__
     return [as_dict(record) for record in records]
+
+
+def values(outcome: Outcome, name: str) -> list[Any]:
+    """Return one field of all records, without the types."""
+    assert not isinstance(outcome, str), outcome
+    return [record[name][1] for record in outcome]
 
 
 def as_dict(record: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support import xdr
-from tests.support.libvirtd import Disk, Domain
+from tests.support.procedures import Disk, Domain
 
 UUID = "11111111-2222-3333-4444-555555555555"
 

@@ -92,7 +92,7 @@ def test_a_uri_is_a_string(uri: Any) -> None:
 
 
 def test_a_uri_has_no_nul() -> None:
-    with pytest.raises(ValueError, match="NUL.*qemu:///system"):
+    with pytest.raises(ValueError, match=r"NUL.*qemu:///system"):
         virtmeter.LibvirtInspector("test:///\0default")
 
 
@@ -112,4 +112,4 @@ def test_an_unknown_scheme_is_the_callers_mistake(uri: str) -> None:
 
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError):
-        virtmeter.LibvirtInspector("test:///default", True)  # type: ignore[misc]
+        virtmeter.LibvirtInspector("test:///default", True)  # type: ignore[call-arg]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import virtmeter
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 

@@ -37,7 +37,8 @@ def test_records_are_true_tuples(record: virtmeter.DiskInfo) -> None:
     assert type(record)(*record) == record
     assert type(record)(**record._asdict()) == record
     first = record._fields[0]
-    assert record._replace(**{first: None})[1:] == record[1:]
+    replaced: tuple[object, ...] = record._replace(**{first: "new"})  # type: ignore[arg-type]
+    assert replaced == ("new", *record[1:])
     for twin in (pickle.loads(pickle.dumps(record)), copy.copy(record), copy.deepcopy(record)):
         assert twin == record
         assert type(twin) is type(record)
@@ -45,15 +46,16 @@ def test_records_are_true_tuples(record: virtmeter.DiskInfo) -> None:
 
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
 def test_every_record_and_field_is_documented(record: virtmeter.DiskInfo) -> None:
-    assert type(record).__doc__
-    assert not type(record).__doc__.startswith(type(record).__name__), "the generated docstring"
+    documentation = type(record).__doc__
+    assert documentation
+    assert not documentation.startswith(type(record).__name__), "the one of any named tuple"
 
 
 def test_readings_are_these_records() -> None:
     with virtmeter.LibvirtInspector("test:///default") as inspector:
         [instance] = inspector.list_instances()
         assert type(instance) is virtmeter.Instance
-        assert instance == (UUID, "test", virtmeter.PowerState.RUNNING)
+        assert instance[:] == (UUID, "test", virtmeter.PowerState.RUNNING)
         stats = inspector.inspect_instance(instance)
         assert type(stats) is virtmeter.InstanceStats
         assert pickle.loads(pickle.dumps(stats)) == stats

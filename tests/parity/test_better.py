@@ -1,0 +1,247 @@
+"""Where virtmeter differs from the oracle on purpose: one test for each row of docs/parity.md.
+
+Each test runs the oracle too, so that a row goes when the oracle changes its ways.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import libvirt
+import pytest
+import tenacity
+from ceilometer.compute.virt import inspector as virt_inspector
+
+import virtmeter
+from tests.support import sample, xdr
+from tests.support.libvirtd import Daemon, Then
+from tests.support.oracle import METHODS, Pair, as_dict, outcome, stock_inspector
+from tests.support.procedures import (
+    VIR_ERR_AUTH_FAILED,
+    VIR_ERR_OPERATION_FAILED,
+    VIR_ERR_SYSTEM_ERROR,
+    VIR_FROM_QEMU,
+    VIR_FROM_RPC,
+    Disk,
+    Error,
+)
+
+UUID, OTHER = sample.UUID, "99999999-2222-3333-4444-555555555555"
+LISTS = METHODS[1:]
+REFUSED = Error(VIR_ERR_OPERATION_FAILED, VIR_FROM_QEMU, "not now")
+
+
+@pytest.fixture
+def pair(daemon: Daemon) -> Pair:
+    daemon.add(sample.domain(uuid=UUID))
+    return Pair(daemon.uri)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stock inspector try again at once: its pauses of 3 and 6 s change no outcome."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+
+
+def stock(pair: Pair, method: str, uuid: str = UUID) -> list[Any]:
+    """Ask the oracle, and let its exceptions through."""
+    return list(getattr(pair.stock, method)(SimpleNamespace(id=uuid), None))
+
+
+def test_instance_stats_is_a_tuple(pair: Pair) -> None:
+    ours = pair.ours.inspect_instance(UUID)
+    theirs = pair.stock.inspect_instance(SimpleNamespace(id=UUID))
+    assert as_dict(ours) == as_dict(theirs)
+    assert tuple(ours) == tuple(vars(theirs)[name] for name in ours._fields)
+    with pytest.raises(TypeError, match="not iterable"):
+        tuple(theirs)
+
+
+@pytest.mark.parametrize("method", LISTS)
+def test_failures_come_from_the_call_itself(pair: Pair, daemon: Daemon, method: str) -> None:
+    daemon.domains.clear()
+    lazy = getattr(pair.stock, method)(SimpleNamespace(id=UUID), None)
+    with pytest.raises(virt_inspector.InstanceNotFoundException):
+        next(lazy)
+    with pytest.raises(virtmeter.InstanceNotFoundException):
+        getattr(pair.ours, method)(UUID)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_id_that_is_no_uuid_is_a_value_error(pair: Pair, method: str) -> None:
+    assert outcome(pair.stock, method, "instance-0000002a") == "InstanceNotFoundException"
+    with pytest.raises(ValueError, match="not an instance's UUID"):
+        getattr(pair.ours, method)("instance-0000002a")
+
+
+def test_libvirtd_down_at_the_start(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=UUID))
+    daemon.stop()
+    ours = virtmeter.LibvirtInspector(daemon.uri)
+    with pytest.raises(libvirt.libvirtError):
+        stock_inspector(daemon.uri)
+    daemon.start()
+    assert ours.inspect_instance(UUID)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("method", METHODS)
+def test_libvirtd_down_later(pair: Pair, daemon: Daemon, method: str) -> None:
+    daemon.stop()
+    with pytest.raises((tenacity.RetryError, libvirt.libvirtError)):
+        stock(pair, method)
+    assert outcome(pair.ours, method, UUID) == "ConnectionLost"
+
+
+@pytest.mark.parametrize("method", LISTS)
+def test_a_connection_that_breaks_is_replaced(pair: Pair, daemon: Daemon, method: str) -> None:
+    broken = Error(VIR_ERR_SYSTEM_ERROR, VIR_FROM_RPC, "broken pipe")
+    daemon.on("DOMAIN_GET_XML_DESC", broken)
+    with pytest.raises(libvirt.libvirtError):
+        stock(pair, method)
+    daemon.on("DOMAIN_GET_XML_DESC", broken)
+    assert sample.read(pair.ours, method, UUID) == sample.answers()[method]
+
+
+def test_an_open_that_is_refused_is_no_missing_instance(pair: Pair, daemon: Daemon) -> None:
+    refused = Error(VIR_ERR_AUTH_FAILED, VIR_FROM_RPC, "authentication failed")
+    del pair.stock._libvirt_connection
+    daemon.on("CONNECT_OPEN", refused)
+    assert outcome(pair.stock, "inspect_instance", UUID) == "InstanceNotFoundException"
+    daemon.on("CONNECT_OPEN", refused)
+    assert outcome(pair.ours, "inspect_instance", UUID) == "ConnectionLost"
+
+
+@pytest.mark.parametrize("method", LISTS)
+@pytest.mark.parametrize("procedure", ["DOMAIN_GET_INFO", "DOMAIN_GET_XML_DESC"])
+def test_a_refusal_after_the_lookup_is_no_data(
+    pair: Pair, daemon: Daemon, method: str, procedure: str
+) -> None:
+    daemon.on(procedure, REFUSED)
+    with pytest.raises(libvirt.libvirtError, match="not now"):
+        stock(pair, method)
+    daemon.on(procedure, REFUSED)
+    assert outcome(pair.ours, method, UUID) == "NoDataException"
+
+
+def test_an_instance_that_vanishes_before_its_statistics(pair: Pair, daemon: Daemon) -> None:
+    vanish = Then(lambda daemon: daemon.domains.clear())
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", vanish)
+    with pytest.raises(IndexError):
+        stock(pair, "inspect_instance")
+    daemon.add(sample.domain(uuid=UUID))
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", vanish)
+    assert outcome(pair.ours, "inspect_instance", UUID) == "NoDataException"
+
+
+@pytest.mark.parametrize(
+    ("method", "procedure"),
+    [("inspect_vnics", "DOMAIN_INTERFACE_STATS"), ("inspect_disks", "DOMAIN_BLOCK_STATS")],
+)
+def test_an_instance_that_vanishes_before_its_devices(
+    pair: Pair, daemon: Daemon, method: str, procedure: str
+) -> None:
+    vanish = Then(lambda daemon: daemon.domains.clear())
+    daemon.on(procedure, vanish)
+    assert stock(pair, method) == []
+    daemon.add(sample.domain(uuid=UUID))
+    daemon.on(procedure, vanish)
+    assert outcome(pair.ours, method, UUID) == "NoDataException"
+
+
+def test_the_info_of_a_refused_disk_is_left_out(pair: Pair, daemon: Daemon) -> None:
+    domain = daemon.domains[UUID]
+    domain.xml = domain.xml.replace(
+        "<interface", "<disk><source/><target dev='vdb'/></disk><interface", 1
+    )
+    domain.disks["vdb"] = Disk(info=(1, 2, 3))
+    daemon.on("DOMAIN_GET_BLOCK_INFO", REFUSED, device="vda")
+    with pytest.raises(libvirt.libvirtError, match="not now"):
+        stock(pair, "inspect_disk_info")
+    daemon.on("DOMAIN_GET_BLOCK_INFO", REFUSED, device="vda")
+    assert list(pair.ours.inspect_disk_info(UUID)) == [("vdb", 3, 2, 3)]
+
+
+def test_a_disk_without_times(pair: Pair, daemon: Daemon) -> None:
+    daemon.domains[UUID].disks["vda"].flags = {"rd_bytes": xdr.LLong(1)}
+    with pytest.raises(KeyError, match="total_times"):
+        stock(pair, "inspect_disks")
+    [disk] = pair.ours.inspect_disks(UUID)
+    assert (disk.rd_total_times, disk.wr_total_times) == (None, None)
+
+
+def test_deltas_belong_to_the_instance(pair: Pair, daemon: Daemon) -> None:
+    other = sample.domain(uuid=OTHER)
+    other.interfaces = {"tap1": (1_000_000, 0, 0, 0, 1_000_000, 0, 0, 0)}
+    daemon.add(other)
+    stock(pair, "inspect_vnics")
+    [theirs] = stock(pair, "inspect_vnics", OTHER)
+    assert theirs.rx_bytes_delta == 999_999, "counted against another VM's NIC of that name"
+    list(pair.ours.inspect_vnics(UUID))
+    [ours] = pair.ours.inspect_vnics(OTHER)
+    assert ours.rx_bytes_delta == 0
+
+
+def test_deltas_are_forgotten_with_the_instance(pair: Pair, daemon: Daemon) -> None:
+    for ask in (lambda: stock(pair, "inspect_vnics"), lambda: list(pair.ours.inspect_vnics(UUID))):
+        assert ask()[0].rx_bytes_delta == 0
+    domain = daemon.domains.pop(UUID)
+    assert outcome(pair.stock, "inspect_vnics", UUID) == "InstanceNotFoundException"
+    assert outcome(pair.ours, "inspect_vnics", UUID) == "InstanceNotFoundException"
+    # Another VM comes, with that UUID and that device: nothing of it was counted before.
+    domain.interfaces = {"tap1": (500, 0, 0, 0, 500, 0, 0, 0)}
+    daemon.add(domain)
+    assert stock(pair, "inspect_vnics")[0].rx_bytes_delta == 499
+    assert next(pair.ours.inspect_vnics(UUID)).rx_bytes_delta == 0
+
+
+def test_deltas_are_forgotten_with_the_device(pair: Pair, daemon: Daemon) -> None:
+    domain = daemon.domains[UUID]
+    plugged, counters = domain.xml, domain.interfaces
+    stock(pair, "inspect_vnics")
+    list(pair.ours.inspect_vnics(UUID))
+    domain.xml, domain.interfaces = "<domain/>", {}
+    assert pair.assert_equal(UUID, "inspect_vnics") == {"inspect_vnics": []}
+    domain.xml, domain.interfaces = plugged, {"tap1": (500, 0, 0, 0, 500, 0, 0, 0)}
+    assert counters["tap1"][0] == 1
+    assert stock(pair, "inspect_vnics")[0].rx_bytes_delta == 499
+    assert next(pair.ours.inspect_vnics(UUID)).rx_bytes_delta == 0
+
+
+def test_a_filter_parameter_without_a_name(pair: Pair, daemon: Daemon) -> None:
+    domain = daemon.domains[UUID]
+    domain.xml = domain.xml.replace(
+        "<parameter name='IP'", "<parameter value='x'/><parameter name='IP'"
+    )
+    with pytest.raises(AttributeError):
+        stock(pair, "inspect_vnics")
+    assert sample.read(pair.ours, "inspect_vnics", UUID) == sample.answers()["inspect_vnics"]
+
+
+@pytest.mark.parametrize("method", LISTS)
+@pytest.mark.parametrize("xml", ["", "<domain>", "not XML", "<domain>" * 300 + "</domain>" * 300])
+def test_xml_that_cannot_be_read_is_no_data(
+    pair: Pair, daemon: Daemon, method: str, xml: str
+) -> None:
+    daemon.domains[UUID].xml = xml
+    with pytest.raises(SyntaxError):
+        stock(pair, method)
+    with pytest.raises(virtmeter.NoDataException, match="domain XML cannot be used"):
+        getattr(pair.ours, method)(UUID)
+
+
+@pytest.mark.parametrize("method", LISTS)
+def test_xml_with_a_document_type_is_no_data(pair: Pair, daemon: Daemon, method: str) -> None:
+    domain = daemon.domains[UUID]
+    domain.xml = f"<!DOCTYPE domain [<!ENTITY a 'aaaa'>]>{domain.xml}"
+    assert [tuple(record) for record in stock(pair, method)] == sample.answers()[method]
+    with pytest.raises(virtmeter.NoDataException, match="DTD"):
+        getattr(pair.ours, method)(UUID)
+
+
+def test_large_unsigned_parameters(pair: Pair, daemon: Daemon) -> None:
+    daemon.domains[UUID].stats = {"vcpu.current": xdr.UInt(2**31)}
+    # libvirt-python hands unsigned numbers of 32 bits out as signed ones.
+    assert pair.stock.inspect_instance(SimpleNamespace(id=UUID)).cpu_number == -(2**31)
+    assert pair.ours.inspect_instance(UUID).cpu_number == 2**31

@@ -1,0 +1,188 @@
+"""Parity on real QEMU guests under a real libvirtd: every field of all four methods."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import virtmeter
+from tests.support.oracle import METHODS, Outcome, Pair, outcome, values
+from tests.support.qemu import wait_for
+
+if TYPE_CHECKING:
+    from tests.support.qemu import Guest, Libvirtd
+
+PAUSED = ["disks", "nics", "no-balloon", "many-vcpus", "perf"]
+TIMES = {"cpu_time", "memory_resident"}
+
+
+def assert_equal(pair: Pair, guest: Guest) -> dict[str, Outcome]:
+    """Compare all methods; ours is taken between two of the oracle's that agree.
+
+    A guest whose vCPUs stand still may still be charged some CPU time, or lose a page.
+    """
+    outcomes = {}
+    for method in METHODS:
+        for _ in range(50):
+            before, ours, after = (
+                outcome(inspector, method, guest.uuid)
+                for inspector in (pair.stock, pair.ours, pair.stock)
+            )
+            if before == after:
+                break
+        assert before == after, f"{method}: {guest.name} does not stand still"
+        assert ours == before, f"{method}: virtmeter says {ours}, the oracle {before}"
+        outcomes[method] = ours
+    return outcomes
+
+
+@pytest.mark.parametrize("what", PAUSED)
+@pytest.mark.parametrize("report_stopped", [False, True])
+def test_paused_guests(rig: Libvirtd, what: str, report_stopped: bool) -> None:
+    outcomes = assert_equal(Pair(rig.uri, report_stopped=report_stopped), rig.guests[what])
+    assert values(outcomes["inspect_instance"], "power_state") == [virtmeter.PowerState.PAUSED]
+
+
+def test_all_kinds_of_disks(rig: Libvirtd) -> None:
+    outcomes = assert_equal(Pair(rig.uri), rig.guests["disks"])
+    # Raw, qcow2, qcow2 with a backing file, NBD, and a CD-ROM with a medium; not the empty one.
+    devices = values(outcomes["inspect_disks"], "device")
+    assert len(devices) == 5
+    assert "hdb" not in devices
+    assert values(outcomes["inspect_disk_info"], "device") == devices
+    assert set(values(outcomes["inspect_disks"], "errors")) == {-1}
+
+
+def test_all_kinds_of_nics(rig: Libvirtd) -> None:
+    outcomes = assert_equal(Pair(rig.uri), rig.guests["nics"])
+    nics = values(outcomes["inspect_vnics"], "parameters")
+    parameters = [{name: value for name, (_, value) in found} for found in nics]
+    assert len(parameters) == 4
+    assert "virtmeter-test-filter" in values(outcomes["inspect_vnics"], "fref")
+    names = {name for found in parameters for name in found}
+    assert names > {"interfaceid", "bridge"}
+    assert all(name == name.lower() for name in names)
+    assert any(found["interfaceid"] for found in parameters)
+
+
+def test_vcpus_with_holes_and_no_balloon(rig: Libvirtd) -> None:
+    pair = Pair(rig.uri)
+    vcpus = assert_equal(pair, rig.guests["many-vcpus"])["inspect_instance"]
+    assert values(vcpus, "cpu_number") == [3]
+    no_balloon = assert_equal(pair, rig.guests["no-balloon"])["inspect_instance"]
+    assert values(no_balloon, "memory_actual") == [None]
+
+
+@pytest.mark.parametrize("report_stopped", [False, True])
+def test_a_guest_that_is_shut_off(rig: Libvirtd, report_stopped: bool) -> None:
+    outcomes = assert_equal(Pair(rig.uri, report_stopped=report_stopped), rig.guests["shutoff"])
+    shut_off = "InstanceShutOffException"
+    assert (outcomes["inspect_vnics"], outcomes["inspect_disks"]) == (shut_off, shut_off)
+    reported = outcomes["inspect_instance"] != shut_off, outcomes["inspect_disk_info"] != shut_off
+    assert reported == (report_stopped, report_stopped)
+
+
+def test_a_guest_that_has_booted_and_is_suspended(rig: Libvirtd) -> None:
+    guest = rig.guests["booted"]
+    with guest.suspended():
+        outcomes = assert_equal(Pair(rig.uri), guest)
+    instance = outcomes["inspect_instance"]
+    for name in ("cpu_time", "memory_actual", "memory_available", "memory_usage"):
+        assert values(instance, name)[0] > 0, name
+    for name in ("read_bytes", "write_bytes", "read_requests", "write_requests", "wr_total_times"):
+        assert all(value > 0 for value in values(outcomes["inspect_disks"], name)), name
+    for name in ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets"):
+        assert all(value > 0 for value in values(outcomes["inspect_vnics"], name)), name
+
+
+def test_a_guest_that_runs(rig: Libvirtd) -> None:
+    pair, guest = Pair(rig.uri), rig.guests["booted"]
+    instance = SimpleNamespace(id=guest.uuid)
+    moving = ("cpu_time", "rx_", "tx_", "read_", "write_", "rd_", "wr_")
+    for method in METHODS:
+        before, ours, after = (
+            [answer] if method == "inspect_instance" else list(answer)
+            for answer in (
+                getattr(pair.stock, method)(instance, None),
+                getattr(pair.ours, method)(instance),
+                getattr(pair.stock, method)(instance, None),
+            )
+        )
+        assert len(before) == len(ours) == len(after)
+        for earlier, reading, later in zip(before, ours, after):
+            for name in reading._fields:
+                if name.startswith(moving) and not name.endswith("_delta"):
+                    low, high = getattr(earlier, name), getattr(later, name)
+                    assert low <= getattr(reading, name) <= high, name
+
+
+def test_deltas_of_a_known_packet(rig: Libvirtd) -> None:
+    guest, pair = rig.guests["booted"], Pair(rig.uri)
+    other = virtmeter.LibvirtInspector(rig.uri)
+    with guest.suspended():
+        [before] = other.inspect_vnics(guest.uuid)
+        pair.assert_equal(guest.uuid, "inspect_vnics")
+        rig.broadcast()
+        wait_for(
+            lambda: next(other.inspect_vnics(guest.uuid)).rx_packets > before.rx_packets,
+            "the packet is counted",
+        )
+        for expected in (42, 0):
+            outcomes = pair.assert_equal(guest.uuid, "inspect_vnics")
+            assert values(outcomes["inspect_vnics"], "rx_bytes_delta") == [expected]
+            assert values(outcomes["inspect_vnics"], "tx_bytes_delta") == [0]
+
+
+def test_a_guest_that_nobody_knows(rig: Libvirtd) -> None:
+    outcomes = Pair(rig.uri).assert_equal("11111111-2222-3333-4444-555555555555")
+    assert set(outcomes.values()) == {"InstanceNotFoundException"}
+
+
+def test_list_instances(rig: Libvirtd) -> None:
+    listed = {i.id: i for i in virtmeter.LibvirtInspector(rig.uri).list_instances()}
+    assert {i.name for i in listed.values()} == {guest.name for guest in rig.guests.values()}
+    states = {what: listed[guest.uuid].state for what, guest in rig.guests.items()}
+    assert states == {"booted": 1, "shutoff": 5, **dict.fromkeys(PAUSED, 3)}
+
+
+def test_a_device_that_is_unplugged_and_plugged_in_again(rig: Libvirtd) -> None:
+    pair, guest = Pair(rig.uri), rig.guests["disks"]
+    with_it = pair.assert_equal(guest.uuid, "inspect_disks", "inspect_disk_info")
+    with guest.unplugged("sda"):
+        without = pair.assert_equal(guest.uuid, "inspect_disks", "inspect_disk_info")
+        for outcome_ in without.values():
+            assert "sda" not in values(outcome_, "device")
+    assert pair.assert_equal(guest.uuid, "inspect_disk_info").keys() <= with_it.keys()
+    assert "sda" in values(with_it["inspect_disk_info"], "device")
+
+
+def test_a_libvirtd_that_is_killed_and_comes_back(rig: Libvirtd) -> None:
+    inspector, guest = virtmeter.LibvirtInspector(rig.uri), rig.guests["nics"]
+    before = [list(method(guest.uuid)) for method in lists(inspector)]
+    rig.kill()
+    try:
+        for method in (inspector.inspect_instance, *lists(inspector)):
+            with pytest.raises(virtmeter.ConnectionLost):
+                method(guest.uuid)
+    finally:
+        rig.restart()
+    assert [list(method(guest.uuid)) for method in lists(inspector)] == before
+
+
+def lists(inspector: virtmeter.LibvirtInspector) -> list[Any]:
+    return [inspector.inspect_vnics, inspector.inspect_disks, inspector.inspect_disk_info]
+
+
+def test_guests_that_are_destroyed_and_started_again(rig: Libvirtd) -> None:
+    pair, guest = Pair(rig.uri, report_stopped=True), rig.guests["no-balloon"]
+    guest.destroy()
+    try:
+        assert_equal(pair, guest)
+        guest.undefine()
+        gone = pair.assert_equal(guest.uuid)
+        assert set(gone.values()) == {"InstanceNotFoundException"}
+    finally:
+        guest.start()
+    assert values(assert_equal(pair, guest)["inspect_instance"], "power_state") == [3]

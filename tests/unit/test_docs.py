@@ -1,0 +1,32 @@
+"""The documentation says what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def test_every_row_of_parity_has_its_test_and_every_such_test_its_row() -> None:
+    rows = set(re.findall(r"`(test_\w+)` \|$", (ROOT / "docs/parity.md").read_text(), re.M))
+    tests = {
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
+    }
+    assert rows - tests == set()
+    better = (ROOT / "tests/parity/test_better.py").read_text()
+    assert set(re.findall(r"^def (test_\w+)", better, re.M)) - rows == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    links = [link.split("#")[0] for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)]
+    paths = re.findall(r"`((?:src|tests|docs|tools|examples|python)/[\w./]+)`", text)
+    assert [path for path in links if not (page.parent / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
