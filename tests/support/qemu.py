@@ -220,7 +220,7 @@ class Guest:
             with self._domain() as domain:
                 domain.attachDeviceFlags(device, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
-    def wait_until_busy(self) -> None:
+    def wait_until_busy(self, timeout: float = 90) -> None:
         """Wait until the booted guest's balloon, disks and NIC all have counted something."""
         disk = ("rd.bytes", "wr.bytes", "fl.reqs")
         keys = {f"block.{index}.{key}" for index in (0, 1) for key in disk}
@@ -232,7 +232,7 @@ class Guest:
                 [(_, stats)] = conn.domainListGetStats([domain])
                 return all(stats.get(key) for key in keys)
 
-            wait_for(busy, f"{self.name} is busy", timeout=90, log=self.rig.console)
+            wait_for(busy, f"{self.name} is busy", timeout=timeout, log=self.rig.console)
 
 
 @final
@@ -345,7 +345,14 @@ class Libvirtd:
         self.guests = {what: Guest(self, what, xml) for what, xml in definitions.items()}
         self.guests["shutoff"].define()
         _in_parallel(Guest.start, [self.guests[what] for what in self.guests if what != "shutoff"])
-        self.guests["booted"].wait_until_busy()
+        booted = self.guests["booted"]
+        try:
+            booted.wait_until_busy(timeout=30)
+        except TimeoutError:
+            # Once in a hundred starts, the emulated machine hangs before its kernel's first line.
+            booted.destroy()
+            booted.start()
+            booted.wait_until_busy()
 
     @contextmanager
     def bulk(self, count: int) -> Iterator[list[Guest]]:
