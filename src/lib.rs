@@ -39,6 +39,8 @@ pub use records::{
 /// The Python module's table of contents.
 #[cfg(feature = "python")]
 #[pyo3::pymodule]
+// Python's name for it.
+#[allow(non_upper_case_globals)]
 mod _native {
     #[pymodule_export]
     use crate::python::inspector::LibvirtInspector;

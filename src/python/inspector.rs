@@ -129,7 +129,7 @@ impl Drop for LibvirtInspector {
     }
 }
 
-fn list<'py, R: Record>(py: Python<'py>, records: Vec<R>) -> PyResult<Bound<'py, PyList>> {
+fn list<R: Record>(py: Python<'_>, records: Vec<R>) -> PyResult<Bound<'_, PyList>> {
     let records: Vec<_> =
         records.into_iter().map(|record| record.into_named_tuple(py)).collect::<PyResult<_>>()?;
     PyList::new(py, records)
