@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 QEMU_PROGRAMS = ("qemu-system-x86_64", "qemu-img", "qemu-nbd")
 PROGRAMS = ("libvirtd", *QEMU_PROGRAMS, "busybox", "ip", "mount", "nsenter", "unshare")
 
-# The private ones are mounted over these; all of them come with libvirtd.
+# The private ones are mounted over these.
 LIBVIRT_PARENTS = ("/etc", "/var/cache", "/var/lib", "/var/log")
 DIRECTORIES = ("/run", *(f"{parent}/libvirt" for parent in LIBVIRT_PARENTS))
 
@@ -53,6 +53,7 @@ mount -t proc proc /proc
 umount --recursive --lazy /sys
 mount -t sysfs sysfs /sys
 for directory in {" ".join(DIRECTORIES)}; do
+    mkdir -p $directory  # libvirtd would do the same
     mount --bind "$1/private$directory" $directory
 done
 for file in all default; do
@@ -103,8 +104,8 @@ def unavailable() -> str | None:
         return "the guests need an x86_64 host."
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         return f"these programs are not installed: {', '.join(missing)}."
-    if missing := [path for path in (*DIRECTORIES, "/dev/net/tun") if not Path(path).exists()]:
-        return f"these do not exist: {', '.join(missing)}."
+    if not Path("/dev/net/tun").exists():
+        return "there is no /dev/net/tun for the guests' NICs."
     if guests.find_kernel() is None:
         return "there is no kernel to boot, neither in /boot nor below build/kernel."
     probe = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True)
