@@ -83,5 +83,5 @@ def as_dict(record: Any) -> dict[str, Any]:
 def typed(value: Any) -> Any:
     """Return the value with the names of its types."""
     if isinstance(value, dict):
-        return [(key, typed(item)) for key, item in value.items()]
+        return type(value).__name__, [(key, typed(item)) for key, item in value.items()]
     return type(value).__name__, value
