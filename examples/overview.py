@@ -12,49 +12,57 @@ from virtmeter import LibvirtInspector, PowerState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MIB = 1024 * 1024
+MIB = 1024**2
 
 
-def amount(value: float | None, unit: str = "") -> str:
-    """Return a number as people read it; a dash where the hypervisor gives none."""
-    return "-" if value is None else f"{value:,.0f} {unit}".rstrip()
+def size(count: float | None) -> str:
+    """Return a number of bytes as people read it; a dash where the hypervisor gives none."""
+    if count is None:
+        return "-"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"
 
 
-def seconds(nanoseconds: int | None) -> str:
-    """Return a time counter as people read it."""
-    return "-" if nanoseconds is None else f"{nanoseconds / 1e9:,.1f} s"
+def cpu(stats: virtmeter.InstanceStats) -> str:
+    """Return what there is to say about the CPU."""
+    if stats.cpu_number is None or stats.cpu_time is None:
+        return "not counted by this hypervisor"
+    return f"{stats.cpu_time / 1e9:,.1f} s used by {stats.cpu_number} vCPU(s)"
+
+
+def memory(stats: virtmeter.InstanceStats) -> str:
+    """Return what there is to say about the memory, which the record has in MiB."""
+    resident = "-" if stats.memory_resident is None else size(stats.memory_resident * MIB)
+    if stats.memory_usage is None or stats.memory_available is None:
+        return f"{resident} resident on the host; the guest does not tell what it uses"
+    used, available = size(stats.memory_usage * MIB), size(stats.memory_available * MIB)
+    return f"{used} of {available} used in the guest, {resident} resident on the host"
 
 
 def lines(inspector: LibvirtInspector, instance: virtmeter.Instance) -> Iterator[str]:
     """Yield the lines about one instance."""
     stats = inspector.inspect_instance(instance)
-    if stats.cpu_number is None:
-        yield "  CPU     not counted by this hypervisor"
-    else:
-        yield f"  CPU     {stats.cpu_number} vCPUs, used {seconds(stats.cpu_time)}"
-    yield (
-        f"  memory  {amount(stats.memory_usage)} of {amount(stats.memory_available, 'MiB')} used "
-        f"in the guest, {amount(stats.memory_resident, 'MiB')} resident on the host"
-    )
     if stats.power_state == PowerState.SHUTOFF:
+        yield f"  {stats.cpu_number} vCPU(s) when it is started"
         return
+    yield f"  CPU     {cpu(stats)}"
+    yield f"  memory  {memory(stats)}"
     for nic in inspector.inspect_vnics(instance):
         yield f"  NIC     {nic.name} ({nic.mac})"
-        yield f"    received  {amount(nic.rx_bytes, 'B'):>24} {amount(nic.rx_packets):>20} packets"
-        yield f"    sent      {amount(nic.tx_bytes, 'B'):>24} {amount(nic.tx_packets):>20} packets"
+        yield f"    received  {size(nic.rx_bytes):>12} in {nic.rx_packets:,} packets"
+        yield f"    sent      {size(nic.tx_bytes):>12} in {nic.tx_packets:,} packets"
     counters = {disk.device: disk for disk in inspector.inspect_disks(instance)}
     for disk in inspector.inspect_disk_info(instance):
-        yield (
-            f"  disk    {disk.device}: {amount(disk.capacity / MIB, 'MiB')}, "
-            f"{amount(disk.allocation / MIB, 'MiB')} allocated"
-        )
+        yield f"  disk    {disk.device}: {size(disk.capacity)}, {size(disk.allocation)} allocated"
         used = counters.get(disk.device)
         if used is None:
-            yield "    no counters: this hypervisor does not give all of them"
+            yield "    not counted by this hypervisor"
             continue
-        reads, writes = amount(used.read_requests), amount(used.write_requests)
-        yield f"    read      {amount(used.read_bytes, 'B'):>24} {reads:>20} requests"
-        yield f"    written   {amount(used.write_bytes, 'B'):>24} {writes:>20} requests"
+        yield f"    read      {size(used.read_bytes):>12} in {used.read_requests:,} requests"
+        yield f"    written   {size(used.write_bytes):>12} in {used.write_requests:,} requests"
 
 
 def main() -> int:
