@@ -64,9 +64,17 @@ impl Deltas {
         self.instances.len() >= FEW.max(2 * self.swept_to)
     }
 
-    /// Forgets every instance that is not among those that exist.
-    pub(crate) fn sweep(&mut self, existing: &HashSet<Uuid>) {
-        self.instances.retain(|instance, _| existing.contains(instance));
+    /// Forgets every instance that is not among those that exist, by a list that was asked for
+    /// at `started`; an instance that was read since may be newer than the list.
+    pub(crate) fn sweep(&mut self, existing: &HashSet<Uuid>, started: Started) {
+        self.instances.retain(|instance, nics| {
+            existing.contains(instance) || nics.values().any(|last| last.entered > started.0)
+        });
+        self.swept_to = self.instances.len();
+    }
+
+    /// Keeps all, and asks again when there are twice as many.
+    pub(crate) fn postpone_sweep(&mut self) {
         self.swept_to = self.instances.len();
     }
 }
@@ -194,9 +202,22 @@ mod tests {
         read(&mut deltas, Uuid::from_u128(9999), (1, 1));
         assert!(deltas.is_crowded());
         let existing: HashSet<_> = (0..50).map(Uuid::from_u128).collect();
-        deltas.sweep(&existing);
-        assert_eq!(deltas.instances.len(), 50);
-        assert!(!deltas.is_crowded(), "50 are left, and 100 would be too many");
+        let listed = deltas.start();
+        read(&mut deltas, Uuid::from_u128(5555), (1, 1));
+        deltas.sweep(&existing, listed);
+        assert_eq!(deltas.instances.len(), 51, "those that exist, and one newer than the list");
+        assert!(!deltas.is_crowded());
+    }
+
+    #[test]
+    fn a_sweep_that_fails_is_not_tried_with_every_reading() {
+        let mut deltas = Deltas::default();
+        for vm in 0..FEW as u128 {
+            read(&mut deltas, Uuid::from_u128(vm), (1, 1));
+        }
+        assert!(deltas.is_crowded());
+        deltas.postpone_sweep();
+        assert!(!deltas.is_crowded());
     }
 
     proptest! {

@@ -55,6 +55,7 @@ impl<H: Hypervisor> Inspector<H> {
         });
         if crowded && let Err(error) = self.instances() {
             log::debug!("instances that are gone stay remembered for now: {error}");
+            self.with_deltas(|deltas| deltas.postpone_sweep());
         }
         Ok(vnics)
     }
@@ -80,9 +81,10 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// [`Error::ConnectionLost`] or [`Error::InvalidUri`].
     pub fn instances(&self) -> Result<Vec<Instance>> {
+        let started = self.with_deltas(|deltas| deltas.start());
         let instances = self.hypervisor.instances()?;
         let existing = instances.iter().map(|instance| instance.id).collect();
-        self.with_deltas(|deltas| deltas.sweep(&existing));
+        self.with_deltas(|deltas| deltas.sweep(&existing, started));
         Ok(instances)
     }
 
