@@ -90,7 +90,8 @@ fn with_deltas(
     let previous = last.get(&nic.name).copied();
     let went_back = previous.is_some_and(|p| rx_bytes < p.rx_bytes || tx_bytes < p.tx_bytes);
     // Two threads read at once and the older reading is entered last: not a reset. What it saw
-    // has been accounted for already.
+    // has been accounted for already. (A true reset in just that moment is found out, and booked,
+    // by the next reading.)
     let late = went_back && previous.is_some_and(|p| p.entered > started.0);
     let delta = |now: i64, before: fn(Last) -> i64| match previous {
         None => 0,

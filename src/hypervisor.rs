@@ -18,7 +18,8 @@ pub trait Hypervisor: Send + Sync {
     /// Every instance that the hypervisor knows, running or not.
     ///
     /// # Errors
-    /// [`ConnectionLost`](crate::Error::ConnectionLost) when the hypervisor cannot be reached.
+    /// [`ConnectionLost`](crate::Error::ConnectionLost), [`InvalidUri`](crate::Error::InvalidUri)
+    /// or [`NoList`](crate::Error::NoList).
     fn instances(&self) -> Result<Vec<Instance>>;
 
     /// CPU, memory and performance counters.

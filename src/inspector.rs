@@ -53,9 +53,11 @@ impl<H: Hypervisor> Inspector<H> {
             let vnics = deltas.enter(instance.uuid, started, interfaces);
             (vnics, deltas.is_crowded())
         });
-        if crowded && let Err(error) = self.instances() {
-            log::debug!("instances that are gone stay remembered for now: {error}");
-            self.with_deltas(|deltas| deltas.postpone_sweep());
+        if crowded {
+            if let Err(error) = self.instances() {
+                log::debug!("instances that are gone stay remembered for now: {error}");
+                self.with_deltas(|deltas| deltas.postpone_sweep());
+            }
         }
         Ok(vnics)
     }
@@ -79,7 +81,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// Every instance that the hypervisor knows, running or not.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`] or [`Error::InvalidUri`].
+    /// [`Error::ConnectionLost`], [`Error::InvalidUri`] or [`Error::NoList`].
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let started = self.with_deltas(|deltas| deltas.start());
         let instances = self.hypervisor.instances()?;

@@ -11,7 +11,7 @@ use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::Hypervisor;
 use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface};
 use session::{Session, Setback};
-use sys::{Connection, Domain, DomainInfo};
+use sys::{Connection, Domain};
 
 /// Only what an [`InstanceStats`] needs. Asking for every group loses the whole answer when one
 /// group fails, and costs QEMU more.
@@ -83,9 +83,14 @@ impl Hypervisor for Libvirt {
 
     fn instance_stats(&self, instance: &InstanceId) -> Result<InstanceStats> {
         self.session.ask(Some(instance), |connection| {
-            let (domain, info) = find(connection, instance, self.report_stopped)?;
+            let domain = look_up(connection, instance)?;
+            let info = domain.info().map_err(|failure| refused(instance, failure))?;
             if info.state == c::VIR_DOMAIN_SHUTOFF {
-                return Ok(stats::stopped_instance_stats(info));
+                return if self.report_stopped {
+                    Ok(stats::stopped_instance_stats(info))
+                } else {
+                    Err(shut_off(instance))
+                };
             }
             let memory = domain.memory_stats().map_err(|f| refused(instance, f))?;
             let parameters = read_stats(&domain, instance, INSTANCE_GROUPS)?;
@@ -101,7 +106,7 @@ impl Hypervisor for Libvirt {
 
     fn interfaces(&self, instance: &InstanceId) -> Result<Vec<Interface>> {
         self.session.ask(Some(instance), |connection| {
-            let (domain, _) = find(connection, instance, false)?;
+            let domain = look_up_running(connection, instance)?;
             let nics = read_xml(&domain, instance, domain_xml::nics)?;
             nics.into_iter()
                 .map(|nic| {
@@ -143,7 +148,11 @@ impl Libvirt {
         read: impl Fn(&Domain<'_>, &str) -> std::result::Result<T, Failure>,
     ) -> Result<Vec<T>> {
         self.session.ask(Some(instance), |connection| {
-            let (domain, _) = find(connection, instance, even_stopped)?;
+            let domain = if even_stopped {
+                look_up(connection, instance)?
+            } else {
+                look_up_running(connection, instance)?
+            };
             let disks = read_xml(&domain, instance, domain_xml::disks)?;
             disks
                 .iter()
@@ -153,24 +162,31 @@ impl Libvirt {
     }
 }
 
-/// Looks an instance up, with its state.
-fn find<'connection>(
+fn look_up<'connection>(
     connection: &'connection Connection,
     instance: &InstanceId,
-    even_stopped: bool,
-) -> Answer<(Domain<'connection>, DomainInfo)> {
-    let domain = connection.lookup(instance.uuid).map_err(|failure| {
+) -> Answer<Domain<'connection>> {
+    connection.lookup(instance.uuid).map_err(|failure| {
         if failure.is_disconnection() {
             Setback::Disconnected(failure)
         } else {
             Setback::Final(Error::InstanceNotFound { instance: instance.clone(), failure })
         }
-    })?;
+    })
+}
+
+/// Looks an instance up that must not be shut off.
+fn look_up_running<'connection>(
+    connection: &'connection Connection,
+    instance: &InstanceId,
+) -> Answer<Domain<'connection>> {
+    let domain = look_up(connection, instance)?;
     let info = domain.info().map_err(|failure| refused(instance, failure))?;
-    if info.state == c::VIR_DOMAIN_SHUTOFF && !even_stopped {
-        return Err(Setback::Final(Error::InstanceShutOff { instance: instance.clone() }));
-    }
-    Ok((domain, info))
+    if info.state == c::VIR_DOMAIN_SHUTOFF { Err(shut_off(instance)) } else { Ok(domain) }
+}
+
+fn shut_off(instance: &InstanceId) -> Setback {
+    Setback::Final(Error::InstanceShutOff { instance: instance.clone() })
 }
 
 fn read_stats(
@@ -185,10 +201,13 @@ fn read_stats(
 fn read_xml<T>(
     domain: &Domain<'_>,
     instance: &InstanceId,
-    read: impl Fn(&str) -> std::result::Result<T, String>,
+    read: impl FnOnce(&str) -> std::result::Result<T, String>,
 ) -> Answer<T> {
     let xml = domain.xml().map_err(|failure| refused(instance, failure))?;
-    read(&xml).map_err(|unusable| no_data(instance, Reason::Xml(unusable)))
+    std::str::from_utf8(&xml)
+        .map_err(|error| error.to_string())
+        .and_then(read)
+        .map_err(|unusable| no_data(instance, Reason::Xml(unusable)))
 }
 
 /// What a device's counters are, or `None`, and a line in the log, where libvirt refuses them.

@@ -22,7 +22,9 @@ pub(super) fn vcpus(parameters: &Parameters) -> Vcpus {
         .filter_map(|(name, time)| {
             let number = name.strip_prefix("vcpu.")?.strip_suffix(".time")?;
             let wait = parameters.get(&format!("vcpu.{number}.wait"))?;
-            (number.parse::<i128>().ok()? < maximum).then_some(time + wait)
+            // libvirt writes plain decimals: no sign, no zero in front.
+            let index = number.parse::<u32>().ok().filter(|index| index.to_string() == number)?;
+            (i128::from(index) < maximum).then_some(time + wait)
         })
         .collect();
     let counted = i128::try_from(times.len()).ok();
@@ -117,7 +119,7 @@ pub(super) fn disk_info(device: String, [capacity, allocation, physical]: [u64; 
     DiskInfo { device, capacity: capacity.max(physical), allocation, physical }
 }
 
-/// KiB in MiB. libvirt's numbers stay far below 2^53, where a float is exact.
+/// KiB in MiB, rounded as Python rounds `kib / 1024`: dividing by a power of two is exact.
 #[allow(clippy::cast_precision_loss)]
 fn mib(kib: impl Into<i128>) -> f64 {
     kib.into() as f64 / 1024.0

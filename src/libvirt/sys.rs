@@ -12,7 +12,9 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::process;
 use std::ptr::{self, NonNull};
-use std::sync::Once;
+use std::sync::{Once, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use uuid::Uuid;
 use virt_sys as c;
@@ -21,6 +23,9 @@ use crate::error::Failure;
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
 const BLOCK_PARAMETERS: usize = 16;
+
+/// Closing is a round trip as well. A daemon that does not answer it is left behind after this.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The most memory statistics that it carries. libvirt's client copies as many as the daemon sends,
 /// whatever it was told, so there must be room for all of them.
@@ -161,9 +166,39 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // In a forked child the socket is the parent's, who would lose it: leave it alone.
         if self.pid == process::id() {
-            // SAFETY: the connection is valid, and this is its last use.
-            unsafe { c::virConnectClose(self.ptr.as_ptr()) };
+            close_within(CLOSING, LastUse(self.ptr));
         }
+    }
+}
+
+/// A connection that nobody else uses any more.
+struct LastUse(NonNull<c::_virConnect>);
+
+// SAFETY: libvirt's connections may be closed by any thread.
+unsafe impl Send for LastUse {}
+
+impl LastUse {
+    fn close(self) {
+        // SAFETY: the connection is valid, and this is its last use.
+        unsafe { c::virConnectClose(self.0.as_ptr()) };
+    }
+}
+
+/// Closes a connection on a thread of its own, and waits for it no longer than this.
+fn close_within(patience: Duration, connection: LastUse) {
+    let (done, closed) = mpsc::channel();
+    let closing = thread::Builder::new().name("virtmeter-close".to_owned()).spawn(move || {
+        connection.close();
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    });
+    // Where no thread is to be had, the connection stays open, which is better than to wait.
+    let Ok(closing) = closing else { return };
+    if closed.recv_timeout(patience).is_ok() {
+        // It has nothing left to do; after this it is gone for certain.
+        let _ = closing.join();
+    } else {
+        log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
     }
 }
 
@@ -217,11 +252,15 @@ impl Domain<'_> {
         })
     }
 
-    /// `virDomainGetXMLDesc`
-    pub(super) fn xml(&self) -> Answer<String> {
+    /// `virDomainGetXMLDesc`: what should be UTF-8.
+    pub(super) fn xml(&self) -> Answer<Vec<u8>> {
         // SAFETY: the domain is valid.
         let chars = unsafe { c::virDomainGetXMLDesc(self.ptr.as_ptr(), 0) };
-        let xml = text(chars).ok_or_else(last_failure)?;
+        if chars.is_null() {
+            return Err(last_failure());
+        }
+        // SAFETY: libvirt's strings end in NUL; this one is ours.
+        let xml = unsafe { CStr::from_ptr(chars) }.to_bytes().to_vec();
         // SAFETY: the string is ours and is not used again.
         unsafe { libc::free(chars.cast()) };
         Ok(xml)

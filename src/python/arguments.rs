@@ -50,12 +50,14 @@ fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
     };
     // A surrogate cannot be part of a UUID, so a lossy copy loses nothing.
     let text = text.cast::<PyString>()?.to_string_lossy().into_owned();
-    let uuid = Uuid::parse_str(&text).map_err(|error| {
+    // With hyphens or without, as libvirt has them; not in braces, nor as a URN.
+    let uuid = Uuid::parse_str(&text).ok().filter(|_| matches!(text.len(), 32 | 36));
+    uuid.map(Some).ok_or_else(|| {
+        let shown: String = text.chars().take(64).collect();
         PyValueError::new_err(format!(
-            "{text:?} is not an instance's UUID ({error}); `virsh list --uuid --all` shows them"
+            "{shown:?} is not an instance's UUID; `virsh list --uuid --all` shows them"
         ))
-    })?;
-    Ok(Some(uuid))
+    })
 }
 
 fn type_name(value: &Bound<'_, PyAny>) -> String {

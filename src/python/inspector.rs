@@ -123,9 +123,9 @@ impl LibvirtInspector {
 }
 
 impl Drop for LibvirtInspector {
-    /// Closing is a round trip; the collector of garbage must not hold up the other threads for it.
+    /// Closing is a round trip. The core would do it too, but cannot let go of the GIL for it.
     fn drop(&mut self) {
-        Python::attach(|py| self.close(py));
+        Python::try_attach(|py| self.close(py));
     }
 }
 

@@ -15,7 +15,9 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     // Levels are not cached: an operator may change them while we run.
     let logger = Logger::new(py, Caching::Loggers)?;
     // Fails only where this module was initialised before, and its logger serves on.
-    let _ = logger.install();
+    if log::set_boxed_logger(Box::new(WhilePythonRuns(logger))).is_ok() {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
     // Where libvirt-python is at work, its user may have set a handler of errors, which nobody can
     // ask libvirt for: then libvirt goes on printing, as it did before we came.
     let modules = py.import("sys")?.getattr("modules")?;
@@ -23,4 +25,19 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
         crate::quiet_opens();
     }
     Ok(())
+}
+
+/// A thread may outlive the interpreter, which it must not ask for anything then.
+struct WhilePythonRuns(Logger);
+
+impl log::Log for WhilePythonRuns {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        Python::try_attach(|_| self.0.enabled(metadata)).unwrap_or(false)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        Python::try_attach(|_| self.0.log(record));
+    }
+
+    fn flush(&self) {}
 }

@@ -23,6 +23,7 @@ from tests.support.procedures import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LOOKUP = ["DOMAIN_LOOKUP_BY_UUID", "DOMAIN_GET_INFO"]
@@ -41,9 +42,13 @@ EACH_CALL = [(method, procedure) for method in METHODS for procedure in PROCEDUR
 
 
 @pytest.fixture
-def inspector(daemon: Daemon) -> virtmeter.LibvirtInspector:
+def inspector(
+    daemon: Daemon, capfd: pytest.CaptureFixture[str]
+) -> Iterator[virtmeter.LibvirtInspector]:
+    """An inspector of which nothing is seen on stderr, whatever happens to it."""
     daemon.add(sample.domain(uuid=sample.UUID))
-    return virtmeter.LibvirtInspector(daemon.uri)
+    yield virtmeter.LibvirtInspector(daemon.uri)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -254,13 +259,46 @@ def test_close_does_not_wait_for_a_daemon_that_does_not_answer(
     assert "did not confirm" in caplog.text
 
 
+def test_nobody_waits_for_a_connection_that_was_closed_under_a_call(
+    inspector: virtmeter.LibvirtInspector, daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading, closed = threading.Event(), threading.Event()
+
+    def wait(_: Daemon) -> None:
+        reading.set()
+        closed.wait()
+
+    daemon.on("DOMAIN_MEMORY_STATS", Then(wait))
+    daemon.on("CONNECT_CLOSE", Never())
+    with ThreadPoolExecutor() as pool:
+        asking = pool.submit(inspector.inspect_instance, sample.UUID)
+        reading.wait()
+        inspector.close()
+        closed.set()
+        assert asking.result() == sample.answers()["inspect_instance"][0]
+    assert "did not confirm" in caplog.text
+
+
 def test_close_hangs_up(inspector: virtmeter.LibvirtInspector, daemon: Daemon) -> None:
     inspector.list_instances()
     inspector.close()
     assert daemon.wait_until(lambda daemon: daemon.open_connections == 0)
+
+
+def test_the_last_reference_hangs_up(daemon: Daemon) -> None:
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
     inspector.list_instances()
     del inspector
-    assert daemon.calls["CONNECT_CLOSE"] >= 1
+    assert daemon.wait_until(lambda daemon: daemon.open_connections == 0)
+    assert daemon.calls["CONNECT_CLOSE"] == 1
+
+
+def test_a_libvirtd_without_the_driver_is_not_the_uris_fault(daemon: Daemon) -> None:
+    daemon.on("CONNECT_OPEN", Error(5, 0, "no connection driver available"))
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    with pytest.raises(virtmeter.ConnectionLost, match="no connection driver"):
+        inspector.list_instances()
+    assert inspector.list_instances() == []
 
 
 def test_a_list_without_bulk_statistics_asks_domain_by_domain(

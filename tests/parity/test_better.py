@@ -70,9 +70,10 @@ def test_failures_come_from_the_call_itself(pair: Pair, daemon: Daemon, method: 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_id_that_is_no_uuid_is_a_value_error(pair: Pair, method: str) -> None:
-    assert outcome(pair.stock, method, "instance-0000002a") == "InstanceNotFoundException"
-    with pytest.raises(ValueError, match="not an instance's UUID"):
-        getattr(pair.ours, method)("instance-0000002a")
+    for wrong in ("instance-0000002a", f"{{{UUID}}}", f"urn:uuid:{UUID}"):
+        assert outcome(pair.stock, method, wrong) == "InstanceNotFoundException"
+        with pytest.raises(ValueError, match="not an instance's UUID"):
+            getattr(pair.ours, method)(wrong)
 
 
 def test_libvirtd_down_at_the_start(daemon: Daemon) -> None:
@@ -135,10 +136,21 @@ def test_an_instance_that_vanishes_before_its_statistics(pair: Pair, daemon: Dae
     assert outcome(pair.ours, "inspect_instance", UUID) == "NoDataException"
 
 
-@pytest.mark.parametrize(
-    ("method", "procedure"),
-    [("inspect_vnics", "DOMAIN_INTERFACE_STATS"), ("inspect_disks", "DOMAIN_BLOCK_STATS")],
-)
+DEVICES = [("inspect_vnics", "DOMAIN_INTERFACE_STATS"), ("inspect_disks", "DOMAIN_BLOCK_STATS")]
+
+
+@pytest.mark.parametrize(("method", "procedure"), DEVICES)
+def test_a_connection_that_breaks_at_a_device(
+    pair: Pair, daemon: Daemon, method: str, procedure: str
+) -> None:
+    broken = Error(VIR_ERR_SYSTEM_ERROR, VIR_FROM_RPC, "broken pipe")
+    daemon.on(procedure, broken)
+    assert stock(pair, method) == []
+    daemon.on(procedure, broken)
+    assert sample.read(pair.ours, method, UUID) == sample.answers()[method]
+
+
+@pytest.mark.parametrize(("method", "procedure"), DEVICES)
 def test_an_instance_that_vanishes_before_its_devices(
     pair: Pair, daemon: Daemon, method: str, procedure: str
 ) -> None:
@@ -148,6 +160,30 @@ def test_an_instance_that_vanishes_before_its_devices(
     daemon.add(sample.domain(uuid=UUID))
     daemon.on(procedure, vanish)
     assert outcome(pair.ours, method, UUID) == "NoDataException"
+
+
+def test_an_instance_that_vanishes_before_its_disks_info(pair: Pair, daemon: Daemon) -> None:
+    vanish = Then(lambda daemon: daemon.domains.clear())
+    daemon.on("DOMAIN_GET_BLOCK_INFO", vanish)
+    with pytest.raises(libvirt.libvirtError):
+        stock(pair, "inspect_disk_info")
+    daemon.add(sample.domain(uuid=UUID))
+    daemon.on("DOMAIN_GET_BLOCK_INFO", vanish)
+    assert outcome(pair.ours, "inspect_disk_info", UUID) == "NoDataException"
+
+
+def test_a_uri_that_libvirt_refuses() -> None:
+    with pytest.raises(libvirt.libvirtError):
+        stock_inspector("foo:///system")
+    ours = virtmeter.LibvirtInspector("foo:///system")
+    with pytest.raises(ValueError, match="cannot open the URI"):
+        ours.inspect_instance(UUID)
+
+
+def test_parameters_that_are_no_integers(pair: Pair, daemon: Daemon) -> None:
+    daemon.domains[UUID].stats["perf.cpu_cycles"] = xdr.Double(0.5)
+    assert pair.stock.inspect_instance(SimpleNamespace(id=UUID)).cpu_cycles == 0.5
+    assert pair.ours.inspect_instance(UUID).cpu_cycles is None
 
 
 def test_the_info_of_a_refused_disk_is_left_out(pair: Pair, daemon: Daemon) -> None:
@@ -229,6 +265,25 @@ def test_xml_that_cannot_be_read_is_no_data(
         stock(pair, method)
     with pytest.raises(virtmeter.NoDataException, match="domain XML cannot be used"):
         getattr(pair.ours, method)(UUID)
+
+
+@pytest.mark.parametrize("method", LISTS)
+def test_xml_that_is_not_utf8_is_no_data(pair: Pair, daemon: Daemon, method: str) -> None:
+    domain = daemon.domains[UUID]
+    domain.xml = domain.xml.replace("vda", "\udcff").replace("tap1", "\udcff")
+    with pytest.raises(UnicodeDecodeError):
+        stock(pair, method)
+    with pytest.raises(virtmeter.NoDataException, match="utf-8"):
+        getattr(pair.ours, method)(UUID)
+
+
+@pytest.mark.parametrize("method", LISTS)
+def test_xml_that_names_its_encoding(pair: Pair, daemon: Daemon, method: str) -> None:
+    domain = daemon.domains[UUID]
+    domain.xml = f"<?xml version='1.0' encoding='UTF-8'?>{domain.xml.strip()}"
+    with pytest.raises(ValueError, match="encoding declaration"):
+        stock(pair, method)
+    assert sample.read(pair.ours, method, UUID) == sample.answers()[method]
 
 
 @pytest.mark.parametrize("method", LISTS)

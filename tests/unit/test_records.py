@@ -45,7 +45,7 @@ def test_records_are_true_tuples(record: virtmeter.DiskInfo) -> None:
 
 
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)
-def test_every_record_and_field_is_documented(record: virtmeter.DiskInfo) -> None:
+def test_every_record_is_documented(record: virtmeter.DiskInfo) -> None:
     documentation = type(record).__doc__
     assert documentation
     assert not documentation.startswith(type(record).__name__), "the one of any named tuple"
