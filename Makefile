@@ -3,16 +3,19 @@
 # What `make demo` looks at: libvirt's own test hypervisor, or a host like qemu:///system.
 URI ?= test:///default
 
+# The tools of the virtual environment first; programs of an administrator at last.
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+
 .PHONY: demo test check clean
 
 demo:
-	@tools/setup build
-	@.venv/bin/python examples/overview.py $(URI)
+	@tools/setup demo
+	@python examples/overview.py '$(URI)'
 
 test:
 	@tools/setup test
 	@$(MAKE) --no-print-directory check
-	@.venv/bin/python -m pytest
+	@python -m pytest
 
 # Everything that needs no rig: formatting, lints, types, and the core's own tests.
 check:
@@ -21,10 +24,10 @@ check:
 	cargo clippy --locked --lib -- -D warnings
 	cargo test --locked --no-default-features --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features --quiet
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy
-	.venv/bin/python -m mypy.stubtest virtmeter
+	ruff check
+	ruff format --check
+	mypy
+	python -m mypy.stubtest virtmeter
 
 clean:
 	rm -rf target .venv build

@@ -37,7 +37,8 @@ def memory(stats: virtmeter.InstanceStats) -> str:
     """Return what there is to say about the memory, which the record has in MiB."""
     resident = "-" if stats.memory_resident is None else size(stats.memory_resident * MIB)
     if stats.memory_usage is None or stats.memory_available is None:
-        return f"{resident} resident on the host; the guest does not tell what it uses"
+        assigned = "-" if stats.memory_actual is None else size(stats.memory_actual * MIB)
+        return f"{assigned} assigned, {resident} resident on the host"
     used, available = size(stats.memory_usage * MIB), size(stats.memory_available * MIB)
     return f"{used} of {available} used in the guest, {resident} resident on the host"
 
@@ -46,7 +47,8 @@ def lines(inspector: LibvirtInspector, instance: virtmeter.Instance) -> Iterator
     """Yield the lines about one instance."""
     stats = inspector.inspect_instance(instance)
     if stats.power_state == PowerState.SHUTOFF:
-        yield f"  {stats.cpu_number} vCPU(s) when it is started"
+        most = size((stats.memory_actual or 0) * MIB)
+        yield f"  {stats.cpu_number} vCPU(s) and at most {most} when it is started"
         return
     yield f"  CPU     {cpu(stats)}"
     yield f"  memory  {memory(stats)}"
@@ -76,9 +78,10 @@ def main() -> int:
         except (virtmeter.InspectorException, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
+        names = {state.value: state.name for state in PowerState}
         print(f"virtmeter {virtmeter.__version__} at {uri}: {len(instances)} instance(s)")
         for instance in instances:
-            print(f"\n{instance.name}  {PowerState(instance.state).name}  {instance.id}")
+            print(f"\n{instance.name}  {names.get(instance.state, instance.state)}  {instance.id}")
             try:
                 for line in lines(inspector, instance):
                     print(line)

@@ -36,7 +36,8 @@ class LibvirtInspector:
     - ``InstanceShutOffException`` where it is shut off (but see ``report_stopped``),
     - ``NoDataException`` where libvirt refuses to read it,
     - ``ConnectionLost`` where libvirt cannot be reached, after one try to reconnect,
-    - ``TypeError`` or ``ValueError`` where ``instance`` is none, or the URI names no hypervisor.
+    - ``TypeError`` or ``ValueError`` where ``instance`` is not an instance, or the URI names no
+      hypervisor.
     """
 
     def __new__(

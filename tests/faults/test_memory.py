@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.support.procedures import VIR_FROM_QEMU, Disk, Domain, Error
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "target/debug/examples/read_everything"
+pytestmark = pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
 VALGRIND = [
     "valgrind",
     "--quiet",
