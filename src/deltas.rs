@@ -47,7 +47,8 @@ impl Deltas {
         self.entered += 1;
         let last = self.instances.entry(instance).or_default();
         let present: HashSet<&str> = interfaces.iter().map(|nic| nic.name.as_str()).collect();
-        last.retain(|name, _| present.contains(name.as_str()));
+        // Another thread may have read a NIC that was plugged in only after this reading began.
+        last.retain(|name, nic| present.contains(name.as_str()) || nic.entered > started.0);
         interfaces
             .into_iter()
             .filter_map(|nic| with_deltas(last, self.entered, started, nic))
@@ -92,7 +93,8 @@ fn with_deltas(
     // Two threads read at once and the older reading is entered last: not a reset. What it saw
     // has been accounted for already. (A true reset in just that moment is found out, and booked,
     // by the next reading.)
-    let late = went_back && previous.is_some_and(|p| p.entered > started.0);
+    let overtook = |p: Last| p.entered > started.0 && p.entered < entered;
+    let late = went_back && previous.is_some_and(overtook);
     let delta = |now: i64, before: fn(Last) -> i64| match previous {
         None => 0,
         Some(_) if late => 0,
@@ -181,6 +183,24 @@ mod tests {
         let started = deltas.start();
         deltas.enter(VM, started, vec![nic("tap1", Some((1, 1)))]);
         assert_eq!(read(&mut deltas, VM, (1010, 1000)), (0, 0));
+    }
+
+    #[test]
+    fn a_nic_that_came_while_a_reading_was_under_way_is_not_forgotten_by_it() {
+        let mut deltas = Deltas::default();
+        let slow = deltas.start();
+        read(&mut deltas, VM, (1000, 1000));
+        assert!(deltas.enter(VM, slow, Vec::new()).is_empty());
+        assert_eq!(read(&mut deltas, VM, (5000, 1000)), (4000, 0));
+    }
+
+    #[test]
+    fn a_nic_twice_in_one_reading_is_read_twice() {
+        let mut deltas = Deltas::default();
+        let started = deltas.start();
+        let twice = vec![nic("tap0", Some((90, 0))), nic("tap0", Some((50, 0)))];
+        let stats = deltas.enter(VM, started, twice);
+        assert_eq!(stats[1].rx_bytes_delta, 50);
     }
 
     #[test]

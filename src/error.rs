@@ -48,6 +48,8 @@ pub enum Error {
     InstanceNotFound {
         /// The instance that was asked for.
         instance: InstanceId,
+        /// Whether there is no such instance, rather than no answer to the question.
+        gone: bool,
         /// What libvirt said.
         failure: Failure,
     },
@@ -75,8 +77,9 @@ pub enum Error {
     },
     /// The hypervisor cannot be reached; the next call tries anew.
     #[error(
-        "no connection to {uri}{}: {failure}; check that libvirtd or virtqemud runs and that this \
+        "no connection to {}{}: {failure}; check that libvirtd or virtqemud runs and that this \
          user may open its socket (group libvirt); the next call connects again",
+        if uri.is_empty() { "libvirt's default URI" } else { uri.as_str() },
         for_instance(instance.as_ref())
     )]
     ConnectionLost {

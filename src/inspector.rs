@@ -11,7 +11,8 @@ use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, I
 /// Answers Ceilometer's four questions about an instance, from any number of threads.
 ///
 /// Each call is one reading, taken during the call. A forked child may go on using the inspector
-/// of its parent: it gets connections and NIC deltas of its own.
+/// of its parent: it gets connections and NIC deltas of its own. (libvirt's own locks may not
+/// survive a fork while another thread is inside libvirt.)
 pub struct Inspector<H> {
     hypervisor: H,
     deltas: PerProcess<Mutex<Deltas>>,
@@ -43,9 +44,9 @@ impl<H: Hypervisor> Inspector<H> {
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
         let started = self.with_deltas(|deltas| deltas.start());
         let interfaces = match self.hypervisor.interfaces(instance) {
-            Err(gone @ Error::InstanceNotFound { .. }) => {
+            Err(error @ Error::InstanceNotFound { gone: true, .. }) => {
                 self.with_deltas(|deltas| deltas.forget(instance.uuid));
-                return Err(gone);
+                return Err(error);
             }
             answer => answer?,
         };

@@ -25,7 +25,8 @@ class LibvirtInspector:
     """Reads what libvirt's virtual machines use.
 
     Each call is one reading, taken while the call lasts and without the GIL. Any number of threads
-    may share an inspector, and a forked child may go on using its parent's.
+    may share an inspector. A forked child may go on using its parent's, and gets a connection of
+    its own; but see docs/architecture.md about a fork while other threads are inside libvirt.
 
     The connection is read-only, is opened at the first call, and is opened again when it broke.
 

@@ -3,13 +3,14 @@
 //! Pure: text in, devices out. A tenant shapes parts of this text, so nothing is expanded, and
 //! size and depth are bounded.
 
-use roxmltree::{Document, ExpandedName, Node, ParsingOptions};
+use roxmltree::{Document, Node, ParsingOptions};
 
 /// libvirt's own wire protocol carries no longer strings than this.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// As deep as the oracle's parser, libxml2, goes.
 const MAX_DEPTH: usize = 256;
 const MAX_NODES: u32 = 500_000;
+const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
 /// A NIC as the XML describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +49,14 @@ fn parse(xml: &str) -> Result<Document<'_>, Unusable> {
     let document = Document::parse_with_options(xml, options).map_err(|error| error.to_string())?;
     // Deep trees cost this reader nothing, but what is so deep is no domain.
     let too_deep = |node: Node<'_, '_>| node.ancestors().nth(MAX_DEPTH + 1).is_some();
-    if document.descendants().any(too_deep) {
+    if document.descendants().filter(Node::is_element).any(too_deep) {
         return Err(format!("its elements are nested more than {MAX_DEPTH} deep"));
+    }
+    // The parser takes a reference to what is no character for this one. As a device's name it
+    // would be another device's.
+    let replaced = |node: Node<'_, '_>| node.attributes().any(|a| a.value().contains(REPLACEMENT));
+    if !xml.contains(REPLACEMENT) && document.descendants().any(replaced) {
+        return Err("it refers to a character that does not exist".to_owned());
     }
     Ok(document)
 }
@@ -90,9 +97,11 @@ fn set(parameters: &mut Vec<(String, Option<String>)>, name: &str, value: Option
 }
 
 fn children<'a>(node: Node<'a, 'a>, name: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
-    // Elements of a namespace are somebody else's, whatever they are called.
-    node.children()
-        .filter(move |child| child.is_element() && child.tag_name() == ExpandedName::from(name))
+    // Elements of a namespace are somebody else's, whatever they are called; xmlns='' is none.
+    node.children().filter(move |child| {
+        let tag = child.tag_name();
+        child.is_element() && tag.name() == name && tag.namespace().unwrap_or("").is_empty()
+    })
 }
 
 fn child<'a>(node: Node<'a, 'a>, name: &'static str) -> Option<Node<'a, 'a>> {
@@ -188,12 +197,21 @@ mod tests {
         assert!(nics(&deep).is_err());
         let edge = |depth: usize| "<a>".repeat(depth) + &"</a>".repeat(depth);
         assert!(disks(&edge(MAX_DEPTH)).is_ok());
+        assert!(disks(&edge(MAX_DEPTH).replace("<a></a>", "<a>x<!-- --></a>")).is_ok());
         assert!(disks(&edge(MAX_DEPTH + 1)).is_err_and(|reason| reason.contains("nested")));
     }
 
     #[test]
     fn what_is_no_xml_is_an_error() {
-        for text in ["", "no", "<a>", "<domain><devices></domain>", "<a:b/>", "<a>&#0;</a>"] {
+        for text in [
+            "",
+            "no",
+            "<a>",
+            "<domain><devices></domain>",
+            "<a:b/>",
+            "<a>&#0;</a>",
+            "<a b='&#xd800;'/>",
+        ] {
             assert!(nics(text).is_err(), "{text:?}");
         }
     }

@@ -170,7 +170,8 @@ fn look_up<'connection>(
         if failure.is_disconnection() {
             Setback::Disconnected(failure)
         } else {
-            Setback::Final(Error::InstanceNotFound { instance: instance.clone(), failure })
+            let gone = failure.is(c::VIR_ERR_NO_DOMAIN);
+            Setback::Final(Error::InstanceNotFound { instance: instance.clone(), gone, failure })
         }
     })
 }
@@ -223,7 +224,7 @@ fn unless_refused<T>(
             Err(refused(instance, failure))
         }
         Err(failure) => {
-            log::warn!("{device} of instance {instance} is left out of this reading: {failure}");
+            log::warn!("{device:?} of instance {instance} is left out of this reading: {failure}");
             Ok(None)
         }
     }

@@ -11,7 +11,7 @@ use crate::per_process::PerProcess;
 use crate::records::InstanceId;
 
 /// The schemes of libvirt's drivers. One that is not here is tried all the same.
-const SCHEMES: [&str; 18] = [
+const SCHEMES: [&str; 19] = [
     "bhyve",
     "ch",
     "esx",
@@ -22,6 +22,7 @@ const SCHEMES: [&str; 18] = [
     "parallels",
     "phyp",
     "qemu",
+    "remote",
     "test",
     "vbox",
     "vmwarefusion",
@@ -56,11 +57,14 @@ struct Here {
     opening: Mutex<()>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Slot {
     connection: Option<Arc<Connection>>,
     /// How often the session was closed: an open that a close overtook is not kept.
     closed: u64,
+    /// How many opens have failed, and how the last one did.
+    failures: u64,
+    failure: Option<Failure>,
 }
 
 impl Session {
@@ -117,21 +121,33 @@ impl Session {
             if let Some(connection) = here.current() {
                 return Ok(connection);
             }
+            let failures = lock(&here.slot).failures;
             let turn = lock(&here.opening);
             if let Some(connection) = here.current() {
                 return Ok(connection);
             }
-            let closed = lock(&here.slot).closed;
-            let connection = Arc::new(Connection::open_read_only(&self.uri)?);
+            let Slot { closed, failures: now, failure, .. } = lock(&here.slot).clone();
+            match failure {
+                // Whoever waited for an open that failed has its answer, and does not try in turn.
+                Some(failure) if now != failures => return Err(failure),
+                _ => {}
+            }
+            let opened = Connection::open_read_only(&self.uri).map(Arc::new);
             let mut slot = lock(&here.slot);
-            let dead = if slot.closed == closed {
-                slot.connection.replace(Arc::clone(&connection))
-            } else {
-                None
-            };
+            let mut dead = None;
+            match &opened {
+                Ok(connection) if slot.closed == closed => {
+                    dead = slot.connection.replace(Arc::clone(connection));
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    slot.failures += 1;
+                    slot.failure = Some(failure.clone());
+                }
+            }
             drop((slot, turn));
             drop(dead);
-            Ok(connection)
+            opened
         })
     }
 
@@ -190,11 +206,16 @@ impl Failure {
 
 /// Whether opening failed because of what the URI says, which no later try will mend.
 fn is_refused_uri(uri: &str, failure: &Failure) -> bool {
-    // qemu+tls://host/system is driver and transport; an empty URI is libvirt's own choice.
-    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
-    let driver = scheme.split_once('+').map_or(scheme, |(driver, _)| driver);
-    let unknown = !uri.is_empty() && !SCHEMES.contains(&driver.to_lowercase().as_str());
-    unknown || failure.is(c::VIR_ERR_INVALID_ARG) || failure.is(c::VIR_ERR_CONFIG_UNSUPPORTED)
+    // qemu+tls://host/system is driver and transport. Without a colon it is an alias of libvirt's
+    // configuration, or empty and libvirt's own choice.
+    let driver = uri.split_once(':').map(|(scheme, _)| {
+        scheme.split_once('+').map_or(scheme, |(driver, _)| driver).to_lowercase()
+    });
+    driver.is_some_and(|driver| !SCHEMES.contains(&driver.as_str()))
+        || failure.is(c::VIR_ERR_INVALID_ARG)
+        || failure.is(c::VIR_ERR_CONFIG_UNSUPPORTED)
+        // The test hypervisor is a file that the URI names.
+        || matches!(u32::try_from(failure.domain), Ok(c::VIR_FROM_URI | c::VIR_FROM_TEST))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -233,10 +254,10 @@ mod tests {
     #[test]
     fn a_uri_is_blamed_only_for_its_own_faults() {
         let down = failure(c::VIR_ERR_SYSTEM_ERROR, c::VIR_FROM_RPC);
-        for uri in ["qemu:///system", "QEMU+tls://host/system", "", "xen+ssh://root@host/"] {
+        for uri in ["qemu:///system", "QEMU+tls://host/system", "remote:///", "", "an-alias"] {
             assert!(!is_refused_uri(uri, &down), "{uri}");
         }
-        for uri in ["foo:///system", "foo+unix:///system", "nonsense", ":"] {
+        for uri in ["foo:///system", "foo+unix:///system", ":"] {
             assert!(is_refused_uri(uri, &down), "{uri}");
         }
         let unsupported = failure(c::VIR_ERR_CONFIG_UNSUPPORTED, c::VIR_FROM_NONE);

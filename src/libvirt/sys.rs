@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::process;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Once, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -166,7 +167,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // In a forked child the socket is the parent's, who would lose it: leave it alone.
         if self.pid == process::id() {
-            close_within(CLOSING, LastUse(self.ptr));
+            close_patiently(LastUse(self.ptr));
         }
     }
 }
@@ -184,8 +185,10 @@ impl LastUse {
     }
 }
 
-/// Closes a connection on a thread of its own, and waits for it no longer than this.
-fn close_within(patience: Duration, connection: LastUse) {
+/// Closes a connection on a thread of its own, and waits a while for it. Once a daemon has used up
+/// that time, the next ones get little of it: an interpreter may end with many connections.
+fn close_patiently(connection: LastUse) {
+    static ANSWERED: AtomicBool = AtomicBool::new(true);
     let (done, closed) = mpsc::channel();
     let closing = thread::Builder::new().name("virtmeter-close".to_owned()).spawn(move || {
         connection.close();
@@ -193,11 +196,13 @@ fn close_within(patience: Duration, connection: LastUse) {
         let _ = done.send(());
     });
     // Where no thread is to be had, the connection stays open, which is better than to wait.
-    let Ok(closing) = closing else { return };
-    if closed.recv_timeout(patience).is_ok() {
-        // It has nothing left to do; after this it is gone for certain.
-        let _ = closing.join();
-    } else {
+    if closing.is_err() {
+        return;
+    }
+    let patience = if ANSWERED.load(Relaxed) { CLOSING } else { CLOSING / 20 };
+    let answered = closed.recv_timeout(patience).is_ok();
+    ANSWERED.store(answered, Relaxed);
+    if !answered {
         log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
     }
 }

@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::records::InstanceId;
 
+/// So much of a caller's text is shown in messages.
+const SHOWN: usize = 64;
+
 /// An instance: a UUID string, a `uuid.UUID`, or an object with such an `id` (as Nova's servers
 /// and Ceilometer's instances are) and perhaps a name.
 pub(crate) struct InstanceArgument(pub(crate) InstanceId);
@@ -34,7 +37,8 @@ impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
         })?;
         let name = instance
             .getattr_opt(intern!(py, "OS-EXT-SRV-ATTR:instance_name"))?
-            .and_then(|name| name.extract().ok());
+            .and_then(|name| name.extract::<String>().ok())
+            .map(|name| name.chars().take(SHOWN).collect());
         Ok(Self(InstanceId { uuid, name }))
     }
 }
@@ -53,7 +57,7 @@ fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
     // With hyphens or without, as libvirt has them; not in braces, nor as a URN.
     let uuid = Uuid::parse_str(&text).ok().filter(|_| matches!(text.len(), 32 | 36));
     uuid.map(Some).ok_or_else(|| {
-        let shown: String = text.chars().take(64).collect();
+        let shown: String = text.chars().take(SHOWN).collect();
         PyValueError::new_err(format!(
             "{shown:?} is not an instance's UUID; `virsh list --uuid --all` shows them"
         ))

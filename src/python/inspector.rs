@@ -6,6 +6,7 @@ use pyo3::types::{PyIterator, PyList};
 
 use super::arguments::InstanceArgument;
 use super::errors::exception;
+use super::raised_by_logging;
 use super::records::Record;
 use crate::error::Result;
 use crate::hypervisor::Hypervisor;
@@ -87,8 +88,9 @@ impl LibvirtInspector {
         self.inspector.hypervisor().is_connected()
     }
 
-    fn close(&self, py: Python<'_>) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inspector.hypervisor().close());
+        raised_by_logging().map_or(Ok(()), Err)
     }
 
     fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -96,8 +98,8 @@ impl LibvirtInspector {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
-        self.close(py);
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __repr__(&self) -> String {
@@ -118,14 +120,20 @@ impl LibvirtInspector {
         py: Python<'_>,
         question: impl FnOnce(&Inspector<Libvirt>) -> Result<T> + Send,
     ) -> PyResult<T> {
-        py.detach(|| question(&self.inspector)).map_err(|error| exception(py, &error))
+        let answer = py.detach(|| question(&self.inspector));
+        raised_by_logging().map_or(Ok(()), Err)?;
+        answer.map_err(|error| exception(py, &error))
     }
 }
 
 impl Drop for LibvirtInspector {
     /// Closing is a round trip. The core would do it too, but cannot let go of the GIL for it.
     fn drop(&mut self) {
-        Python::try_attach(|py| self.close(py));
+        Python::try_attach(|py| {
+            if let Err(raised) = self.close(py) {
+                raised.write_unraisable(py, None);
+            }
+        });
     }
 }
 

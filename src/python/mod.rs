@@ -6,6 +6,8 @@ mod errors;
 pub(crate) mod inspector;
 mod records;
 
+use std::cell::RefCell;
+
 use pyo3::prelude::*;
 use pyo3_log::{Caching, Logger};
 
@@ -27,6 +29,15 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+thread_local! {
+    static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
+}
+
+/// What logging has raised in this thread since it was last asked.
+pub(crate) fn raised_by_logging() -> Option<PyErr> {
+    RAISED.take()
+}
+
 /// A thread may outlive the interpreter, which it must not ask for anything then.
 struct WhilePythonRuns(Logger);
 
@@ -36,7 +47,14 @@ impl log::Log for WhilePythonRuns {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        Python::try_attach(|_| self.0.log(record));
+        Python::try_attach(|py| {
+            self.0.log(record);
+            // A handler has raised, or Ctrl-C came just then. The first of them is kept for the
+            // Python caller of this thread, as if the line had been logged in Python.
+            if let Some(raised) = PyErr::take(py) {
+                RAISED.with_borrow_mut(|kept| _ = kept.get_or_insert(raised));
+            }
+        });
     }
 
     fn flush(&self) {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -183,6 +183,32 @@ def test_garbage_is_survived(
             assert error.instance_id == sample.UUID
     daemon.start()
     assert sample.read(inspector, method, sample.UUID) == sample.answers()[method]
+
+
+def test_those_who_wait_for_an_open_that_fails_share_its_failure(
+    inspector: virtmeter.LibvirtInspector, daemon: Daemon
+) -> None:
+    fail = threading.Event()
+    refused = Error(VIR_ERR_AUTH_FAILED, VIR_FROM_RPC, "authentication failed")
+
+    def refuse(_: Daemon) -> None:
+        fail.wait()
+        raise refused
+
+    daemon.on("CONNECT_OPEN", Then(refuse))
+    asking: list[Future[object]] = []
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(inspector.list_instances) for _ in range(8)]
+        assert daemon.wait_until(lambda daemon: daemon.calls["CONNECT_OPEN"] == 1)
+        waiting = [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+        assert len(waiting) == 8
+        fail.set()
+    failed = [future for future in asking if future.exception()]
+    # A thread that came only after the failure opens anew, and its connection serves the rest.
+    assert failed
+    assert daemon.calls["CONNECT_OPEN"] <= 2
+    for future in failed:
+        assert "authentication failed" in str(future.exception())
 
 
 def test_a_refused_open_is_told_as_such(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -32,6 +33,17 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=300,
+    )
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a script that does something more when it reads a line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -143,6 +155,42 @@ def test_warnings_reach_logging_and_its_levels_are_obeyed(
     assert caplog.records == []
 
 
+def test_what_a_logging_handler_raises_comes_out_of_the_call(daemon: Daemon) -> None:
+    class Interrupted(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise KeyboardInterrupt(record.getMessage())
+
+    daemon.add(domain := sample.domain(uuid=sample.UUID))
+    domain.disks = {}
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    handler = Interrupted()
+    logging.getLogger("virtmeter").addHandler(handler)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="vda"):
+            inspector.inspect_disks(sample.UUID)
+    finally:
+        logging.getLogger("virtmeter").removeHandler(handler)
+    assert list(inspector.inspect_disks(sample.UUID)) == []
+
+
+def test_many_connections_that_do_not_close_do_not_add_up(daemon: Daemon) -> None:
+    daemon.on("CONNECT_CLOSE", Never(), repeat=True)
+    script = """
+        import sys, virtmeter
+        inspectors = [virtmeter.LibvirtInspector(sys.argv[1]) for _ in range(20)]
+        for inspector in inspectors:
+            inspector.list_instances()
+        lines = []
+        import logging
+        handler = logging.Handler()
+        handler.emit = lambda record: lines.append(record.getMessage())
+        logging.getLogger("virtmeter").addHandler(handler)
+        del inspector, inspectors
+        print(sum("within 1s" in line for line in lines), len(lines))
+    """
+    assert lines(run(script, daemon.uri)) == ["1 20"]
+
+
 def test_a_forked_child_gets_a_connection_of_its_own(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     script = """
@@ -170,33 +218,28 @@ def test_a_forked_child_gets_a_connection_of_its_own(daemon: Daemon) -> None:
     assert daemon.connections == 2, "the parent's connection has survived the child's end"
 
 
-def test_a_fork_while_other_threads_are_reading(daemon: Daemon) -> None:
+def test_a_fork_while_other_threads_hold_every_lock(daemon: Daemon) -> None:
+    """One thread is opening, others wait for it: the child must not wait for any of them."""
     daemon.add(sample.domain(uuid=sample.UUID))
+    daemon.on("CONNECT_OPEN", Never())
     script = """
         import os, sys, threading, virtmeter
         inspector = virtmeter.LibvirtInspector(sys.argv[1])
-        done = threading.Event()
-        def read():
-            while not done.is_set():
-                for method in (inspector.inspect_vnics, inspector.inspect_disks):
-                    list(method(sys.argv[2]))
-        threads = [threading.Thread(target=read) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for _ in range(30):
-            child = os.fork()
-            if child == 0:
-                list(inspector.inspect_vnics(sys.argv[2]))
-                inspector.close()
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
-            assert status == 0, status
-        done.set()
-        for thread in threads:
-            thread.join()
-        print("all")
+        for method in (inspector.inspect_vnics, inspector.inspect_disks) * 2:
+            threading.Thread(target=method, args=(sys.argv[2],), daemon=True).start()
+        sys.stdin.readline()
+        child = os.fork()
+        if child == 0:
+            status = 0 if len(list(inspector.inspect_vnics(sys.argv[2]))) == 1 else 2
+            inspector.close()
+            os._exit(status)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status))
     """
-    assert lines(run(script, daemon.uri, sample.UUID)) == ["all"]
+    process = start(script, daemon.uri, sample.UUID)
+    assert daemon.wait_until(lambda daemon: daemon.calls["CONNECT_OPEN"] == 1, timeout=30)
+    assert process.communicate("\n", timeout=30) == ("0\n", "")
+    assert process.returncode == 0
 
 
 def test_a_process_ends_while_a_call_hangs(daemon: Daemon) -> None:
@@ -211,13 +254,7 @@ def test_a_process_ends_while_a_call_hangs(daemon: Daemon) -> None:
         sys.stdin.readline()
         print("end")
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), daemon.uri, sample.UUID],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(script, daemon.uri, sample.UUID)
     assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_MEMORY_STATS"] == 1, timeout=30)
     output, errors = process.communicate("\n", timeout=30)
     assert (process.returncode, output, errors) == (0, "end\n", "")
@@ -251,13 +288,7 @@ def test_an_answer_that_comes_while_the_interpreter_ends(daemon: Daemon) -> None
         sys.last = Last()
         sys.stdin.readline()
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), daemon.uri, sample.UUID],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(script, daemon.uri, sample.UUID)
     assert process.stdin is not None
     assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_BLOCK_STATS"] == 1, timeout=30)
     process.stdin.write("\n")
@@ -302,8 +333,12 @@ def test_ten_thousand_calls_of_each_method_do_not_grow_the_process(daemon: Daemo
 def test_reconnecting_a_thousand_times_leaves_nothing_behind(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     script = """
-        import json, os, sys, virtmeter
+        import json, os, sys, time, virtmeter
         def usage():
+            # A thread that has closed a connection may be on its way out.
+            deadline = time.monotonic() + 10
+            while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+                time.sleep(0.01)
             return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
         def connect(times):
             for _ in range(times):

@@ -11,7 +11,14 @@ from tests.parity.scenarios import domains
 from tests.support import xdr
 from tests.support.libvirtd import Daemon
 from tests.support.oracle import METHODS, Pair, values
-from tests.support.procedures import Disk, Domain
+from tests.support.procedures import (
+    VIR_ERR_ACCESS_DENIED,
+    VIR_ERR_OPERATION_FAILED,
+    VIR_FROM_QEMU,
+    Disk,
+    Domain,
+    Error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +114,20 @@ def test_deltas_of_one_vm(daemon: Daemon) -> None:
     assert values(outcomes["inspect_vnics"], "tx_bytes_delta") == [40]
 
 
+@pytest.mark.parametrize("code", [VIR_ERR_OPERATION_FAILED, VIR_ERR_ACCESS_DENIED])
+def test_deltas_outlive_a_lookup_that_fails(daemon: Daemon, code: int) -> None:
+    daemon.add(domain := Domain(UUID, "x", xml=nic("tap1")))
+    domain.interfaces = {"tap1": (1, 0, 0, 0, 5, 0, 0, 0)}
+    pair = Pair(daemon.uri)
+    pair.assert_equal(UUID, "inspect_vnics")
+    daemon.on("DOMAIN_LOOKUP_BY_UUID", *[Error(code, VIR_FROM_QEMU)] * 2)
+    found = pair.assert_equal(UUID, "inspect_vnics")
+    assert found == {"inspect_vnics": "InstanceNotFoundException"}
+    domain.interfaces = {"tap1": (501, 0, 0, 0, 5, 0, 0, 0)}
+    found = pair.assert_equal(UUID, "inspect_vnics")
+    assert values(found["inspect_vnics"], "rx_bytes_delta") == [500]
+
+
 def test_a_refused_disk_is_left_out(daemon: Daemon) -> None:
     xml = "".join(f"<disk><source/><target dev='{name}'/></disk>" for name in ("vda", "vdb", "vdc"))
     times: dict[str, xdr.TypedValue] = {"rd_total_times": 1, "wr_total_times": 2}
@@ -152,6 +173,7 @@ ODD_XML = {
     "deeper down": "<x><interface><target dev='tap1'/><mac/></interface></x>",
     "two targets of a disk": "<disk><source/><target dev='vda'/><target dev='vdb'/></disk>",
     "a disk in its mirror": "<disk><mirror><source/></mirror><target dev='vda'/></disk>",
+    "no namespace": "<disk xmlns=''><source/><target dev='vda'/></disk>",
     "text around": "text<disk>text<source/>text<target dev='vda'/>text</disk>text",
 }
 

@@ -96,7 +96,7 @@ def test_a_uri_has_no_nul() -> None:
         virtmeter.LibvirtInspector("test:///\0default")
 
 
-@pytest.mark.parametrize("uri", ["foo:///system", "foo+unix:///system", "nonsense", ":", " "])
+@pytest.mark.parametrize("uri", ["foo:///system", "foo+unix:///", "qemu+tcp://[::1", ":", " :"])
 def test_an_unknown_scheme_is_the_callers_mistake(uri: str) -> None:
     inspector = virtmeter.LibvirtInspector(uri)
     with pytest.raises(ValueError, match=r"libvirt error \d+.*use one like qemu:///system"):
@@ -105,7 +105,7 @@ def test_an_unknown_scheme_is_the_callers_mistake(uri: str) -> None:
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(virtmeter.ConnectionLost, match="nowhere"):
+    with pytest.raises(ValueError, match="nowhere"):
         virtmeter.LibvirtInspector("test:////nowhere/at/all.xml").list_instances()
 
 
