@@ -27,7 +27,7 @@ check:
 	ruff check
 	ruff format --check
 	mypy
-	python -m mypy.stubtest virtmeter
+	python -m mypy.stubtest virtmeter._native
 
 clean:
 	rm -rf target .venv build

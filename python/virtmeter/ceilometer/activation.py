@@ -1,0 +1,92 @@
+"""Puts virtmeter's inspector in the place of the stock one when the agent loads its pollsters.
+
+Why so, and not with an option: from Ceilometer 24 on, ``hypervisor_inspector`` takes no other name
+than ``libvirt``, and a second entry point of that name is an error. What every release does is to
+load each entry point of ``ceilometer.poll.compute`` before it polls, in no certain order. One of
+them is ours, and is this class.
+
+Pollsters that are loaded before it have a stock inspector in their attribute ``inspector``. A data
+descriptor of that name on their common base class wins over the attributes of its instances, so
+they all get ours, whatever the order. Pollsters that are loaded later would make a stock inspector,
+unless they found one in ``_inspector``: there they find ours, and the stock one is not even made.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ceilometer.compute.pollsters import GenericComputePollster
+from ceilometer.polling import plugin_base
+
+import virtmeter
+from virtmeter.ceilometer import options
+from virtmeter.ceilometer.inspector import LibvirtInspector
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
+LOG = logging.getLogger(__name__)
+
+
+class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no types
+    """A pollster that the agent loads, and that has nothing to poll."""
+
+    default_discovery = None
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Activate virtmeter, or say in one line why not; the agent goes on in any case."""
+        super().__init__(conf)
+        options.register(conf)
+        if not conf.virtmeter.enabled:
+            LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
+        elif conf.hypervisor_inspector not in ("libvirt", "virtmeter"):
+            # Older releases know other hypervisors, of which virtmeter knows nothing.
+            LOG.info("virtmeter leaves hypervisor_inspector=%s alone", conf.hypervisor_inspector)
+        elif isinstance(vars(GenericComputePollster).get("inspector"), Inspector):
+            LOG.debug("virtmeter is active already")
+        else:
+            try:
+                activate(conf)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the agent goes on
+                LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", error)
+
+    def get_samples(self, manager: Any, cache: Any, resources: Any) -> list[Any]:  # noqa: ARG002
+        """Return no sample."""
+        return []
+
+
+class Inspector:
+    """The data descriptor: one inspector for all pollsters, whatever they are given."""
+
+    def __init__(self, inspector: Any) -> None:
+        """Keep the inspector that serves."""
+        self.inspector = inspector
+
+    def __get__(self, pollster: object, owner: type | None = None) -> Any:
+        """Return the inspector that serves."""
+        return self if pollster is None else self.inspector
+
+    def __set__(self, pollster: object, stock: object) -> None:
+        """Let the stock inspector, which ``setup_environment`` has made, go unused."""
+
+
+def activate(conf: cfg.ConfigOpts) -> None:
+    """Let all compute pollsters of this process use virtmeter.
+
+    :raises RuntimeError: this Ceilometer keeps its inspector elsewhere.
+    """
+    setup = getattr(GenericComputePollster, "setup_environment", None)
+    names = getattr(getattr(setup, "__code__", None), "co_names", ())
+    if not {"inspector", "_get_inspector"} <= set(names):
+        message = "this release of Ceilometer keeps its inspector elsewhere"
+        raise RuntimeError(message)
+
+    inspector = LibvirtInspector(conf)
+    GenericComputePollster._inspector = inspector  # noqa: SLF001
+    GenericComputePollster.inspector = Inspector(inspector)
+    LOG.info(
+        "virtmeter %s serves all compute pollsters, from libvirt at %s",
+        virtmeter.__version__,
+        inspector.native.uri or "its default URI",
+    )

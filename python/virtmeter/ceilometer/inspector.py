@@ -1,0 +1,105 @@
+"""The inspector as Ceilometer's compute agent wants it, over the native one.
+
+It takes its options from the agent's configuration, and answers with the records and exceptions of
+the Ceilometer release that it runs in.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ceilometer.compute.virt import inspector as virt_inspector
+
+import virtmeter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from oslo_config import cfg
+
+# What each libvirt_type of any supported release connects to; all others to QEMU.
+URIS = {
+    "lxc": "lxc:///",
+    "parallels": "parallels:///system",
+    "uml": "uml:///system",
+    "xen": "xen:///",
+}
+DEFAULT_URI = "qemu:///system"
+
+
+def connection_uri(conf: cfg.ConfigOpts) -> str:
+    """Return the URI that the stock inspector would connect to."""
+    uri: str = conf.libvirt_uri or URIS.get(conf.libvirt_type, DEFAULT_URI)
+    return uri
+
+
+class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no types
+    """Ceilometer's ``Inspector`` for libvirt, with the values of the stock one.
+
+    Making one connects to nothing: an agent that starts before libvirtd finds it later. Every
+    failure is one of the exceptions that the pollsters of every release catch:
+    ``InstanceNotFoundException``, ``InstanceShutOffException`` or ``NoDataException``.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Read ``libvirt_uri``, ``libvirt_type`` and ``report_stopped_instance_metrics``."""
+        super().__init__(conf)
+        # Releases before 2025.2 do not have the option.
+        report_stopped = getattr(conf.compute, "report_stopped_instance_metrics", False)
+        self.native = virtmeter.LibvirtInspector(
+            connection_uri(conf), report_stopped=report_stopped
+        )
+
+    def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
+        """Return the release's own ``InstanceStats``.
+
+        Pollsters take whatever can be iterated over for a list of records, so that a tuple will
+        not do. Fields of older releases that libvirt no longer gives are None.
+        """
+        with ceilometers_exceptions():
+            stats = self.native.inspect_instance(instance, duration)
+        known = virt_inspector.InstanceStats.fields
+        fields = {name: value for name, value in stats._asdict().items() if name in known}
+        return virt_inspector.InstanceStats(**fields)
+
+    def inspect_vnics(
+        self,
+        instance: Any,
+        duration: Any = None,
+    ) -> Iterator[virtmeter.InterfaceStats]:
+        """Return the NICs' counters."""
+        with ceilometers_exceptions():
+            return self.native.inspect_vnics(instance, duration)
+
+    def inspect_disks(
+        self,
+        instance: Any,
+        duration: Any = None,
+    ) -> Iterator[virtmeter.DiskStats]:
+        """Return the disks' counters."""
+        with ceilometers_exceptions():
+            return self.native.inspect_disks(instance, duration)
+
+    def inspect_disk_info(
+        self,
+        instance: Any,
+        duration: Any = None,
+    ) -> Iterator[virtmeter.DiskInfo]:
+        """Return the disks' sizes."""
+        with ceilometers_exceptions():
+            return self.native.inspect_disk_info(instance, duration)
+
+
+@contextmanager
+def ceilometers_exceptions() -> Iterator[None]:
+    """Turn virtmeter's exceptions into those of the running Ceilometer, with their words."""
+    try:
+        yield
+    except virtmeter.InstanceNotFoundException as error:
+        raise virt_inspector.InstanceNotFoundException(str(error)) from error
+    except virtmeter.InstanceShutOffException as error:
+        raise virt_inspector.InstanceShutOffException(str(error)) from error
+    except (virtmeter.InspectorException, ValueError, TypeError) as error:
+        # A URI that libvirt cannot open and an id that is no UUID are nothing to stop for either.
+        raise virt_inspector.NoDataException(str(error)) from error

@@ -1,0 +1,224 @@
+"""The compute pollsters of each Ceilometer release, as its agent loads them, with virtmeter there.
+
+The agent's part is played by ``agent.py``, in the environment of that release.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.libvirtd import Daemon
+    from tests.support.qemu import Libvirtd
+
+HERE = Path(__file__).parent
+# Environments that tools/setup makes; the newest release is in the one of the tests.
+RELEASES = {"27.0.0": Path(sys.executable)} | {
+    release: HERE.parents[1] / f"build/ceilometer-{release}/bin/python"
+    for release in ("19.0.0", "22.0.0", "24.0.0")
+}
+OURS, STOCK = ["virtmeter.ceilometer.inspector"], ["ceilometer.compute.virt.libvirt.inspector"]
+MEASURED = {
+    "cpu",
+    "memory.usage",
+    "network.incoming.bytes",
+    "disk.device.read.bytes",
+    "disk.device.capacity",
+}
+CONFIG = """
+[DEFAULT]
+libvirt_uri = {uri}
+transport_url = fake://
+{more}
+[virtmeter]
+enabled = {enabled}
+"""
+
+
+class Polled:
+    """What came of one agent."""
+
+    def __init__(self, printed: str) -> None:
+        samples, self.inspectors, self.pollsters, self.records = json.loads(printed)
+        self.samples: list[list[Any]] = sorted(samples)
+
+    def ours(self) -> list[list[str]]:
+        """Return level and words of our own log lines."""
+        return [
+            [level, message]
+            for name, level, message, _ in self.records
+            if name.startswith("virtmeter")
+        ]
+
+
+@pytest.fixture(params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    if not RELEASES[request.param].exists():
+        pytest.skip(f"there is no environment of Ceilometer {request.param} in build")
+    return str(request.param)
+
+
+@pytest.fixture
+def poll(tmp_path: Path, release: str) -> Callable[..., Polled]:
+    def poll(
+        uri: str,
+        *uuids: str,
+        enabled: bool = True,
+        order: str = "first",
+        without_libvirt: bool = False,
+        more: str = "",
+    ) -> Polled:
+        config = tmp_path / "ceilometer.conf"
+        config.write_text(CONFIG.format(uri=uri, enabled=enabled, more=more))
+        question = json.dumps([str(config), order, without_libvirt, uuids or [sample.UUID]])
+        completed = subprocess.run(
+            [str(RELEASES[release]), "-W", "ignore", str(HERE / "agent.py"), question],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert completed.returncode == 0, completed.stderr
+        return Polled(completed.stdout.splitlines()[-1])
+
+    return poll
+
+
+@pytest.fixture
+def uri(daemon: Daemon) -> str:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    return daemon.uri
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_the_same_samples_whatever_the_order(
+    poll: Callable[..., Polled], uri: str, order: str
+) -> None:
+    stock, ours = poll(uri, enabled=False, order=order), poll(uri, order=order)
+    assert stock.inspectors == STOCK
+    assert ours.inspectors == OURS
+    assert {found[0] for found in ours.samples} >= MEASURED
+    assert ours.samples == stock.samples
+    assert sorted(ours.pollsters) == sorted(stock.pollsters)
+
+
+def test_the_same_samples_of_real_guests(poll: Callable[..., Polled], rig: Libvirtd) -> None:
+    paused = ("disks", "nics", "no-balloon", "many-vcpus", "shutoff")
+    guests = [rig.guests[what].uuid for what in paused]
+    stock, ours = poll(rig.uri, *guests, enabled=False), poll(rig.uri, *guests)
+    # The one sample that may move while all guests are paused.
+    still = [found for found in ours.samples if found[0] != "memory.resident"]
+    assert still == [found for found in stock.samples if found[0] != "memory.resident"]
+    assert {found[0] for found in still} >= MEASURED - {"memory.usage"}
+
+
+def test_libvirt_python_is_not_needed(poll: Callable[..., Polled], uri: str) -> None:
+    with_it = poll(uri)
+    for order in ("first", "last"):
+        without = poll(uri, without_libvirt=True, order=order)
+        assert without.inspectors == OURS
+        assert without.samples == with_it.samples
+
+
+def test_one_line_says_who_serves(poll: Callable[..., Polled], uri: str) -> None:
+    [(level, message)] = poll(uri).ours()
+    assert level == "INFO"
+    assert message.startswith("virtmeter 0.")
+    assert uri in message
+    [(level, message)] = poll(uri, enabled=False).ours()
+    assert (level, message) == ("INFO", "virtmeter is installed, but [virtmeter] enabled is false")
+
+
+def test_libvirtd_is_down_at_the_start(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon
+) -> None:
+    daemon.stop()
+    down = poll(uri, without_libvirt=True, order="last")
+    daemon.start()
+    up = poll(uri)
+    assert down.inspectors == OURS
+    assert sorted(down.pollsters) == sorted(up.pollsters), "no pollster is lost"
+    # What is left is read from the instance itself, and not from libvirt.
+    assert {found[0] for found in down.samples}.isdisjoint(MEASURED)
+    assert not [record for record in down.records if record[3]], "no traceback"
+
+
+@pytest.mark.parametrize("release", ["19.0.0", "22.0.0"], indirect=True)
+def test_the_name_virtmeter_in_releases_that_take_it(poll: Callable[..., Polled], uri: str) -> None:
+    named = poll(uri, more="hypervisor_inspector = virtmeter", order="last")
+    assert named.inspectors == OURS
+    assert named.samples == poll(uri).samples
+
+
+@pytest.mark.parametrize("release", ["19.0.0"], indirect=True)
+def test_other_hypervisors_are_left_alone(poll: Callable[..., Polled], uri: str) -> None:
+    [(level, message)] = poll(uri, more="hypervisor_inspector = vsphere").ours()
+    assert (level, message) == ("INFO", "virtmeter leaves hypervisor_inspector=vsphere alone")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide the library in a namespace")
+def test_without_libvirts_library_the_stock_inspector_stays(
+    poll: Callable[..., Polled], uri: str, release: str, tmp_path: Path
+) -> None:
+    """Where libvirt.so.0 cannot be loaded, neither can libvirt-python: the agent as it was."""
+    poll(uri)
+    question = json.dumps([str(tmp_path / "ceilometer.conf"), "last", False, [sample.UUID]])
+    hide = (
+        "mount --bind /dev/null \"$(realpath \"$(ldconfig -p | sed -n 's/.*libvirt.so.0.*=> //p' "
+        '| head -n 1)")" && exec "$@"'
+    )
+    command = [str(RELEASES[release]), "-W", "ignore", str(HERE / "agent.py"), question]
+    completed = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hide, "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    polled = Polled(completed.stdout.splitlines()[-1])
+    assert polled.inspectors == ["ceilometer.compute.virt.inspector"]
+    errors = [message for _, level, message, _ in polled.records if level == "ERROR"]
+    assert [message for message in errors if "virtmeter needs the system's libvirt" in message]
+
+
+def test_a_ceilometer_that_keeps_its_inspector_elsewhere() -> None:
+    """Simulated: nobody knows where the next release keeps it."""
+    script = """
+from unittest import mock
+from ceilometer.compute.pollsters import GenericComputePollster
+from virtmeter.ceilometer import activation
+with mock.patch.object(GenericComputePollster, "setup_environment", lambda self: None):
+    try:
+        activation.activate(None)
+    except RuntimeError as error:
+        print(error)
+assert "inspector" not in vars(GenericComputePollster)
+"""
+    completed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout == "this release of Ceilometer keeps its inspector elsewhere\n"
+
+
+def test_the_options_are_generated_with_their_help() -> None:
+    completed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "oslo_config.generator", "--namespace", "virtmeter"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert "[virtmeter]" in completed.stdout
+    assert "#enabled = true" in completed.stdout
+    assert "as if virtmeter were not installed" in completed.stdout.replace("\n# ", " ")
