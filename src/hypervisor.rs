@@ -1,7 +1,7 @@
 //! The few questions that every driver answers.
 
 use crate::error::Result;
-use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface};
+use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, Server};
 
 /// A source of readings. Every call may block for as long as the hypervisor does, may come from
 /// any thread, and reads anew: a driver keeps connections, never values.
@@ -21,6 +21,13 @@ pub trait Hypervisor: Send + Sync {
     /// [`ConnectionLost`](crate::Error::ConnectionLost), [`InvalidUri`](crate::Error::InvalidUri)
     /// or [`NoList`](crate::Error::NoList).
     fn instances(&self) -> Result<Vec<Instance>>;
+
+    /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read
+    /// is logged and left out.
+    ///
+    /// # Errors
+    /// As [`instances`](Self::instances).
+    fn servers(&self) -> Result<Vec<Server>>;
 
     /// CPU, memory and performance counters.
     ///

@@ -6,7 +6,9 @@ use crate::deltas::Deltas;
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
-use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, InterfaceStats};
+use crate::records::{
+    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, InterfaceStats, Server,
+};
 
 /// Answers Ceilometer's four questions about an instance, from any number of threads.
 ///
@@ -89,6 +91,14 @@ impl<H: Hypervisor> Inspector<H> {
         let existing = instances.iter().map(|instance| instance.id).collect();
         self.with_deltas(|deltas| deltas.sweep(&existing, started));
         Ok(instances)
+    }
+
+    /// Every instance that is OpenStack Nova's, with what Nova says of it.
+    ///
+    /// # Errors
+    /// As [`instances`](Self::instances).
+    pub fn servers(&self) -> Result<Vec<Server>> {
+        self.hypervisor.servers()
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {

@@ -32,8 +32,8 @@ pub use hypervisor::Hypervisor;
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, quiet_opens};
 pub use records::{
-    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, InterfaceCounters,
-    InterfaceStats,
+    DiskInfo, DiskStats, Flavor, Instance, InstanceId, InstanceStats, Interface, InterfaceCounters,
+    InterfaceStats, NovaMetadata, Server,
 };
 
 /// The Python module's table of contents.

@@ -43,6 +43,58 @@ pub struct Instance {
     pub state: u32,
 }
 
+/// One instance, and what OpenStack Nova says of it in the domain's metadata
+/// (`http://openstack.org/xmlns/libvirt/nova/1.1`, or 1.0).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The instance as libvirt knows it.
+    pub instance: Instance,
+    /// `<os><type>`: `hvm`, or what another hypervisor has.
+    pub os_type: Option<String>,
+    /// `<os><type arch>`, for example `x86_64`.
+    pub architecture: String,
+    /// What Nova says of it.
+    pub nova: NovaMetadata,
+}
+
+/// What OpenStack Nova writes into the metadata of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NovaMetadata {
+    /// The name that the user gave.
+    pub name: Option<String>,
+    /// The owner's user id.
+    pub user_id: String,
+    /// The owner's project id.
+    pub project_id: String,
+    /// What the instance was made after.
+    pub flavor: Flavor,
+    /// The id of the image that the root disk was made from.
+    pub image_id: Option<String>,
+    /// What Nova says of the image, by the names of its own API; `None` before 2025.2.
+    pub image_meta: Option<Vec<(String, Option<String>)>>,
+}
+
+/// What an instance was made after; sizes are 0 where Nova does not tell them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flavor {
+    /// Its id; `None` before 2025.2.
+    pub id: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// Number of vCPUs.
+    pub vcpus: i64,
+    /// Memory, MiB.
+    pub ram: i64,
+    /// Root disk, GiB.
+    pub disk: i64,
+    /// Ephemeral disk, GiB.
+    pub ephemeral: i64,
+    /// Swap disk, MiB.
+    pub swap: i64,
+    /// Its extra specs; `None` before 2025.2.
+    pub extra_specs: Option<Vec<(String, Option<String>)>>,
+}
+
 /// CPU, memory and performance counters of one instance; `None` where the hypervisor has no value.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct InstanceStats {

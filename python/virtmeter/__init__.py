@@ -26,6 +26,7 @@ from virtmeter.records import (
     InstanceStats,
     InterfaceStats,
     PowerState,
+    Server,
 )
 
 try:
@@ -56,5 +57,6 @@ __all__ = [
     "LibvirtInspector",
     "NoDataException",
     "PowerState",
+    "Server",
     "__version__",
 ]

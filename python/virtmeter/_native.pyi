@@ -5,7 +5,14 @@ from types import TracebackType
 from typing import Protocol, final
 from uuid import UUID
 
-from virtmeter.records import DiskInfo, DiskStats, Instance, InstanceStats, InterfaceStats
+from virtmeter.records import (
+    DiskInfo,
+    DiskStats,
+    Instance,
+    InstanceStats,
+    InterfaceStats,
+    Server,
+)
 
 __all__ = ["LibvirtInspector", "__version__"]
 
@@ -89,6 +96,13 @@ class LibvirtInspector:
         """Every instance that libvirt knows, running or not, in libvirt's order.
 
         From ``virConnectGetAllDomainStats``, one round trip.
+        """
+
+    def list_servers(self) -> list[Server]:
+        """Every instance that is OpenStack Nova's, running or not, with what Nova says of it.
+
+        From the list and ``virDomainGetXMLDesc``, one round trip each. An instance whose metadata
+        cannot be read is logged and left out; a domain that is not Nova's is left out.
         """
 
     @property

@@ -8,7 +8,7 @@ device); memory is in MiB. ``None`` stands for a value that the hypervisor does 
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class PowerState(enum.IntEnum):
@@ -37,6 +37,34 @@ class Instance(NamedTuple):
     """The domain's name, for example ``instance-0000002a``."""
     state: int
     """The domain's state, a number of :class:`PowerState`."""
+
+
+class Server(NamedTuple):
+    """One instance of OpenStack Nova's, as the metadata of its domain tells of it."""
+
+    id: str
+    """The domain's UUID, which is Nova's id."""
+    domain_name: str
+    """The domain's name, for example ``instance-0000002a``."""
+    state: int
+    """The domain's state, a number of :class:`PowerState`."""
+    os_type: str | None
+    """``<os><type>``, for example ``hvm``."""
+    architecture: str
+    """``<os><type arch>``, for example ``x86_64``."""
+    name: str | None
+    """The name that the user gave."""
+    user_id: str
+    """The owner's user id."""
+    project_id: str
+    """The owner's project id."""
+    flavor: dict[str, Any]
+    """``id`` (None before Nova 2025.2), ``name``, ``vcpus``, ``ram`` (MiB), ``disk`` (GiB),
+    ``ephemeral`` (GiB), ``swap`` (MiB) and, from Nova 2025.2 on, a dictionary ``extra_specs``."""
+    image_id: str | None
+    """The id of the image that the root disk was made from."""
+    image_meta: dict[str, str | None] | None
+    """What Nova says of the image, by the names of its API; None before Nova 2025.2."""
 
 
 class InstanceStats(NamedTuple):

@@ -1,16 +1,10 @@
 //! Reads what a reading needs from a domain's XML (<https://libvirt.org/formatdomain.html>).
 //!
-//! Pure: text in, devices out. A tenant shapes parts of this text, so nothing is expanded, and
-//! size and depth are bounded.
+//! Pure: text in, devices out.
 
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::{Document, Node};
 
-/// libvirt's own wire protocol carries no longer strings than this.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
-/// As deep as the oracle's parser, libxml2, goes.
-const MAX_DEPTH: usize = 256;
-const MAX_NODES: u32 = 500_000;
-const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
+use super::xml::{Unusable, attribute, child, children, parse};
 
 /// A NIC as the XML describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +14,6 @@ pub(super) struct Nic {
     pub(super) fref: Option<String>,
     pub(super) parameters: Vec<(String, Option<String>)>,
 }
-
-/// Why a text is no usable domain XML, as the end of a sentence.
-type Unusable = String;
 
 /// The NICs that have a target device and a MAC address element, in the order of the XML.
 pub(super) fn nics(xml: &str) -> Result<Vec<Nic>, Unusable> {
@@ -39,26 +30,6 @@ pub(super) fn disks(xml: &str) -> Result<Vec<String>, Unusable> {
         .filter_map(|target| attribute(target, "dev"))
         .filter(|name| !name.is_empty())
         .collect())
-}
-
-fn parse(xml: &str) -> Result<Document<'_>, Unusable> {
-    if xml.len() > MAX_BYTES {
-        return Err(format!("it is {} bytes long, and {MAX_BYTES} is the limit", xml.len()));
-    }
-    let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..Default::default() };
-    let document = Document::parse_with_options(xml, options).map_err(|error| error.to_string())?;
-    // Deep trees cost this reader nothing, but what is so deep is no domain.
-    let too_deep = |node: Node<'_, '_>| node.ancestors().nth(MAX_DEPTH + 1).is_some();
-    if document.descendants().filter(Node::is_element).any(too_deep) {
-        return Err(format!("its elements are nested more than {MAX_DEPTH} deep"));
-    }
-    // The parser takes a reference to what is no character for this one. As a device's name it
-    // would be another device's.
-    let replaced = |node: Node<'_, '_>| node.attributes().any(|a| a.value().contains(REPLACEMENT));
-    if !xml.contains(REPLACEMENT) && document.descendants().any(replaced) {
-        return Err("it refers to a character that does not exist".to_owned());
-    }
-    Ok(document)
 }
 
 /// Every `<devices><kind>` of the domain.
@@ -96,25 +67,9 @@ fn set(parameters: &mut Vec<(String, Option<String>)>, name: &str, value: Option
     }
 }
 
-fn children<'a>(node: Node<'a, 'a>, name: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
-    // Elements of a namespace are somebody else's, whatever they are called; xmlns='' is none.
-    node.children().filter(move |child| {
-        let tag = child.tag_name();
-        child.is_element() && tag.name() == name && tag.namespace().unwrap_or("").is_empty()
-    })
-}
-
-fn child<'a>(node: Node<'a, 'a>, name: &'static str) -> Option<Node<'a, 'a>> {
-    children(node, name).next()
-}
-
-fn attribute(node: Node<'_, '_>, name: &str) -> Option<String> {
-    let found = node.attributes().find(|a| a.namespace().is_none() && a.name() == name);
-    found.map(|attribute| attribute.value().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::xml::{MAX_BYTES, MAX_DEPTH};
     use super::*;
     use proptest::prelude::*;
 

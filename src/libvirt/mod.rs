@@ -1,15 +1,17 @@
 //! The libvirt driver (<https://libvirt.org>): any hypervisor that libvirt reaches.
 
 mod domain_xml;
+mod nova_xml;
 mod session;
 mod stats;
 mod sys;
+mod xml;
 
 use virt_sys as c;
 
 use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::Hypervisor;
-use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface};
+use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, Server};
 use session::{Session, Setback};
 use sys::{Connection, Domain};
 
@@ -65,19 +67,17 @@ impl Hypervisor for Libvirt {
 
     fn instances(&self) -> Result<Vec<Instance>> {
         self.session.ask(None, |connection| {
-            let list = match connection.all_stats(c::VIR_DOMAIN_STATS_STATE) {
-                Ok(domains) => Ok(domains.into_iter().map(listed).collect()),
-                // Drivers without bulk statistics (LXC, for one) are asked domain by domain.
-                Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => list_one_by_one(connection),
-                Err(failure) => Err(failure),
-            };
-            list.map_err(|failure| {
-                if failure.is_disconnection() {
-                    Setback::Disconnected(failure)
-                } else {
-                    Setback::Final(Error::NoList { uri: self.uri().to_owned(), failure })
-                }
-            })
+            Ok(self.list(connection)?.into_iter().map(|(_, instance)| instance).collect())
+        })
+    }
+
+    fn servers(&self) -> Result<Vec<Server>> {
+        self.session.ask(None, |connection| {
+            let mut servers = Vec::new();
+            for (domain, instance) in self.list(connection)? {
+                servers.extend(read_server(&domain, instance)?);
+            }
+            Ok(servers)
         })
     }
 
@@ -140,6 +140,26 @@ impl Hypervisor for Libvirt {
 }
 
 impl Libvirt {
+    /// Every instance, with its state, in one round trip where the driver can.
+    fn list<'connection>(
+        &self,
+        connection: &'connection Connection,
+    ) -> Answer<Vec<(Domain<'connection>, Instance)>> {
+        let list = match connection.all_stats(c::VIR_DOMAIN_STATS_STATE) {
+            Ok(domains) => Ok(domains.into_iter().map(listed).collect()),
+            // Drivers without bulk statistics (LXC, for one) are asked domain by domain.
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => list_one_by_one(connection),
+            Err(failure) => Err(failure),
+        };
+        list.map_err(|failure| {
+            if failure.is_disconnection() {
+                Setback::Disconnected(failure)
+            } else {
+                Setback::Final(Error::NoList { uri: self.uri().to_owned(), failure })
+            }
+        })
+    }
+
     /// Reads every disk of an instance that has a source; one that libvirt refuses is left out.
     fn each_disk<T>(
         &self,
@@ -159,6 +179,28 @@ impl Libvirt {
                 .filter_map(|disk| unless_refused(instance, disk, read(&domain, disk)).transpose())
                 .collect()
         })
+    }
+}
+
+/// What Nova says of an instance; `None`, and a line in the log, where that cannot be read, and
+/// just `None` where it is not Nova's or has gone meanwhile.
+fn read_server(domain: &Domain<'_>, instance: Instance) -> Answer<Option<Server>> {
+    let id = InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
+    match read_xml(domain, &id, nova_xml::server) {
+        Ok(Some((os_type, architecture, nova))) => {
+            Ok(Some(Server { instance, os_type, architecture, nova }))
+        }
+        Ok(None) => {
+            log::debug!("instance {id} has no metadata of Nova's");
+            Ok(None)
+        }
+        Err(Setback::Final(error)) => {
+            if !error.failure().is_some_and(|failure| failure.is(c::VIR_ERR_NO_DOMAIN)) {
+                log::error!("an instance is left out of discovery: {error}");
+            }
+            Ok(None)
+        }
+        Err(broken) => Err(broken),
     }
 }
 
@@ -242,22 +284,25 @@ fn no_data(instance: &InstanceId, reason: Reason) -> Setback {
     Setback::Final(Error::NoData { instance: instance.clone(), reason })
 }
 
-fn listed(domain: sys::DomainStats) -> Instance {
-    let state = domain.parameters.get("state.state").and_then(|state| u32::try_from(*state).ok());
+fn listed(found: sys::DomainStats<'_>) -> (Domain<'_>, Instance) {
+    let state = found.parameters.get("state.state").and_then(|state| u32::try_from(*state).ok());
     // Without a state, it has VIR_DOMAIN_NOSTATE.
-    Instance { id: domain.uuid, name: domain.name, state: state.unwrap_or_default() }
+    with_state(found.domain, state.unwrap_or_default())
+}
+
+fn with_state(domain: Domain<'_>, state: u32) -> (Domain<'_>, Instance) {
+    let instance = Instance { id: domain.uuid(), name: domain.name(), state };
+    (domain, instance)
 }
 
 /// A domain that goes away meanwhile is left out.
-fn list_one_by_one(connection: &Connection) -> std::result::Result<Vec<Instance>, Failure> {
+fn list_one_by_one(
+    connection: &Connection,
+) -> std::result::Result<Vec<(Domain<'_>, Instance)>, Failure> {
     let mut instances = Vec::new();
     for domain in connection.domains()? {
         match domain.info() {
-            Ok(info) => instances.push(Instance {
-                id: domain.uuid(),
-                name: domain.name(),
-                state: info.state,
-            }),
+            Ok(info) => instances.push(with_state(domain, info.state)),
             Err(failure) if failure.is(c::VIR_ERR_NO_DOMAIN) => {}
             Err(failure) => return Err(failure),
         }

@@ -153,7 +153,7 @@ impl Connection {
     }
 
     /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.
-    pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<DomainStats>> {
+    pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<DomainStats<'_>>> {
         let mut records = ptr::null_mut();
         // SAFETY: the connection is valid; libvirt allocates the records.
         let count = check(unsafe {
@@ -222,9 +222,8 @@ pub(super) struct DomainInfo {
 }
 
 /// One record of a bulk reading.
-pub(super) struct DomainStats {
-    pub(super) uuid: Uuid,
-    pub(super) name: String,
+pub(super) struct DomainStats<'connection> {
+    pub(super) domain: Domain<'connection>,
     pub(super) parameters: Parameters,
 }
 
@@ -235,12 +234,16 @@ impl Domain<'_> {
 
     /// `virDomainGetUUID`: known since the look-up, no round trip.
     pub(super) fn uuid(&self) -> Uuid {
-        uuid_of(self.ptr.as_ptr())
+        let mut bytes = [0_u8; 16];
+        // SAFETY: the domain is valid; libvirt writes the 16 bytes of a UUID.
+        unsafe { c::virDomainGetUUID(self.ptr.as_ptr(), bytes.as_mut_ptr()) };
+        Uuid::from_bytes(bytes)
     }
 
     /// `virDomainGetName`: known since the look-up, no round trip.
     pub(super) fn name(&self) -> String {
-        name_of(self.ptr.as_ptr())
+        // SAFETY: the domain is valid; the name belongs to it.
+        text(unsafe { c::virDomainGetName(self.ptr.as_ptr()) }).unwrap_or_default()
     }
 
     /// `virDomainGetInfo`
@@ -385,7 +388,7 @@ impl Domain<'_> {
         let uuid = self.uuid();
         Ok(take_records(records, count)
             .into_iter()
-            .find_map(|record| (record.uuid == uuid).then_some(record.parameters)))
+            .find_map(|record| (record.domain.uuid() == uuid).then_some(record.parameters)))
     }
 }
 
@@ -396,20 +399,11 @@ impl Drop for Domain<'_> {
     }
 }
 
-fn uuid_of(domain: c::virDomainPtr) -> Uuid {
-    let mut bytes = [0_u8; 16];
-    // SAFETY: the domain is valid; libvirt writes the 16 bytes of a UUID.
-    unsafe { c::virDomainGetUUID(domain, bytes.as_mut_ptr()) };
-    Uuid::from_bytes(bytes)
-}
-
-fn name_of(domain: c::virDomainPtr) -> String {
-    // SAFETY: the domain is valid; the name belongs to it.
-    text(unsafe { c::virDomainGetName(domain) }).unwrap_or_default()
-}
-
 /// Copies the records of a bulk reading and frees them.
-fn take_records(records: *mut c::virDomainStatsRecordPtr, count: c_int) -> Vec<DomainStats> {
+fn take_records<'connection>(
+    records: *mut c::virDomainStatsRecordPtr,
+    count: c_int,
+) -> Vec<DomainStats<'connection>> {
     let count = usize::try_from(count).unwrap_or_default();
     let taken = (0..count)
         .filter_map(|i| {
@@ -420,7 +414,10 @@ fn take_records(records: *mut c::virDomainStatsRecordPtr, count: c_int) -> Vec<D
                 // SAFETY: the record has `nparams` parameters.
                 .filter_map(|i| integer(unsafe { &*record.params.add(i) }))
                 .collect();
-            Some(DomainStats { uuid: uuid_of(record.dom), name: name_of(record.dom), parameters })
+            // SAFETY: the domain is valid; the record's own reference goes with the record.
+            let referred = unsafe { c::virDomainRef(record.dom) } == 0;
+            let domain = referred.then(|| Domain::owned(record.dom)).flatten()?;
+            Some(DomainStats { domain, parameters })
         })
         .collect();
     // SAFETY: the records are ours, come from libvirt, and are not used again.

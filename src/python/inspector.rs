@@ -78,6 +78,10 @@ impl LibvirtInspector {
         list(py, self.read(py, Inspector::instances)?)
     }
 
+    fn list_servers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.read(py, Inspector::servers)?)
+    }
+
     #[getter]
     fn uri(&self) -> &str {
         self.inspector.hypervisor().uri()

@@ -4,9 +4,11 @@
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyTuple, PyType};
 
-use crate::records::{DiskInfo, DiskStats, Instance, InstanceStats, InterfaceStats};
+use crate::records::{
+    DiskInfo, DiskStats, Flavor, Instance, InstanceStats, InterfaceStats, Server,
+};
 
 /// A record that Python has a named tuple for.
 pub(crate) trait Record {
@@ -46,6 +48,36 @@ named_tuple!(Instance {
     r.name,
     r.state,
 } from r in py);
+
+named_tuple!(Server {
+    r.instance.id.to_string(),
+    r.instance.name,
+    r.instance.state,
+    r.os_type,
+    r.architecture,
+    r.nova.name,
+    r.nova.user_id,
+    r.nova.project_id,
+    flavor(r.nova.flavor, py)?,
+    r.nova.image_id,
+    r.nova.image_meta.map(|meta| meta.into_py_dict(py)).transpose()?,
+} from r in py);
+
+/// By the names of Nova's API.
+fn flavor(flavor: Flavor, py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("id", flavor.id)?;
+    dict.set_item("name", flavor.name)?;
+    dict.set_item("vcpus", flavor.vcpus)?;
+    dict.set_item("ram", flavor.ram)?;
+    dict.set_item("disk", flavor.disk)?;
+    dict.set_item("ephemeral", flavor.ephemeral)?;
+    dict.set_item("swap", flavor.swap)?;
+    if let Some(specs) = flavor.extra_specs {
+        dict.set_item("extra_specs", specs.into_py_dict(py)?)?;
+    }
+    Ok(dict)
+}
 
 named_tuple!(InstanceStats {
     r.power_state,

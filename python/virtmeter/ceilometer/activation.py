@@ -1,4 +1,4 @@
-"""Puts virtmeter's inspector in the place of the stock one when the agent loads its pollsters.
+"""Puts virtmeter in the place of the stock inspector when the agent loads its pollsters.
 
 Why so, and not with an option: from Ceilometer 24 on, ``hypervisor_inspector`` takes no other name
 than ``libvirt``, and a second entry point of that name is an error. What every release does is to
@@ -20,7 +20,7 @@ from ceilometer.compute.pollsters import GenericComputePollster
 from ceilometer.polling import plugin_base
 
 import virtmeter
-from virtmeter.ceilometer import options
+from virtmeter.ceilometer import discovery, options
 from virtmeter.ceilometer.inspector import LibvirtInspector
 
 if TYPE_CHECKING:
@@ -83,10 +83,11 @@ def activate(conf: cfg.ConfigOpts) -> None:
         raise RuntimeError(message)
 
     inspector = LibvirtInspector(conf)
+    discovery.activate(inspector.native)
     GenericComputePollster._inspector = inspector  # noqa: SLF001
     GenericComputePollster.inspector = Inspector(inspector)
     LOG.info(
-        "virtmeter %s serves all compute pollsters, from libvirt at %s",
+        "virtmeter %s serves all compute pollsters and discovery, from libvirt at %s",
         virtmeter.__version__,
         inspector.native.uri or "its default URI",
     )

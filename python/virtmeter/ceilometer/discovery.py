@@ -1,0 +1,91 @@
+"""Discovery of the instances from libvirt's metadata, read by virtmeter.
+
+What an instance is like differs between Ceilometer releases, and so does what they ask Nova for.
+Which of them this one is shows in the methods of its ``InstanceDiscovery``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ceilometer.compute.discovery import InstanceDiscovery, NovaLikeServer
+from ceilometer.compute.virt.libvirt import utils
+
+import virtmeter
+
+if TYPE_CHECKING:
+    from virtmeter import LibvirtInspector, Server
+
+LOG = logging.getLogger(__name__)
+
+METHOD = "discover_libvirt_polling"
+# 2025.2 and later: flavor ids, extra specs and image properties are read from the metadata.
+READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
+# 2024.2 and later: asks Nova for servers. Earlier ones ask for flavors only.
+ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
+
+
+def activate(native: LibvirtInspector) -> None:
+    """Let the method ``libvirt_metadata`` of every discovery object read through virtmeter.
+
+    :raises RuntimeError: this Ceilometer has no such method.
+    """
+    if not callable(getattr(InstanceDiscovery, METHOD, None)):
+        message = "this release of Ceilometer discovers its instances otherwise"
+        raise RuntimeError(message)
+
+    def discover(discovery: Any, manager: Any, param: Any = None) -> list[Any]:  # noqa: ARG001
+        try:
+            servers = native.list_servers()
+        except (virtmeter.InspectorException, ValueError) as error:
+            # The agent would log a traceback; the next cycle tries again.
+            LOG.warning("no instance is discovered: %s", error)
+            return []
+        return [like_nova(discovery, server) for server in servers]
+
+    setattr(InstanceDiscovery, METHOD, discover)
+
+
+def like_nova(discovery: Any, server: Server) -> Any:
+    """Return a server with the attributes that this release's own discovery gives it."""
+    host = discovery.conf.host
+    flavor_id, metadata = from_nova(discovery, server)
+    attributes = {
+        "id": server.id,
+        "name": server.name,
+        "flavor": {**server.flavor, "id": flavor_id},
+        "image": None if server.image_id is None else {"id": server.image_id},
+        "os_type": server.os_type,
+        "architecture": server.architecture,
+        "OS-EXT-SRV-ATTR:instance_name": server.domain_name,
+        "OS-EXT-SRV-ATTR:host": host,
+        "OS-EXT-STS:vm_state": utils.LIBVIRT_POWER_STATE.get(server.state),
+        "tenant_id": server.project_id,
+        "user_id": server.user_id,
+        # As Nova's API makes it.
+        "hostId": hashlib.sha224((server.project_id + host).encode()).hexdigest(),
+        "status": utils.LIBVIRT_STATUS.get(server.state),
+        "metadata": metadata,
+    }
+    if not READS_ALL:
+        attributes["flavor"].pop("extra_specs", None)
+    elif server.image_meta is not None:
+        attributes["image_meta"] = server.image_meta
+    return NovaLikeServer(**attributes)
+
+
+def from_nova(discovery: Any, server: Server) -> tuple[str, Any]:
+    """Return flavor id and user's metadata, asking Nova's API just where this release would."""
+    name = server.flavor["name"]
+    if not ASKS_FOR_SERVERS:
+        return discovery.get_flavor_id(name), {}
+    fetch = not READS_ALL or discovery.conf.compute.fetch_extra_metadata
+    found = discovery.get_server(server.id) if fetch else None
+    metadata = found.metadata if found else {}
+    if READS_ALL and server.flavor["id"]:
+        return server.flavor["id"], metadata
+    if found:
+        return found.flavor["id"], metadata
+    return (READS_ALL and discovery.get_flavor_id(name)) or name, metadata

@@ -1,0 +1,185 @@
+"""Discovery from libvirt's metadata: the attributes and the questions to Nova of each release.
+
+libvirt's own test hypervisor serves the domains: the metadata is what real libvirt makes of it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import virtmeter
+from tests.agent.releases import HERE, RELEASES, python_of, run
+from tests.support.libvirtd import Daemon, HangUp, Then
+from tests.support.procedures import Domain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOVA = "http://openstack.org/xmlns/libvirt/nova/1."
+UUID = "4dea22b3-1d52-d8f3-2516-782e98ab3f{:02}"
+OWNER = (
+    "<n:owner><n:user uuid='user-1'>me</n:user><n:project uuid='project-1'>we</n:project></n:owner>"
+)
+SIZES = "<n:memory>512</n:memory><n:disk>1</n:disk><n:swap>0</n:swap><n:vcpus>2</n:vcpus>"
+FULL = f"""
+<n:package version='30.0.0'/><n:name>web &amp; more</n:name>{OWNER}
+<n:flavor name='known' id='42'>{SIZES}<n:ephemeral>7</n:ephemeral>
+  <n:extraSpecs><n:extraSpec name='hw:a'>b</n:extraSpec><n:extraSpec name='hw:c'/></n:extraSpecs>
+</n:flavor>
+<n:root type='image' uuid='image-1'/>
+<n:image uuid='base-1'><n:containerFormat>bare</n:containerFormat><n:diskFormat>qcow2</n:diskFormat>
+  <n:minDisk>1</n:minDisk><n:minRam>0</n:minRam>
+  <n:properties><n:property name='hw_x'>y</n:property><n:property name='os'/></n:properties>
+</n:image>
+"""
+INSTANCES = {
+    "everything": FULL,
+    "an old one": f"<n:name>db</n:name>{OWNER}<n:flavor name='known'>{SIZES}</n:flavor>",
+    "a flavor that is gone": f"<n:name>db</n:name>{OWNER}<n:flavor name='gone'>{SIZES}</n:flavor>",
+    "no sizes": f"<n:name/>{OWNER}<n:flavor name='known' id=''/><n:root type='volume'/>",
+    "empty parts": (
+        f"<n:name>x</n:name>{OWNER}<n:flavor name='known' id='1'><n:extraSpecs/></n:flavor>"
+        "<n:image/>"
+    ),
+}
+MALFORMED = {
+    "no name": f"{OWNER}<n:flavor name='known'/>",
+    "no owner": "<n:name>x</n:name><n:flavor name='known'/>",
+    "no flavor": f"<n:name>x</n:name>{OWNER}",
+}
+
+
+def domain(number: int, inside: str, version: str = "1", arch: str = "x86_64") -> str:
+    """Return a domain of libvirt's test hypervisor with Nova's metadata."""
+    return f"""
+    <domain type='test'><name>instance-{number:08x}</name><uuid>{UUID.format(number)}</uuid>
+      <metadata><o:other xmlns:o='urn:other'><name>not this</name></o:other>
+        <n:instance xmlns:n='{NOVA}{version}'>{inside}</n:instance></metadata>
+      <memory>131072</memory><vcpu>1</vcpu><os><type arch='{arch}'>hvm</type></os></domain>"""
+
+
+STRANGER = f"""
+    <domain type='test'><name>mine</name><uuid>{UUID.format(99)}</uuid><memory>131072</memory>
+    <os><type arch='x86_64'>hvm</type></os></domain>"""
+
+
+@pytest.fixture(params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def discover(release: str, tmp_path: Path, *domains: str, more: str = "") -> Any:
+    """Return what the stock discovery finds, asks and logs, and what ours does."""
+    node, config = tmp_path / "node.xml", tmp_path / "ceilometer.conf"
+    node.write_text(f"<node>{''.join(domains)}{STRANGER}</node>")
+    config.write_text(
+        "[DEFAULT]\ntransport_url = fake://\nhost = compute-1\n"
+        f"libvirt_uri = test://{node}\n"
+        f"[compute]\ninstance_discovery_method = libvirt_metadata\n{more}"
+    )
+    question = json.dumps([str(config)])
+    return json.loads(run(python_of(release), "-W", "ignore", HERE / "discover.py", question))
+
+
+@pytest.mark.parametrize("version", ["1", "0"])
+def test_every_attribute(release: str, tmp_path: Path, version: str) -> None:
+    domains = [domain(n, inside, version) for n, inside in enumerate(INSTANCES.values())]
+    stock, ours = discover(release, tmp_path, *domains)
+    assert ours[0] == stock[0]
+    assert len(ours[0]) == len(INSTANCES), "and not the domain that is not Nova's"
+    assert ours[1] == stock[1], "Nova is asked the same"
+
+
+@pytest.mark.parametrize("release", ["27.0.0"], indirect=True)
+def test_the_users_metadata_where_it_is_wanted(release: str, tmp_path: Path) -> None:
+    domains = [domain(number, inside) for number, inside in enumerate(INSTANCES.values())]
+    stock, ours = discover(release, tmp_path, *domains, more="fetch_extra_metadata = true")
+    assert ours[:2] == stock[:2]
+    assert ours[0][0]["metadata"] == {"group": "g"}
+    assert len(ours[1]) == len(INSTANCES)
+
+
+def test_a_malformed_instance_is_logged_and_left_out(release: str, tmp_path: Path) -> None:
+    domains = [domain(number, inside) for number, inside in enumerate(MALFORMED.values())]
+    stock, ours = discover(release, tmp_path, *domains, domain(50, FULL))
+    assert [found["id"] for found in ours[0]] == [UUID.format(50)]
+    assert ours[0] == stock[0]
+    for number in range(len(MALFORMED)):
+        assert [line for line in ours[2] if UUID.format(number) in line]
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        f"<n:name>x</n:name>{OWNER}<n:flavor/>",
+        f"<n:name>x</n:name>{OWNER}<n:flavor name='known'><n:swap>much</n:swap></n:flavor>",
+        f"<n:name>x</n:name>{OWNER}<n:flavor name='known'/><n:root type='image'/>",
+    ],
+)
+def test_no_instance_takes_the_others_with_it(tmp_path: Path, inside: str) -> None:
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{domain(1, inside)}{domain(2, FULL)}</node>")
+    with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
+        assert [server.id for server in inspector.list_servers()] == [UUID.format(2)]
+
+
+def test_one_round_trip_for_the_list_and_one_for_each_instance(daemon: Daemon) -> None:
+    for number in range(20):
+        uuid = UUID.format(number)
+        daemon.add(Domain(uuid, f"vm-{number}", xml=domain(number, FULL)))
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        inspector.list_servers()
+        daemon.calls.clear()
+        assert len(inspector.list_servers()) == 20
+        assert daemon.calls == {"CONNECT_GET_ALL_DOMAIN_STATS": 1, "DOMAIN_GET_XML_DESC": 20}
+        # One that goes away meanwhile is left out; a broken connection is replaced.
+        vanish = Then(lambda daemon: daemon.domains.pop(UUID.format(7)))
+        daemon.on("DOMAIN_GET_XML_DESC", vanish, uuid=UUID.format(7))
+        daemon.on("DOMAIN_GET_XML_DESC", HangUp(), uuid=UUID.format(12))
+        assert len(inspector.list_servers()) == 19
+
+
+def test_libvirtd_away_is_one_line_and_no_instance(daemon: Daemon) -> None:
+    script = """
+import logging, sys
+sys.modules["libvirt"] = None  # as where libvirt-python is not installed
+from types import SimpleNamespace
+from ceilometer.compute.discovery import InstanceDiscovery
+import virtmeter
+from virtmeter.ceilometer import discovery
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
+print(InstanceDiscovery.discover_libvirt_polling(SimpleNamespace(), None))
+"""
+    daemon.stop()
+    command = [sys.executable, "-W", "ignore", "-c", script, daemon.uri]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.stderr == ""
+    line, found = completed.stdout.splitlines()
+    assert line.startswith("WARNING no instance is discovered: no connection to")
+    assert found == "[]"
+
+
+def test_the_native_record(tmp_path: Path) -> None:
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{domain(1, FULL)}</node>")
+    with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
+        [server] = inspector.list_servers()
+    assert type(server) is virtmeter.Server
+    assert server[:8] == (
+        UUID.format(1),
+        "instance-00000001",
+        virtmeter.PowerState.RUNNING,
+        "hvm",
+        "x86_64",
+        "web & more",
+        "user-1",
+        "project-1",
+    )
+    assert server.flavor["extra_specs"] == {"hw:a": "b", "hw:c": None}
+    assert server.image_id == "image-1"
