@@ -1,0 +1,241 @@
+"""The whole agent, ``ceilometer-polling`` 27.0.0, over real guests: stock, and with virtmeter.
+
+It runs without Keystone, Nova and a message bus: instances are discovered in libvirt's metadata,
+and samples are read from the agent's own exporter for Prometheus. The stock agent is that of the
+tests' environment; virtmeter's has the wheel, and no libvirt-python.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import libvirt
+import pytest
+
+from tests.agent.releases import HERE
+from tests.support.qemu import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.qemu import Libvirtd
+
+STOCK = Path(sys.executable).parent
+VIRTMETER = HERE.parents[1] / "build/ceilometer-27.0.0/bin"
+NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+METADATA = """
+<instance>
+  <name>server of {what}</name>
+  <flavor name="m1.tiny" id="42"><memory>128</memory><disk>1</disk><swap>0</swap>
+    <ephemeral>0</ephemeral><vcpus>1</vcpus><extraSpecs/></flavor>
+  <owner><user uuid="user-1">me</user><project uuid="project-1">we</project></owner>
+  <root type="image" uuid="image-1"/>
+</instance>
+"""
+CONFIG = """
+[DEFAULT]
+transport_url = fake://
+host = compute-1
+libvirt_uri = {uri}
+[compute]
+instance_discovery_method = libvirt_metadata
+[polling]
+cfg_file = {polling}
+enable_notifications = false
+enable_prometheus_exporter = true
+prometheus_listen_addresses = 127.0.0.1:{port}
+threads_to_process_pollsters = {threads}
+[service_credentials]
+auth_type = password
+auth_url = http://127.0.0.1:1/
+username = nobody
+password = none
+[virtmeter]
+enabled = {enabled}
+"""
+POLLING = "sources: [{name: all, interval: 1, meters: ['*']}]\n"
+POLLING_CPU = "Polling pollster cpu in"
+
+Samples = dict[str, float]
+
+
+class Agent:
+    """A running agent."""
+
+    def __init__(self, directory: Path, bin_: Path, uri: str, enabled: bool, threads: int) -> None:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        config, polling = directory / "ceilometer.conf", directory / "polling.yaml"
+        polling.write_text(POLLING)
+        config.write_text(
+            CONFIG.format(
+                uri=uri, polling=polling, port=self.port, threads=threads, enabled=enabled
+            )
+        )
+        self.log = directory / "agent.log"
+        command = [str(bin_ / "ceilometer-polling"), "--config-file", str(config)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--polling-namespaces", "compute"],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """End the agent and all that it has started."""
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=10)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def samples(self) -> Samples:
+        """Return what is exported now, by name and labels; nothing before it listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as page:
+                text = page.read().decode()
+        except OSError:
+            return {}
+        found = re.findall(r"^(\w+\{[^}]*\}) (\S+)$", text, re.M)
+        return {series: float(value) for series, value in found}
+
+    def log_has(self, words: str, times: int = 1) -> None:
+        """Wait until the log has these words so many times."""
+        wait_for(
+            lambda: self.count(words) >= times,
+            f"{words!r} in the log, {times} time(s)",
+            timeout=60,
+            log=self.log,
+        )
+
+    def count(self, words: str) -> int:
+        """Return how often the log has these words."""
+        return self.log.read_text(errors="replace").count(words)
+
+    def cycle(self) -> Samples:
+        """Collect what is exported during a whole cycle; a metric is away while it is polled."""
+        collected: Samples = {}
+        begun = self.count(POLLING_CPU)
+
+        def complete() -> bool:
+            collected.update(self.samples())
+            return self.count(POLLING_CPU) >= begun + 3
+
+        wait_for(complete, "a cycle of the agent", timeout=60, log=self.log)
+        return collected
+
+
+@pytest.fixture
+def cloud(rig: Libvirtd) -> Iterator[Libvirtd]:
+    """The rig, with some guests that are Nova's."""
+    servers = ("booted", "disks", "nics")
+    for what in servers:
+        set_metadata(rig, what, METADATA.format(what=what))
+    yield rig
+    for what in servers:
+        set_metadata(rig, what, None)
+
+
+def set_metadata(rig: Libvirtd, what: str, metadata: str | None) -> None:
+    """Write Nova's metadata into a running guest, or take it away."""
+    element, live = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
+    with closing(libvirt.open(rig.admin_uri)) as conn:
+        domain = rig.guests[what].domain(conn)
+        domain.setMetadata(element, metadata, "nova", NOVA, live)
+
+
+@contextmanager
+def agent(
+    directory: Path, uri: str, bin_: Path, *, enabled: bool = True, threads: int = 1
+) -> Iterator[Agent]:
+    if not bin_.exists():
+        pytest.skip(f"there is no environment {bin_.parent.name} in build")
+    directory.mkdir(exist_ok=True)
+    running = Agent(directory, bin_, uri, enabled, threads)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def names(samples: Samples) -> list[str]:
+    """Return the metrics with the names of their labels."""
+    without_values = (re.sub(r'="[^"]*"', "", series) for series in samples)
+    return sorted(set(without_values))
+
+
+def test_the_same_metrics_labels_and_values(cloud: Libvirtd, tmp_path: Path) -> None:
+    with cloud.guests["booted"].suspended():
+        with agent(tmp_path / "stock", cloud.uri, STOCK, enabled=False) as running:
+            stock = running.cycle()
+        with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
+            ours = running.cycle()
+            assert running.count("serves all compute pollsters and discovery") == 1
+            assert running.count("Traceback") == 0
+        with agent(tmp_path / "threads", cloud.uri, VIRTMETER, threads=8) as running:
+            threads = running.cycle()
+    golden = (HERE / "metrics-27.0.0.txt").read_text().splitlines()
+    assert names(stock) == golden
+    for samples in (ours, threads):
+        assert samples.keys() == stock.keys()
+        for series, value in samples.items():
+            if series.startswith("ceilometer_cpu{"):
+                # A guest whose vCPUs stand still is charged a little all the same.
+                assert value >= stock[series]
+            elif not series.startswith("ceilometer_memory_resident{"):
+                assert value == stock[series], series
+
+
+def test_counters_go_on_while_the_guest_runs(cloud: Libvirtd, tmp_path: Path) -> None:
+    counters = ("ceilometer_cpu{", "ceilometer_disk_device_read_bytes{")
+    booted = cloud.guests["booted"].uuid
+    with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
+        first = running.cycle()
+        last = running.cycle()
+    for series in first:
+        if series.startswith(counters) and booted in series:
+            assert last[series] >= first[series], series
+    moved = [s for s in first if s.startswith(counters[0]) and last[s] > first[s]]
+    assert [series for series in moved if booted in series]
+
+
+def test_libvirtd_comes_late_and_is_killed(cloud: Libvirtd, tmp_path: Path) -> None:
+    cloud.kill()
+    restarted = False
+    try:
+        with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
+            running.log_has("no instance is discovered: no connection to")
+            cloud.restart()
+            restarted = True
+            before = running.cycle()
+            golden = (HERE / "metrics-27.0.0.txt").read_text().splitlines()
+            assert names(before) == golden, "all meters appear"
+            cloud.kill()
+            restarted = False
+            running.log_has("no connection to", running.count("no connection to") + 1)
+            cloud.restart()
+            restarted = True
+            after = running.cycle()
+            assert names(after) == golden, "no pollster is lost"
+            cpu = next(
+                series
+                for series in after
+                if series.startswith("ceilometer_cpu{") and cloud.guests["booted"].uuid in series
+            )
+            assert after[cpu] > before[cpu], "the samples are new ones"
+            assert running.count("Traceback") == 0
+    finally:
+        if not restarted:
+            cloud.restart()
