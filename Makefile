@@ -6,7 +6,7 @@ URI ?= test:///default
 # The tools of the virtual environment first; programs of an administrator at last.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: demo test check clean
+.PHONY: demo test check wheel clean
 
 demo:
 	@tools/setup demo
@@ -16,6 +16,12 @@ test:
 	@tools/setup test
 	@$(MAKE) --no-print-directory check
 	@python -m pytest
+
+# dist/virtmeter-*.whl, to be installed without compiler, headers or Rust.
+wheel:
+	@tools/setup wheel
+	@tools/wheel
+	@ls dist/*.whl
 
 # Everything that needs no rig: formatting, lints, types, and the core's own tests.
 check:
@@ -30,4 +36,4 @@ check:
 	python -m mypy.stubtest virtmeter._native
 
 clean:
-	rm -rf target .venv build
+	rm -rf target .venv build dist

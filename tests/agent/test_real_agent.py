@@ -136,6 +136,11 @@ class Agent:
         wait_for(complete, "a cycle of the agent", timeout=60, log=self.log)
         return collected
 
+    def fresh_cycle(self) -> Samples:
+        """Collect a whole cycle that has begun after this call."""
+        self.cycle()
+        return self.cycle()
+
 
 @pytest.fixture
 def cloud(rig: Libvirtd) -> Iterator[Libvirtd]:
@@ -239,3 +244,60 @@ def test_libvirtd_comes_late_and_is_killed(cloud: Libvirtd, tmp_path: Path) -> N
     finally:
         if not restarted:
             cloud.restart()
+
+
+def test_guests_come_and_go_between_cycles(cloud: Libvirtd, tmp_path: Path) -> None:
+    """Deleted, shut off, renamed, added, suspended: the others are always there."""
+    nics, booted = cloud.guests["nics"], cloud.guests["booted"]
+
+    def of(uuid: str, samples: Samples) -> set[str]:
+        return {series.split("{")[0] for series in samples if uuid in series}
+
+    with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
+        everything = of(nics.uuid, running.cycle())
+        assert "ceilometer_network_incoming_bytes" in everything
+
+        nics.destroy()
+        try:
+            samples = running.fresh_cycle()
+            assert "ceilometer_network_incoming_bytes" not in of(nics.uuid, samples), "shut off"
+            assert "ceilometer_cpu" in of(booted.uuid, samples)
+            rename_and_start(cloud, "nics", "virtmeter-test-renamed")
+            set_metadata(cloud, "nics", METADATA.format(what="nics"))
+            samples = running.fresh_cycle()
+            assert of(nics.uuid, samples) == everything
+            assert any("virtmeter-test-renamed" in series for series in samples)
+            nics.destroy()
+            nics.undefine()
+            samples = running.fresh_cycle()
+            assert of(nics.uuid, samples) == set(), "deleted"
+            assert "ceilometer_cpu" in of(booted.uuid, samples)
+        finally:
+            put_back(cloud, "nics")
+        set_metadata(cloud, "nics", METADATA.format(what="nics"))
+        assert of(nics.uuid, running.fresh_cycle()) == everything, "added"
+
+        with booted.suspended():
+            samples = running.cycle()
+        [state] = [
+            s for s in samples if s.startswith("ceilometer_power_state{") and booted.uuid in s
+        ]
+        assert samples[state] == libvirt.VIR_DOMAIN_PAUSED
+        assert running.count("Traceback") == 0
+
+
+def rename_and_start(rig: Libvirtd, what: str, name: str) -> None:
+    """Give a guest that is shut off another name, and start it, paused."""
+    with closing(libvirt.open(rig.admin_uri)) as conn:
+        rig.guests[what].domain(conn).rename(name)
+        rig.guests[what].domain(conn).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+
+
+def put_back(rig: Libvirtd, what: str) -> None:
+    """Start a guest anew as the rig has defined it, whatever has become of it."""
+    with closing(libvirt.open(rig.admin_uri)) as conn, suppress(libvirt.libvirtError):
+        domain = rig.guests[what].domain(conn)
+        with suppress(libvirt.libvirtError):
+            domain.destroy()
+        domain.undefine()
+    rig.guests[what].start()

@@ -1,0 +1,38 @@
+"""The wheel that users install, as ``make wheel`` has built it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+WHEELS = list((Path(__file__).parents[2] / "dist").glob("*.whl"))
+
+
+@pytest.fixture
+def wheel() -> zipfile.ZipFile:
+    [path] = WHEELS
+    return zipfile.ZipFile(path)
+
+
+def test_it_is_for_any_python_and_linux() -> None:
+    [path] = WHEELS
+    name, _, python, abi, platform = path.stem.split("-")
+    assert (name, python, abi) == ("virtmeter", "cp39", "abi3")
+    assert platform.startswith("manylinux_2_")
+
+
+def test_libvirt_is_left_to_the_system(wheel: zipfile.ZipFile) -> None:
+    libraries = [name for name in wheel.namelist() if ".so" in name]
+    assert libraries == ["virtmeter/_native.abi3.so"]
+
+
+def test_it_needs_no_package_and_carries_types_and_licences(wheel: zipfile.ZipFile) -> None:
+    files = {name.split("dist-info/")[-1]: name for name in wheel.namelist()}
+    assert {"licenses/LICENSE", "licenses/NOTICE", "licenses/LICENSES/LGPL-2.1.txt"} <= set(files)
+    assert {"virtmeter/py.typed", "virtmeter/_native.pyi"} <= set(files)
+    assert "Requires-Dist" not in wheel.read(files["METADATA"]).decode()
+    points = wheel.read(files["entry_points.txt"]).decode()
+    for group in ("ceilometer.compute.virt", "ceilometer.poll.compute", "oslo.config.opts"):
+        assert f"[{group}]" in points
