@@ -47,7 +47,7 @@ fn metadata(instance: Node<'_, '_>) -> Result<NovaMetadata, Unusable> {
         None => None,
         Some(root) => Some(attribute(root, "uuid").ok_or("its root image has no uuid")?),
     };
-    let image_meta = part(instance, "image").map(image_meta).transpose()?;
+    let image_meta = part(instance, "image").map(image_meta);
     Ok(NovaMetadata {
         name: text(name),
         user_id: owner("user")?,
@@ -73,13 +73,11 @@ fn flavor(flavor: Node<'_, '_>) -> Result<Flavor, Unusable> {
         disk: size("disk")?,
         ephemeral: size("ephemeral")?,
         swap: size("swap")?,
-        extra_specs: part(flavor, "extraSpecs")
-            .map(|specs| named(specs, "extraSpec"))
-            .transpose()?,
+        extra_specs: part(flavor, "extraSpecs").map(|specs| named(specs, "extraSpec")),
     })
 }
 
-fn image_meta(image: Node<'_, '_>) -> Result<Vec<(String, Option<String>)>, Unusable> {
+fn image_meta(image: Node<'_, '_>) -> Vec<(String, Option<String>)> {
     const PARTS: [(&str, &str); 4] = [
         ("containerFormat", "container_format"),
         ("diskFormat", "disk_format"),
@@ -92,19 +90,15 @@ fn image_meta(image: Node<'_, '_>) -> Result<Vec<(String, Option<String>)>, Unus
     });
     let mut meta: Vec<_> = base.into_iter().chain(fixed).collect();
     if let Some(properties) = part(image, "properties") {
-        meta.extend(named(properties, "property")?);
+        meta.extend(named(properties, "property"));
     }
-    Ok(meta)
+    meta
 }
 
-/// Name and text of each of these elements.
-fn named(parent: Node<'_, '_>, element: &str) -> Result<Vec<(String, Option<String>)>, Unusable> {
-    parts(parent, element)
-        .map(|found| {
-            let name = attribute(found, "name").ok_or_else(|| format!("an {element} has no name"));
-            Ok((name?, text(found)))
-        })
-        .collect()
+/// Name and text of each of these elements that has a name.
+fn named(parent: Node<'_, '_>, element: &str) -> Vec<(String, Option<String>)> {
+    let name_and_text = |found| Some((attribute(found, "name")?, text(found)));
+    parts(parent, element).filter_map(name_and_text).collect()
 }
 
 /// The children of this name that are Nova's, or nobody's.

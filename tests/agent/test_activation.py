@@ -67,7 +67,7 @@ def poll(tmp_path: Path, release: str) -> Callable[..., Polled]:
     def poll(
         uri: str,
         *uuids: str,
-        enabled: bool = True,
+        enabled: bool | str = True,
         order: str = "first",
         without_libvirt: bool = False,
         more: str = "",
@@ -146,6 +146,22 @@ def test_the_name_virtmeter_in_releases_that_take_it(poll: Callable[..., Polled]
     assert named.samples == poll(uri).samples
 
 
+@pytest.mark.parametrize("release", ["19.0.0", "22.0.0"], indirect=True)
+def test_disabled_by_that_name_too(poll: Callable[..., Polled], uri: str) -> None:
+    named = poll(uri, more="hypervisor_inspector = virtmeter", enabled=False)
+    assert named.inspectors == STOCK
+
+
+def test_a_mistyped_option_is_one_line_and_the_agent_as_it_was(
+    poll: Callable[..., Polled], uri: str
+) -> None:
+    polled = poll(uri, enabled="maybe")
+    assert polled.inspectors == STOCK
+    [(level, message)] = polled.ours()
+    assert level == "ERROR"
+    assert "maybe" in message
+
+
 @pytest.mark.parametrize("release", ["19.0.0"], indirect=True)
 def test_other_hypervisors_are_left_alone(poll: Callable[..., Polled], uri: str) -> None:
     [(level, message)] = poll(uri, more="hypervisor_inspector = vsphere").ours()
@@ -188,6 +204,32 @@ assert "inspector" not in vars(GenericComputePollster)
     )
     assert completed.returncode == 0, completed.stderr
     assert completed.stdout == "this release of Ceilometer keeps its inspector elsewhere\n"
+
+
+def test_a_pollster_with_an_inspector_of_its_own_keeps_it() -> None:
+    script = """
+from unittest import mock
+from ceilometer.compute.pollsters import GenericComputePollster
+from ceilometer.compute.virt import inspector as virt_inspector
+from virtmeter.ceilometer.activation import Inspector
+GenericComputePollster.inspector = Inspector("virtmeter's")
+class Pollster(GenericComputePollster):
+    def __init__(self): pass
+    def get_samples(self, *_): return []
+pollster = Pollster()
+found = [pollster.inspector]
+pollster.inspector = virt_inspector.Inspector(None)
+found.append(pollster.inspector)
+with mock.patch.object(pollster, "inspector", "its own"):
+    found.append(pollster.inspector)
+found.append(pollster.inspector)
+del pollster.inspector
+found.append(pollster.inspector)
+print(found)
+"""
+    ours = "virtmeter's"
+    printed = run(sys.executable, "-W", "ignore", "-c", script)
+    assert printed == str([ours, ours, "its own", ours, ours])
 
 
 def test_the_options_are_generated_with_their_help() -> None:

@@ -128,6 +128,57 @@ def test_no_instance_takes_the_others_with_it(tmp_path: Path, inside: str) -> No
         assert [server.id for server in inspector.list_servers()] == [UUID.format(2)]
 
 
+@pytest.mark.parametrize("release", ["27.0.0"], indirect=True)
+def test_the_first_owner_is_the_owner(release: str, tmp_path: Path) -> None:
+    two = f"<n:name>x</n:name><n:owner/>{OWNER}<n:flavor name='known' id='1'/>"
+    stock, ours = discover(release, tmp_path, domain(1, two), domain(2, FULL))
+    assert [found["id"] for found in stock[0]] == [UUID.format(1), UUID.format(2)]
+    assert [found["id"] for found in ours[0]] == [UUID.format(2)]
+
+
+def test_specs_and_properties_without_a_name_are_left_out(tmp_path: Path) -> None:
+    inside = FULL.replace("<n:extraSpec name='hw:c'/>", "<n:extraSpec>x</n:extraSpec>")
+    inside = inside.replace("<n:property name='os'/>", "<n:property/>")
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{domain(1, inside)}</node>")
+    with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
+        [server] = inspector.list_servers()
+    assert server.flavor["extra_specs"] == {"hw:a": "b"}
+    assert server.image_meta is not None
+    assert "hw_x" in server.image_meta
+
+
+@pytest.mark.parametrize(
+    ("error", "found"), [("AttributeError", 1), ("KeyError", 1), ("RuntimeError", 0)]
+)
+def test_novas_api_fails(tmp_path: Path, error: str, found: int) -> None:
+    """An instance that Nova answers oddly for is left out; where Nova is down, so are all."""
+    old = INSTANCES["an old one"]
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{domain(1, old)}{domain(2, FULL)}</node>")
+    script = """
+import builtins, logging, sys
+from types import SimpleNamespace
+from ceilometer.compute.discovery import InstanceDiscovery
+import virtmeter
+from virtmeter.ceilometer import discovery
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
+def fail(name):
+    raise getattr(builtins, sys.argv[2])(name)
+finder = SimpleNamespace(
+    conf=SimpleNamespace(host="h", compute=SimpleNamespace(fetch_extra_metadata=False)),
+    get_flavor_id=fail,
+)
+print(len(InstanceDiscovery.discover_libvirt_polling(finder, None)))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, f"test://{node}", error]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    line, count = completed.stdout.splitlines()
+    assert int(count) == found
+    assert line.startswith("ERROR instance" if found else "WARNING no instance is discovered")
+
+
 def test_one_round_trip_for_the_list_and_one_for_each_instance(daemon: Daemon) -> None:
     for number in range(20):
         uuid = UUID.format(number)

@@ -17,6 +17,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ceilometer.compute.pollsters import GenericComputePollster
+from ceilometer.compute.virt import inspector as virt_inspector
+from ceilometer.compute.virt.libvirt import inspector as stock
 from ceilometer.polling import plugin_base
 
 import virtmeter
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+# What a pollster gets from Ceilometer: with libvirt-python, and without.
+STOCK = (stock.LibvirtInspector, virt_inspector.Inspector)
+
 
 class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no types
     """A pollster that the agent loads, and that has nothing to poll."""
@@ -37,38 +42,57 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Activate virtmeter, or say in one line why not; the agent goes on in any case."""
         super().__init__(conf)
-        options.register(conf)
-        if not conf.virtmeter.enabled:
-            LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
-        elif conf.hypervisor_inspector not in ("libvirt", "virtmeter"):
-            # Older releases know other hypervisors, of which virtmeter knows nothing.
-            LOG.info("virtmeter leaves hypervisor_inspector=%s alone", conf.hypervisor_inspector)
-        elif isinstance(vars(GenericComputePollster).get("inspector"), Inspector):
-            LOG.debug("virtmeter is active already")
-        else:
-            try:
+        try:
+            if is_wanted(conf):
                 activate(conf)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the agent goes on
-                LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", error)
+        except Exception as error:  # noqa: BLE001 - a mistyped option, say
+            LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", error)
 
     def get_samples(self, manager: Any, cache: Any, resources: Any) -> list[Any]:  # noqa: ARG002
         """Return no sample."""
         return []
 
 
-class Inspector:
-    """The data descriptor: one inspector for all pollsters, whatever they are given."""
+def is_wanted(conf: cfg.ConfigOpts) -> bool:
+    """Return whether this agent's configuration leaves libvirt to virtmeter."""
+    options.register(conf)
+    if not conf.virtmeter.enabled:
+        LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
+        return False
+    if conf.hypervisor_inspector not in ("libvirt", "virtmeter"):
+        # Older releases know other hypervisors, of which virtmeter knows nothing.
+        LOG.info("virtmeter leaves hypervisor_inspector=%s alone", conf.hypervisor_inspector)
+        return False
+    if isinstance(vars(GenericComputePollster).get("inspector"), Inspector):
+        LOG.debug("virtmeter is active already")
+        return False
+    return True
 
-    def __init__(self, inspector: Any) -> None:
+
+class Inspector:
+    """The data descriptor: our inspector wherever a pollster has the stock one.
+
+    A pollster that has brought an inspector of its own keeps it.
+    """
+
+    def __init__(self, inspector: LibvirtInspector) -> None:
         """Keep the inspector that serves."""
         self.inspector = inspector
 
     def __get__(self, pollster: object, owner: type | None = None) -> Any:
-        """Return the inspector that serves."""
-        return self if pollster is None else self.inspector
+        """Return the inspector that serves this pollster."""
+        if pollster is None:
+            return self
+        own = vars(pollster).get("inspector")
+        return self.inspector if own is None or type(own) in STOCK else own
 
-    def __set__(self, pollster: object, stock: object) -> None:
-        """Let the stock inspector, which ``setup_environment`` has made, go unused."""
+    def __set__(self, pollster: object, inspector: object) -> None:
+        """Note what the pollster would use, which for most is a stock inspector."""
+        vars(pollster)["inspector"] = inspector
+
+    def __delete__(self, pollster: object) -> None:
+        """Forget it."""
+        vars(pollster).pop("inspector", None)
 
 
 def activate(conf: cfg.ConfigOpts) -> None:

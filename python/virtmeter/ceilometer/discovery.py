@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ceilometer.compute.discovery import InstanceDiscovery, NovaLikeServer
 from ceilometer.compute.virt.libvirt import utils
 
-import virtmeter
-
 if TYPE_CHECKING:
     from virtmeter import LibvirtInspector, Server
 
@@ -37,13 +35,18 @@ def activate(native: LibvirtInspector) -> None:
         raise RuntimeError(message)
 
     def discover(discovery: Any, manager: Any, param: Any = None) -> list[Any]:  # noqa: ARG001
+        found = []
         try:
-            servers = native.list_servers()
-        except (virtmeter.InspectorException, ValueError) as error:
+            for server in native.list_servers():
+                try:
+                    found.append(like_nova(discovery, server))
+                except (AttributeError, KeyError) as error:  # noqa: PERF203 - one by one
+                    LOG.error("instance %s is left out of discovery: %r", server.id, error)
+        except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
             # The agent would log a traceback; the next cycle tries again.
             LOG.warning("no instance is discovered: %s", error)
             return []
-        return [like_nova(discovery, server) for server in servers]
+        return found
 
     setattr(InstanceDiscovery, METHOD, discover)
 

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ceilometer.compute.virt import inspector as virt_inspector
+from ceilometer.compute.virt.libvirt import inspector as stock
 
 import virtmeter
+from virtmeter.ceilometer import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +36,17 @@ def connection_uri(conf: cfg.ConfigOpts) -> str:
     return uri
 
 
+def driver(conf: cfg.ConfigOpts) -> virt_inspector.Inspector:
+    """Return what ``hypervisor_inspector = virtmeter`` stands for: ours, unless it is disabled."""
+    options.register(conf)
+    return LibvirtInspector(conf) if conf.virtmeter.enabled else stock.LibvirtInspector(conf)
+
+
 class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no types
     """Ceilometer's ``Inspector`` for libvirt, with the values of the stock one.
 
-    Making one connects to nothing: an agent that starts before libvirtd finds it later. Every
-    failure is one of the exceptions that the pollsters of every release catch:
+    Making one connects to nothing: an agent that starts before libvirtd finds it later. What
+    fails is told by exceptions that the pollsters of every release catch:
     ``InstanceNotFoundException``, ``InstanceShutOffException`` or ``NoDataException``.
     """
 
