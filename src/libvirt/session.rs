@@ -108,6 +108,7 @@ impl Session {
 
     /// Drops the connection, if there is one. Questions that are under way finish with it.
     pub(super) fn close(&self) {
+        // What comes out is dropped after the lock, as that may wait.
         self.here.with(|here| {
             let mut slot = lock(&here.slot);
             slot.closed += 1;
@@ -153,6 +154,7 @@ impl Session {
 
     /// Takes a broken connection out of use, unless another thread has done so.
     fn discard(&self, broken: &Arc<Connection>) {
+        // As above, dropped after the lock.
         self.here
             .with(|here| lock(&here.slot).connection.take_if(|stored| Arc::ptr_eq(stored, broken)));
     }
