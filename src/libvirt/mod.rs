@@ -152,11 +152,7 @@ impl Libvirt {
             Err(failure) => Err(failure),
         };
         list.map_err(|failure| {
-            if failure.is_disconnection() {
-                Setback::Disconnected(failure)
-            } else {
-                Setback::Final(Error::NoList { uri: self.uri().to_owned(), failure })
-            }
+            Setback::new(failure, |failure| Error::NoList { uri: self.uri().to_owned(), failure })
         })
     }
 
@@ -209,12 +205,10 @@ fn look_up<'connection>(
     instance: &InstanceId,
 ) -> Answer<Domain<'connection>> {
     connection.lookup(instance.uuid).map_err(|failure| {
-        if failure.is_disconnection() {
-            Setback::Disconnected(failure)
-        } else {
+        Setback::new(failure, |failure| {
             let gone = failure.is(c::VIR_ERR_NO_DOMAIN);
-            Setback::Final(Error::InstanceNotFound { instance: instance.clone(), gone, failure })
-        }
+            Error::InstanceNotFound { instance: instance.clone(), gone, failure }
+        })
     })
 }
 
@@ -238,7 +232,7 @@ fn read_stats(
     groups: c::virDomainStatsTypes,
 ) -> Answer<sys::Parameters> {
     let answer = domain.stats(groups).map_err(|failure| refused(instance, failure))?;
-    answer.ok_or_else(|| no_data(instance, Reason::Vanished))
+    answer.ok_or_else(|| Setback::Final(no_data(instance, Reason::Vanished)))
 }
 
 fn read_xml<T>(
@@ -250,7 +244,7 @@ fn read_xml<T>(
     std::str::from_utf8(&xml)
         .map_err(|error| error.to_string())
         .and_then(read)
-        .map_err(|unusable| no_data(instance, Reason::Xml(unusable)))
+        .map_err(|unusable| Setback::Final(no_data(instance, Reason::Xml(unusable))))
 }
 
 /// What a device's counters are, or `None`, and a line in the log, where libvirt refuses them.
@@ -273,15 +267,11 @@ fn unless_refused<T>(
 }
 
 fn refused(instance: &InstanceId, failure: Failure) -> Setback {
-    if failure.is_disconnection() {
-        Setback::Disconnected(failure)
-    } else {
-        no_data(instance, Reason::Refused(failure))
-    }
+    Setback::new(failure, |failure| no_data(instance, Reason::Refused(failure)))
 }
 
-fn no_data(instance: &InstanceId, reason: Reason) -> Setback {
-    Setback::Final(Error::NoData { instance: instance.clone(), reason })
+fn no_data(instance: &InstanceId, reason: Reason) -> Error {
+    Error::NoData { instance: instance.clone(), reason }
 }
 
 fn listed(found: sys::DomainStats<'_>) -> (Domain<'_>, Instance) {

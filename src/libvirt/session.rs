@@ -41,6 +41,17 @@ pub(super) enum Setback {
     Final(Error),
 }
 
+impl Setback {
+    /// What a failure of libvirt's means: the connection broke, or else this error.
+    pub(super) fn new(failure: Failure, answer: impl FnOnce(Failure) -> Error) -> Self {
+        if failure.is_disconnection() {
+            Self::Disconnected(failure)
+        } else {
+            Self::Final(answer(failure))
+        }
+    }
+}
+
 /// The connection and how it is shared.
 pub(super) struct Session {
     uri: String,

@@ -25,12 +25,12 @@ use crate::error::Failure;
 /// The most block parameters that libvirt's wire protocol carries for one disk.
 const BLOCK_PARAMETERS: usize = 16;
 
-/// Closing is a round trip as well. A daemon that does not answer it is left behind after this.
-const CLOSING: Duration = Duration::from_secs(1);
-
-/// The most memory statistics that it carries. libvirt's client copies as many as the daemon sends,
+/// The most memory statistics that it carries for one domain. libvirt's client copies as many as the daemon sends,
 /// whatever it was told, so there must be room for all of them.
 const MEMORY_STATS: usize = 1024;
+
+/// Closing is a round trip as well. A daemon that does not answer it is left behind after this.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// What libvirt calls typed parameters: names and values, integers only.
 pub(super) type Parameters = HashMap<String, i128>;
@@ -73,11 +73,16 @@ fn last_failure() -> Failure {
             // A daemon may send an error without words.
             message: text(error.message).unwrap_or_else(|| "libvirt gave no message".to_owned()),
         },
-        None => Failure {
-            code: c_int::try_from(c::VIR_ERR_INTERNAL_ERROR).unwrap_or_default(),
-            domain: c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default(),
-            message: "libvirt failed without saying why".to_owned(),
-        },
+        None => failure(c::VIR_ERR_INTERNAL_ERROR, "libvirt failed without saying why".to_owned()),
+    }
+}
+
+/// A failure in libvirt's terms that libvirt itself did not tell of.
+fn failure(code: c::virErrorNumber, message: String) -> Failure {
+    Failure {
+        code: c_int::try_from(code).unwrap_or_default(),
+        domain: c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default(),
+        message,
     }
 }
 
@@ -93,11 +98,8 @@ fn check(status: c_int) -> Answer<c_int> {
 
 /// A string for C. Text from domain XML cannot hold a NUL, and a URI is checked where it comes in.
 fn c_string(text: &str) -> Answer<CString> {
-    CString::new(text).map_err(|_| Failure {
-        code: c_int::try_from(c::VIR_ERR_INVALID_ARG).unwrap_or_default(),
-        domain: c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default(),
-        message: format!("{text:?} contains a NUL"),
-    })
+    CString::new(text)
+        .map_err(|_| failure(c::VIR_ERR_INVALID_ARG, format!("{text:?} contains a NUL")))
 }
 
 /// An open, read-only connection; closed when dropped in the process that opened it.

@@ -19,6 +19,7 @@ import pytest
 
 from tests.support import libvirtd, procedures, xdr
 from tests.support.libvirtd import Answer, Daemon, Garbage, HangUp, Late, Never, Reply, Then
+from tests.support.oracle import stock_inspector
 from tests.support.procedures import Disk, Domain, Error
 
 if TYPE_CHECKING:
@@ -557,14 +558,7 @@ def test_hostile_clients(daemon: Daemon, domain: libvirt.virDomain) -> None:
 
 
 def test_ceilometers_inspector(daemon: Daemon) -> None:
-    pytest.importorskip("ceilometer")
-    from ceilometer.compute.virt.libvirt.inspector import (
-        LibvirtInspector,
-    )
-
-    compute = SimpleNamespace(report_stopped_instance_metrics=False)
-    conf = SimpleNamespace(libvirt_uri=daemon.uri, libvirt_type="kvm", compute=compute)
-    inspector = LibvirtInspector(conf)
+    inspector = stock_inspector(daemon.uri)
     instance = SimpleNamespace(id=UUID, name="instance-00000001")
     (vnic,) = inspector.inspect_vnics(instance, None)
     (disk,) = inspector.inspect_disks(instance, None)

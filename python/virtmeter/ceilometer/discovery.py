@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 METHOD = "discover_libvirt_polling"
 # 2025.2 and later: flavor ids, extra specs and image properties are read from the metadata.
 READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
-# 2024.2 and later: asks Nova for servers. Earlier ones ask for flavors only.
+# 2025.1 does, 2024.1 does not: asks Nova for servers. Earlier ones ask for flavors only.
 ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
 
 

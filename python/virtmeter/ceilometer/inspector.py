@@ -53,7 +53,7 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Read ``libvirt_uri``, ``libvirt_type`` and ``report_stopped_instance_metrics``."""
         super().__init__(conf)
-        # Releases before 2025.2 do not have the option.
+        # Older releases, 2025.1 among them, do not have the option.
         report_stopped = getattr(conf.compute, "report_stopped_instance_metrics", False)
         self.native = virtmeter.LibvirtInspector(
             connection_uri(conf), report_stopped=report_stopped
