@@ -5,7 +5,7 @@
 
 use std::env;
 
-use virtmeter::{Error, Hypervisor, Inspector, InstanceId, Libvirt};
+use virtmeter::{Error, Inspector, InstanceId, Libvirt};
 
 fn main() -> Result<(), Error> {
     let uri = env::args().nth(1).unwrap_or_else(|| "test:///default".to_owned());
@@ -19,6 +19,6 @@ fn main() -> Result<(), Error> {
         println!("  {:?}", inspector.disks(&id));
         println!("  {:?}", inspector.disk_info(&id));
     }
-    inspector.hypervisor().close();
+    inspector.close();
     Ok(())
 }

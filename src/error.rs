@@ -1,6 +1,7 @@
 //! What can come back instead of a reading: one sentence each, and libvirt's own words.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::records::InstanceId;
 
@@ -67,6 +68,19 @@ pub enum Error {
         /// Why not.
         reason: Reason,
     },
+    /// The instance, or rather its guest, has not answered in time.
+    #[error(
+        "instance {instance} was not read within {timeout:?}: {why}. It is asked again as soon as \
+         its guest answers; look at its process and its storage"
+    )]
+    Timeout {
+        /// The instance that was asked for.
+        instance: InstanceId,
+        /// How long was waited.
+        timeout: Duration,
+        /// What is known of the reason.
+        why: String,
+    },
     /// The hypervisor is there, but does not list its instances.
     #[error("{uri} does not list its instances: {failure}")]
     NoList {
@@ -78,7 +92,7 @@ pub enum Error {
     /// The hypervisor cannot be reached; the next call tries anew.
     #[error(
         "no connection to {}{}: {failure}; check that libvirtd or virtqemud runs and that this \
-         user may open its socket (group libvirt); the next call connects again",
+         user may open its socket (group libvirt); virtmeter goes on trying",
         if uri.is_empty() { "libvirt's default URI" } else { uri.as_str() },
         for_instance(instance.as_ref())
     )]
@@ -111,7 +125,8 @@ impl Error {
         match self {
             Self::InstanceNotFound { instance, .. }
             | Self::InstanceShutOff { instance }
-            | Self::NoData { instance, .. } => Some(instance),
+            | Self::NoData { instance, .. }
+            | Self::Timeout { instance, .. } => Some(instance),
             Self::ConnectionLost { instance, .. } => instance.as_ref(),
             Self::InvalidUri { .. } | Self::NoList { .. } => None,
         }
@@ -126,7 +141,7 @@ impl Error {
             | Self::InvalidUri { failure, .. }
             | Self::NoList { failure, .. }
             | Self::NoData { reason: Reason::Refused(failure), .. } => Some(failure),
-            Self::NoData { .. } | Self::InstanceShutOff { .. } => None,
+            Self::NoData { .. } | Self::InstanceShutOff { .. } | Self::Timeout { .. } => None,
         }
     }
 }

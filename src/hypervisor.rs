@@ -1,56 +1,89 @@
 //! The few questions that every driver answers.
 
-use crate::error::Result;
-use crate::records::{DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, Server};
+use std::time::Duration;
 
-/// A source of readings. Every call may block for as long as the hypervisor does, may come from
-/// any thread, and reads anew: a driver keeps connections, never values.
-pub trait Hypervisor: Send + Sync {
+use crate::error::Result;
+use crate::records::{
+    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+};
+
+/// What the log is to say of a reading once it is handed out: a disk that was refused, say.
+pub type Notes = Vec<String>;
+
+/// A hypervisor that readings come from, and how to reach it.
+pub trait Hypervisor: Send + Sync + 'static {
+    /// A connection; it stays in the thread that has opened it.
+    type Connection: Connection;
+
     /// Where the driver connects to.
     fn uri(&self) -> &str;
 
-    /// Whether a connection is open now; never connects and never blocks.
-    fn is_connected(&self) -> bool;
+    /// Opens a connection; may block for as long as the hypervisor does. What is not a counter may
+    /// be shared by several readings of its connections for up to `max_age`.
+    ///
+    /// # Errors
+    /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`InvalidUri`](crate::Error::InvalidUri).
+    fn connect(&self, max_age: Duration) -> Result<Self::Connection>;
 
-    /// Drops the connection; the next call opens a new one.
-    fn close(&self);
+    /// The round trips that all connections have made, by the names of the calls.
+    fn calls(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// A connection to a hypervisor. Every question may block for as long as the hypervisor does, and
+/// reads anew. Where the connection breaks, the answer is
+/// [`ConnectionLost`](crate::Error::ConnectionLost).
+pub trait Connection {
+    /// Whether the connection is open as far as is known here; never blocks.
+    fn is_alive(&self) -> bool;
 
     /// Every instance that the hypervisor knows, running or not.
     ///
     /// # Errors
-    /// [`ConnectionLost`](crate::Error::ConnectionLost), [`InvalidUri`](crate::Error::InvalidUri)
-    /// or [`NoList`](crate::Error::NoList).
-    fn instances(&self) -> Result<Vec<Instance>>;
+    /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`NoList`](crate::Error::NoList).
+    fn instances(&mut self) -> Result<Vec<Instance>>;
 
-    /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read
-    /// is logged and left out.
+    /// What OpenStack Nova says of an instance; `None` for one that is not Nova's.
     ///
     /// # Errors
-    /// As [`instances`](Self::instances).
-    fn servers(&self) -> Result<Vec<Server>>;
+    /// Any [`Error`](crate::Error).
+    fn server(&mut self, instance: &InstanceId) -> Result<Option<ServerDescription>>;
 
     /// CPU, memory and performance counters.
     ///
     /// # Errors
     /// Any [`Error`](crate::Error); an instance that is shut off has counters only where the driver
     /// was told to report stopped ones.
-    fn instance_stats(&self, instance: &InstanceId) -> Result<InstanceStats>;
+    fn instance_stats(&mut self, instance: &InstanceId) -> Result<InstanceStats>;
 
-    /// Every NIC that is plugged in, with its counters where the hypervisor gives them.
+    /// What is known of an instance without asking its guest's process, which may hang: this never
+    /// waits for it.
+    ///
+    /// # Errors
+    /// As [`instance_stats`](Self::instance_stats).
+    fn stats_of_hung(&mut self, instance: &InstanceId) -> Result<InstanceStats>;
+
+    /// Every NIC that is plugged in, with its counters where the hypervisor gives them. Never waits
+    /// for the guest's process.
     ///
     /// # Errors
     /// Any [`Error`](crate::Error).
-    fn interfaces(&self, instance: &InstanceId) -> Result<Vec<Interface>>;
+    fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>>;
 
     /// Every disk whose counters the hypervisor gives.
     ///
     /// # Errors
     /// Any [`Error`](crate::Error).
-    fn disk_stats(&self, instance: &InstanceId) -> Result<Vec<DiskStats>>;
+    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>>;
 
     /// Every disk whose size the hypervisor gives.
     ///
     /// # Errors
     /// Any [`Error`](crate::Error).
-    fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>>;
+    fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>>;
+
+    /// Whether nobody waits for the instance's guest now. Never waits for it itself.
+    ///
+    /// # Errors
+    /// Any [`Error`](crate::Error).
+    fn is_free(&mut self, instance: &InstanceId) -> Result<bool>;
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::collector::{Collector, Health, Kind, Limits, Reading};
 use crate::deltas::Deltas;
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
@@ -12,31 +13,63 @@ use crate::records::{
 
 /// Answers Ceilometer's four questions about an instance, from any number of threads.
 ///
-/// Each call is one reading, taken during the call. A forked child may go on using the inspector
-/// of its parent: it gets connections and NIC deltas of its own. (libvirt's own locks may not
-/// survive a fork while another thread is inside libvirt.)
-pub struct Inspector<H> {
-    hypervisor: H,
+/// Every call returns within [`Limits::timeout`] (one that finds out just then that a guest hangs
+/// may take as long again), whatever hangs. A caller that asks in a steady order has its next
+/// answers read ahead; no value is older than [`Limits::max_age`] when it is handed out, and none is
+/// handed out twice. A forked child may go on using the inspector of its parent: it gets threads,
+/// connections and NIC deltas of its own. (libvirt's own locks may not survive a fork while another
+/// thread is inside libvirt.)
+pub struct Inspector<H: Hypervisor> {
+    collector: Collector<H>,
     deltas: PerProcess<Mutex<Deltas>>,
 }
 
 impl<H: Hypervisor> Inspector<H> {
-    /// An inspector over a driver; connects to nothing yet.
+    /// An inspector over a driver, with the default limits; connects to nothing yet.
     pub fn new(hypervisor: H) -> Self {
-        Self { hypervisor, deltas: PerProcess::default() }
+        Self::with_limits(hypervisor, Limits::default())
+    }
+
+    /// An inspector over a driver; connects to nothing yet.
+    pub fn with_limits(hypervisor: H, limits: Limits) -> Self {
+        Self { collector: Collector::new(hypervisor, limits), deltas: PerProcess::default() }
     }
 
     /// The driver below.
     pub fn hypervisor(&self) -> &H {
-        &self.hypervisor
+        self.collector.hypervisor()
     }
 
-    /// CPU, memory and performance counters of an instance.
+    /// The bounds of its work.
+    pub fn limits(&self) -> Limits {
+        self.collector.limits()
+    }
+
+    /// What it does and has done; takes no reading.
+    pub fn health(&self) -> Health {
+        self.collector.health()
+    }
+
+    /// Whether a connection is open, as far as is known here; never blocks.
+    pub fn is_connected(&self) -> bool {
+        self.collector.is_connected()
+    }
+
+    /// Closes all connections; the next call opens new ones.
+    pub fn close(&self) {
+        self.collector.close();
+    }
+
+    /// CPU, memory and performance counters of an instance. While its guest hangs, only what the
+    /// hypervisor knows without it.
     ///
     /// # Errors
     /// Any [`Error`].
     pub fn instance(&self, instance: &InstanceId) -> Result<InstanceStats> {
-        self.hypervisor.instance_stats(instance)
+        match self.collector.ask(Kind::Instance, instance)? {
+            Reading::Instance(stats) => Ok(stats),
+            _ => Ok(InstanceStats::default()),
+        }
     }
 
     /// The NICs of an instance with their counters, and what was added since their last reading.
@@ -45,12 +78,15 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`].
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
         let started = self.with_deltas(|deltas| deltas.start());
-        let interfaces = match self.hypervisor.interfaces(instance) {
+        let interfaces = match self.collector.ask(Kind::Nics, instance) {
             Err(error @ Error::InstanceNotFound { gone: true, .. }) => {
                 self.with_deltas(|deltas| deltas.forget(instance.uuid));
                 return Err(error);
             }
-            answer => answer?,
+            answer => match answer? {
+                Reading::Nics(interfaces) => interfaces,
+                _ => Vec::new(),
+            },
         };
         let (vnics, crowded) = self.with_deltas(|deltas| {
             let vnics = deltas.enter(instance.uuid, started, interfaces);
@@ -68,17 +104,23 @@ impl<H: Hypervisor> Inspector<H> {
     /// The disks of an instance with their counters.
     ///
     /// # Errors
-    /// Any [`Error`].
+    /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
-        self.hypervisor.disk_stats(instance)
+        match self.collector.ask(Kind::Disks, instance)? {
+            Reading::Disks(disks) => Ok(disks),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// The disks of an instance with their sizes.
     ///
     /// # Errors
-    /// Any [`Error`].
+    /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>> {
-        self.hypervisor.disk_info(instance)
+        match self.collector.ask(Kind::DiskInfo, instance)? {
+            Reading::DiskInfo(disks) => Ok(disks),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Every instance that the hypervisor knows, running or not.
@@ -87,18 +129,37 @@ impl<H: Hypervisor> Inspector<H> {
     /// [`Error::ConnectionLost`], [`Error::InvalidUri`] or [`Error::NoList`].
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let started = self.with_deltas(|deltas| deltas.start());
-        let instances = self.hypervisor.instances()?;
+        let instances = match self.collector.list()? {
+            Reading::List(instances) => instances,
+            _ => Vec::new(),
+        };
         let existing = instances.iter().map(|instance| instance.id).collect();
         self.with_deltas(|deltas| deltas.sweep(&existing, started));
         Ok(instances)
     }
 
-    /// Every instance that is OpenStack Nova's, with what Nova says of it.
+    /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read
+    /// is logged and left out.
     ///
     /// # Errors
     /// As [`instances`](Self::instances).
     pub fn servers(&self) -> Result<Vec<Server>> {
-        self.hypervisor.servers()
+        let mut servers = Vec::new();
+        for instance in self.instances()? {
+            let id = InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
+            match self.collector.ask(Kind::Server, &id) {
+                Ok(Reading::Server(Some(description))) => {
+                    servers.push(Server { instance, description });
+                }
+                Ok(_) => log::debug!("instance {id} has no metadata of Nova's"),
+                Err(Error::InstanceNotFound { gone: true, .. }) => {}
+                Err(error @ (Error::ConnectionLost { .. } | Error::InvalidUri { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => log::error!("an instance is left out of discovery: {error}"),
+            }
+        }
+        Ok(servers)
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {

@@ -11,29 +11,32 @@
 //! # Ok::<(), virtmeter::Error>(())
 //! ```
 //!
-//! One way through the house, every arrow downward: [`Inspector`] (what a caller can ask),
-//! [`Hypervisor`] (the questions that a driver answers), [`Libvirt`] (the driver), and the
+//! One way through the house, every arrow downward: [`Inspector`] (what a caller can ask), the
+//! engine behind it (when and how a reading is taken, within which [`Limits`]), [`Hypervisor`] (the questions that a driver answers), [`Libvirt`] (the driver), and the
 //! [records](InstanceStats). The `python` feature adds the Python face on top.
 //! The page `docs/architecture.md` in the sources tells why it is so.
 
+mod collector;
 mod deltas;
 mod error;
 mod hypervisor;
 mod inspector;
 mod libvirt;
 mod per_process;
+mod recent;
 mod records;
 
 #[cfg(feature = "python")]
 mod python;
 
+pub use collector::{Health, Limits};
 pub use error::{Error, Failure, Reason, Result};
-pub use hypervisor::Hypervisor;
+pub use hypervisor::{Connection, Hypervisor, Notes};
 pub use inspector::Inspector;
-pub use libvirt::{Libvirt, quiet_opens};
+pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
 pub use records::{
     DiskInfo, DiskStats, Flavor, Instance, InstanceId, InstanceStats, Interface, InterfaceCounters,
-    InterfaceStats, NovaMetadata, Server,
+    InterfaceStats, NovaMetadata, Server, ServerDescription,
 };
 
 /// The Python module's table of contents.

@@ -1,8 +1,8 @@
 //! State that a forked child must not share with its parent.
 //!
-//! A libvirt connection does not survive `fork`, and a lock that another thread held at the fork
-//! stays locked for ever in the child. So the child gets a fresh state at its first use, reached
-//! without a lock.
+//! A libvirt connection does not survive `fork`, nor does a thread, and a lock that another thread
+//! held at the fork stays locked for ever in the child. So the child gets a fresh state at its first
+//! use, reached without a lock.
 
 use std::process;
 use std::sync::Arc;
@@ -14,30 +14,34 @@ struct Owned<T> {
     state: T,
 }
 
-/// A `T` of the current process; another one, made by `Default`, in each forked child.
-pub(crate) struct PerProcess<T>(ArcSwap<Owned<T>>);
+/// A `T` of the current process; another one is made in each forked child.
+pub(crate) struct PerProcess<T> {
+    owned: ArcSwap<Owned<T>>,
+    make: Box<dyn Fn() -> T + Send + Sync>,
+}
 
-impl<T: Default> PerProcess<T> {
+impl<T> PerProcess<T> {
+    /// A state for this process, and how to make one for the next.
+    pub(crate) fn new(make: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        let owned = Owned { pid: process::id(), state: make() };
+        Self { owned: ArcSwap::from_pointee(owned), make: Box::new(make) }
+    }
+
     /// The state of this process.
     pub(crate) fn with<R>(&self, use_state: impl FnOnce(&T) -> R) -> R {
-        let mut owned = self.0.load_full();
+        let mut owned = self.owned.load_full();
         if owned.pid != process::id() {
             // Threads of the child may race for this: all but one find a winner's state in place.
-            self.0.compare_and_swap(&owned, Arc::new(Owned::default()));
-            owned = self.0.load_full();
+            let fresh = Owned { pid: process::id(), state: (self.make)() };
+            self.owned.compare_and_swap(&owned, Arc::new(fresh));
+            owned = self.owned.load_full();
         }
         use_state(&owned.state)
     }
 }
 
-impl<T: Default> Default for Owned<T> {
+impl<T: Default + 'static> Default for PerProcess<T> {
     fn default() -> Self {
-        Self { pid: process::id(), state: T::default() }
-    }
-}
-
-impl<T: Default> Default for PerProcess<T> {
-    fn default() -> Self {
-        Self(ArcSwap::from_pointee(Owned::default()))
+        Self::new(T::default)
     }
 }

@@ -49,6 +49,13 @@ pub struct Instance {
 pub struct Server {
     /// The instance as libvirt knows it.
     pub instance: Instance,
+    /// What its XML says of it.
+    pub description: ServerDescription,
+}
+
+/// What the XML of a domain of Nova's says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerDescription {
     /// `<os><type>`: `hvm`, or what another hypervisor has.
     pub os_type: Option<String>,
     /// `<os><type arch>`, for example `x86_64`.

@@ -14,6 +14,7 @@ import logging
 
 from virtmeter.exceptions import (
     ConnectionLost,
+    InspectionTimeout,
     InspectorException,
     InstanceNotFoundException,
     InstanceShutOffException,
@@ -22,6 +23,7 @@ from virtmeter.exceptions import (
 from virtmeter.records import (
     DiskInfo,
     DiskStats,
+    Health,
     Instance,
     InstanceStats,
     InterfaceStats,
@@ -48,6 +50,8 @@ __all__ = [
     "ConnectionLost",
     "DiskInfo",
     "DiskStats",
+    "Health",
+    "InspectionTimeout",
     "InspectorException",
     "Instance",
     "InstanceNotFoundException",

@@ -8,6 +8,7 @@ from uuid import UUID
 from virtmeter.records import (
     DiskInfo,
     DiskStats,
+    Health,
     Instance,
     InstanceStats,
     InterfaceStats,
@@ -31,11 +32,16 @@ class _HasId(Protocol):
 class LibvirtInspector:
     """Reads what libvirt's virtual machines use.
 
-    Each call is one reading, taken while the call lasts and without the GIL. Any number of threads
-    may share an inspector. A forked child may go on using its parent's, and gets a connection of
-    its own; but see docs/architecture.md about a fork while other threads are inside libvirt.
+    Any number of threads may share an inspector, and no call waits for ever: a guest that does not
+    answer within ``timeout`` is left alone until libvirt says that it answers again, and in the
+    meantime only what libvirt knows without it is reported. Who asks in a steady order has the
+    next readings taken ahead, by threads of the inspector's own; no value is handed out twice, nor
+    when it is older than ``max_age``. A forked child may go on using its parent's inspector, with
+    threads and connections of its own; but see docs/architecture.md about a fork while other
+    threads are inside libvirt.
 
-    The connection is read-only, is opened at the first call, and is opened again when it broke.
+    Connections are read-only, opened when they are first needed, and again when they broke. While
+    libvirt is away, calls fail at once, and the inspector goes on trying by itself.
 
     Every ``inspect_`` method takes ``instance``, a UUID string, a ``uuid.UUID`` or an object with
     such an ``id``, and ``duration``, which Ceilometer passes and nobody needs. They raise
@@ -43,13 +49,22 @@ class LibvirtInspector:
     - ``InstanceNotFoundException`` where libvirt does not know the instance,
     - ``InstanceShutOffException`` where it is shut off (but see ``report_stopped``),
     - ``NoDataException`` where libvirt refuses to read it,
+    - ``InspectionTimeout`` where the instance's guest does not answer in time,
     - ``ConnectionLost`` where libvirt cannot be reached, after one try to reconnect,
     - ``TypeError`` or ``ValueError`` where ``instance`` is not an instance, or the URI names no
       hypervisor.
     """
 
     def __new__(
-        cls, uri: str = "qemu:///system", *, report_stopped: bool = False
+        cls,
+        uri: str = "qemu:///system",
+        *,
+        report_stopped: bool = False,
+        timeout: float = 5.0,
+        max_age: float = 1.0,
+        workers: int = 6,
+        read_ahead: int = 16,
+        max_stuck: int = 6,
     ) -> LibvirtInspector:
         """Connect to nothing yet.
 
@@ -57,14 +72,23 @@ class LibvirtInspector:
             choice to libvirt.
         :param report_stopped: let ``inspect_instance`` and ``inspect_disk_info`` answer for
             instances that are shut off too.
+        :param timeout: seconds after which a reading that has not been answered is given up.
+        :param max_age: seconds for which a value that was read ahead may be handed out, and for
+            which the readings of one instance share its XML; 0 for neither.
+        :param workers: how many readings are taken at once, each over a connection of its own.
+        :param read_ahead: how many readings are taken ahead of a caller at the most; 0 for none.
+        :param max_stuck: how many threads more may be stuck in calls that do not return. Each
+            occupies one of libvirtd's workers too (``max_workers`` in libvirtd.conf).
+        :raises ValueError: a parameter is out of its range.
         """
 
     def inspect_instance(
         self, instance: str | UUID | _HasId, duration: object = None
     ) -> InstanceStats:
-        """CPU, memory and performance counters.
+        """CPU, memory and performance counters, from ``virDomainListGetStats``.
 
-        From ``virDomainGetInfo``, ``virDomainMemoryStats`` and ``virDomainListGetStats``.
+        While the guest hangs: its state and, where libvirt tells them, the CPU counters; the
+        memory's are None.
         """
 
     def inspect_vnics(
@@ -104,6 +128,9 @@ class LibvirtInspector:
         From the list and ``virDomainGetXMLDesc``, one round trip each. An instance whose metadata
         cannot be read is logged and left out; a domain that is not Nova's is left out.
         """
+
+    def health(self) -> Health:
+        """What the inspector does and has done; takes no reading and never blocks."""
 
     @property
     def uri(self) -> str:

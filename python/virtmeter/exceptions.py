@@ -1,7 +1,7 @@
 """What can come instead of a reading.
 
-The names are those of Ceilometer's ``ceilometer.compute.virt.inspector``, with one more for a
-hypervisor that cannot be reached. A caller's own mistake is a ``TypeError`` or a ``ValueError``.
+The names are those of Ceilometer's ``ceilometer.compute.virt.inspector``, with one more for
+what does not answer in time, and one for a hypervisor that cannot be reached. A caller's own mistake is a ``TypeError`` or a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -48,5 +48,9 @@ class NoDataException(InspectorException):
     """The instance is there, but libvirt refused to read it, or it went away meanwhile."""
 
 
+class InspectionTimeout(NoDataException):
+    """The instance's guest has not answered in time; it is asked again when it answers."""
+
+
 class ConnectionLost(NoDataException):
-    """The hypervisor cannot be reached. The next call connects again."""
+    """The hypervisor cannot be reached; the inspector goes on trying by itself."""

@@ -164,3 +164,38 @@ class DiskInfo(NamedTuple):
     """What the image occupies on the host's storage."""
     physical: int
     """The size of the image's file or device on the host."""
+
+
+class Health(NamedTuple):
+    """What an inspector does, and has done since it was made (in this process)."""
+
+    connections: int
+    """Connections that are open."""
+    opened: int
+    """Connections that were ever opened."""
+    broken: int
+    """Connections that broke while they were used; the next reading opens another."""
+    threads: int
+    """Threads that take readings, stuck ones and all."""
+    stuck: int
+    """Threads that are stuck in a reading that was given up."""
+    handed_out: int
+    """Readings that were handed out."""
+    read_ahead: int
+    """Those of them that were there or under way before they were asked for."""
+    wasted: int
+    """Readings that were taken ahead and were too old when they were asked for."""
+    timeouts: int
+    """Readings that were given up."""
+    late: int
+    """Readings that came after they had been given up, and were dropped."""
+    age_sum: float
+    """The ages of all readings at the moment they were handed out, summed up, seconds."""
+    age_max: float
+    """The greatest of these ages, seconds."""
+    calls: dict[str, int]
+    """Round trips to libvirt, by the name of the call: ``stats``, ``xml``, ``block_info``, …"""
+    hung: dict[str, tuple[str | None, float]]
+    """The instances that do not answer: by UUID, the name and for how many seconds."""
+    outage: tuple[str, float] | None
+    """Why libvirt cannot be reached, and for how many seconds."""

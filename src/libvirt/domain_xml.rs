@@ -2,6 +2,8 @@
 //!
 //! Pure: text in, devices out.
 
+use std::collections::HashSet;
+
 use roxmltree::{Document, Node};
 
 use super::xml::{Unusable, attribute, child, children, parse};
@@ -15,29 +17,47 @@ pub(super) struct Nic {
     pub(super) parameters: Vec<(String, Option<String>)>,
 }
 
-/// The NICs that have a target device and a MAC address element, in the order of the XML.
-pub(super) fn nics(xml: &str) -> Result<Vec<Nic>, Unusable> {
-    let document = parse(xml)?;
-    Ok(devices(&document, "interface").filter_map(nic).collect())
+/// What a reading needs to know of a domain's devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Devices {
+    /// Whether the domain runs: only then libvirt writes its number.
+    pub(super) active: bool,
+    /// The NICs that have a target device and a MAC address element, in the order of the XML.
+    pub(super) nics: Vec<Nic>,
+    /// The target names of the disks that have a source, in the order of the XML.
+    pub(super) disks: Vec<String>,
+    /// Whether the guest has a memory balloon.
+    pub(super) balloon: bool,
+    /// The target names of all NICs and disks, by which a change is noticed.
+    pub(super) targets: HashSet<String>,
 }
 
-/// The target names of the disks that have a source, in the order of the XML.
-pub(super) fn disks(xml: &str) -> Result<Vec<String>, Unusable> {
+/// The devices of a domain.
+pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     let document = parse(xml)?;
-    Ok(devices(&document, "disk")
-        .filter(|disk| child(*disk, "source").is_some())
-        .flat_map(|disk| children(disk, "target"))
-        .filter_map(|target| attribute(target, "dev"))
-        .filter(|name| !name.is_empty())
-        .collect())
+    let has_source = |disk: &Node<'_, '_>| child(*disk, "source").is_some();
+    let model = |balloon| attribute(balloon, "model");
+    Ok(Devices {
+        active: attribute(document.root_element(), "id").is_some(),
+        nics: each(&document, "interface").filter_map(nic).collect(),
+        disks: each(&document, "disk").filter(has_source).flat_map(targets).collect(),
+        balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
+        targets: each(&document, "disk")
+            .chain(each(&document, "interface"))
+            .flat_map(targets)
+            .collect(),
+    })
 }
 
 /// Every `<devices><kind>` of the domain.
-fn devices<'a>(
-    document: &'a Document<'_>,
-    kind: &'static str,
-) -> impl Iterator<Item = Node<'a, 'a>> {
+fn each<'a>(document: &'a Document<'_>, kind: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
     children(document.root_element(), "devices").flat_map(move |devices| children(devices, kind))
+}
+
+fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
+    children(device, "target")
+        .filter_map(|target| attribute(target, "dev"))
+        .filter(|name| !name.is_empty())
 }
 
 fn nic(interface: Node<'_, '_>) -> Option<Nic> {
@@ -72,6 +92,14 @@ mod tests {
     use super::super::xml::{MAX_BYTES, MAX_DEPTH};
     use super::*;
     use proptest::prelude::*;
+
+    fn nics(xml: &str) -> Result<Vec<Nic>, Unusable> {
+        devices(xml).map(|devices| devices.nics)
+    }
+
+    fn disks(xml: &str) -> Result<Vec<String>, Unusable> {
+        devices(xml).map(|devices| devices.disks)
+    }
 
     fn domain(devices: &str) -> String {
         format!("<domain type='kvm'><name>x</name><devices>{devices}</devices></domain>")
@@ -125,6 +153,23 @@ mod tests {
              <disk><target dev='vdb'/><source/></disk>",
         );
         assert_eq!(disks(&xml), Ok(vec!["vda".to_owned(), "vdb".to_owned()]));
+    }
+
+    #[test]
+    fn a_running_domain_has_a_number_and_perhaps_a_balloon() {
+        let found =
+            devices("<domain id='3'><devices><memballoon model='virtio'/></devices></domain>");
+        assert!(found.is_ok_and(|found| found.active && found.balloon));
+        let found = devices("<domain><devices><memballoon model='none'/></devices></domain>");
+        assert!(found.is_ok_and(|found| !found.active && !found.balloon));
+    }
+
+    #[test]
+    fn targets_are_those_of_all_disks_and_nics() {
+        let xml =
+            domain("<disk><target dev='sda'/></disk><interface><target dev='tap'/></interface>");
+        let targets = devices(&xml).map(|devices| devices.targets);
+        assert_eq!(targets, Ok(HashSet::from(["sda".to_owned(), "tap".to_owned()])));
     }
 
     #[test]

@@ -6,24 +6,21 @@
 use roxmltree::Node;
 
 use super::xml::{Unusable, attribute, child, parse};
-use crate::records::{Flavor, NovaMetadata};
+use crate::records::{Flavor, NovaMetadata, ServerDescription};
 
 /// Newest first.
 const NAMESPACES: [&str; 2] =
     ["http://openstack.org/xmlns/libvirt/nova/1.1", "http://openstack.org/xmlns/libvirt/nova/1.0"];
 
-/// The operating system's type and architecture, and Nova's metadata; `None` for a domain that is
-/// not Nova's.
-pub(super) fn server(
-    xml: &str,
-) -> Result<Option<(Option<String>, String, NovaMetadata)>, Unusable> {
+/// What the XML of a domain of Nova's says; `None` for a domain that is not Nova's.
+pub(super) fn server(xml: &str) -> Result<Option<ServerDescription>, Unusable> {
     let document = parse(xml)?;
     let domain = document.root_element();
     let Some(instance) = child(domain, "metadata").and_then(nova) else { return Ok(None) };
     let os_type =
         child(domain, "os").and_then(|os| child(os, "type")).ok_or("it has no os type")?;
     let architecture = attribute(os_type, "arch").ok_or("its os type has no arch")?;
-    Ok(Some((text(os_type), architecture, metadata(instance)?)))
+    Ok(Some(ServerDescription { os_type: text(os_type), architecture, nova: metadata(instance)? }))
 }
 
 /// The element that Nova has put there.
@@ -143,7 +140,7 @@ mod tests {
              <nova:root type='image' uuid='i'/><nova:image uuid='b'><nova:minRam>0</nova:minRam>\
              <nova:properties><nova:property name='os'/></nova:properties></nova:image>"
         ));
-        let (os_type, architecture, nova) = server(&xml).unwrap().unwrap();
+        let ServerDescription { os_type, architecture, nova } = server(&xml).unwrap().unwrap();
         assert_eq!((os_type.as_deref(), architecture.as_str()), (Some("hvm"), "x86_64"));
         assert_eq!((nova.name.as_deref(), nova.image_id.as_deref()), (Some("web"), Some("i")));
         assert_eq!((nova.user_id.as_str(), nova.project_id.as_str()), ("u", "p"));

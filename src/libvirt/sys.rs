@@ -8,18 +8,15 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::process;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Once, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Once};
 
 use uuid::Uuid;
 use virt_sys as c;
 
+use super::calls::{Call, Calls};
 use crate::error::Failure;
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
@@ -28,9 +25,6 @@ const BLOCK_PARAMETERS: usize = 16;
 /// The most memory statistics that it carries for one domain. libvirt's client copies as many as the daemon sends,
 /// whatever it was told, so there must be room for all of them.
 const MEMORY_STATS: usize = 1024;
-
-/// Closing is a round trip as well. A daemon that does not answer it is left behind after this.
-const CLOSING: Duration = Duration::from_secs(1);
 
 /// What libvirt calls typed parameters: names and values, integers only.
 pub(super) type Parameters = HashMap<String, i128>;
@@ -102,21 +96,19 @@ fn c_string(text: &str) -> Answer<CString> {
         .map_err(|_| failure(c::VIR_ERR_INVALID_ARG, format!("{text:?} contains a NUL")))
 }
 
-/// An open, read-only connection; closed when dropped in the process that opened it.
+/// An open, read-only connection; closed when dropped in the process that opened it, which is a
+/// round trip of its own.
 pub(super) struct Connection {
     ptr: NonNull<c::_virConnect>,
     pid: u32,
+    calls: Arc<Calls>,
 }
-
-// SAFETY: libvirt's connections may be used by any number of threads at once.
-unsafe impl Send for Connection {}
-// SAFETY: as above.
-unsafe impl Sync for Connection {}
 
 impl Connection {
     /// `virConnectOpenReadOnly`
-    pub(super) fn open_read_only(uri: &str) -> Answer<Self> {
+    pub(super) fn open_read_only(uri: &str, calls: Arc<Calls>) -> Answer<Self> {
         let uri = c_string(uri)?;
+        calls.count(Call::Open);
         OPENING.set(true);
         // SAFETY: the string outlives the call.
         let ptr = NonNull::new(unsafe { c::virConnectOpenReadOnly(uri.as_ptr()) });
@@ -124,7 +116,7 @@ impl Connection {
         let ptr = ptr.ok_or_else(last_failure)?;
         // SAFETY: the connection is valid; the handler lives as long as the process.
         unsafe { c::virConnSetErrorFunc(ptr.as_ptr(), ptr::null_mut(), Some(ignore_error)) };
-        Ok(Self { ptr, pid: process::id() })
+        Ok(Self { ptr, pid: process::id(), calls })
     }
 
     /// `virConnectIsAlive`: a local flag, no round trip.
@@ -134,34 +126,39 @@ impl Connection {
     }
 
     /// `virDomainLookupByUUID`
-    pub(super) fn lookup(&self, uuid: Uuid) -> Answer<Domain<'_>> {
+    pub(super) fn lookup(&self, uuid: Uuid) -> Answer<Domain> {
+        self.calls.count(Call::Lookup);
         // SAFETY: the connection is valid, and a UUID is the 16 bytes that libvirt reads.
         let ptr = unsafe { c::virDomainLookupByUUID(self.ptr.as_ptr(), uuid.as_bytes().as_ptr()) };
-        Domain::owned(ptr).ok_or_else(last_failure)
+        Domain::owned(ptr, &self.calls).ok_or_else(last_failure)
     }
 
     /// `virConnectListAllDomains`
-    pub(super) fn domains(&self) -> Answer<Vec<Domain<'_>>> {
+    pub(super) fn domains(&self) -> Answer<Vec<Domain>> {
+        self.calls.count(Call::List);
         let mut list = ptr::null_mut();
         // SAFETY: the connection is valid; libvirt allocates the array.
         let count =
             check(unsafe { c::virConnectListAllDomains(self.ptr.as_ptr(), &raw mut list, 0) })?;
         let count = usize::try_from(count).unwrap_or_default();
-        // SAFETY: the array has `count` domains, each of which we own now.
-        let domains = (0..count).filter_map(|i| Domain::owned(unsafe { *list.add(i) })).collect();
+        let domains = (0..count)
+            // SAFETY: the array has `count` domains, each of which we own now.
+            .filter_map(|i| Domain::owned(unsafe { *list.add(i) }, &self.calls))
+            .collect();
         // SAFETY: libvirt allocated the array itself with malloc.
         unsafe { libc::free(list.cast()) };
         Ok(domains)
     }
 
     /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.
-    pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<DomainStats<'_>>> {
+    pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<(Domain, DomainStats)>> {
+        self.calls.count(Call::List);
         let mut records = ptr::null_mut();
         // SAFETY: the connection is valid; libvirt allocates the records.
         let count = check(unsafe {
             c::virConnectGetAllDomainStats(self.ptr.as_ptr(), group, &raw mut records, 0)
         })?;
-        Ok(take_records(records, count))
+        Ok(take_records(records, count, &self.calls))
     }
 }
 
@@ -169,50 +166,16 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // In a forked child the socket is the parent's, who would lose it: leave it alone.
         if self.pid == process::id() {
-            close_patiently(LastUse(self.ptr));
+            // SAFETY: the connection is valid, and this is our last use of it.
+            unsafe { c::virConnectClose(self.ptr.as_ptr()) };
         }
     }
 }
 
-/// A connection that nobody else uses any more.
-struct LastUse(NonNull<c::_virConnect>);
-
-// SAFETY: libvirt's connections may be closed by any thread.
-unsafe impl Send for LastUse {}
-
-impl LastUse {
-    fn close(self) {
-        // SAFETY: the connection is valid, and this is its last use.
-        unsafe { c::virConnectClose(self.0.as_ptr()) };
-    }
-}
-
-/// Closes a connection on a thread of its own, and waits a while for it. Once a daemon has used up
-/// that time, the next ones get little of it: an interpreter may end with many connections.
-fn close_patiently(connection: LastUse) {
-    static ANSWERED: AtomicBool = AtomicBool::new(true);
-    let (done, closed) = mpsc::channel();
-    let closing = thread::Builder::new().name("virtmeter-close".to_owned()).spawn(move || {
-        connection.close();
-        // Nobody may be waiting any more.
-        let _ = done.send(());
-    });
-    // Where no thread is to be had, the connection stays open, which is better than to wait.
-    if closing.is_err() {
-        return;
-    }
-    let patience = if ANSWERED.load(Relaxed) { CLOSING } else { CLOSING / 20 };
-    let answered = closed.recv_timeout(patience).is_ok();
-    ANSWERED.store(answered, Relaxed);
-    if !answered {
-        log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
-    }
-}
-
-/// A domain of an open connection.
-pub(super) struct Domain<'connection> {
+/// A domain, which holds its connection open as long as it lives.
+pub(super) struct Domain {
     ptr: NonNull<c::_virDomain>,
-    connection: PhantomData<&'connection Connection>,
+    calls: Arc<Calls>,
 }
 
 /// `virDomainInfo`
@@ -223,15 +186,19 @@ pub(super) struct DomainInfo {
     pub(super) vcpus: u16,
 }
 
-/// One record of a bulk reading.
-pub(super) struct DomainStats<'connection> {
-    pub(super) domain: Domain<'connection>,
+/// What a bulk reading tells of one domain.
+#[derive(Debug, Default)]
+pub(super) struct DomainStats {
+    /// The number of a running domain, another at each start.
+    pub(super) number: c_uint,
     pub(super) parameters: Parameters,
+    /// The names of NICs and disks (`net.N.name`, `block.N.name`).
+    pub(super) names: HashMap<String, String>,
 }
 
-impl Domain<'_> {
-    fn owned(ptr: c::virDomainPtr) -> Option<Self> {
-        NonNull::new(ptr).map(|ptr| Self { ptr, connection: PhantomData })
+impl Domain {
+    fn owned(ptr: c::virDomainPtr, calls: &Arc<Calls>) -> Option<Self> {
+        NonNull::new(ptr).map(|ptr| Self { ptr, calls: Arc::clone(calls) })
     }
 
     /// `virDomainGetUUID`: known since the look-up, no round trip.
@@ -250,6 +217,7 @@ impl Domain<'_> {
 
     /// `virDomainGetInfo`
     pub(super) fn info(&self) -> Answer<DomainInfo> {
+        self.calls.count(Call::Info);
         let mut info = MaybeUninit::<c::_virDomainInfo>::zeroed();
         // SAFETY: the domain is valid; libvirt fills the struct.
         check(unsafe { c::virDomainGetInfo(self.ptr.as_ptr(), info.as_mut_ptr()) })?;
@@ -264,6 +232,7 @@ impl Domain<'_> {
 
     /// `virDomainGetXMLDesc`: what should be UTF-8.
     pub(super) fn xml(&self) -> Answer<Vec<u8>> {
+        self.calls.count(Call::Xml);
         // SAFETY: the domain is valid.
         let chars = unsafe { c::virDomainGetXMLDesc(self.ptr.as_ptr(), 0) };
         if chars.is_null() {
@@ -278,6 +247,7 @@ impl Domain<'_> {
 
     /// `virDomainInterfaceStats`: the eight counters in libvirt's order.
     pub(super) fn interface_stats(&self, device: &str) -> Answer<[i64; 8]> {
+        self.calls.count(Call::InterfaceStats);
         let device = c_string(device)?;
         let mut stats = MaybeUninit::<c::_virDomainInterfaceStats>::zeroed();
         // SAFETY: the domain is valid; libvirt fills at most the size that it is told.
@@ -305,6 +275,7 @@ impl Domain<'_> {
 
     /// `virDomainBlockStats`: read operations and bytes, write operations and bytes, errors.
     pub(super) fn block_stats(&self, device: &str) -> Answer<[i64; 5]> {
+        self.calls.count(Call::BlockStats);
         let device = c_string(device)?;
         let mut stats = MaybeUninit::<c::_virDomainBlockStats>::zeroed();
         // SAFETY: the domain is valid; libvirt fills at most the size that it is told.
@@ -323,6 +294,7 @@ impl Domain<'_> {
 
     /// `virDomainBlockStatsFlags`
     pub(super) fn block_stats_flags(&self, device: &str) -> Answer<Parameters> {
+        self.calls.count(Call::BlockStatsFlags);
         let device = c_string(device)?;
         // SAFETY: a typed parameter is plain old data, for which zeroes are valid.
         let mut parameters: [c::_virTypedParameter; BLOCK_PARAMETERS] =
@@ -349,6 +321,7 @@ impl Domain<'_> {
 
     /// `virDomainGetBlockInfo`: capacity, allocation, physical.
     pub(super) fn block_info(&self, device: &str) -> Answer<[u64; 3]> {
+        self.calls.count(Call::BlockInfo);
         let device = c_string(device)?;
         let mut info = MaybeUninit::<c::_virDomainBlockInfo>::zeroed();
         // SAFETY: the domain is valid; libvirt fills the struct.
@@ -362,6 +335,7 @@ impl Domain<'_> {
 
     /// `virDomainMemoryStats`: pairs of tag and value.
     pub(super) fn memory_stats(&self) -> Answer<Vec<(c_uint, u64)>> {
+        self.calls.count(Call::MemoryStats);
         let mut stats = [c::_virDomainMemoryStat { tag: 0, val: 0 }; MEMORY_STATS];
         // SAFETY: the domain is valid; there is room for as many pairs as can come.
         let filled = check(unsafe {
@@ -379,22 +353,35 @@ impl Domain<'_> {
             .collect())
     }
 
-    /// `virDomainListGetStats` for this domain alone; `None` when it has gone meanwhile.
-    pub(super) fn stats(&self, groups: c_uint) -> Answer<Option<Parameters>> {
+    /// `virDomainListGetStats` for this domain alone; `None` when it has gone meanwhile. Without
+    /// `may_wait`, what takes a job is left out where another call holds it.
+    pub(super) fn stats(&self, groups: c_uint, may_wait: bool) -> Answer<Option<DomainStats>> {
+        self.calls.count(Call::Stats);
+        let flags = if may_wait { 0 } else { c::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT };
         let mut list = [self.ptr.as_ptr(), ptr::null_mut()];
         let mut records = ptr::null_mut();
         // SAFETY: the list ends in null, as libvirt wants it; libvirt allocates the records.
         let count = check(unsafe {
-            c::virDomainListGetStats(list.as_mut_ptr(), groups, &raw mut records, 0)
+            c::virDomainListGetStats(list.as_mut_ptr(), groups, &raw mut records, flags)
         })?;
         let uuid = self.uuid();
-        Ok(take_records(records, count)
+        Ok(take_records(records, count, &self.calls)
             .into_iter()
-            .find_map(|record| (record.domain.uuid() == uuid).then_some(record.parameters)))
+            .find_map(|(domain, stats)| (domain.uuid() == uuid).then_some(stats)))
+    }
+
+    /// `virDomainGetControlInfo`: whether nobody waits for the domain's QEMU. It takes no job.
+    pub(super) fn is_free(&self) -> Answer<bool> {
+        self.calls.count(Call::ControlInfo);
+        let mut info = MaybeUninit::<c::_virDomainControlInfo>::zeroed();
+        // SAFETY: the domain is valid; libvirt fills the struct.
+        check(unsafe { c::virDomainGetControlInfo(self.ptr.as_ptr(), info.as_mut_ptr(), 0) })?;
+        // SAFETY: zeroed integers are valid, and libvirt has filled them in.
+        Ok(unsafe { info.assume_init() }.state == c::VIR_DOMAIN_CONTROL_OK)
     }
 }
 
-impl Drop for Domain<'_> {
+impl Drop for Domain {
     fn drop(&mut self) {
         // SAFETY: the domain is valid, and this is its last use.
         unsafe { c::virDomainFree(self.ptr.as_ptr()) };
@@ -402,24 +389,27 @@ impl Drop for Domain<'_> {
 }
 
 /// Copies the records of a bulk reading and frees them.
-fn take_records<'connection>(
+fn take_records(
     records: *mut c::virDomainStatsRecordPtr,
     count: c_int,
-) -> Vec<DomainStats<'connection>> {
+    calls: &Arc<Calls>,
+) -> Vec<(Domain, DomainStats)> {
     let count = usize::try_from(count).unwrap_or_default();
     let taken = (0..count)
         .filter_map(|i| {
             // SAFETY: the array has `count` records.
             let record = unsafe { (*records.add(i)).as_ref() }?;
             let filled = usize::try_from(record.nparams).unwrap_or_default();
-            let parameters = (0..filled)
-                // SAFETY: the record has `nparams` parameters.
-                .filter_map(|i| integer(unsafe { &*record.params.add(i) }))
-                .collect();
+            // SAFETY: the record has `nparams` parameters.
+            let all = || (0..filled).map(|i| unsafe { &*record.params.add(i) });
+            let parameters = all().filter_map(integer).collect();
+            let names = all().filter_map(name).collect();
             // SAFETY: the domain is valid; the record's own reference goes with the record.
             let referred = unsafe { c::virDomainRef(record.dom) } == 0;
-            let domain = referred.then(|| Domain::owned(record.dom)).flatten()?;
-            Some(DomainStats { domain, parameters })
+            let domain = referred.then(|| Domain::owned(record.dom, calls)).flatten()?;
+            // SAFETY: the domain is valid.
+            let number = unsafe { c::virDomainGetID(record.dom) };
+            Some((domain, DomainStats { number, parameters, names }))
         })
         .collect();
     // SAFETY: the records are ours, come from libvirt, and are not used again.
@@ -441,6 +431,22 @@ fn integer(parameter: &c::_virTypedParameter) -> Option<(String, i128)> {
         c::VIR_TYPED_PARAM_ULLONG => i128::from(unsafe { value.ul }),
         _ => return None,
     };
+    Some((field(parameter), value))
+}
+
+/// The name and value of a parameter that is itself the name of a device.
+fn name(parameter: &c::_virTypedParameter) -> Option<(String, String)> {
+    if c_uint::try_from(parameter.type_) != Ok(c::VIR_TYPED_PARAM_STRING) {
+        return None;
+    }
+    let field = field(parameter);
+    let (_, last) = field.rsplit_once('.')?;
+    // SAFETY: `type_` says that libvirt has set this member of the union.
+    let value = (last == "name").then(|| text(unsafe { parameter.value.s })).flatten()?;
+    Some((field, value))
+}
+
+fn field(parameter: &c::_virTypedParameter) -> String {
     // The field is an array of 80 bytes, which libvirt ends with a NUL.
     let name: Vec<u8> = parameter
         .field
@@ -448,5 +454,5 @@ fn integer(parameter: &c::_virTypedParameter) -> Option<(String, i128)> {
         .map(|byte| byte.to_ne_bytes()[0])
         .take_while(|byte| *byte != 0)
         .collect();
-    Some((String::from_utf8_lossy(&name).into_owned(), value))
+    String::from_utf8_lossy(&name).into_owned()
 }

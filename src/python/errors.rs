@@ -17,6 +17,7 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Error::InstanceNotFound { .. } => not_found(py)?,
         Error::InstanceShutOff { .. } => shut_off(py)?,
         Error::NoData { .. } | Error::NoList { .. } => no_data(py)?,
+        Error::Timeout { .. } => timeout(py)?,
         Error::ConnectionLost { .. } => connection_lost(py)?,
         Error::InvalidUri { .. } => return Ok(PyValueError::new_err(error.to_string())),
     };
@@ -42,4 +43,5 @@ macro_rules! exception_class {
 exception_class!(not_found, "InstanceNotFoundException");
 exception_class!(shut_off, "InstanceShutOffException");
 exception_class!(no_data, "NoDataException");
+exception_class!(timeout, "InspectionTimeout");
 exception_class!(connection_lost, "ConnectionLost");

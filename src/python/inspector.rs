@@ -1,5 +1,7 @@
 //! `virtmeter.LibvirtInspector`: its documentation for users is in `_native.pyi`.
 
+use std::time::Duration;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
@@ -8,6 +10,7 @@ use super::arguments::InstanceArgument;
 use super::errors::exception;
 use super::raised_by_logging;
 use super::records::Record;
+use crate::collector::Limits;
 use crate::error::Result;
 use crate::hypervisor::Hypervisor;
 use crate::inspector::Inspector;
@@ -24,14 +27,39 @@ pub(crate) struct LibvirtInspector {
 #[pymethods]
 impl LibvirtInspector {
     #[new]
-    #[pyo3(signature = (uri = "qemu:///system", *, report_stopped = false))]
-    fn new(uri: &str, report_stopped: bool) -> PyResult<Self> {
+    #[pyo3(signature = (
+        uri = "qemu:///system",
+        *,
+        report_stopped = false,
+        timeout = 5.0,
+        max_age = 1.0,
+        workers = 6,
+        read_ahead = 16,
+        max_stuck = 6,
+    ))]
+    fn new(
+        uri: &str,
+        report_stopped: bool,
+        timeout: f64,
+        max_age: f64,
+        workers: i64,
+        read_ahead: i64,
+        max_stuck: i64,
+    ) -> PyResult<Self> {
         if uri.contains('\0') {
             return Err(PyValueError::new_err(format!(
                 "the URI {uri:?} contains a NUL; use one like qemu:///system"
             )));
         }
-        Ok(Self { inspector: Inspector::new(Libvirt::new(uri, report_stopped)) })
+        let limits = Limits {
+            timeout: seconds("timeout", timeout, 0.01)?,
+            max_age: seconds("max_age", max_age, 0.0)?,
+            workers: number("workers", workers, 1)?,
+            read_ahead: number("read_ahead", read_ahead, 0)?,
+            max_stuck: number("max_stuck", max_stuck, 0)?,
+        };
+        let libvirt = Libvirt::new(uri, report_stopped);
+        Ok(Self { inspector: Inspector::with_limits(libvirt, limits) })
     }
 
     #[pyo3(signature = (instance, duration = None))]
@@ -82,6 +110,10 @@ impl LibvirtInspector {
         list(py, self.read(py, Inspector::servers)?)
     }
 
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        py.detach(|| self.inspector.health()).into_named_tuple(py)
+    }
+
     #[getter]
     fn uri(&self) -> &str {
         self.inspector.hypervisor().uri()
@@ -89,11 +121,11 @@ impl LibvirtInspector {
 
     #[getter]
     fn connected(&self) -> bool {
-        self.inspector.hypervisor().is_connected()
+        self.inspector.is_connected()
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.inspector.hypervisor().close());
+        py.detach(|| self.inspector.close());
         raised_by_logging().map_or(Ok(()), Err)
     }
 
@@ -139,6 +171,27 @@ impl Drop for LibvirtInspector {
             }
         });
     }
+}
+
+/// A time in seconds that somebody has given; at most a day, so that no sum of them overflows.
+fn seconds(name: &str, given: f64, least: f64) -> PyResult<Duration> {
+    const MOST: f64 = 86400.0;
+    if (least..=MOST).contains(&given) {
+        Ok(Duration::from_secs_f64(given))
+    } else {
+        Err(PyValueError::new_err(format!(
+            "{name} is {given}, and must be from {least} to {MOST} seconds"
+        )))
+    }
+}
+
+/// A number of threads or readings that somebody has given.
+fn number(name: &str, given: i64, least: i64) -> PyResult<usize> {
+    const MOST: i64 = 1000;
+    let number = (least..=MOST).contains(&given).then(|| usize::try_from(given).ok()).flatten();
+    number.ok_or_else(|| {
+        PyValueError::new_err(format!("{name} is {given}, and must be from {least} to {MOST}"))
+    })
 }
 
 fn list<R: Record>(py: Python<'_>, records: Vec<R>) -> PyResult<Bound<'_, PyList>> {

@@ -1,13 +1,16 @@
 //! Turns the core's records into the named tuples of `virtmeter.records`, field by field in the
 //! order in which those classes declare them.
 
+use std::time::Duration;
+
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDict, PyTuple, PyType};
 
+use crate::collector::Health;
 use crate::records::{
-    DiskInfo, DiskStats, Flavor, Instance, InstanceStats, InterfaceStats, Server,
+    DiskInfo, DiskStats, Flavor, Instance, InstanceId, InstanceStats, InterfaceStats, Server,
 };
 
 /// A record that Python has a named tuple for.
@@ -53,14 +56,14 @@ named_tuple!(Server {
     r.instance.id.to_string(),
     r.instance.name,
     r.instance.state,
-    r.os_type,
-    r.architecture,
-    r.nova.name,
-    r.nova.user_id,
-    r.nova.project_id,
-    flavor(r.nova.flavor, py)?,
-    r.nova.image_id,
-    r.nova.image_meta.map(|meta| meta.into_py_dict(py)).transpose()?,
+    r.description.os_type,
+    r.description.architecture,
+    r.description.nova.name,
+    r.description.nova.user_id,
+    r.description.nova.project_id,
+    flavor(r.description.nova.flavor, py)?,
+    r.description.nova.image_id,
+    r.description.nova.image_meta.map(|meta| meta.into_py_dict(py)).transpose()?,
 } from r in py);
 
 /// By the names of Nova's API.
@@ -129,3 +132,28 @@ named_tuple!(DiskInfo {
     r.allocation,
     r.physical,
 } from r in py);
+
+named_tuple!(Health {
+    r.connections,
+    r.opened,
+    r.broken,
+    r.threads,
+    r.stuck,
+    r.handed_out,
+    r.read_ahead,
+    r.wasted,
+    r.timeouts,
+    r.late,
+    r.age_sum.as_secs_f64(),
+    r.age_max.as_secs_f64(),
+    r.calls.into_py_dict(py)?,
+    hung(r.hung).into_py_dict(py)?,
+    r.outage.map(|(failure, since)| (failure.to_string(), since.as_secs_f64())),
+} from r in py);
+
+/// By UUID, the name and for how many seconds the instance has not answered.
+fn hung(hung: Vec<(InstanceId, Duration)>) -> Vec<(String, (Option<String>, f64))> {
+    let entry =
+        |(id, since): (InstanceId, Duration)| (id.uuid.to_string(), (id.name, since.as_secs_f64()));
+    hung.into_iter().map(entry).collect()
+}

@@ -1,0 +1,42 @@
+//! What the engine does, seen from outside.
+
+use std::time::Duration;
+
+use crate::error::Failure;
+use crate::records::InstanceId;
+
+/// Counters of an [`Inspector`](crate::Inspector)'s work since it was made (in this process), and
+/// its state now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Health {
+    /// Connections that are open.
+    pub connections: usize,
+    /// Connections that were ever opened.
+    pub opened: u64,
+    /// Connections that broke while they were used, and were replaced if that was possible.
+    pub broken: u64,
+    /// Threads that take readings, stuck ones and all.
+    pub threads: usize,
+    /// Threads that are stuck in a reading that was given up.
+    pub stuck: usize,
+    /// Readings that were handed out.
+    pub handed_out: u64,
+    /// Those of them that were there or under way before they were asked for.
+    pub read_ahead: u64,
+    /// Readings that were taken ahead and were too old when they were asked for.
+    pub wasted: u64,
+    /// Readings that were given up.
+    pub timeouts: u64,
+    /// Readings that came after they had been given up, and were dropped.
+    pub late: u64,
+    /// The ages of all readings at the moment they were handed out, summed up.
+    pub age_sum: Duration,
+    /// The greatest of these ages.
+    pub age_max: Duration,
+    /// Round trips to the hypervisor, by the name of the call.
+    pub calls: Vec<(&'static str, u64)>,
+    /// The instances that do not answer, and for how long they have not.
+    pub hung: Vec<(InstanceId, Duration)>,
+    /// Why the hypervisor cannot be reached, and since when.
+    pub outage: Option<(Failure, Duration)>,
+}

@@ -1,0 +1,466 @@
+//! When and how a reading is taken: ahead of its caller, with a deadline, and around what hangs.
+//!
+//! Callers and threads meet at the [`Desk`], which decides everything and knows neither. Here are
+//! the threads: workers, each with a connection of its own, take the readings; one more asks after
+//! what does not answer, and only exists once something has not.
+
+mod desk;
+mod health;
+mod limits;
+mod order;
+mod outage;
+mod quarantine;
+
+use std::collections::HashMap;
+use std::process;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::hypervisor::{Connection, Hypervisor, Notes};
+use crate::per_process::PerProcess;
+use crate::records::{
+    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+};
+use desk::{Desk, Job, Outcome, Probe, Turn};
+pub use health::Health;
+pub use limits::Limits;
+
+/// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
+const CLOSING: Duration = Duration::from_secs(1);
+/// Probing threads that may be stuck at a time.
+const PROBERS: usize = 3;
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    List,
+    Server,
+    Instance,
+    Nics,
+    Disks,
+    DiskInfo,
+}
+
+impl Kind {
+    /// Whether it has to wait for the guest's process.
+    fn needs_guest(self) -> bool {
+        matches!(self, Self::Instance | Self::Disks | Self::DiskInfo)
+    }
+}
+
+/// What is asked about which instance; about none with the nil UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    kind: Kind,
+    uuid: Uuid,
+}
+
+/// The answer to a question of each kind.
+pub(crate) enum Reading {
+    List(Vec<Instance>),
+    Server(Option<ServerDescription>),
+    Instance(InstanceStats),
+    Nics(Vec<Interface>),
+    Disks(Vec<DiskStats>),
+    DiskInfo(Vec<DiskInfo>),
+}
+
+/// The engine over a hypervisor.
+pub(crate) struct Collector<H: Hypervisor> {
+    hypervisor: Arc<H>,
+    limits: Limits,
+    here: PerProcess<Arc<Room<H>>>,
+}
+
+/// Where callers and threads meet.
+struct Room<H> {
+    hypervisor: Arc<H>,
+    limits: Limits,
+    pid: u32,
+    state: Mutex<State>,
+    /// Told when a caller may have its answer, when there may be work, when there may be something
+    /// to probe, and when a thread has closed its connection.
+    answered: Condvar,
+    work: Condvar,
+    probe: Condvar,
+    closed: Condvar,
+}
+
+struct State {
+    desk: Desk<Reading>,
+    /// The open connections by the number of their thread.
+    open: HashMap<u64, Open>,
+    /// How often all connections were closed: older ones are closed when they are not in use.
+    closings: u64,
+    threads_ever: u64,
+    /// The probing thread that serves, and since when it is in a call.
+    prober: Option<u64>,
+    probing: Option<Instant>,
+    probers: usize,
+    ended: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Open {
+    closings: u64,
+    in_use: bool,
+}
+
+impl<H: Hypervisor> Collector<H> {
+    pub(crate) fn new(hypervisor: H, limits: Limits) -> Self {
+        let hypervisor = Arc::new(hypervisor);
+        let shared = Arc::clone(&hypervisor);
+        let here = PerProcess::new(move || Arc::new(Room::new(Arc::clone(&shared), limits)));
+        Self { hypervisor, limits, here }
+    }
+
+    pub(crate) fn hypervisor(&self) -> &H {
+        &self.hypervisor
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Every instance that the hypervisor knows.
+    pub(crate) fn list(&self) -> Result<Reading> {
+        self.ask(Kind::List, &Uuid::nil().into())
+    }
+
+    /// The answer to a question about an instance, within the timeout (or twice that, where the
+    /// first answer is that it hangs).
+    pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<Reading> {
+        let room = self.here.with(Arc::clone);
+        let outcome = room.wait_for(Key { kind, uuid: instance.uuid }, instance);
+        for note in outcome.notes {
+            log::warn!("{note}");
+        }
+        outcome.answer
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let room = self.here.with(Arc::clone);
+        let state = room.lock();
+        let mut health = state.desk.health(Instant::now());
+        health.connections = state.open.len();
+        health.calls = self.hypervisor.calls();
+        health
+    }
+
+    /// Whether a connection is open, as far as is known here.
+    pub(crate) fn is_connected(&self) -> bool {
+        let room = self.here.with(Arc::clone);
+        let state = room.lock();
+        state.desk.is_reachable() && state.open.values().any(|open| open.closings == state.closings)
+    }
+
+    /// Closes all connections, those in use when they are not any more.
+    pub(crate) fn close(&self) {
+        self.here.with(Arc::clone).close(false);
+    }
+}
+
+impl<H: Hypervisor> Drop for Collector<H> {
+    fn drop(&mut self) {
+        self.here.with(Arc::clone).close(true);
+    }
+}
+
+impl<H: Hypervisor> Room<H> {
+    fn new(hypervisor: Arc<H>, limits: Limits) -> Self {
+        let state = State {
+            desk: Desk::new(hypervisor.uri(), limits),
+            open: HashMap::new(),
+            closings: 0,
+            threads_ever: 0,
+            prober: None,
+            probing: None,
+            probers: 0,
+            ended: false,
+        };
+        Self {
+            hypervisor,
+            limits,
+            pid: process::id(),
+            state: Mutex::new(state),
+            answered: Condvar::new(),
+            work: Condvar::new(),
+            probe: Condvar::new(),
+            closed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A caller's way through the room.
+    fn wait_for(self: &Arc<Self>, key: Key, instance: &InstanceId) -> Outcome<Reading> {
+        let mut state = self.lock();
+        let mut ticket = state.desk.ask(thread::current().id(), key, instance, Instant::now());
+        loop {
+            let now = Instant::now();
+            match state.desk.turn(&mut ticket, now) {
+                Turn::Answer(outcome) => {
+                    self.send_for_threads(&mut state, now);
+                    // Others may have been given up together with this one.
+                    self.answered.notify_all();
+                    unlock_and_log(state);
+                    return outcome;
+                }
+                Turn::Wait(until) => {
+                    self.send_for_threads(&mut state, now);
+                    let waited = self.answered.wait_timeout(state, until.duration_since(now));
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    /// Wakes or starts as many threads as there is work for.
+    fn send_for_threads(self: &Arc<Self>, state: &mut State, now: Instant) {
+        if state.desk.has_work() {
+            self.work.notify_all();
+        }
+        while state.desk.needs_thread(now) && !state.ended {
+            state.threads_ever += 1;
+            let number = state.threads_ever;
+            let room = Arc::clone(self);
+            let thread = thread::Builder::new().name("virtmeter-read".to_owned());
+            if thread.spawn(move || room.work(number)).is_err() {
+                // Those that there are must do; without any, the caller's time runs out.
+                return;
+            }
+            state.desk.threads += 1;
+            state.desk.idle += 1;
+        }
+        if state.desk.wants_probe(now) && !state.ended {
+            let stuck = state.probing.is_some_and(|since| {
+                now.saturating_duration_since(since) >= 2 * self.limits.timeout
+            });
+            if (state.prober.is_none() || stuck) && state.probers < PROBERS {
+                state.threads_ever += 1;
+                let number = state.threads_ever;
+                let room = Arc::clone(self);
+                let thread = thread::Builder::new().name("virtmeter-probe".to_owned());
+                if thread.spawn(move || room.probe(number)).is_ok() {
+                    state.prober = Some(number);
+                    state.probing = None;
+                    state.probers += 1;
+                }
+            }
+            self.probe.notify_all();
+        }
+    }
+
+    /// A worker: takes readings, one after the other, over its own connection.
+    fn work(self: Arc<Self>, number: u64) {
+        let mut line = Line { room: Arc::clone(&self), number, connection: None };
+        let mut state = self.lock();
+        loop {
+            if line.is_outdated(&state) {
+                drop(state);
+                line.hang_up();
+                state = self.lock();
+                continue;
+            }
+            if state.ended || state.desk.has_thread_to_spare() {
+                break;
+            }
+            let Some(job) = state.desk.start(Instant::now()) else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.desk.idle -= 1;
+            if let Some(open) = state.open.get_mut(&number) {
+                open.in_use = true;
+            }
+            drop(state);
+            let outcome = line.take(&job);
+            state = self.lock();
+            if let Some(open) = state.open.get_mut(&number) {
+                open.in_use = false;
+            }
+            state.desk.idle += 1;
+            state.desk.finish(&job, outcome, Instant::now());
+            self.answered.notify_all();
+            if !state.desk.news.is_empty() {
+                unlock_and_log(state);
+                state = self.lock();
+            }
+        }
+        state.desk.threads -= 1;
+        state.desk.idle -= 1;
+        drop(state);
+        line.hang_up();
+    }
+
+    /// The probing thread: asks after what does not answer.
+    fn probe(self: Arc<Self>, number: u64) {
+        let mut line = Line { room: Arc::clone(&self), number, connection: None };
+        let mut state = self.lock();
+        loop {
+            if line.is_outdated(&state) {
+                drop(state);
+                line.hang_up();
+                state = self.lock();
+                continue;
+            }
+            // Another one has taken over while this one was stuck.
+            if state.ended || state.prober != Some(number) {
+                break;
+            }
+            let now = Instant::now();
+            let question = match state.desk.probe(now) {
+                Probe::Rest => {
+                    state = self.probe.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                Probe::Wait(until) => {
+                    let waited = self.probe.wait_timeout(state, until.duration_since(now));
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
+                Probe::Ask(instance) => Some(instance),
+                Probe::Reach => None,
+            };
+            state.probing = Some(now);
+            drop(state);
+            let anyone = InstanceId::from(Uuid::nil());
+            let answer =
+                line.ask(|connection| connection.is_free(question.as_ref().unwrap_or(&anyone)));
+            state = self.lock();
+            if state.prober == Some(number) {
+                state.probing = None;
+            }
+            match question {
+                Some(instance) => state.desk.probed(&instance, answer, Instant::now()),
+                None => state.desk.reached(answer.map(|_| ()), Instant::now()),
+            }
+            self.answered.notify_all();
+            unlock_and_log(state);
+            state = self.lock();
+        }
+        state.probers -= 1;
+        if state.prober == Some(number) {
+            state.prober = None;
+        }
+        drop(state);
+        line.hang_up();
+    }
+
+    /// Has all connections closed, and waits a while for those that are not in use.
+    fn close(&self, end: bool) {
+        // In a forked child, this is not its parent's room.
+        debug_assert_eq!(self.pid, process::id());
+        let mut state = self.lock();
+        state.closings += 1;
+        state.ended |= end;
+        state.desk.forget_outage();
+        self.work.notify_all();
+        self.probe.notify_all();
+        let unused = |state: &mut State| {
+            let closings = state.closings;
+            state.open.values().any(|open| open.closings < closings && !open.in_use)
+        };
+        let waited = self.closed.wait_timeout_while(state, CLOSING, unused);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            log::warn!("libvirt did not confirm within {CLOSING:?} that a connection is closed");
+        }
+    }
+}
+
+/// Unlocks, and logs what has happened.
+fn unlock_and_log(mut state: MutexGuard<'_, State>) {
+    let news = std::mem::take(&mut state.desk.news);
+    drop(state);
+    for (level, line) in news {
+        log::log!(level, "{line}");
+    }
+}
+
+/// A thread's connection.
+struct Line<H: Hypervisor> {
+    room: Arc<Room<H>>,
+    number: u64,
+    connection: Option<H::Connection>,
+}
+
+impl<H: Hypervisor> Line<H> {
+    /// Takes a reading.
+    fn take(&mut self, job: &Job) -> Outcome<Reading> {
+        let mut notes = Notes::new();
+        let about = &job.instance;
+        let answer = self.ask(|connection| {
+            notes.clear();
+            Ok(match job.key.kind {
+                Kind::List => Reading::List(connection.instances()?),
+                Kind::Server => Reading::Server(connection.server(about)?),
+                Kind::Instance if job.hung => Reading::Instance(connection.stats_of_hung(about)?),
+                Kind::Instance => Reading::Instance(connection.instance_stats(about)?),
+                Kind::Nics => Reading::Nics(connection.interfaces(about, &mut notes)?),
+                Kind::Disks => Reading::Disks(connection.disk_stats(about, &mut notes)?),
+                Kind::DiskInfo => Reading::DiskInfo(connection.disk_info(about, &mut notes)?),
+            })
+        });
+        Outcome { answer, notes }
+    }
+
+    /// Asks a question, and once more over a new connection if the first breaks.
+    fn ask<T>(&mut self, mut question: impl FnMut(&mut H::Connection) -> Result<T>) -> Result<T> {
+        let mut last_chance = false;
+        loop {
+            if self.connection.as_ref().is_some_and(|connection| !connection.is_alive()) {
+                self.broken();
+            }
+            let connection = match &mut self.connection {
+                Some(connection) => connection,
+                None => self.dial()?,
+            };
+            match question(connection) {
+                Err(Error::ConnectionLost { failure, .. }) if !last_chance => {
+                    log::debug!("a connection broke: {failure}");
+                    self.broken();
+                    last_chance = true;
+                }
+                Err(error @ Error::ConnectionLost { .. }) => {
+                    self.broken();
+                    return Err(error);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn dial(&mut self) -> Result<&mut H::Connection> {
+        // A closing that comes meanwhile is for this connection as well.
+        let closings = self.room.lock().closings;
+        let connection = self.room.hypervisor.connect(self.room.limits.max_age)?;
+        let mut state = self.room.lock();
+        state.open.insert(self.number, Open { closings, in_use: true });
+        state.desk.health.opened += 1;
+        drop(state);
+        Ok(self.connection.insert(connection))
+    }
+
+    fn broken(&mut self) {
+        self.room.lock().desk.health.broken += 1;
+        self.hang_up();
+    }
+
+    fn hang_up(&mut self) {
+        if self.connection.take().is_some() {
+            self.room.lock().open.remove(&self.number);
+            self.room.closed.notify_all();
+        }
+    }
+
+    fn is_outdated(&self, state: &State) -> bool {
+        let open = state.open.get(&self.number);
+        open.is_some_and(|open| open.closings < state.closings)
+    }
+}

@@ -1,0 +1,120 @@
+//! The instances that do not answer. Pure: told of what happens, with the time.
+//!
+//! An instance goes in when a reading that needs its guest's process has timed out. It comes out
+//! when the hypervisor says that nobody waits for it any more and the call that was stuck has
+//! returned; or, should that call be lost, when it has been free for long enough.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::records::InstanceId;
+
+#[derive(Default)]
+pub(super) struct Quarantine(HashMap<Uuid, Patient>);
+
+/// An instance that does not answer.
+pub(super) struct Patient {
+    pub(super) instance: InstanceId,
+    /// When the reading began that was not answered.
+    pub(super) since: Instant,
+    /// The readings that are stuck with it.
+    stuck: HashSet<u64>,
+    /// Since when nobody waits for it, as far as was seen.
+    free_since: Option<Instant>,
+}
+
+impl Quarantine {
+    /// Puts an instance in, for a reading that began at `since`; false if it is in already.
+    pub(super) fn enter(&mut self, instance: &InstanceId, reading: u64, since: Instant) -> bool {
+        let mut new = false;
+        let patient = self.0.entry(instance.uuid).or_insert_with(|| {
+            new = true;
+            Patient { instance: instance.clone(), since, stuck: HashSet::new(), free_since: None }
+        });
+        patient.stuck.insert(reading);
+        patient.free_since = None;
+        new
+    }
+
+    pub(super) fn has(&self, instance: Uuid) -> bool {
+        self.0.contains_key(&instance)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Patient> {
+        self.0.values()
+    }
+
+    /// Notes that a reading that was stuck has returned.
+    pub(super) fn returned(&mut self, instance: Uuid, reading: u64) {
+        if let Some(patient) = self.0.get_mut(&instance) {
+            patient.stuck.remove(&reading);
+        }
+    }
+
+    /// Notes that somebody still waits for the instance.
+    pub(super) fn busy(&mut self, instance: Uuid) {
+        if let Some(patient) = self.0.get_mut(&instance) {
+            patient.free_since = None;
+        }
+    }
+
+    /// Notes that nobody waits for it; returns it if it is let out. With a call still stuck, that
+    /// takes `patience` for each: if it was not lost, the next one will be stuck as well.
+    pub(super) fn free(
+        &mut self,
+        instance: Uuid,
+        now: Instant,
+        patience: Duration,
+    ) -> Option<Patient> {
+        let patient = self.0.get_mut(&instance)?;
+        let since = *patient.free_since.get_or_insert(now);
+        let stuck = u32::try_from(patient.stuck.len()).unwrap_or(u32::MAX);
+        let over = now.saturating_duration_since(since) >= patience.saturating_mul(stuck);
+        if over { self.0.remove(&instance) } else { None }
+    }
+
+    /// Lets an instance out that is gone or shut off.
+    pub(super) fn release(&mut self, instance: Uuid) -> Option<Patient> {
+        self.0.remove(&instance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn instance() -> InstanceId {
+        Uuid::from_u128(1).into()
+    }
+
+    #[test]
+    fn it_comes_out_when_it_is_free_and_its_reading_has_returned() {
+        let (mut quarantine, now) = (Quarantine::default(), Instant::now());
+        assert!(quarantine.enter(&instance(), 7, now));
+        assert!(!quarantine.enter(&instance(), 7, now));
+        assert!(quarantine.free(instance().uuid, now, 10 * SECOND).is_none(), "still stuck");
+        quarantine.returned(instance().uuid, 7);
+        assert!(quarantine.free(instance().uuid, now, 10 * SECOND).is_some());
+        assert!(!quarantine.has(instance().uuid));
+    }
+
+    #[test]
+    fn a_lost_reading_keeps_it_in_for_a_while_and_two_for_longer() {
+        let (mut quarantine, now) = (Quarantine::default(), Instant::now());
+        let free = |quarantine: &mut Quarantine, after: u32| {
+            quarantine.free(instance().uuid, now + after * SECOND, 10 * SECOND).is_some()
+        };
+        quarantine.enter(&instance(), 1, now);
+        quarantine.enter(&instance(), 2, now);
+        assert!(!free(&mut quarantine, 0));
+        assert!(!free(&mut quarantine, 19));
+        quarantine.busy(instance().uuid);
+        assert!(!free(&mut quarantine, 21));
+        assert!(!free(&mut quarantine, 40));
+        assert!(free(&mut quarantine, 41));
+    }
+}

@@ -1,0 +1,428 @@
+//! Which of libvirt's calls make up which reading.
+//!
+//! What a bulk reading tells is taken from there, in one round trip; what it lacks, because the
+//! driver is not QEMU's or the device was refused, is asked for by a call of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use virt_sys as c;
+
+use super::domain_xml::{self, Devices};
+use super::sys::{self, Connection as Open, Domain, DomainInfo, DomainStats, Parameters};
+use super::{Driver, bulk, nova_xml, stats};
+use crate::error::{Error, Failure, Reason, Result};
+use crate::hypervisor::{Connection, Notes};
+use crate::recent::Recent;
+use crate::records::{
+    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+};
+
+type Groups = c::virDomainStatsTypes;
+const STATE: Groups = c::VIR_DOMAIN_STATS_STATE;
+const CPU: Groups = c::VIR_DOMAIN_STATS_CPU_TOTAL;
+const MEMORY: Groups = c::VIR_DOMAIN_STATS_BALLOON;
+const VCPUS: Groups = c::VIR_DOMAIN_STATS_VCPU;
+const NICS: Groups = c::VIR_DOMAIN_STATS_INTERFACE;
+const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
+const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
+
+/// Domains that nobody has asked about for so long are looked up again when somebody does.
+const FORGOTTEN: Duration = Duration::from_secs(3600);
+
+/// An open connection to libvirt, and the domains that were looked up over it.
+pub struct LibvirtConnection {
+    driver: Arc<Driver>,
+    max_age: Duration,
+    // Before the connection: a domain holds it open.
+    domains: Recent<Uuid, Known>,
+    open: Open,
+}
+
+/// A domain that was looked up. It stays valid: libvirt finds the domain by its UUID.
+struct Known {
+    domain: Domain,
+    /// The domain's number, another at each start, and whether it has a balloon since then.
+    balloon: Option<(u32, Option<bool>)>,
+}
+
+impl LibvirtConnection {
+    pub(super) fn new(driver: Arc<Driver>, open: Open, max_age: Duration) -> Self {
+        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open }
+    }
+}
+
+impl Connection for LibvirtConnection {
+    fn is_alive(&self) -> bool {
+        self.open.is_alive()
+    }
+
+    fn instances(&mut self) -> Result<Vec<Instance>> {
+        let list = match self.open.all_stats(STATE) {
+            Ok(domains) => Ok(domains.iter().map(listed).collect()),
+            // Drivers without bulk statistics (LXC, for one) are asked domain by domain.
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => list_one_by_one(&self.open),
+            Err(failure) => Err(failure),
+        };
+        let uri = || self.driver.uri.clone();
+        list.map_err(|failure| {
+            lost(&self.driver, None, failure, |failure| Error::NoList { uri: uri(), failure })
+        })
+    }
+
+    fn server(&mut self, instance: &InstanceId) -> Result<Option<ServerDescription>> {
+        self.about(instance, |known, at| {
+            let xml = at.xml(&known.domain)?;
+            xml.and_then(|xml| nova_xml::server(&xml)).map_err(|unusable| at.unusable(unusable))
+        })
+    }
+
+    fn instance_stats(&mut self, instance: &InstanceId) -> Result<InstanceStats> {
+        self.about(instance, |known, at| {
+            let found = at.stats(&known.domain, STATE | VCPUS | MEMORY | PERF)?;
+            let state = at.state(&known.domain, &found)?;
+            if state == c::VIR_DOMAIN_SHUTOFF {
+                return if at.driver.report_stopped {
+                    Ok(stats::stopped_instance_stats(at.info(&known.domain)?))
+                } else {
+                    Err(at.shut_off())
+                };
+            }
+            let bulk = match at.has_balloon(known, &found)? {
+                Some(balloon) => bulk::memory(&found.parameters, balloon),
+                None => None,
+            };
+            let memory = match bulk {
+                Some(memory) => memory,
+                None => known.domain.memory_stats().map_err(|failure| at.refused(failure))?,
+            };
+            let vcpus = stats::vcpus(&found.parameters);
+            let cpu_time = if vcpus.is_complete() {
+                None
+            } else {
+                at.stats(&known.domain, CPU)?.parameters.remove("cpu.time")
+            };
+            Ok(stats::instance_stats(state, &memory, &found.parameters, &vcpus, cpu_time))
+        })
+    }
+
+    fn stats_of_hung(&mut self, instance: &InstanceId) -> Result<InstanceStats> {
+        self.about(instance, |known, at| {
+            // With the job held by the call that hangs, libvirt tells the vCPUs' times without it.
+            // With nobody holding it, this call would take it, and hang as well.
+            let held = matches!(known.domain.is_free(), Ok(false));
+            let groups = if held { STATE | PERF | VCPUS } else { STATE | PERF };
+            let found = at.present(known.domain.stats(groups, false))?;
+            let state = at.state(&known.domain, &found)?;
+            let vcpus = stats::vcpus(&found.parameters);
+            let known = stats::instance_stats(state, &[], &found.parameters, &vcpus, None);
+            Ok(InstanceStats { cpu_time: known.cpu_time.filter(|_| held), ..known })
+        })
+    }
+
+    fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
+        self.about(instance, |known, at| {
+            let found = at.running(&known.domain, STATE | NICS)?;
+            let devices = at.devices(&known.domain, |devices| {
+                let nics = devices.nics.iter().map(|nic| nic.name.as_str());
+                bulk::names_are(&found, "net", |name| devices.targets.contains(name), nics)
+            })?;
+            let counters = |device: &str| match bulk::interface(&found, device) {
+                Some(counters) => Ok(counters),
+                None => known.domain.interface_stats(device),
+            };
+            let mut interfaces = Vec::with_capacity(devices.nics.len());
+            for nic in &devices.nics {
+                let counters = at.unless_refused(&nic.name, counters(&nic.name), notes)?;
+                interfaces.push(Interface {
+                    name: nic.name.clone(),
+                    mac: nic.mac.clone(),
+                    fref: nic.fref.clone(),
+                    parameters: nic.parameters.clone(),
+                    counters: counters.map(stats::interface_counters),
+                });
+            }
+            Ok(interfaces)
+        })
+    }
+
+    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
+        self.about(instance, |known, at| {
+            let found = at.running(&known.domain, STATE | DISKS)?;
+            let devices = at.devices(&known.domain, |devices| {
+                let disks = devices.disks.iter().map(String::as_str);
+                bulk::names_are(&found, "block", |name| devices.targets.contains(name), disks)
+            })?;
+            let read = |disk: &str| {
+                let (counters, flags) = match bulk::disk(&found, disk) {
+                    Some(counters) => counters,
+                    None => {
+                        (known.domain.block_stats(disk)?, known.domain.block_stats_flags(disk)?)
+                    }
+                };
+                Ok(stats::disk_stats(disk.to_owned(), counters, &flags))
+            };
+            at.each(&devices.disks, read, notes)
+        })
+    }
+
+    fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>> {
+        self.about(instance, |known, at| {
+            let devices = if let Some(devices) = at.recent_devices(&known.domain) {
+                if !at.driver.report_stopped {
+                    at.running(&known.domain, STATE)?;
+                }
+                devices
+            } else {
+                let devices = at.fresh_devices(&known.domain)?;
+                let stopped = !devices.active && !at.driver.report_stopped;
+                if stopped && at.info(&known.domain)?.state == c::VIR_DOMAIN_SHUTOFF {
+                    return Err(at.shut_off());
+                }
+                devices
+            };
+            let read =
+                |disk: &str| Ok(stats::disk_info(disk.to_owned(), known.domain.block_info(disk)?));
+            at.each(&devices.disks, read, notes)
+        })
+    }
+
+    fn is_free(&mut self, instance: &InstanceId) -> Result<bool> {
+        self.about(instance, |known, at| match known.domain.is_free() {
+            // Other drivers than QEMU's do not tell.
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(true),
+            answer => answer.map_err(|failure| at.refused(failure)),
+        })
+    }
+}
+
+impl LibvirtConnection {
+    /// Asks about a domain, and looks it up first unless that has been done.
+    fn about<T>(
+        &mut self,
+        instance: &InstanceId,
+        mut question: impl FnMut(&mut Known, &About<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let now = Instant::now();
+        let at = About { driver: &self.driver, instance, max_age: self.max_age };
+        if let Some(known) = self.domains.get_mut(&instance.uuid, now) {
+            match question(known, &at) {
+                // Look it up again: that tells whether it is gone.
+                Err(error) if has_vanished(&error) => {}
+                answer => return answer,
+            }
+        }
+        self.domains.remove(&instance.uuid);
+        let domain = self.open.lookup(instance.uuid).map_err(|failure| {
+            lost(&self.driver, Some(instance), failure, |failure| {
+                let gone = failure.is(c::VIR_ERR_NO_DOMAIN);
+                Error::InstanceNotFound { instance: instance.clone(), gone, failure }
+            })
+        })?;
+        let known = Known { domain, balloon: None };
+        question(self.domains.insert(instance.uuid, known, now), &at)
+    }
+}
+
+/// What is asked, and what to say of it when it fails.
+struct About<'a> {
+    driver: &'a Driver,
+    instance: &'a InstanceId,
+    max_age: Duration,
+}
+
+impl About<'_> {
+    /// A bulk reading; an empty one where the driver has none.
+    fn stats(&self, domain: &Domain, groups: Groups) -> Result<DomainStats> {
+        self.present(domain.stats(groups, true))
+    }
+
+    fn present(
+        &self,
+        answer: std::result::Result<Option<DomainStats>, Failure>,
+    ) -> Result<DomainStats> {
+        let answer = answer.map_err(|failure| self.refused(failure))?;
+        answer.ok_or_else(|| self.no_data(Reason::Vanished))
+    }
+
+    /// A bulk reading of a domain that must not be shut off.
+    fn running(&self, domain: &Domain, groups: Groups) -> Result<DomainStats> {
+        let found = match domain.stats(groups, true) {
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => None,
+            answer => Some(self.present(answer)?),
+        };
+        let found = found.unwrap_or_default();
+        if self.state(domain, &found)? == c::VIR_DOMAIN_SHUTOFF {
+            Err(self.shut_off())
+        } else {
+            Ok(found)
+        }
+    }
+
+    /// `virDomainState`, from a bulk reading or else by a call.
+    fn state(&self, domain: &Domain, found: &DomainStats) -> Result<u32> {
+        match state(&found.parameters) {
+            Some(state) => Ok(state),
+            None => Ok(self.info(domain)?.state),
+        }
+    }
+
+    fn info(&self, domain: &Domain) -> Result<DomainInfo> {
+        domain.info().map_err(|failure| self.refused(failure))
+    }
+
+    /// Whether the domain has a balloon, which stays so while it runs; `None` where its XML does
+    /// not tell.
+    fn has_balloon(&self, known: &mut Known, found: &DomainStats) -> Result<Option<bool>> {
+        let number = found.number;
+        match known.balloon {
+            Some((then, balloon)) if then == number => Ok(balloon),
+            _ => {
+                let read = match self.recent_devices(&known.domain) {
+                    Some(devices) => Ok(devices),
+                    None => self.fresh_devices(&known.domain),
+                };
+                let balloon = match read {
+                    Ok(devices) => Some(devices.balloon),
+                    Err(Error::NoData { reason: Reason::Xml(_), .. }) => None,
+                    Err(error) => return Err(error),
+                };
+                known.balloon = Some((number, balloon));
+                Ok(balloon)
+            }
+        }
+    }
+
+    /// The devices as they were read of late, or just now if `still` does not find them as they
+    /// are.
+    fn devices(
+        &self,
+        domain: &Domain,
+        still: impl FnOnce(&Devices) -> bool,
+    ) -> Result<Arc<Devices>> {
+        match self.recent_devices(domain).filter(|devices| still(devices)) {
+            Some(devices) => Ok(devices),
+            None => self.fresh_devices(domain),
+        }
+    }
+
+    fn recent_devices(&self, domain: &Domain) -> Option<Arc<Devices>> {
+        let now = Instant::now();
+        self.driver.descriptions.with(|known| known.find(domain.uuid(), now, self.max_age))
+    }
+
+    fn fresh_devices(&self, domain: &Domain) -> Result<Arc<Devices>> {
+        let asked = Instant::now();
+        let read = self.xml(domain)?.and_then(|xml| domain_xml::devices(&xml));
+        let devices = Arc::new(read.map_err(|unusable| self.unusable(unusable))?);
+        self.driver.descriptions.with(|known| known.keep(domain.uuid(), asked, &devices));
+        Ok(devices)
+    }
+
+    /// The domain's XML, or why it cannot be used.
+    fn xml(&self, domain: &Domain) -> Result<std::result::Result<String, String>> {
+        let xml = domain.xml().map_err(|failure| self.refused(failure))?;
+        Ok(String::from_utf8(xml).map_err(|error| error.utf8_error().to_string()))
+    }
+
+    /// Reads every one of these devices; one that libvirt refuses is left out.
+    fn each<T>(
+        &self,
+        devices: &[String],
+        read: impl Fn(&str) -> std::result::Result<T, Failure>,
+        notes: &mut Notes,
+    ) -> Result<Vec<T>> {
+        let mut answers = Vec::with_capacity(devices.len());
+        for device in devices {
+            answers.extend(self.unless_refused(device, read(device), notes)?);
+        }
+        Ok(answers)
+    }
+
+    /// What a device's counters are, or `None`, and a note, where libvirt refuses them.
+    fn unless_refused<T>(
+        &self,
+        device: &str,
+        answer: std::result::Result<T, Failure>,
+        notes: &mut Notes,
+    ) -> Result<Option<T>> {
+        match answer {
+            Ok(counters) => Ok(Some(counters)),
+            // Not the device's fault: the connection broke, or the whole instance went away.
+            Err(failure) if failure.is_disconnection() || failure.is(c::VIR_ERR_NO_DOMAIN) => {
+                Err(self.refused(failure))
+            }
+            Err(failure) => {
+                let instance = self.instance;
+                notes.push(format!(
+                    "{device:?} of instance {instance} is left out of this reading: {failure}"
+                ));
+                Ok(None)
+            }
+        }
+    }
+
+    fn refused(&self, failure: Failure) -> Error {
+        lost(self.driver, Some(self.instance), failure, |failure| {
+            self.no_data(Reason::Refused(failure))
+        })
+    }
+
+    fn unusable(&self, unusable: String) -> Error {
+        self.no_data(Reason::Xml(unusable))
+    }
+
+    fn no_data(&self, reason: Reason) -> Error {
+        Error::NoData { instance: self.instance.clone(), reason }
+    }
+
+    fn shut_off(&self) -> Error {
+        Error::InstanceShutOff { instance: self.instance.clone() }
+    }
+}
+
+/// What a failure means: the connection broke, or else this error.
+fn lost(
+    driver: &Driver,
+    instance: Option<&InstanceId>,
+    failure: Failure,
+    otherwise: impl FnOnce(Failure) -> Error,
+) -> Error {
+    if failure.is_disconnection() {
+        Error::ConnectionLost { uri: driver.uri.clone(), instance: instance.cloned(), failure }
+    } else {
+        otherwise(failure)
+    }
+}
+
+fn has_vanished(error: &Error) -> bool {
+    matches!(error, Error::NoData { reason: Reason::Vanished, .. })
+        || error.failure().is_some_and(|failure| failure.is(c::VIR_ERR_NO_DOMAIN))
+}
+
+fn state(parameters: &Parameters) -> Option<u32> {
+    parameters.get("state.state").and_then(|state| u32::try_from(*state).ok())
+}
+
+fn listed((domain, found): &(Domain, DomainStats)) -> Instance {
+    // Without a state, it has VIR_DOMAIN_NOSTATE.
+    with_state(domain, state(&found.parameters).unwrap_or_default())
+}
+
+fn with_state(domain: &Domain, state: u32) -> Instance {
+    Instance { id: domain.uuid(), name: domain.name(), state }
+}
+
+/// A domain that goes away meanwhile is left out.
+fn list_one_by_one(open: &sys::Connection) -> std::result::Result<Vec<Instance>, Failure> {
+    let mut instances = Vec::new();
+    for domain in open.domains()? {
+        match domain.info() {
+            Ok(info) => instances.push(with_state(&domain, info.state)),
+            Err(failure) if failure.is(c::VIR_ERR_NO_DOMAIN) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(instances)
+}
