@@ -25,6 +25,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`InvalidUri`](crate::Error::InvalidUri).
     fn connect(&self, max_age: Duration) -> Result<Self::Connection>;
 
+    /// Drops what connections share.
+    fn forget(&self);
+
     /// The round trips that all connections have made, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;
 }

@@ -155,7 +155,11 @@ impl<R> Desk<R> {
         instance: &InstanceId,
         now: Instant,
     ) -> Ticket {
-        let streak = self.order.ask(caller, (key, instance), now, self.limits.max_age);
+        // A list is asked for to learn of what is new: it is never an old one.
+        let streak = match key.kind {
+            Kind::List => 0,
+            _ => self.order.ask(caller, (key, instance), now, self.limits.max_age),
+        };
         // Twice the expected might be chance.
         let width = if streak < 2 { 0 } else { self.reach.min(1 << streak.min(16)) };
         self.read_ahead(key, width, now, |_| true);
@@ -258,8 +262,11 @@ impl<R> Desk<R> {
             Some(flight) if flight.id == job.id && flight.claimed => flight.outcome = Some(outcome),
             Some(flight) if flight.id == job.id => {
                 self.flights.remove(&job.key);
-                self.ready.insert(job.key, Ready { taken: running.started, outcome });
-                self.clear_ready(now);
+                // A failure may be over by the time that somebody asks.
+                if outcome.answer.is_ok() {
+                    self.ready.insert(job.key, Ready { taken: running.started, outcome });
+                    self.clear_ready(now);
+                }
             }
             _ => {}
         }
@@ -355,9 +362,18 @@ impl<R> Desk<R> {
         self.startable(1) > 0
     }
 
-    /// All connections were closed: the next caller tries anew, whatever was.
-    pub(super) fn forget_outage(&mut self) {
+    /// All connections were closed: the next caller gets nothing that was read or found out before.
+    pub(super) fn begin_anew(&mut self) {
         self.outage = None;
+        self.ready.clear();
+        self.ahead.clear();
+        let running = &mut self.running;
+        self.flights.retain(|_, flight| {
+            if let Some(running) = running.get_mut(&flight.id).filter(|_| !flight.claimed) {
+                running.given_up = true;
+            }
+            flight.claimed
+        });
     }
 
     /// What goes on here.

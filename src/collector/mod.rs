@@ -12,7 +12,7 @@ mod outage;
 mod quarantine;
 
 use std::collections::HashMap;
-use std::process;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -80,7 +80,6 @@ pub(crate) struct Collector<H: Hypervisor> {
 struct Room<H> {
     hypervisor: Arc<H>,
     limits: Limits,
-    pid: u32,
     state: Mutex<State>,
     /// Told when a caller may have its answer, when there may be work, when there may be something
     /// to probe, and when a thread has closed its connection.
@@ -160,13 +159,16 @@ impl<H: Hypervisor> Collector<H> {
 
     /// Closes all connections, those in use when they are not any more.
     pub(crate) fn close(&self) {
-        self.here.with(Arc::clone).close(false);
+        self.here.with(Arc::clone).close();
     }
 }
 
 impl<H: Hypervisor> Drop for Collector<H> {
+    /// The threads end by themselves, as soon as they are not in a call.
     fn drop(&mut self) {
-        self.here.with(Arc::clone).close(true);
+        let room = self.here.with(Arc::clone);
+        room.lock().ended = true;
+        room.begin_anew();
     }
 }
 
@@ -185,7 +187,6 @@ impl<H: Hypervisor> Room<H> {
         Self {
             hypervisor,
             limits,
-            pid: process::id(),
             state: Mutex::new(state),
             answered: Condvar::new(),
             work: Condvar::new(),
@@ -353,23 +354,31 @@ impl<H: Hypervisor> Room<H> {
         line.hang_up();
     }
 
-    /// Has all connections closed, and waits a while for those that are not in use.
-    fn close(&self, end: bool) {
-        // In a forked child, this is not its parent's room.
-        debug_assert_eq!(self.pid, process::id());
+    /// Has all connections closed, those in use when they are not any more.
+    fn begin_anew(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         state.closings += 1;
-        state.ended |= end;
-        state.desk.forget_outage();
+        state.desk.begin_anew();
+        self.hypervisor.forget();
         self.work.notify_all();
         self.probe.notify_all();
+        state
+    }
+
+    /// As above, and waits a while for those that are not in use. Once a hypervisor has used up that
+    /// time, the next ones get little of it: an interpreter may end with many inspectors.
+    fn close(&self) {
+        static ANSWERED: AtomicBool = AtomicBool::new(true);
+        let patience = if ANSWERED.load(Relaxed) { CLOSING } else { CLOSING / 20 };
         let unused = |state: &mut State| {
             let closings = state.closings;
             state.open.values().any(|open| open.closings < closings && !open.in_use)
         };
-        let waited = self.closed.wait_timeout_while(state, CLOSING, unused);
-        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            log::warn!("libvirt did not confirm within {CLOSING:?} that a connection is closed");
+        let waited = self.closed.wait_timeout_while(self.begin_anew(), patience, unused);
+        let answered = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+        ANSWERED.store(answered, Relaxed);
+        if !answered {
+            log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
         }
     }
 }

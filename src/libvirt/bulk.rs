@@ -6,9 +6,14 @@ use virt_sys as c;
 
 use super::sys::{DomainStats, Parameters};
 
-/// The memory statistics (`virDomainMemoryStats`); `None` where the driver has no such group.
-/// libvirt always tells what the balloon leaves to the guest, the call only with a `balloon`.
-pub(super) fn memory(stats: &Parameters, balloon: bool) -> Option<Vec<(u32, u64)>> {
+/// Whether the driver has this group.
+pub(super) fn has_memory(stats: &Parameters) -> bool {
+    stats.contains_key("balloon.current")
+}
+
+/// The memory statistics (`virDomainMemoryStats`). libvirt always tells what the balloon leaves to
+/// the guest, the call only with a `balloon`.
+pub(super) fn memory(stats: &Parameters, balloon: bool) -> Vec<(u32, u64)> {
     const PARTS: [(&str, u32); 13] = [
         ("balloon.swap_in", c::VIR_DOMAIN_MEMORY_STAT_SWAP_IN),
         ("balloon.swap_out", c::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT),
@@ -24,13 +29,12 @@ pub(super) fn memory(stats: &Parameters, balloon: bool) -> Option<Vec<(u32, u64)
         ("balloon.hugetlb_pgalloc", c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC),
         ("balloon.hugetlb_pgfail", c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL),
     ];
-    stats.get("balloon.current")?;
     let told = |(name, tag): &(&str, u32)| {
         let known = *tag != c::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON || balloon;
         let value = stats.get(*name).filter(|_| known)?;
         Some((*tag, u64::try_from(*value).ok()?))
     };
-    Some(PARTS.iter().filter_map(told).collect())
+    PARTS.iter().filter_map(told).collect()
 }
 
 /// The eight counters of a NIC (`virDomainInterfaceStats`), -1 for what is left out; `None` where

@@ -89,12 +89,8 @@ impl Connection for LibvirtConnection {
                     Err(at.shut_off())
                 };
             }
-            let bulk = match at.has_balloon(known, &found)? {
+            let memory = match at.has_balloon(known, &found)? {
                 Some(balloon) => bulk::memory(&found.parameters, balloon),
-                None => None,
-            };
-            let memory = match bulk {
-                Some(memory) => memory,
                 None => known.domain.memory_stats().map_err(|failure| at.refused(failure))?,
             };
             let vcpus = stats::vcpus(&found.parameters);
@@ -273,8 +269,11 @@ impl About<'_> {
     }
 
     /// Whether the domain has a balloon, which stays so while it runs; `None` where its XML does
-    /// not tell.
+    /// not tell, or the bulk reading has no memory.
     fn has_balloon(&self, known: &mut Known, found: &DomainStats) -> Result<Option<bool>> {
+        if !bulk::has_memory(&found.parameters) {
+            return Ok(None);
+        }
         let number = found.number;
         match known.balloon {
             Some((then, balloon)) if then == number => Ok(balloon),

@@ -9,6 +9,9 @@ use uuid::Uuid;
 use super::domain_xml::Devices;
 use crate::recent::Recent;
 
+/// For so long they are kept at the least; any sensible `max_age` is far below this.
+const KEPT: Duration = Duration::from_secs(60);
+
 /// The devices of the domains that were read of late, and when they were asked for.
 #[derive(Debug)]
 pub(super) struct Descriptions(Mutex<Recent<Uuid, (Instant, Arc<Devices>)>>);
@@ -31,6 +34,11 @@ impl Descriptions {
         self.lock().insert(domain, (asked, Arc::clone(devices)), asked);
     }
 
+    /// Drops all.
+    pub(super) fn forget(&self) {
+        *self.lock() = Recent::new(KEPT);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Recent<Uuid, (Instant, Arc<Devices>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -38,8 +46,7 @@ impl Descriptions {
 
 impl Default for Descriptions {
     fn default() -> Self {
-        // Any `max_age` is far below this.
-        Self(Mutex::new(Recent::new(Duration::from_secs(60))))
+        Self(Mutex::new(Recent::new(KEPT)))
     }
 }
 

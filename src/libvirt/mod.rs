@@ -76,6 +76,10 @@ impl Hypervisor for Libvirt {
         Ok(LibvirtConnection::new(Arc::clone(driver), opened, max_age))
     }
 
+    fn forget(&self) {
+        self.0.descriptions.with(Descriptions::forget);
+    }
+
     fn calls(&self) -> Vec<(&'static str, u64)> {
         self.0.calls.made()
     }

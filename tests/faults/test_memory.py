@@ -59,7 +59,9 @@ def odd_domains() -> list[Domain]:
     stopped.state, stopped.id = 5, -1
     no_xml = sample.domain(4)
     no_xml.xml = ""
-    return [full, empty, stopped, no_xml]
+    bulk = sample.domain(5, bulk=True)
+    bulk.interfaces["n" * 200] = (-1,) * 8
+    return [full, empty, stopped, no_xml, bulk]
 
 
 def run(example: Path, uri: str) -> str:
@@ -75,7 +77,7 @@ def run(example: Path, uri: str) -> str:
 def test_odd_answers(example: Path, daemon: Daemon) -> None:
     daemon.add(*odd_domains())
     output = run(example, daemon.uri)
-    assert output.count("Instance {") == 4
+    assert output.count("Instance {") == 5
     assert "memory_actual: Some(1.8014398509481984e16)" in output, "2**64-1 KiB in MiB"
 
 
@@ -107,6 +109,8 @@ def test_bad_answers_to_every_call(example: Path, daemon: Daemon, answer: Answer
     # Each domain has one call that is answered badly, and each call has its domain.
     for number, procedure in enumerate(PROCEDURES):
         daemon.add(domain := sample.domain(number))
+        if procedure == "DOMAIN_GET_INFO":  # asked for where the statistics have no state
+            domain.stats["state.state"] = xdr.String("none")
         daemon.on(procedure, answer, uuid=domain.uuid)
     assert run(example, daemon.uri).count("Instance {") == len(PROCEDURES)
     assert not [name for name in PROCEDURES if not daemon.calls[name]]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
+from tests.support import sample
 from tests.support.oracle import METHODS, Outcome, Pair, outcome, values
 from tests.support.qemu import wait_for
 
@@ -171,6 +172,7 @@ def test_a_libvirtd_that_is_killed_and_comes_back(rig: Libvirtd) -> None:
                 method(guest.uuid)
     finally:
         rig.restart()
+    sample.read_again(inspector, "inspect_vnics", guest.uuid)
     assert [list(method(guest.uuid)) for method in lists(inspector)] == before
 
 

@@ -76,6 +76,8 @@ class Domain:
     disks: dict[str, Disk] = field(default_factory=dict)  # by target device
     memory: dict[int, int] = field(default_factory=dict)  # VIR_DOMAIN_MEMORY_STAT_* -> value
     stats: dict[str, TypedValue] = field(default_factory=dict)  # its record in the bulk stats
+    # Whether memory, NICs and disks are in that record too, as with QEMU, or only asked for singly.
+    bulk: bool = False
     metadata: dict[str, str] = field(default_factory=dict)  # namespace URI -> XML
 
 
@@ -255,6 +257,49 @@ def _memory_stats(domain: Domain, max_stats: int) -> bytes:
     return xdr.array(xdr.pack("iQ", tag, value) for tag, value in stats)
 
 
+MEMORY_NAMES = (
+    *("swap_in", "swap_out", "major_fault", "minor_fault", "unused", "available", "current"),
+    *("rss", "usable", "last-update", "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail"),
+)
+_NET_PARTS = [f"{way}.{what}" for way in ("rx", "tx") for what in ("bytes", "pkts", "errs", "drop")]
+_BLOCK_PARTS = ("rd.reqs", "rd.bytes", "wr.reqs", "wr.bytes", "errors")
+_BLOCK_FLAGS = {
+    "rd_total_times": "rd.times",
+    "wr_total_times": "wr.times",
+    "flush_operations": "fl.reqs",
+    "flush_total_times": "fl.times",
+}
+
+
+def _bulk_stats(domain: Domain) -> dict[str, TypedValue]:
+    """Everything in the bulk record of a domain; what stands for unknown is left out."""
+    state = {"state.state": xdr.Int(domain.state), "state.reason": xdr.Int(domain.reason)}
+    stats: dict[str, TypedValue] = {**state, **domain.stats}
+    if not domain.bulk:
+        return stats
+    stats["balloon.current"] = domain.memory_kib
+    stats["balloon.maximum"] = domain.max_memory_kib
+    if not _is_active(domain):
+        return stats
+    stats |= {f"balloon.{MEMORY_NAMES[tag]}": value for tag, value in domain.memory.items()}
+    stats["net.count"] = xdr.UInt(len(domain.interfaces))
+    for index, (name, nic) in enumerate(domain.interfaces.items()):
+        stats[f"net.{index}.name"] = xdr.String(name)
+        counted = {part: value for part, value in zip(_NET_PARTS, nic) if value >= 0}
+        stats |= {f"net.{index}.{part}": value for part, value in counted.items()}
+    stats["block.count"] = xdr.UInt(len(domain.disks))
+    for index, (name, disk) in enumerate(domain.disks.items()):
+        stats[f"block.{index}.name"] = xdr.String(name)
+        counted = {part: value for part, value in zip(_BLOCK_PARTS, disk.stats) if value >= 0}
+        stats |= {f"block.{index}.{part}": value for part, value in counted.items()}
+        stats |= {
+            f"block.{index}.{_BLOCK_FLAGS[flag]}": value
+            for flag, value in disk.flags.items()
+            if flag in _BLOCK_FLAGS
+        }
+    return stats
+
+
 def _all_domain_stats(domains: Domains, refs: list[DomainRef], stats: int, flags: int) -> bytes:
     chosen = list(domains.values())
     if refs:
@@ -262,7 +307,7 @@ def _all_domain_stats(domains: Domains, refs: list[DomainRef], stats: int, flags
     groups = tuple(f"{name}." for bit, name in enumerate(STATS_GROUPS) if stats >> bit & 1)
 
     def record(domain: Domain) -> bytes:
-        params = list(domain.stats.items())
+        params = list(_bulk_stats(domain).items())
         asked = {name: value for name, value in params if not stats or name.startswith(groups)}
         return _ref(domain) + xdr.typed_params(asked)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
+import virtmeter
 from tests.support import xdr
 from tests.support.procedures import Disk, Domain
 
 UUID = "11111111-2222-3333-4444-555555555555"
 
 XML = """
-<domain type='kvm'>
+<domain type='kvm' id='{number}'>
   <name>sample</name><uuid>{uuid}</uuid>
   <devices>
     <disk type='file' device='disk'>
@@ -21,12 +24,13 @@ XML = """
       <target dev='tap{number}'/>
       <filterref filter='no-spoof'><parameter name='IP' value='10.0.0.{number}'/></filterref>
     </interface>
+    <memballoon model='virtio'/>
   </devices>
 </domain>
 """
 
 
-def domain(number: int = 1, uuid: str | None = None) -> Domain:
+def domain(number: int = 1, uuid: str | None = None, *, bulk: bool = False) -> Domain:
     """Return a running domain whose every value tells its number."""
     uuid = uuid or f"{number:08x}-2222-3333-4444-555555555555"
     return Domain(
@@ -44,13 +48,13 @@ def domain(number: int = 1, uuid: str | None = None) -> Domain:
         },
         memory={6: 512 * 1024, 5: 500 * 1024, 8: 400 * 1024, 7: 300 * 1024},
         stats={
-            "state.state": xdr.Int(1),
             "vcpu.current": xdr.UInt(1),
             "vcpu.maximum": xdr.UInt(2),
             "vcpu.1.time": number * 1000,
             "vcpu.1.wait": 1,
             "perf.cpu_cycles": 77,
         },
+        bulk=bulk,
     )
 
 
@@ -74,3 +78,13 @@ def read(inspector: object, method: str, instance: str) -> list[tuple[object, ..
     """Return what a method says, as a list whatever the method."""
     answer = getattr(inspector, method)(instance)
     return [answer] if method == "inspect_instance" else list(answer)
+
+
+def read_again(inspector: object, method: str, instance: str) -> list[tuple[object, ...]]:
+    """Return what a method says once libvirt can be reached again."""
+    for _ in range(1000):
+        try:
+            return read(inspector, method, instance)
+        except virtmeter.ConnectionLost:
+            time.sleep(0.02)
+    return read(inspector, method, instance)
