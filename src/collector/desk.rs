@@ -493,7 +493,13 @@ impl<R> Desk<R> {
     }
 
     /// Orders what is expected after `key`, up to so many readings.
-    fn read_ahead(&mut self, key: Key, width: usize, now: Instant, wanted: impl Fn(Key) -> bool) {
+    fn read_ahead(
+        &mut self,
+        key: Key,
+        width: usize,
+        now: Instant,
+        mut wanted: impl FnMut(Key) -> bool,
+    ) {
         let mut seen = HashSet::from([key]);
         let mut last = key;
         while seen.len() <= width && self.outage.is_none() {
@@ -524,13 +530,16 @@ impl<R> Desk<R> {
     /// Looks at the instances behind one that holds up its caller, so that whatever else hangs does
     /// not hold it up in its turn.
     fn look_behind(&mut self, key: Key, now: Instant) {
-        let again = 10 * self.limits.timeout;
+        let again = 2 * self.limits.timeout;
         if self.swept.is_some_and(|then| now.saturating_duration_since(then) < again) {
             return;
         }
         self.swept = Some(now);
         self.clear_ready(now);
-        self.read_ahead(key, usize::MAX, now, |next| next.kind == key.kind);
+        // One reading of each is enough.
+        let mut looked_at = HashSet::from([key.uuid]);
+        let guests = |next: Key| next.kind.needs_guest() && looked_at.insert(next.uuid);
+        self.read_ahead(key, usize::MAX, now, guests);
     }
 
     /// The first reading in a queue that may be begun.
