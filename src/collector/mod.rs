@@ -168,7 +168,7 @@ impl<H: Hypervisor> Drop for Collector<H> {
     fn drop(&mut self) {
         let room = self.here.with(Arc::clone);
         room.lock().ended = true;
-        room.begin_anew();
+        drop(room.begin_anew());
     }
 }
 
