@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import virtmeter
-from tests.support.oracle import METHODS, Outcome, Pair, outcome, values
+from tests.support.oracle import METHODS, Outcome, Pair, outcome, shared_fields, values
 from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
@@ -111,12 +112,36 @@ def test_a_guest_that_runs(rig: Libvirtd) -> None:
         )
         assert len(before) == len(ours) == len(after)
         for earlier, reading, later in zip(before, ours, after):
-            for name in reading._fields:
+            for name in shared_fields(reading):
                 low, value, high = (getattr(r, name) for r in (earlier, reading, later))
                 if name.startswith(moving) and not name.endswith("_delta"):
                     assert low <= value <= high, name
                 elif not name.endswith(("_delta", "_usage", "_resident", "allocation", "physical")):
                     assert low == value == high, name
+
+
+def test_what_the_stock_inspector_does_not_read(rig: Libvirtd) -> None:
+    guest, inspector = rig.guests["booted"], virtmeter.LibvirtInspector(rig.uri)
+    with guest.suspended(), closing(rig.connect()) as conn:
+        stats, disks = inspector.inspect_instance(guest.uuid), inspector.inspect_disks(guest.uuid)
+        domain = guest.domain(conn)
+        memory = domain.memoryStats()
+        [(_, groups)] = conn.domainListGetStats([domain])
+        found = list(disks)
+        flags = [domain.blockStatsFlags(disk.device) for disk in found]
+    assert stats.memory_major_faults == memory["major_fault"]
+    assert stats.memory_minor_faults == memory["minor_fault"] > 0
+    assert stats.memory_disk_caches == memory["disk_caches"] / 1024 > 0
+    # A guest's kernel without huge pages tells of none.
+    assert stats.memory_hugetlb_allocations == memory.get("hugetlb_pgalloc")
+    assert stats.memory_hugetlb_failures == memory.get("hugetlb_pgfail")
+    for ours, name in ((stats.vcpu_wait, "wait"), (stats.vcpu_delay, "delay")):
+        assert type(ours) is int, name
+        assert ours <= sum(groups[f"vcpu.{number}.{name}"] for number in (0, 1))
+    assert stats.vcpu_delay > 0, "its vCPUs share the host's CPUs"
+    for disk, counters in zip(found, flags):
+        assert disk.flush_requests == counters["flush_operations"] > 0
+        assert disk.flush_total_times == counters["flush_total_times"] > 0
 
 
 def test_deltas_of_a_known_packet(rig: Libvirtd) -> None:
