@@ -42,6 +42,12 @@ def driver(conf: cfg.ConfigOpts) -> virt_inspector.Inspector:
     return LibvirtInspector(conf) if conf.virtmeter.enabled else stock.LibvirtInspector(conf)
 
 
+class InstanceStats(virt_inspector.InstanceStats):  # type: ignore[misc]  # it has no types
+    """The release's record, and what virtmeter has beyond it."""
+
+    fields = sorted({*virt_inspector.InstanceStats.fields, *virtmeter.InstanceStats._fields})
+
+
 class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no types
     """Ceilometer's ``Inspector`` for libvirt, with the values of the stock one.
 
@@ -60,16 +66,14 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         )
 
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
-        """Return the release's own ``InstanceStats``.
+        """Return the release's own ``InstanceStats``, with the fields of ours.
 
         Pollsters take whatever can be iterated over for a list of records, so that a tuple will
         not do. Fields of older releases that libvirt no longer gives are None.
         """
         with ceilometers_exceptions():
             stats = self.native.inspect_instance(instance, duration)
-        known = virt_inspector.InstanceStats.fields
-        fields = {name: value for name, value in stats._asdict().items() if name in known}
-        return virt_inspector.InstanceStats(**fields)
+        return InstanceStats(**stats._asdict())
 
     def inspect_vnics(
         self,
