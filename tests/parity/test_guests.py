@@ -123,12 +123,12 @@ def test_a_guest_that_runs(rig: Libvirtd) -> None:
 def test_what_the_stock_inspector_does_not_read(rig: Libvirtd) -> None:
     guest, inspector = rig.guests["booted"], virtmeter.LibvirtInspector(rig.uri)
     with guest.suspended(), closing(rig.connect()) as conn:
-        stats, disks = inspector.inspect_instance(guest.uuid), inspector.inspect_disks(guest.uuid)
+        stats = inspector.inspect_instance(guest.uuid)
+        disks = list(inspector.inspect_disks(guest.uuid))
         domain = guest.domain(conn)
         memory = domain.memoryStats()
         [(_, groups)] = conn.domainListGetStats([domain])
-        found = list(disks)
-        flags = [domain.blockStatsFlags(disk.device) for disk in found]
+        flags = [domain.blockStatsFlags(disk.device) for disk in disks]
     assert stats.memory_major_faults == memory["major_fault"]
     assert stats.memory_minor_faults == memory["minor_fault"] > 0
     assert stats.memory_disk_caches == memory["disk_caches"] / 1024 > 0
@@ -137,9 +137,8 @@ def test_what_the_stock_inspector_does_not_read(rig: Libvirtd) -> None:
     assert stats.memory_hugetlb_failures == memory.get("hugetlb_pgfail")
     for ours, name in ((stats.vcpu_wait, "wait"), (stats.vcpu_delay, "delay")):
         assert type(ours) is int, name
-        assert ours <= sum(groups[f"vcpu.{number}.{name}"] for number in (0, 1))
-    assert stats.vcpu_delay > 0, "its vCPUs share the host's CPUs"
-    for disk, counters in zip(found, flags):
+        assert 0 <= ours <= sum(groups[f"vcpu.{number}.{name}"] for number in (0, 1))
+    for disk, counters in zip(disks, flags):
         assert disk.flush_requests == counters["flush_operations"] > 0
         assert disk.flush_total_times == counters["flush_total_times"] > 0
 

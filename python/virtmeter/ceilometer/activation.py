@@ -56,6 +56,8 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
 def is_wanted(conf: cfg.ConfigOpts) -> bool:
     """Return whether this agent's configuration leaves libvirt to virtmeter."""
     options.register(conf)
+    # Looked at here, where a mistyped value is told: the meters would just not be there.
+    _ = conf.virtmeter.additional_meters
     if not conf.virtmeter.enabled:
         LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
         return False
@@ -63,10 +65,15 @@ def is_wanted(conf: cfg.ConfigOpts) -> bool:
         # Older releases know other hypervisors, of which virtmeter knows nothing.
         LOG.info("virtmeter leaves hypervisor_inspector=%s alone", conf.hypervisor_inspector)
         return False
-    if isinstance(vars(GenericComputePollster).get("inspector"), Inspector):
+    if is_active():
         LOG.debug("virtmeter is active already")
         return False
     return True
+
+
+def is_active() -> bool:
+    """Return whether the compute pollsters of this process use virtmeter."""
+    return isinstance(vars(GenericComputePollster).get("inspector"), Inspector)
 
 
 class Inspector:
