@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.agent.releases import HERE, RELEASES, python_of, run
-from tests.support import sample
+from tests.support import broken, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,6 +267,29 @@ def test_without_libvirts_library_the_stock_inspector_stays(
         "virtmeter cannot serve, Ceilometer's own inspector does: virtmeter needs the system's "
         "libvirt client library"
     )
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [*((release, "libvirt") for release in RELEASES), ("19.0.0", "virtmeter")],
+    indirect=["release"],
+)
+def test_without_a_core_that_can_be_loaded_the_stock_inspector_stays(
+    poll: Callable[..., Polled],
+    uri: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stock = poll(uri, enabled=False)
+    broken.make(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    polled = poll(uri, more=f"hypervisor_inspector = {name}", additional=True)
+    assert polled.inspectors == STOCK
+    assert polled.samples == stock.samples
+    [(level, message)] = polled.ours()
+    assert level == "ERROR"
+    assert "virtmeter's compiled core cannot be loaded" in message
 
 
 def test_a_ceilometer_that_keeps_its_inspector_elsewhere() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,8 +23,8 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
-import virtmeter
 from tests.agent.releases import HERE
+from tests.support import broken
 from tests.support.guests import PREFIX
 from tests.support.qemu import wait_for
 
@@ -238,8 +237,7 @@ def test_counters_go_on_while_the_guest_runs(cloud: Libvirtd, tmp_path: Path) ->
 
 
 def test_a_broken_virtmeter_leaves_the_stock_agent(cloud: Libvirtd, tmp_path: Path) -> None:
-    core = shutil.ignore_patterns("*.so")
-    shutil.copytree(Path(virtmeter.__file__).parent, tmp_path / "virtmeter", ignore=core)
+    broken.make(tmp_path)
     first = {"PYTHONPATH": str(tmp_path)}
     with agent(tmp_path / "agent", cloud.uri, STOCK, additional=True, environment=first) as running:
         assert names(running.cycle()) == GOLDEN

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-import virtmeter
+from tests.support import broken
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -57,9 +59,7 @@ def test_a_missing_libvirt_is_told_in_a_sentence_at_the_first_use() -> None:
 
 
 def test_a_core_that_cannot_be_loaded_is_told_at_the_first_use(tmp_path: Path) -> None:
-    package = Path(virtmeter.__file__).parent
-    shutil.copytree(package, tmp_path / "virtmeter", ignore=shutil.ignore_patterns("*.so"))
-    (tmp_path / "virtmeter/_native.abi3.so").write_text("made for another machine")
+    broken.make(tmp_path)
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{FIRST_USE}"
     completed = run(sys.executable, "-c", script)
     assert completed.stderr == ""

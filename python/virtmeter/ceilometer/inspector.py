@@ -6,7 +6,7 @@ the Ceilometer release that it runs in.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ceilometer.compute.virt import inspector as virt_inspector
@@ -37,9 +37,15 @@ def connection_uri(conf: cfg.ConfigOpts) -> str:
 
 
 def driver(conf: cfg.ConfigOpts) -> virt_inspector.Inspector:
-    """Return what ``hypervisor_inspector = virtmeter`` stands for: ours, unless it is disabled."""
+    """Return what ``hypervisor_inspector = virtmeter`` stands for.
+
+    That is ours, or the stock one where ours is disabled or cannot serve, as the activation tells.
+    """
     options.register(conf)
-    return LibvirtInspector(conf) if conf.virtmeter.enabled else stock.LibvirtInspector(conf)
+    if conf.virtmeter.enabled:
+        with suppress(ImportError):
+            return LibvirtInspector(conf)
+    return stock.LibvirtInspector(conf)
 
 
 class InstanceStats(virt_inspector.InstanceStats):  # type: ignore[misc]  # it has no types
