@@ -16,7 +16,15 @@ from ceilometer.compute.virt import inspector as virt_inspector
 import virtmeter
 from tests.support import sample, xdr
 from tests.support.libvirtd import Daemon, Then
-from tests.support.oracle import METHODS, Pair, as_dict, outcome, shared_fields, stock_inspector
+from tests.support.oracle import (
+    ADDED,
+    METHODS,
+    Pair,
+    as_dict,
+    outcome,
+    shared_fields,
+    stock_inspector,
+)
 from tests.support.procedures import (
     VIR_ERR_AUTH_FAILED,
     VIR_ERR_OPERATION_FAILED,
@@ -57,6 +65,22 @@ def test_instance_stats_is_a_tuple(pair: Pair) -> None:
     assert ours[: len(names)] == tuple(vars(theirs)[name] for name in names)
     with pytest.raises(TypeError, match="not iterable"):
         tuple(theirs)
+
+
+def test_what_the_stock_inspector_does_not_have(pair: Pair, daemon: Daemon) -> None:
+    def read() -> list[tuple[Any, ...]]:
+        records = pair.ours.inspect_instance(UUID), *pair.ours.inspect_disks(UUID)
+        return [record[len(shared_fields(record)) :] for record in records]
+
+    theirs = pair.stock.inspect_instance(SimpleNamespace(id=UUID)), *stock(pair, "inspect_disks")
+    for record, names in zip(theirs, ADDED.values()):
+        assert not [name for name in names if hasattr(record, name)]
+    assert read() == [(1, 2, 21, 1, 10.0, 4, 1), (7, 1)]
+    domain = daemon.domains[UUID]
+    domain.memory, domain.disks["vda"].flags = {}, {}
+    # One vCPU has its wait and its delay, and the other nothing.
+    domain.stats["vcpu.current"] = xdr.UInt(2)
+    assert read() == [(None,) * 7, (None,) * 2]
 
 
 @pytest.mark.parametrize("method", LISTS)

@@ -9,6 +9,7 @@ Pollsters that are loaded before it have a stock inspector in their attribute ``
 descriptor of that name on their common base class wins over the attributes of its instances, so
 they all get ours, whatever the order. Pollsters that are loaded later would make a stock inspector,
 unless they found one in ``_inspector``: there they find ours, and the stock one is not even made.
+Those that were to be loaded before it and failed are for ``restoration.py``.
 """
 
 from __future__ import annotations
