@@ -125,7 +125,8 @@ pub struct InstanceStats {
     pub cache_references: Option<i128>,
     /// Cache misses (`perf.cache_misses`).
     pub cache_misses: Option<i128>,
-    /// Time that the vCPUs have waited since boot, nanoseconds (`vcpu.N.wait`, all vCPUs or none).
+    /// Time that the vCPUs have waited since boot, for I/O as libvirt says, nanoseconds
+    /// (`vcpu.N.wait`, all vCPUs or none).
     pub vcpu_wait: Option<i128>,
     /// Time that the vCPUs could have run but had no host CPU, nanoseconds: what the guest calls
     /// steal (`vcpu.N.delay`, all vCPUs or none).

@@ -99,8 +99,9 @@ class InstanceStats(NamedTuple):
     cache_misses: int | None = None
     """Cache misses (``perf.cache_misses``, where that event is enabled)."""
     vcpu_wait: int | None = None
-    """Time that the vCPUs have waited since the start, nanoseconds (``vcpu.N.wait``); None unless
-    all of them have it. 0 where the host's kernel keeps no scheduler statistics."""
+    """Time that the vCPUs have waited since the start, for I/O as libvirt says, nanoseconds
+    (``vcpu.N.wait``); None unless all of them have it. 0 where the host's kernel keeps no scheduler
+    statistics."""
     vcpu_delay: int | None = None
     """Time that the vCPUs could have run but had no host CPU, since the start, nanoseconds: what
     the guest calls steal (``vcpu.N.delay``); None unless all vCPUs have it."""

@@ -231,8 +231,8 @@ def test_additional_meters_without_a_value_are_left_out_without_a_word(
     assert [found for found in with_them.samples if found not in without.samples] == [
         ["cpu.wait", *ADDITIONAL["cpu.wait"]]
     ]
-    warnings = [[message for _, _, message, _ in polled.records] for polled in (without, with_them)]
-    assert warnings[0] == warnings[1]
+    said = [[message for _, _, message, _ in polled.records] for polled in (without, with_them)]
+    assert said[0] == said[1]
 
 
 def test_additional_meters_go_with_virtmeter(poll: Callable[..., Polled], uri: str) -> None:
@@ -345,4 +345,5 @@ def test_the_options_are_generated_with_their_help() -> None:
     assert completed.returncode == 0, completed.stderr
     assert "[virtmeter]" in completed.stdout
     assert "#enabled = true" in completed.stdout
+    assert "#additional_meters = false" in completed.stdout
     assert "as if virtmeter were not installed" in completed.stdout.replace("\n# ", " ")

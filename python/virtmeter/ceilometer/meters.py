@@ -45,7 +45,7 @@ class OfDisk(AdditionalPollster, disk.PerDeviceDiskPollster):  # type: ignore[mi
 
 
 class CPUWait(OfInstance):
-    """Time that the vCPUs have waited."""
+    """Time that the vCPUs have waited, for I/O as libvirt says."""
 
     sample_name = "cpu.wait"
     sample_unit = "ns"
