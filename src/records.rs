@@ -1,6 +1,7 @@
 //! Plain data that a reading consists of. The ground floor: used by everyone, uses nobody.
 //!
-//! Names and order of the fields are those of Ceilometer 27's `ceilometer.compute.virt.inspector`.
+//! Names and order of the fields are those of Ceilometer 27's `ceilometer.compute.virt.inspector`;
+//! what virtmeter adds comes after them.
 //! Counters that libvirt hands out as typed parameters are `i128`: wide enough to be exact for
 //! every integer type that libvirt has, and for the sum over all vCPUs.
 
@@ -131,6 +132,22 @@ pub struct InstanceStats {
     pub cache_references: Option<i128>,
     /// Cache misses (`perf.cache_misses`).
     pub cache_misses: Option<i128>,
+    /// Time that the vCPUs have waited since boot, for I/O as libvirt says, nanoseconds
+    /// (`vcpu.N.wait`, all vCPUs or none).
+    pub vcpu_wait: Option<i128>,
+    /// Time that the vCPUs could have run but had no host CPU, nanoseconds: what the guest calls
+    /// steal (`vcpu.N.delay`, all vCPUs or none).
+    pub vcpu_delay: Option<i128>,
+    /// Page faults in the guest since boot that had to read from a disk (`major_fault`).
+    pub memory_major_faults: Option<u64>,
+    /// Page faults in the guest since boot that did not (`minor_fault`).
+    pub memory_minor_faults: Option<u64>,
+    /// Memory of the guest's caches that it could give back without writing, MiB (`disk_caches`).
+    pub memory_disk_caches: Option<f64>,
+    /// Huge pages that the guest has allocated since boot (`hugetlb_pgalloc`).
+    pub memory_hugetlb_allocations: Option<u64>,
+    /// Huge pages that the guest has failed to allocate since boot (`hugetlb_pgfail`).
+    pub memory_hugetlb_failures: Option<u64>,
 }
 
 /// The counters of one virtual NIC since it was plugged in, as `virDomainInterfaceStats` has them
@@ -208,6 +225,10 @@ pub struct DiskStats {
     pub wr_total_times: Option<i128>,
     /// Time that reads took, nanoseconds (`rd_total_times`).
     pub rd_total_times: Option<i128>,
+    /// Flushes (`flush_operations`).
+    pub flush_requests: Option<i128>,
+    /// Time that flushes took, nanoseconds (`flush_total_times`).
+    pub flush_total_times: Option<i128>,
 }
 
 /// The size of one disk, bytes.

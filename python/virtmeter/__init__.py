@@ -11,6 +11,7 @@ Warnings, such as a disk that libvirt refuses to read, go to the logger ``virtme
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from virtmeter.exceptions import (
     ConnectionLost,
@@ -34,14 +35,26 @@ from virtmeter.records import (
 try:
     from virtmeter._native import LibvirtInspector, __version__
 except ImportError as _error:
-    if "libvirt.so" not in str(_error):
-        raise
-    raise ImportError(
-        f"virtmeter needs the system's libvirt client library ({_error}): install the package "
-        "libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, RHEL)",
-        name=_error.name,
-        path=_error.path,
-    ) from _error
+    # Told at the first use, and not now: modules below virtmeter can be imported even where its
+    # core cannot be loaded, and one of them has to report that.
+    _failure = _error
+    if not TYPE_CHECKING:  # it would give a type to whatever name is misspelt
+
+        def __getattr__(name: str) -> str:
+            if name == "__version__":
+                from importlib import metadata
+
+                return metadata.version(__name__)
+            if name != "LibvirtInspector":
+                raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            what = f"virtmeter's compiled core cannot be loaded ({_failure})"
+            if "libvirt.so" in str(_failure):
+                what = (
+                    f"virtmeter needs the system's libvirt client library ({_failure}): install "
+                    "the package libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, RHEL)"
+                )
+            raise ImportError(what, name=_failure.name, path=_failure.path) from _failure
+
 
 # Without it, Python prints a library's warnings on stderr where nobody has set logging up.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -1,6 +1,7 @@
 """The named tuples that readings consist of.
 
-Field names, order and units are those of Ceilometer 27's ``ceilometer.compute.virt.inspector``.
+Field names, order and units are those of Ceilometer 27's ``ceilometer.compute.virt.inspector``;
+what virtmeter adds comes after them.
 Counters are exact integers and count from the start of the guest (or from the plugging in of the
 device); memory is in MiB. ``None`` stands for a value that the hypervisor does not give.
 """
@@ -97,6 +98,23 @@ class InstanceStats(NamedTuple):
     """Cache references (``perf.cache_references``, where that event is enabled)."""
     cache_misses: int | None = None
     """Cache misses (``perf.cache_misses``, where that event is enabled)."""
+    vcpu_wait: int | None = None
+    """Time that the vCPUs have waited since the start, for I/O as libvirt says, nanoseconds
+    (``vcpu.N.wait``); None unless all of them have it. 0 where the host's kernel keeps no scheduler
+    statistics."""
+    vcpu_delay: int | None = None
+    """Time that the vCPUs could have run but had no host CPU, since the start, nanoseconds: what
+    the guest calls steal (``vcpu.N.delay``); None unless all vCPUs have it."""
+    memory_major_faults: int | None = None
+    """Page faults in the guest since its start that had to read a disk (``major_fault``)."""
+    memory_minor_faults: int | None = None
+    """Page faults in the guest since its start that did not (``minor_fault``)."""
+    memory_disk_caches: float | None = None
+    """The guest's caches that it could give up without writing, MiB (``disk_caches``)."""
+    memory_hugetlb_allocations: int | None = None
+    """Huge pages that the guest has allocated since its start (``hugetlb_pgalloc``)."""
+    memory_hugetlb_failures: int | None = None
+    """Huge pages that the guest has failed to allocate since its start (``hugetlb_pgfail``)."""
 
 
 class InterfaceStats(NamedTuple):
@@ -151,6 +169,10 @@ class DiskStats(NamedTuple):
     """Time spent in writing, nanoseconds."""
     rd_total_times: int | None
     """Time spent in reading, nanoseconds."""
+    flush_requests: int | None = None
+    """Flushes (``flush_operations``)."""
+    flush_total_times: int | None = None
+    """Time spent in flushing, nanoseconds (``flush_total_times``)."""
 
 
 class DiskInfo(NamedTuple):

@@ -1,5 +1,7 @@
 //! Turns what libvirt's calls return into records. Pure: numbers in, numbers out.
 
+use std::collections::HashMap;
+
 use virt_sys as c;
 
 use super::sys::{DomainInfo, Parameters};
@@ -11,24 +13,41 @@ pub(super) struct Vcpus {
     current: Option<i128>,
     time: i128,
     complete: bool,
+    wait: Option<i128>,
+    delay: Option<i128>,
 }
 
-/// Sums time and wait of all vCPUs below `vcpu.maximum`; the numbering may have holes.
+/// Sums what all vCPUs below `vcpu.maximum` have; the numbering may have holes.
 pub(super) fn vcpus(parameters: &Parameters) -> Vcpus {
     let current = parameters.get("vcpu.current").copied();
-    let maximum = parameters.get("vcpu.maximum").copied().unwrap_or(0);
-    let times: Vec<i128> = parameters
+    let waits = each_vcpu(parameters, "wait");
+    let delays = each_vcpu(parameters, "delay");
+    let times: Vec<i128> = each_vcpu(parameters, "time")
         .iter()
-        .filter_map(|(name, time)| {
-            let number = name.strip_prefix("vcpu.")?.strip_suffix(".time")?;
-            let wait = parameters.get(&format!("vcpu.{number}.wait"))?;
+        .filter_map(|(number, time)| Some(time + waits.get(number)?))
+        .collect();
+    let all = |counted: usize| current == i128::try_from(counted).ok();
+    Vcpus {
+        current,
+        time: times.iter().sum(),
+        complete: current.is_none() || all(times.len()),
+        wait: all(waits.len()).then(|| waits.values().sum()),
+        delay: all(delays.len()).then(|| delays.values().sum()),
+    }
+}
+
+/// The parameter `vcpu.N.<name>` of every vCPU below `vcpu.maximum` that has it, by number.
+fn each_vcpu(parameters: &Parameters, name: &str) -> HashMap<u32, i128> {
+    let maximum = parameters.get("vcpu.maximum").copied().unwrap_or(0);
+    parameters
+        .iter()
+        .filter_map(|(parameter, value)| {
+            let (number, found) = parameter.strip_prefix("vcpu.")?.split_once('.')?;
             // libvirt writes plain decimals: no sign, no zero in front.
             let index = number.parse::<u32>().ok().filter(|index| index.to_string() == number)?;
-            (i128::from(index) < maximum).then_some(time + wait)
+            (found == name && i128::from(index) < maximum).then_some((index, *value))
         })
-        .collect();
-    let counted = i128::try_from(times.len()).ok();
-    Vcpus { current, time: times.iter().sum(), complete: current.is_none() || current == counted }
+        .collect()
 }
 
 impl Vcpus {
@@ -46,11 +65,12 @@ pub(super) fn instance_stats(
     vcpus: &Vcpus,
     cpu_time: Option<i128>,
 ) -> InstanceStats {
-    let kib = |tag| memory.iter().rev().find(|(known, _)| *known == tag).map(|(_, kib)| *kib);
-    let swap_in = kib(c::VIR_DOMAIN_MEMORY_STAT_SWAP_IN);
-    let swap_out = kib(c::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT);
-    let available = kib(c::VIR_DOMAIN_MEMORY_STAT_AVAILABLE);
-    let free = kib(c::VIR_DOMAIN_MEMORY_STAT_USABLE).or(kib(c::VIR_DOMAIN_MEMORY_STAT_UNUSED));
+    // KiB, or a count of pages or faults.
+    let stat = |tag| memory.iter().rev().find(|(known, _)| *known == tag).map(|(_, value)| *value);
+    let swap_in = stat(c::VIR_DOMAIN_MEMORY_STAT_SWAP_IN);
+    let swap_out = stat(c::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT);
+    let available = stat(c::VIR_DOMAIN_MEMORY_STAT_AVAILABLE);
+    let free = stat(c::VIR_DOMAIN_MEMORY_STAT_USABLE).or(stat(c::VIR_DOMAIN_MEMORY_STAT_UNUSED));
     let used =
         available.zip(free).map(|(available, free)| i128::from(available) - i128::from(free));
     let perf = |name: &str| parameters.get(name).copied();
@@ -58,10 +78,10 @@ pub(super) fn instance_stats(
         power_state: Some(state),
         cpu_number: vcpus.current,
         cpu_time: if vcpus.complete { Some(vcpus.time) } else { cpu_time },
-        memory_actual: kib(c::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON).map(mib),
+        memory_actual: stat(c::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON).map(mib),
         memory_available: available.map(mib),
         memory_usage: used.map(mib),
-        memory_resident: kib(c::VIR_DOMAIN_MEMORY_STAT_RSS).map(mib),
+        memory_resident: stat(c::VIR_DOMAIN_MEMORY_STAT_RSS).map(mib),
         // One without the other says nothing.
         memory_swap_in: swap_out.and(swap_in).map(mib),
         memory_swap_out: swap_in.and(swap_out).map(mib),
@@ -69,6 +89,13 @@ pub(super) fn instance_stats(
         instructions: perf("perf.instructions"),
         cache_references: perf("perf.cache_references"),
         cache_misses: perf("perf.cache_misses"),
+        vcpu_wait: vcpus.wait,
+        vcpu_delay: vcpus.delay,
+        memory_major_faults: stat(c::VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT),
+        memory_minor_faults: stat(c::VIR_DOMAIN_MEMORY_STAT_MINOR_FAULT),
+        memory_disk_caches: stat(c::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES).map(mib),
+        memory_hugetlb_allocations: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC),
+        memory_hugetlb_failures: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL),
     }
 }
 
@@ -110,6 +137,8 @@ pub(super) fn disk_stats(device: String, stats: [i64; 5], flags: &Parameters) ->
         errors,
         wr_total_times: flags.get("wr_total_times").copied(),
         rd_total_times: flags.get("rd_total_times").copied(),
+        flush_requests: flags.get("flush_operations").copied(),
+        flush_total_times: flags.get("flush_total_times").copied(),
     }
 }
 
@@ -189,6 +218,56 @@ mod tests {
             ("vcpu.0.wait", most),
         ];
         assert_eq!(cpu_time(&pairs, None), Some(2 * most));
+    }
+
+    #[test]
+    fn wait_and_delay_are_those_of_all_vcpus_or_none() {
+        let of = |pairs: &[(&str, i128)]| {
+            let parameters = parameters(pairs);
+            let stats = instance_stats(RUNNING, &[], &parameters, &vcpus(&parameters), None);
+            (stats.vcpu_wait, stats.vcpu_delay)
+        };
+        let most = i128::from(u64::MAX);
+        let both = [
+            ("vcpu.current", 2),
+            ("vcpu.maximum", 4),
+            ("vcpu.0.wait", 10),
+            ("vcpu.0.delay", most),
+            ("vcpu.3.wait", 1),
+            ("vcpu.3.delay", most),
+            ("vcpu.4.wait", 7),
+            ("vcpu.4.delay", 7),
+        ];
+        assert_eq!(of(&both), (Some(11), Some(2 * most)));
+        let one_lacks_its_delay: Vec<_> =
+            both.into_iter().filter(|(name, _)| *name != "vcpu.3.delay").collect();
+        assert_eq!(of(&one_lacks_its_delay), (Some(11), None));
+        assert_eq!(of(&both[1..]), (None, None), "nobody knows how many there are");
+        assert_eq!(of(&[]), (None, None));
+    }
+
+    #[test]
+    fn the_balloon_tells_faults_caches_and_huge_pages() {
+        let (major, minor, caches, allocated, failed) = (2, 3, 10, 11, 12);
+        let most = u64::MAX;
+        let stats =
+            memory(&[(major, 1), (minor, most), (caches, 512), (allocated, 3), (failed, 0)]);
+        assert_eq!((stats.memory_major_faults, stats.memory_minor_faults), (Some(1), Some(most)));
+        assert_eq!(stats.memory_disk_caches, Some(0.5));
+        assert_eq!(
+            (stats.memory_hugetlb_allocations, stats.memory_hugetlb_failures),
+            (Some(3), Some(0))
+        );
+        assert_eq!(memory(&[]).memory_hugetlb_failures, None);
+    }
+
+    #[test]
+    fn flushes_are_told_where_they_are_counted() {
+        let flags = parameters(&[("flush_operations", 2), ("flush_total_times", 30)]);
+        let disk = disk_stats("vda".to_owned(), [0; 5], &flags);
+        assert_eq!((disk.flush_requests, disk.flush_total_times), (Some(2), Some(30)));
+        let disk = disk_stats("vda".to_owned(), [0; 5], &Parameters::default());
+        assert_eq!((disk.flush_requests, disk.flush_total_times), (None, None));
     }
 
     #[test]

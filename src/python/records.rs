@@ -96,6 +96,13 @@ named_tuple!(InstanceStats {
     r.instructions,
     r.cache_references,
     r.cache_misses,
+    r.vcpu_wait,
+    r.vcpu_delay,
+    r.memory_major_faults,
+    r.memory_minor_faults,
+    r.memory_disk_caches,
+    r.memory_hugetlb_allocations,
+    r.memory_hugetlb_failures,
 } from r in py);
 
 named_tuple!(InterfaceStats {
@@ -124,6 +131,8 @@ named_tuple!(DiskStats {
     r.errors,
     r.wr_total_times,
     r.rd_total_times,
+    r.flush_requests,
+    r.flush_total_times,
 } from r in py);
 
 named_tuple!(DiskInfo {

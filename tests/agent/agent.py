@@ -1,7 +1,8 @@
 """What an agent does at its start, and one polling: to be run by the Python of each Ceilometer.
 
-It loads every compute pollster in the way of ``ceilometer-polling``, polls each of them once, and
-prints what came of it. Not more than the agent's process itself is left out: cycles and publishing.
+It loads every compute pollster in the way of ``ceilometer-polling``, waits for a line at its input
+(or for its end), polls each of them once, and prints what came of it. Not more than the agent's
+process itself is left out: cycles and publishing.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ def main(config: str, order: str, without_libvirt: bool, uuids: list[str]) -> No
 
     from ceilometer.polling import manager, plugin_base
 
-    load = manager.AgentManager._get_ext_mgr
-    extensions = load("ceilometer.poll.compute", conf).extensions
+    agent = SimpleNamespace(conf=conf, _get_ext_mgr=manager.AgentManager._get_ext_mgr)
+    extensions = [
+        *manager.AgentManager._extensions(agent, "poll", "compute", conf).extensions,
+        *manager.AgentManager._extensions_from_builder(agent, "poll", "compute"),
+    ]
+    print("loaded", flush=True)
+    sys.stdin.readline()
     samples, inspectors = [], set()
     cache: dict[str, object] = {}  # of one cycle, for all pollsters
     for extension in extensions:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
 # tools/setup makes them; the newest release is in the environment of the tests.
@@ -24,8 +28,21 @@ def python_of(release: str) -> str:
     return str(RELEASES[release])
 
 
-def run(*command: Any) -> str:
-    """Run a command that must succeed, and return what it printed last."""
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout.splitlines()[-1]
+def run(*command: Any, meanwhile: Callable[[], object] = lambda: None) -> str:
+    """Run a command that must succeed, and return what it printed last.
+
+    When it has printed a line, ``meanwhile`` is called, and then its input ends.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdin
+            assert process.stdout
+            printed = process.stdout.readline()
+            meanwhile()
+            process.stdin.close()
+            printed += process.stdout.read()
+        errors.seek(0)
+        assert process.returncode == 0, errors.read()
+    return printed.splitlines()[-1]

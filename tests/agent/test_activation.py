@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.agent.releases import HERE, RELEASES, python_of, run
-from tests.support import sample
+from tests.support import broken, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,21 @@ transport_url = fake://
 {more}
 [virtmeter]
 enabled = {enabled}
+additional_meters = {additional}
 """
+# What the sample domain says for each additional meter: type, unit, value and resource.
+INSTANCE, DISK = sample.UUID, f"{sample.UUID}-vda"
+ADDITIONAL = {
+    "cpu.delay": ["cumulative", "ns", 2, INSTANCE],
+    "cpu.wait": ["cumulative", "ns", 1, INSTANCE],
+    "disk.device.flush.latency": ["cumulative", "ns", 1, DISK],
+    "disk.device.flush.requests": ["cumulative", "request", 7, DISK],
+    "memory.disk.caches": ["gauge", "MiB", 10.0, INSTANCE],
+    "memory.fault.major": ["cumulative", "fault", 21, INSTANCE],
+    "memory.fault.minor": ["cumulative", "fault", 1, INSTANCE],
+    "memory.hugetlb.allocations": ["cumulative", "page", 4, INSTANCE],
+    "memory.hugetlb.failures": ["cumulative", "page", 1, INSTANCE],
+}
 
 
 class Polled:
@@ -68,14 +82,17 @@ def poll(tmp_path: Path, release: str) -> Callable[..., Polled]:
         uri: str,
         *uuids: str,
         enabled: bool | str = True,
+        additional: bool | str = False,
         order: str = "first",
         without_libvirt: bool = False,
         more: str = "",
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> Polled:
         config = tmp_path / "ceilometer.conf"
-        config.write_text(CONFIG.format(uri=uri, enabled=enabled, more=more))
+        config.write_text(CONFIG.format(uri=uri, enabled=enabled, additional=additional, more=more))
         question = json.dumps([str(config), order, without_libvirt, uuids or [sample.UUID]])
-        return Polled(run(python_of(release), "-W", "ignore", HERE / "agent.py", question))
+        command = [python_of(release), "-W", "ignore", HERE / "agent.py", question]
+        return Polled(run(*command, meanwhile=meanwhile))
 
     return poll
 
@@ -139,6 +156,23 @@ def test_libvirtd_is_down_at_the_start(
     assert not [record for record in down.records if record[3]], "no traceback"
 
 
+@pytest.mark.parametrize(("order", "additional"), [("first", False), ("last", True)])
+def test_no_pollster_is_lost_when_libvirtd_comes_after_the_agent(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon, order: str, additional: bool
+) -> None:
+    """With libvirt-python: pollsters that come before ours make a stock inspector, in vain."""
+    stock = poll(uri, enabled=False)
+    daemon.stop()
+    late = poll(uri, order=order, additional=additional, meanwhile=daemon.start)
+    added = [*ADDITIONAL] if additional else []
+    assert late.inspectors == OURS
+    assert sorted(late.pollsters) == sorted([*stock.pollsters, *added])
+    assert [found for found in late.samples if found[0] not in ADDITIONAL] == stock.samples
+    restored = [message for _, message in late.ours() if "restored" in message]
+    assert len(restored) == (order == "last")
+    assert not [record for record in late.records if record[3]], "no traceback"
+
+
 @pytest.mark.parametrize("release", ["19.0.0", "22.0.0"], indirect=True)
 def test_the_name_virtmeter_in_releases_that_take_it(poll: Callable[..., Polled], uri: str) -> None:
     named = poll(uri, more="hypervisor_inspector = virtmeter", order="last")
@@ -152,14 +186,59 @@ def test_disabled_by_that_name_too(poll: Callable[..., Polled], uri: str) -> Non
     assert named.inspectors == STOCK
 
 
+@pytest.mark.parametrize("option", ["enabled", "additional"])
 def test_a_mistyped_option_is_one_line_and_the_agent_as_it_was(
-    poll: Callable[..., Polled], uri: str
+    poll: Callable[..., Polled], uri: str, option: str
 ) -> None:
-    polled = poll(uri, enabled="maybe")
+    polled, stock = poll(uri, **{option: "maybe"}), poll(uri, enabled=False)
     assert polled.inspectors == STOCK
+    assert polled.samples == stock.samples
+    assert sorted(polled.pollsters) == sorted(stock.pollsters)
     [(level, message)] = polled.ours()
     assert level == "ERROR"
     assert "maybe" in message
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_additional_meters_are_there_when_they_are_wanted(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon, release: str, order: str
+) -> None:
+    without = poll(uri, order=order)
+    assert set(without.pollsters).isdisjoint(ADDITIONAL)
+    calls = daemon.calls.copy()
+    with_them = poll(uri, order=order, additional=True)
+    unit = "MiB" if release == "27.0.0" else "MB"
+    added = [
+        [name, kind, unit if name == "memory.disk.caches" else of, value, resource]
+        for name, (kind, of, value, resource) in ADDITIONAL.items()
+    ]
+    assert with_them.samples == sorted([*without.samples, *added])
+    assert sorted(with_them.pollsters) == sorted([*without.pollsters, *ADDITIONAL])
+    assert daemon.calls["DOMAIN_MEMORY_STATS"] == 2 * calls["DOMAIN_MEMORY_STATS"]
+    assert daemon.calls["DOMAIN_BLOCK_STATS"] == 2 * calls["DOMAIN_BLOCK_STATS"]
+
+
+def test_additional_meters_without_a_value_are_left_out_without_a_word(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon
+) -> None:
+    domain = daemon.domains[sample.UUID]
+    for tag in (2, 3, 10, 11, 12):
+        del domain.memory[tag]
+    for group in ("flush_operations", "flush_total_times"):
+        del domain.disks["vda"].flags[group]
+    del domain.stats["vcpu.1.delay"]
+    without, with_them = poll(uri), poll(uri, additional=True)
+    assert [found for found in with_them.samples if found not in without.samples] == [
+        ["cpu.wait", *ADDITIONAL["cpu.wait"]]
+    ]
+    said = [[message for _, _, message, _ in polled.records] for polled in (without, with_them)]
+    assert said[0] == said[1]
+
+
+def test_additional_meters_go_with_virtmeter(poll: Callable[..., Polled], uri: str) -> None:
+    stock, disabled = poll(uri, enabled=False), poll(uri, enabled=False, additional=True)
+    assert sorted(disabled.pollsters) == sorted(stock.pollsters)
+    assert disabled.samples == stock.samples
 
 
 @pytest.mark.parametrize("release", ["19.0.0"], indirect=True)
@@ -182,8 +261,35 @@ def test_without_libvirts_library_the_stock_inspector_stays(
     command = [python_of(release), "-W", "ignore", HERE / "agent.py", question]
     polled = Polled(run("unshare", "--mount", "sh", "-c", hide, "sh", *command))
     assert polled.inspectors == ["ceilometer.compute.virt.inspector"]
-    errors = [message for _, level, message, _ in polled.records if level == "ERROR"]
-    assert [message for message in errors if "virtmeter needs the system's libvirt" in message]
+    [error] = [found for found in polled.records if "virtmeter" in found[0] + found[2]]
+    assert error[:2] == ["virtmeter.ceilometer.activation", "ERROR"]
+    assert error[2].startswith(
+        "virtmeter cannot serve, Ceilometer's own inspector does: virtmeter needs the system's "
+        "libvirt client library"
+    )
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [*((release, "libvirt") for release in RELEASES), ("19.0.0", "virtmeter")],
+    indirect=["release"],
+)
+def test_without_a_core_that_can_be_loaded_the_stock_inspector_stays(
+    poll: Callable[..., Polled],
+    uri: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stock = poll(uri, enabled=False)
+    broken.make(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    polled = poll(uri, more=f"hypervisor_inspector = {name}", additional=True)
+    assert polled.inspectors == STOCK
+    assert polled.samples == stock.samples
+    [(level, message)] = polled.ours()
+    assert level == "ERROR"
+    assert "virtmeter's compiled core cannot be loaded" in message
 
 
 def test_a_ceilometer_that_keeps_its_inspector_elsewhere() -> None:
@@ -239,4 +345,5 @@ def test_the_options_are_generated_with_their_help() -> None:
     assert completed.returncode == 0, completed.stderr
     assert "[virtmeter]" in completed.stdout
     assert "#enabled = true" in completed.stdout
+    assert "#additional_meters = false" in completed.stdout
     assert "as if virtmeter were not installed" in completed.stdout.replace("\n# ", " ")

@@ -13,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import urllib.request
+import venv
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,8 @@ import libvirt
 import pytest
 
 from tests.agent.releases import HERE
+from tests.support import broken
+from tests.support.guests import PREFIX
 from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
@@ -61,9 +65,12 @@ username = nobody
 password = none
 [virtmeter]
 enabled = {enabled}
+additional_meters = {additional}
 """
 POLLING = "sources: [{name: all, interval: 1, meters: ['*']}]\n"
 POLLING_CPU = "Polling pollster cpu in"
+GOLDEN = (HERE / "metrics-27.0.0.txt").read_text().splitlines()
+ADDITIONAL = (HERE / "additional-27.0.0.txt").read_text().splitlines()
 
 Samples = dict[str, float]
 
@@ -71,24 +78,23 @@ Samples = dict[str, float]
 class Agent:
     """A running agent."""
 
-    def __init__(self, directory: Path, bin_: Path, uri: str, enabled: bool, threads: int) -> None:
+    def __init__(
+        self, directory: Path, bin_: Path, environment: dict[str, str], **options: object
+    ) -> None:
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         config, polling = directory / "ceilometer.conf", directory / "polling.yaml"
         polling.write_text(POLLING)
-        config.write_text(
-            CONFIG.format(
-                uri=uri, polling=polling, port=self.port, threads=threads, enabled=enabled
-            )
-        )
+        config.write_text(CONFIG.format(polling=polling, port=self.port, **options))
         self.log = directory / "agent.log"
-        command = [str(bin_ / "ceilometer-polling"), "--config-file", str(config)]
+        programs = [str(bin_ / "python"), str(bin_ / "ceilometer-polling")]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--polling-namespaces", "compute"],
+                [*programs, "--config-file", str(config), "--polling-namespaces", "compute"],
                 stdout=log,
                 stderr=log,
+                env=os.environ | environment,
                 start_new_session=True,
             )
 
@@ -123,6 +129,11 @@ class Agent:
     def count(self, words: str) -> int:
         """Return how often the log has these words."""
         return self.log.read_text(errors="replace").count(words)
+
+    def words_of_virtmeter(self) -> list[str]:
+        """Return the lines of the log that name virtmeter, and not just the rig or a guest."""
+        lines = self.log.read_text(errors="replace").replace(PREFIX, "").splitlines()
+        return [line for line in lines if "virtmeter" in line]
 
     def cycle(self) -> Samples:
         """Collect what is exported during a whole cycle; a metric is away while it is polled."""
@@ -163,12 +174,20 @@ def set_metadata(rig: Libvirtd, what: str, metadata: str | None) -> None:
 
 @contextmanager
 def agent(
-    directory: Path, uri: str, bin_: Path, *, enabled: bool = True, threads: int = 1
+    directory: Path,
+    uri: str,
+    bin_: Path,
+    *,
+    enabled: bool = True,
+    additional: bool = False,
+    threads: int = 1,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Agent]:
     if not bin_.exists():
         pytest.skip(f"there is no environment {bin_.parent.name} in build")
     directory.mkdir(exist_ok=True)
-    running = Agent(directory, bin_, uri, enabled, threads)
+    options = {"uri": uri, "enabled": enabled, "additional": additional, "threads": threads}
+    running = Agent(directory, bin_, environment or {}, **options)
     try:
         yield running
     finally:
@@ -185,14 +204,15 @@ def test_the_same_metrics_labels_and_values(cloud: Libvirtd, tmp_path: Path) -> 
     with cloud.guests["booted"].suspended():
         with agent(tmp_path / "stock", cloud.uri, STOCK, enabled=False) as running:
             stock = running.cycle()
+            [line] = running.words_of_virtmeter()
+            assert "virtmeter is installed, but [virtmeter] enabled is false" in line
         with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
             ours = running.cycle()
             assert running.count("serves all compute pollsters and discovery") == 1
             assert running.count("Traceback") == 0
         with agent(tmp_path / "threads", cloud.uri, VIRTMETER, threads=8) as running:
             threads = running.cycle()
-    golden = (HERE / "metrics-27.0.0.txt").read_text().splitlines()
-    assert names(stock) == golden
+    assert names(stock) == GOLDEN
     for samples in (ours, threads):
         assert samples.keys() == stock.keys()
         for series, value in samples.items():
@@ -216,16 +236,50 @@ def test_counters_go_on_while_the_guest_runs(cloud: Libvirtd, tmp_path: Path) ->
     assert [series for series in moved if booted in series]
 
 
-def test_libvirtd_comes_late_and_is_killed(cloud: Libvirtd, tmp_path: Path) -> None:
+def test_a_broken_virtmeter_leaves_the_stock_agent(cloud: Libvirtd, tmp_path: Path) -> None:
+    broken.make(tmp_path)
+    first = {"PYTHONPATH": str(tmp_path)}
+    with agent(tmp_path / "agent", cloud.uri, STOCK, additional=True, environment=first) as running:
+        assert names(running.cycle()) == GOLDEN
+        [line] = running.words_of_virtmeter()
+    assert "ERROR" in line
+    assert "Ceilometer's own inspector does: virtmeter's compiled core cannot be loaded" in line
+
+
+def test_uninstalled_it_leaves_nothing(cloud: Libvirtd, tmp_path: Path) -> None:
+    with agent(tmp_path / "agent", cloud.uri, uninstalled(tmp_path / "venv")) as running:
+        assert names(running.cycle()) == GOLDEN
+        assert running.words_of_virtmeter() == []
+
+
+def uninstalled(directory: Path) -> Path:
+    """Make an environment like that of the tests without virtmeter, and return its programs."""
+    venv.create(directory, symlinks=True)
+    [packages] = directory.glob("lib/python*/site-packages")
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if not package.name.startswith("virtmeter"):
+            (packages / package.name).symlink_to(package)
+    (directory / "bin/ceilometer-polling").symlink_to(STOCK / "ceilometer-polling")
+    return directory / "bin"
+
+
+@pytest.mark.parametrize(
+    ("bin_", "additional"),
+    [(VIRTMETER, False), (STOCK, True)],
+    ids=["without libvirt-python", "with it"],
+)
+def test_libvirtd_comes_late_and_is_killed(
+    cloud: Libvirtd, tmp_path: Path, bin_: Path, additional: bool
+) -> None:
+    golden = sorted(GOLDEN + ADDITIONAL) if additional else GOLDEN
     cloud.kill()
     restarted = False
     try:
-        with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
+        with agent(tmp_path / "ours", cloud.uri, bin_, additional=additional) as running:
             running.log_has("no instance is discovered: no connection to")
             cloud.restart()
             restarted = True
             before = running.cycle()
-            golden = (HERE / "metrics-27.0.0.txt").read_text().splitlines()
             assert names(before) == golden, "all meters appear"
             cloud.kill()
             restarted = False

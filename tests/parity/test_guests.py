@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pytest
 
 import virtmeter
 from tests.support import sample
-from tests.support.oracle import METHODS, Outcome, Pair, outcome, values
+from tests.support.oracle import METHODS, Outcome, Pair, outcome, shared_fields, values
 from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
@@ -112,12 +113,40 @@ def test_a_guest_that_runs(rig: Libvirtd) -> None:
         )
         assert len(before) == len(ours) == len(after)
         for earlier, reading, later in zip(before, ours, after):
-            for name in reading._fields:
+            for name in shared_fields(reading):
                 low, value, high = (getattr(r, name) for r in (earlier, reading, later))
                 if name.startswith(moving) and not name.endswith("_delta"):
                     assert low <= value <= high, name
                 elif not name.endswith(("_delta", "_usage", "_resident", "allocation", "physical")):
                     assert low == value == high, name
+
+
+def test_what_the_stock_inspector_does_not_read(rig: Libvirtd) -> None:
+    guest, inspector = rig.guests["booted"], virtmeter.LibvirtInspector(rig.uri)
+    with guest.suspended(), closing(rig.connect()) as conn:
+        domain = guest.domain(conn)
+        # What the guest's balloon has sent just before may still be on its way.
+        for _ in range(50):
+            memory = domain.memoryStats()
+            stats = inspector.inspect_instance(guest.uuid)
+            if memory == domain.memoryStats():
+                break
+        [(_, groups)] = conn.domainListGetStats([domain])
+        disks = list(inspector.inspect_disks(guest.uuid))
+        flags = [domain.blockStatsFlags(disk.device) for disk in disks]
+    assert stats.memory_major_faults == memory["major_fault"]
+    assert stats.memory_minor_faults == memory["minor_fault"] > 0
+    assert stats.memory_disk_caches == memory["disk_caches"] / 1024 > 0
+    # A guest's kernel without huge pages tells of none.
+    assert stats.memory_hugetlb_allocations == memory.get("hugetlb_pgalloc")
+    assert stats.memory_hugetlb_failures == memory.get("hugetlb_pgfail")
+    for ours, name in ((stats.vcpu_wait, "wait"), (stats.vcpu_delay, "delay")):
+        assert type(ours) is int, name
+        # The threads of vCPUs that stand still may still wait for a CPU.
+        assert 0 <= ours <= sum(groups[f"vcpu.{number}.{name}"] for number in (0, 1))
+    for disk, counters in zip(disks, flags):
+        assert disk.flush_requests == counters["flush_operations"] > 0
+        assert disk.flush_total_times == counters["flush_total_times"] > 0
 
 
 def test_deltas_of_a_known_packet(rig: Libvirtd) -> None:

@@ -20,6 +20,20 @@ import virtmeter
 
 METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
 
+# What our records have beyond the stock ones, after all fields that both have.
+ADDED = {
+    virtmeter.InstanceStats: (
+        "vcpu_wait",
+        "vcpu_delay",
+        "memory_major_faults",
+        "memory_minor_faults",
+        "memory_disk_caches",
+        "memory_hugetlb_allocations",
+        "memory_hugetlb_failures",
+    ),
+    virtmeter.DiskStats: ("flush_requests", "flush_total_times"),
+}
+
 # What the stock inspector prints of libvirt's errors is no part of its answers.
 libvirt.registerErrorHandler(lambda *_: None, None)
 
@@ -75,9 +89,17 @@ def values(outcome: Outcome, name: str) -> list[Any]:
 
 
 def as_dict(record: Any) -> dict[str, Any]:
-    """Return the fields in their order, with the type beside each value: 1 is not 1.0."""
-    names = getattr(record, "_fields", None) or record.fields
-    return {name: typed(getattr(record, name)) for name in names}
+    """Return the fields that both have, with the type beside each value: 1 is not 1.0."""
+    return {name: typed(getattr(record, name)) for name in shared_fields(record)}
+
+
+def shared_fields(record: Any) -> tuple[str, ...]:
+    """Return the names of the fields without those that only virtmeter has."""
+    names = tuple(getattr(record, "_fields", None) or record.fields)
+    added = ADDED.get(type(record), ())
+    first = len(names) - len(added)
+    assert names[first:] == added, names
+    return names[:first]
 
 
 def typed(value: Any) -> Any:

@@ -42,16 +42,32 @@ def domain(number: int = 1, uuid: str | None = None, *, bulk: bool = False) -> D
         disks={
             "vda": Disk(
                 stats=(number, 2, 3, 4, -1),
-                flags={"rd_total_times": xdr.LLong(5), "wr_total_times": xdr.LLong(6)},
+                flags={
+                    "rd_total_times": xdr.LLong(5),
+                    "wr_total_times": xdr.LLong(6),
+                    "flush_operations": xdr.LLong(7),
+                    "flush_total_times": xdr.LLong(number),
+                },
                 info=(1 << 30, number, 1 << 20),
             )
         },
-        memory={6: 512 * 1024, 5: 500 * 1024, 8: 400 * 1024, 7: 300 * 1024},
+        memory={
+            6: 512 * 1024,
+            5: 500 * 1024,
+            8: 400 * 1024,
+            7: 300 * 1024,
+            2: 21,
+            3: number,
+            10: 10 * 1024,
+            11: 4,
+            12: 1,
+        },
         stats={
             "vcpu.current": xdr.UInt(1),
             "vcpu.maximum": xdr.UInt(2),
             "vcpu.1.time": number * 1000,
             "vcpu.1.wait": 1,
+            "vcpu.1.delay": number * 2,
             "perf.cpu_cycles": 77,
         },
         bulk=bulk,
@@ -64,12 +80,16 @@ def answers(number: int = 1) -> dict[str, list[tuple[object, ...]]]:
     mac, fref = "52:54:00:00:00:01", "no-spoof"
     return {
         "inspect_instance": [
-            (1, 1, number * 1000 + 1, 512.0, 500.0, 100.0, 300.0, *[None] * 2, 77, *[None] * 3)
+            (
+                *(1, 1, number * 1000 + 1, 512.0, 500.0, 100.0, 300.0),
+                *(None, None, 77, None, None, None),
+                *(1, number * 2, 21, number, 10.0, 4, 1),
+            )
         ],
         "inspect_vnics": [
             (f"tap{number}", mac, fref, parameters, number, 5, 2, 6, 4, 8, 3, 7, 0, 0)
         ],
-        "inspect_disks": [("vda", 2, number, 4, 3, -1, 6, 5)],
+        "inspect_disks": [("vda", 2, number, 4, 3, -1, 6, 5, 7, number)],
         "inspect_disk_info": [("vda", 1 << 30, number, 1 << 20)],
     }
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.support import broken
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -25,15 +31,39 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}} - set(sys.stdlib_mo
     assert completed.stdout.split() == ["__main__", "virtmeter"]
 
 
+FIRST_USE = """
+import importlib.metadata, virtmeter
+assert virtmeter.__version__ == importlib.metadata.version("virtmeter")
+assert virtmeter.InstanceStats() and not hasattr(virtmeter, "Inspector")
+for use in ("virtmeter.LibvirtInspector", "from virtmeter import LibvirtInspector"):
+    try:
+        exec(use)
+    except ImportError as error:
+        print(error)
+"""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide the library in a namespace")
-def test_a_missing_libvirt_is_told_in_a_sentence() -> None:
+def test_a_missing_libvirt_is_told_in_a_sentence_at_the_first_use() -> None:
     # /dev/null over the library: the dynamic linker cannot load it, nor find another.
     hide = (
         "mount --bind /dev/null \"$(realpath \"$(ldconfig -p | sed -n 's/.*libvirt.so.0.*=> //p' "
-        '| head -n 1)")" && exec "$0" -c "import virtmeter"'
+        '| head -n 1)")" && exec "$@"'
     )
-    completed = run("unshare", "--mount", "sh", "-c", hide, sys.executable)
-    assert completed.returncode == 1
-    last = completed.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: virtmeter needs the system's libvirt client library")
-    assert "libvirt0" in last
+    completed = run("unshare", "--mount", "sh", "-c", hide, "sh", sys.executable, "-c", FIRST_USE)
+    assert completed.stderr == ""
+    first, second = completed.stdout.splitlines()
+    assert first == second
+    assert first.startswith("virtmeter needs the system's libvirt client library (")
+    assert "libvirt0" in first
+
+
+def test_a_core_that_cannot_be_loaded_is_told_at_the_first_use(tmp_path: Path) -> None:
+    broken.make(tmp_path)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{FIRST_USE}"
+    completed = run(sys.executable, "-c", script)
+    assert completed.stderr == ""
+    first, second = completed.stdout.splitlines()
+    assert first == second
+    assert first.startswith("virtmeter's compiled core cannot be loaded")
+    assert str(tmp_path) in first, "and not another copy of it"

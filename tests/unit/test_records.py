@@ -9,6 +9,7 @@ import pytest
 from ceilometer.compute.virt import inspector as virt_inspector
 
 import virtmeter
+from tests.support.oracle import ADDED
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
 SAMPLES = [
@@ -21,13 +22,15 @@ SAMPLES = [
 
 
 @pytest.mark.parametrize("name", ["InterfaceStats", "DiskStats", "DiskInfo"])
-def test_fields_are_ceilometers(name: str) -> None:
-    assert getattr(virtmeter, name)._fields == getattr(virt_inspector, name)._fields
+def test_fields_are_ceilometers_and_then_ours(name: str) -> None:
+    ours, theirs = getattr(virtmeter, name), getattr(virt_inspector, name)
+    assert ours._fields == (*theirs._fields, *ADDED.get(ours, ()))
 
 
-def test_instance_stats_has_ceilometers_fields_and_none_for_each() -> None:
-    assert list(virtmeter.InstanceStats._fields) == virt_inspector.InstanceStats.fields
-    assert virtmeter.InstanceStats() == (None,) * 13
+def test_instance_stats_has_ceilometers_fields_then_ours_and_none_for_each() -> None:
+    added = ADDED[virtmeter.InstanceStats]
+    assert virtmeter.InstanceStats._fields == (*virt_inspector.InstanceStats.fields, *added)
+    assert set(virtmeter.InstanceStats()) == {None}
 
 
 @pytest.mark.parametrize("record", SAMPLES, ids=lambda record: type(record).__name__)

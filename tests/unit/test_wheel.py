@@ -34,5 +34,10 @@ def test_it_needs_no_package_and_carries_types_and_licences(wheel: zipfile.ZipFi
     assert {"virtmeter/py.typed", "virtmeter/_native.pyi"} <= set(files)
     assert "Requires-Dist" not in wheel.read(files["METADATA"]).decode()
     points = wheel.read(files["entry_points.txt"]).decode()
-    for group in ("ceilometer.compute.virt", "ceilometer.poll.compute", "oslo.config.opts"):
+    for group in (
+        "ceilometer.builder.poll.compute",
+        "ceilometer.compute.virt",
+        "ceilometer.poll.compute",
+        "oslo.config.opts",
+    ):
         assert f"[{group}]" in points

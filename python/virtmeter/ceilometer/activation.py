@@ -9,6 +9,7 @@ Pollsters that are loaded before it have a stock inspector in their attribute ``
 descriptor of that name on their common base class wins over the attributes of its instances, so
 they all get ours, whatever the order. Pollsters that are loaded later would make a stock inspector,
 unless they found one in ``_inspector``: there they find ours, and the stock one is not even made.
+Those that were to be loaded before it and failed are for ``restoration.py``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
 def is_wanted(conf: cfg.ConfigOpts) -> bool:
     """Return whether this agent's configuration leaves libvirt to virtmeter."""
     options.register(conf)
+    # Looked at here, where a mistyped value is told: the meters would just not be there.
+    _ = conf.virtmeter.additional_meters
     if not conf.virtmeter.enabled:
         LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
         return False
@@ -63,10 +66,15 @@ def is_wanted(conf: cfg.ConfigOpts) -> bool:
         # Older releases know other hypervisors, of which virtmeter knows nothing.
         LOG.info("virtmeter leaves hypervisor_inspector=%s alone", conf.hypervisor_inspector)
         return False
-    if isinstance(vars(GenericComputePollster).get("inspector"), Inspector):
+    if is_active():
         LOG.debug("virtmeter is active already")
         return False
     return True
+
+
+def is_active() -> bool:
+    """Return whether the compute pollsters of this process use virtmeter."""
+    return isinstance(vars(GenericComputePollster).get("inspector"), Inspector)
 
 
 class Inspector:

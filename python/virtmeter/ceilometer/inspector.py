@@ -6,7 +6,7 @@ the Ceilometer release that it runs in.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from ceilometer.compute.virt import inspector as virt_inspector
@@ -37,9 +37,21 @@ def connection_uri(conf: cfg.ConfigOpts) -> str:
 
 
 def driver(conf: cfg.ConfigOpts) -> virt_inspector.Inspector:
-    """Return what ``hypervisor_inspector = virtmeter`` stands for: ours, unless it is disabled."""
+    """Return what ``hypervisor_inspector = virtmeter`` stands for.
+
+    That is ours, or the stock one where ours is disabled or cannot serve, as the activation tells.
+    """
     options.register(conf)
-    return LibvirtInspector(conf) if conf.virtmeter.enabled else stock.LibvirtInspector(conf)
+    if conf.virtmeter.enabled:
+        with suppress(ImportError):
+            return LibvirtInspector(conf)
+    return stock.LibvirtInspector(conf)
+
+
+class InstanceStats(virt_inspector.InstanceStats):  # type: ignore[misc]  # it has no types
+    """The release's record, and what virtmeter has beyond it."""
+
+    fields = sorted({*virt_inspector.InstanceStats.fields, *virtmeter.InstanceStats._fields})
 
 
 class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no types
@@ -51,25 +63,23 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Read ``libvirt_uri``, ``libvirt_type`` and ``report_stopped_instance_metrics``."""
+        """Read ``libvirt_uri``, ``libvirt_type``, ``report_stopped_instance_metrics``, and ours."""
         super().__init__(conf)
         # Older releases, 2025.1 among them, do not have the option.
         report_stopped = getattr(conf.compute, "report_stopped_instance_metrics", False)
         self.native = virtmeter.LibvirtInspector(
-            connection_uri(conf), report_stopped=report_stopped
+            connection_uri(conf), report_stopped=report_stopped, **options.limits(conf)
         )
 
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
-        """Return the release's own ``InstanceStats``.
+        """Return the release's own ``InstanceStats``, with the fields of ours.
 
         Pollsters take whatever can be iterated over for a list of records, so that a tuple will
         not do. Fields of older releases that libvirt no longer gives are None.
         """
         with ceilometers_exceptions():
             stats = self.native.inspect_instance(instance, duration)
-        known = virt_inspector.InstanceStats.fields
-        fields = {name: value for name, value in stats._asdict().items() if name in known}
-        return virt_inspector.InstanceStats(**fields)
+        return InstanceStats(**stats._asdict())
 
     def inspect_vnics(
         self,
@@ -108,6 +118,10 @@ def ceilometers_exceptions() -> Iterator[None]:
         raise virt_inspector.InstanceNotFoundException(str(error)) from error
     except virtmeter.InstanceShutOffException as error:
         raise virt_inspector.InstanceShutOffException(str(error)) from error
+    except (virtmeter.ConnectionLost, virtmeter.InspectionTimeout) as error:
+        # virtmeter itself says in one line when this begins, and in one when it is over. Of this
+        # exception a pollster says nothing, of the next one a line for each instance and meter.
+        raise virt_inspector.InstanceNotFoundException(str(error)) from error
     except (virtmeter.InspectorException, ValueError, TypeError) as error:
         # A URI that libvirt cannot open and an id that is no UUID are nothing to stop for either.
         raise virt_inspector.NoDataException(str(error)) from error
