@@ -130,7 +130,7 @@ class LibvirtInspector:
         """
 
     def health(self) -> Health:
-        """What the inspector does and has done; takes no reading and never blocks."""
+        """Return what the inspector does and has done; this takes no reading and never blocks."""
 
     @property
     def uri(self) -> str:

@@ -1,7 +1,8 @@
 """What can come instead of a reading.
 
 The names are those of Ceilometer's ``ceilometer.compute.virt.inspector``, with one more for
-what does not answer in time, and one for a hypervisor that cannot be reached. A caller's own mistake is a ``TypeError`` or a ``ValueError``.
+what does not answer in time, and one for a hypervisor that cannot be reached. A caller's own
+mistake is a ``TypeError`` or a ``ValueError``.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ impl<R> Desk<R> {
     /// A reading has come to its end.
     pub(super) fn finish(&mut self, job: &Job, outcome: Outcome<R>, now: Instant) {
         let Some(running) = self.running.remove(&job.id) else { return };
-        if running.guest {
+        if running.guest && !running.given_up {
             self.waiting.remove(&job.key.uuid);
         }
         let lost = match &outcome.answer {
@@ -367,13 +367,10 @@ impl<R> Desk<R> {
         self.outage = None;
         self.ready.clear();
         self.ahead.clear();
-        let running = &mut self.running;
-        self.flights.retain(|_, flight| {
-            if let Some(running) = running.get_mut(&flight.id).filter(|_| !flight.claimed) {
-                running.given_up = true;
-            }
-            flight.claimed
-        });
+        let unclaimed = self.flights.iter().filter(|(_, flight)| !flight.claimed);
+        for key in unclaimed.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.drop_flight(key);
+        }
     }
 
     /// What goes on here.
@@ -609,7 +606,6 @@ impl<R> Desk<R> {
         // Heard after it began, and not long ago.
         let lately = started.max(now.checked_sub(self.limits.timeout / 2).unwrap_or(started));
         if self.heard.is_none_or(|heard| heard < lately) {
-            self.abandon(key);
             self.begin_outage(silence(self.limits.timeout), now);
         } else if key.kind.needs_guest() {
             self.abandon(key);
@@ -635,12 +631,10 @@ impl<R> Desk<R> {
 
     /// Leaves a running flight to its thread, and its guest in quarantine.
     fn abandon(&mut self, key: Key) {
-        let Some(flight) = self.flights.remove(&key) else { return };
-        let Some(running) = self.running.get_mut(&flight.id) else { return };
-        running.given_up = true;
-        if !running.guest {
+        let Some(flight) = self.drop_flight(key) else { return };
+        let Some(running) = self.running.get(&flight.id).filter(|running| running.guest) else {
             return;
-        }
+        };
         if self.quarantine.enter(&flight.instance, flight.id, running.started) {
             let (instance, timeout) = (&flight.instance, self.limits.timeout);
             let line = format!(
@@ -656,11 +650,21 @@ impl<R> Desk<R> {
         });
     }
 
-    fn begin_outage(&mut self, failure: Failure, now: Instant) {
-        for (_, flight) in self.flights.drain() {
-            if let Some(running) = self.running.get_mut(&flight.id) {
-                running.given_up = true;
+    /// Takes a flight away; its thread, if it has one, comes back in vain.
+    fn drop_flight(&mut self, key: Key) -> Option<Flight<R>> {
+        let flight = self.flights.remove(&key)?;
+        if let Some(running) = self.running.get_mut(&flight.id) {
+            running.given_up = true;
+            if running.guest {
+                self.waiting.remove(&key.uuid);
             }
+        }
+        Some(flight)
+    }
+
+    fn begin_outage(&mut self, failure: Failure, now: Instant) {
+        for key in self.flights.keys().copied().collect::<Vec<_>>() {
+            self.drop_flight(key);
         }
         self.ready.clear();
         self.to_probe.clear();
@@ -704,3 +708,7 @@ fn silence(timeout: Duration) -> Failure {
         message: format!("libvirt has not answered anything within {timeout:?}"),
     }
 }
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

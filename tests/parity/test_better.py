@@ -5,6 +5,7 @@ Each test runs the oracle too, so that a row goes when the oracle changes its wa
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ceilometer.compute.virt import inspector as virt_inspector
 
 import virtmeter
 from tests.support import sample, xdr
-from tests.support.libvirtd import Daemon, Then
+from tests.support.libvirtd import Daemon, Never, Then
 from tests.support.oracle import (
     ADDED,
     METHODS,
@@ -333,3 +334,21 @@ def test_large_unsigned_parameters(pair: Pair, daemon: Daemon) -> None:
     # libvirt-python hands unsigned numbers of 32 bits out as signed ones.
     assert pair.stock.inspect_instance(SimpleNamespace(id=UUID)).cpu_number == -(2**31)
     assert pair.ours.inspect_instance(UUID).cpu_number == 2**31
+
+
+def test_a_guest_that_does_not_answer(pair: Pair, daemon: Daemon) -> None:
+    daemon.domains[UUID].bulk = True
+    ours = virtmeter.LibvirtInspector(daemon.uri, timeout=0.5)
+    daemon.on("DOMAIN_GET_BLOCK_INFO", Never(), repeat=True)
+    for method in ("inspect_disk_info", "inspect_disks"):
+        assert outcome(ours, method, UUID) == "InspectionTimeout"
+    stats = ours.inspect_instance(UUID)
+    assert (stats.power_state, stats.memory_actual) == (1, None)
+    assert sample.read(ours, "inspect_vnics", UUID) == sample.answers()["inspect_vnics"]
+    # The stock inspector waits until libvirtd is no more.
+    stuck = threading.Thread(target=outcome, args=(pair.stock, "inspect_disk_info", UUID))
+    stuck.start()
+    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_GET_BLOCK_INFO"] == 2)
+    assert stuck.is_alive()
+    daemon.stop()
+    stuck.join()

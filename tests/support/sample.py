@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import virtmeter
 from tests.support import xdr
@@ -103,8 +104,7 @@ def read(inspector: object, method: str, instance: str) -> list[tuple[object, ..
 def read_again(inspector: object, method: str, instance: str) -> list[tuple[object, ...]]:
     """Return what a method says once libvirt can be reached again."""
     for _ in range(1000):
-        try:
+        with suppress(virtmeter.ConnectionLost):
             return read(inspector, method, instance)
-        except virtmeter.ConnectionLost:
-            time.sleep(0.02)
+        time.sleep(0.02)
     return read(inspector, method, instance)

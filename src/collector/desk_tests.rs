@@ -1,0 +1,411 @@
+//! The desk by itself: invented times, callers that ask at random, threads that come back when they
+//! like or never.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    timeout: Duration::from_secs(5),
+    max_age: Duration::from_secs(1),
+    workers: 3,
+    read_ahead: 8,
+    max_stuck: 2,
+};
+const KINDS: [Kind; 4] = [Kind::Instance, Kind::Nics, Kind::Disks, Kind::DiskInfo];
+
+/// What a reading says here: of what, which one it is, and when it was begun.
+#[derive(Debug, Clone, Copy)]
+struct Value {
+    key: Key,
+    number: u64,
+    begun: Instant,
+}
+
+/// A host with callers and threads, and a clock.
+struct Host {
+    desk: Desk<Value>,
+    now: Instant,
+    callers: Vec<ThreadId>,
+    asking: HashMap<usize, (Ticket, Instant)>,
+    taking: Vec<(Job, Instant)>,
+    answers: Vec<(Key, std::result::Result<Value, Error>)>,
+    handed_out: HashMap<Key, Value>,
+    readings: u64,
+}
+
+fn lost() -> Error {
+    let failure = Failure { code: 38, domain: 7, message: "gone".to_owned() };
+    Error::ConnectionLost { uri: String::new(), instance: None, failure }
+}
+
+fn key(kind: Kind, vm: u128) -> Key {
+    Key { kind, uuid: Uuid::from_u128(vm) }
+}
+
+impl Host {
+    fn new(limits: Limits) -> Self {
+        let id = |_| thread::spawn(|| thread::current().id()).join().unwrap();
+        Self {
+            desk: Desk::new("test:///", limits),
+            now: Instant::now() + Duration::from_secs(3600),
+            callers: (0..3).map(id).collect(),
+            asking: HashMap::new(),
+            taking: Vec::new(),
+            answers: Vec::new(),
+            handed_out: HashMap::new(),
+            readings: 0,
+        }
+    }
+
+    fn ask(&mut self, caller: usize, key: Key) {
+        if !self.asking.contains_key(&caller) {
+            let ticket = self.desk.ask(self.callers[caller], key, &key.uuid.into(), self.now);
+            self.asking.insert(caller, (ticket, self.now));
+            self.look();
+        }
+    }
+
+    /// Starts as many threads as the desk wants, and as many readings as there are threads.
+    fn start(&mut self) {
+        while self.desk.needs_thread(self.now) {
+            self.desk.threads += 1;
+            self.desk.idle += 1;
+        }
+        assert!(self.desk.threads <= self.desk.limits.threads());
+        while self.desk.idle > 0 {
+            let Some(job) = self.desk.start(self.now) else { break };
+            self.desk.idle -= 1;
+            self.taking.push((job, self.now));
+        }
+        let guests = self.desk.running.values().filter(|running| running.guest);
+        assert!(guests.clone().count() <= self.desk.limits.waiting_for_guests());
+        let waited_for: Vec<_> =
+            guests.filter(|running| !running.given_up).map(|running| running.key.uuid).collect();
+        let guests: HashSet<_> = waited_for.iter().copied().collect();
+        assert_eq!(waited_for.len(), guests.len(), "one reading for each guest");
+        assert_eq!(guests, self.desk.waiting);
+    }
+
+    /// A thread comes back from its reading.
+    fn finish(&mut self, which: usize, answer: std::result::Result<(), Error>) {
+        if self.taking.is_empty() {
+            return;
+        }
+        let (job, begun) = self.taking.remove(which % self.taking.len());
+        self.readings += 1;
+        let value = Value { key: job.key, number: self.readings, begun };
+        let outcome = Outcome { answer: answer.map(|()| value), notes: Notes::new() };
+        self.desk.idle += 1;
+        self.desk.finish(&job, outcome, self.now);
+        self.look();
+        if self.desk.has_thread_to_spare() {
+            self.desk.threads -= 1;
+            self.desk.idle -= 1;
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.look();
+    }
+
+    fn probe(&mut self, free: bool, reached: bool) {
+        match self.desk.probe(self.now) {
+            Probe::Rest | Probe::Wait(_) => {}
+            Probe::Reach if reached => self.desk.reached(Ok(()), self.now),
+            Probe::Reach => self.desk.reached(Err(lost()), self.now),
+            Probe::Ask(instance) if reached => {
+                self.desk.probed(&instance, Ok(free), self.now);
+            }
+            Probe::Ask(instance) => self.desk.probed(&instance, Err(lost()), self.now),
+        }
+        self.look();
+    }
+
+    /// Every caller looks whether its answer is there.
+    fn look(&mut self) {
+        for caller in 0..self.callers.len() {
+            let Some((mut ticket, asked)) = self.asking.remove(&caller) else { continue };
+            match self.desk.turn(&mut ticket, self.now) {
+                Turn::Answer(outcome) => {
+                    if let Ok(value) = &outcome.answer {
+                        self.check(ticket.key, *value);
+                    }
+                    self.answers.push((ticket.key, outcome.answer));
+                }
+                Turn::Wait(until) => {
+                    assert!(until > self.now);
+                    let longest = 2 * self.desk.limits.timeout;
+                    assert!(self.now - asked < longest, "{:?} waits for too long", ticket.key);
+                    self.asking.insert(caller, (ticket, asked));
+                }
+            }
+        }
+    }
+
+    fn check(&mut self, key: Key, value: Value) {
+        assert_eq!(value.key, key);
+        if let Some(before) = self.handed_out.insert(key, value) {
+            assert_ne!(before.number, value.number, "a reading was handed out twice");
+            assert!(before.begun <= value.begun, "an older reading after a younger one");
+        }
+    }
+
+    /// One caller asks this and gets an answer at once, with all threads willing.
+    fn read(&mut self, key: Key) -> std::result::Result<Value, Error> {
+        self.ask(0, key);
+        for _ in 0..100 {
+            if !self.asking.contains_key(&0) {
+                break;
+            }
+            self.start();
+            self.finish(0, Ok(()));
+        }
+        self.answers.pop().expect("an answer").1
+    }
+
+    /// As Ceilometer does it.
+    fn cycle(&mut self, vms: u128) {
+        for kind in KINDS {
+            for vm in 1..=vms {
+                let _ = self.read(key(kind, vm));
+                self.wait(MOMENT);
+            }
+        }
+        // What was read ahead for another cycle.
+        self.finish_all();
+    }
+
+    fn finish_all(&mut self) {
+        self.start();
+        while !self.taking.is_empty() {
+            self.finish(0, Ok(()));
+            self.start();
+        }
+    }
+}
+
+const MOMENT: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn in_a_steady_order_the_next_readings_are_taken_ahead() {
+    let mut host = Host::new(LIMITS);
+    host.cycle(20);
+    assert_eq!(host.desk.health.read_ahead, 0, "nothing is known yet");
+    host.cycle(20);
+    let ahead = host.desk.health.read_ahead;
+    assert!(ahead >= 70, "{ahead} of 80");
+    // A caller gets what is there without a thread.
+    host.finish_all();
+    host.ask(0, key(Kind::Instance, 1));
+    assert!(host.asking.is_empty());
+}
+
+#[test]
+fn who_asks_about_one_instance_pays_for_that_one() {
+    let mut host = Host::new(LIMITS);
+    host.cycle(20);
+    host.cycle(20);
+    host.wait(10 * SECOND);
+    let before = host.readings;
+    for _ in 0..5 {
+        host.read(key(Kind::Disks, 7)).unwrap();
+        host.finish_all();
+        host.wait(10 * SECOND);
+    }
+    assert_eq!(host.readings - before, 5);
+}
+
+#[test]
+fn a_reading_that_is_too_old_is_not_handed_out() {
+    let mut host = Host::new(LIMITS);
+    host.cycle(5);
+    host.cycle(5);
+    host.finish_all();
+    let taken = host.now;
+    host.wait(LIMITS.max_age);
+    let value = host.read(key(Kind::Instance, 1)).unwrap();
+    assert!(value.begun > taken);
+    assert!(host.desk.health.wasted > 0);
+}
+
+#[test]
+fn a_guest_that_hangs_costs_one_timeout_and_comes_back() {
+    let mut host = Host::new(LIMITS);
+    host.read(key(Kind::Instance, 2)).unwrap();
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(4 * SECOND);
+    // The hypervisor answers others: it is the guest's fault.
+    host.ask(1, key(Kind::Nics, 2));
+    host.start();
+    host.finish(1, Ok(()));
+    host.wait(SECOND);
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
+    host.ask(0, key(Kind::DiskInfo, 1));
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))), "at once");
+    // What needs no answer of the guest is read while its thread is still stuck.
+    host.ask(0, key(Kind::Nics, 1));
+    host.ask(1, key(Kind::Instance, 1));
+    host.start();
+    let hung: Vec<_> = host.taking.iter().map(|(job, _)| (job.key.kind, job.hung)).collect();
+    assert_eq!(hung, [(Kind::Disks, false), (Kind::Nics, false), (Kind::Instance, true)]);
+    host.finish(2, Ok(()));
+    host.finish(1, Ok(()));
+    assert_eq!(host.desk.health(host.now).hung.len(), 1);
+    host.probe(false, true);
+    assert_eq!(host.desk.health(host.now).hung.len(), 1);
+    host.finish(0, Ok(()));
+    assert_eq!(host.desk.health.late, 1);
+    host.wait(SECOND);
+    host.probe(true, true);
+    assert_eq!(host.desk.health(host.now).hung, []);
+    host.read(key(Kind::Disks, 1)).unwrap();
+}
+
+#[test]
+fn those_that_hang_together_are_given_up_together() {
+    let mut host = Host::new(LIMITS);
+    host.cycle(6);
+    host.cycle(6);
+    host.wait(10 * SECOND);
+    let stuck = [2, 4].map(Uuid::from_u128);
+    let finish_others = |host: &mut Host| {
+        for _ in 0..50 {
+            host.start();
+            let able = |(job, _): &(Job, _)| !stuck.contains(&job.key.uuid) || job.hung;
+            match host.taking.iter().position(able) {
+                Some(which) => host.finish(which, Ok(())),
+                None => break,
+            }
+        }
+    };
+    host.ask(0, key(Kind::Disks, 2));
+    for _ in 0..11 {
+        finish_others(&mut host);
+        host.probe(false, true);
+        host.wait(SECOND / 2);
+    }
+    assert_eq!(host.desk.health.timeouts, 1);
+    let hung: Vec<_> = host.desk.health(host.now).hung.into_iter().map(|(id, _)| id.uuid).collect();
+    assert_eq!(hung, stuck);
+}
+
+#[test]
+fn a_hypervisor_that_says_nothing_is_an_outage_and_no_guests_fault() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(LIMITS.timeout);
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::ConnectionLost { .. })))));
+    assert_eq!(host.desk.health(host.now).hung, []);
+    host.ask(1, key(Kind::Nics, 9));
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::ConnectionLost { .. })))), "at once");
+    host.wait(SECOND);
+    host.probe(true, true);
+    host.read(key(Kind::Nics, 9)).unwrap();
+}
+
+#[test]
+fn an_outage_ends_with_a_probe_that_succeeds() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Nics, 1));
+    host.start();
+    host.finish(0, Err(lost()));
+    for _ in 0..3 {
+        host.wait(4 * SECOND);
+        host.probe(true, false);
+        host.ask(0, key(Kind::Nics, 1));
+    }
+    assert_eq!(host.answers.len(), 4);
+    assert!(host.answers.drain(..).all(|(_, answer)| answer.is_err()));
+    host.wait(4 * SECOND);
+    host.probe(true, true);
+    host.read(key(Kind::Nics, 1)).unwrap();
+    let levels: Vec<_> = host.desk.news.iter().map(|(level, _)| *level).collect();
+    assert_eq!(levels, [log::Level::Warn, log::Level::Info], "one line each way");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask(usize, Kind, u128),
+    Start,
+    Finish(usize, bool),
+    Wait(u64),
+    Probe(bool, bool),
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..3_usize, prop::sample::select(&KINDS[..]), 1..5_u128)
+            .prop_map(|(caller, kind, vm)| Step::Ask(caller, kind, vm)),
+        6 => Just(Step::Start),
+        6 => (0..8_usize, prop::bool::weighted(0.97)).prop_map(|(which, ok)| Step::Finish(which, ok)),
+        4 => (0..6000_u64).prop_map(Step::Wait),
+        3 => (any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(free, ok)| Step::Probe(free, ok)),
+        1 => Just(Step::Close),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// What must hold is asserted where it happens, above.
+    #[test]
+    fn whatever_happens(steps in prop::collection::vec(step(), 1..200)) {
+        let mut host = Host::new(LIMITS);
+        for step in steps {
+            match step {
+                Step::Ask(caller, kind, vm) => host.ask(caller, key(kind, vm)),
+                Step::Start => host.start(),
+                Step::Finish(which, true) => host.finish(which, Ok(())),
+                Step::Finish(which, false) => host.finish(which, Err(lost())),
+                Step::Wait(time) => {
+                    // Whoever waits comes again every now and then.
+                    for _ in 0..time / 200 {
+                        host.wait(Duration::from_millis(200));
+                    }
+                }
+                Step::Probe(free, reached) => host.probe(free, reached),
+                Step::Close => {
+                    host.desk.begin_anew();
+                    host.look();
+                }
+            }
+        }
+        // All comes to rest: nobody waits, nothing stays stuck, everything is answered.
+        for _ in 0..40 {
+            host.finish_all();
+            host.probe(true, true);
+            host.wait(SECOND);
+        }
+        prop_assert!(host.asking.is_empty());
+        prop_assert_eq!(host.desk.stuck(), 0);
+        prop_assert!(host.desk.waiting.is_empty());
+        prop_assert_eq!(host.desk.health(host.now).hung, vec![]);
+        for kind in KINDS {
+            prop_assert!(host.read(key(kind, 1)).is_ok());
+        }
+    }
+
+    /// A caller in a steady order with guests that take their time: no value is too old.
+    #[test]
+    fn nothing_read_ahead_is_too_old(pauses in prop::collection::vec(0..1500_u64, 60)) {
+        let mut host = Host::new(LIMITS);
+        for (number, pause) in pauses.into_iter().enumerate() {
+            let asked = host.now;
+            let value = host.read(key(KINDS[number / 5 % 4], (number % 5) as u128)).unwrap();
+            prop_assert!(value.begun >= asked || host.now - value.begun < LIMITS.max_age);
+            host.finish_all();
+            host.wait(Duration::from_millis(pause));
+        }
+    }
+}
