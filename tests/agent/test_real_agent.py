@@ -65,6 +65,7 @@ username = nobody
 password = none
 [virtmeter]
 enabled = {enabled}
+timeout = 2
 additional_meters = {additional}
 """
 POLLING = "sources: [{name: all, interval: 1, meters: ['*']}]\n"
@@ -337,6 +338,29 @@ def test_guests_come_and_go_between_cycles(cloud: Libvirtd, tmp_path: Path) -> N
             s for s in samples if s.startswith("ceilometer_power_state{") and booted.uuid in s
         ]
         assert samples[state] == libvirt.VIR_DOMAIN_PAUSED
+        assert running.count("Traceback") == 0
+
+
+def test_a_guest_that_hangs_costs_its_own_meters_only(cloud: Libvirtd, tmp_path: Path) -> None:
+    hung, others = cloud.guests["disks"], [cloud.guests[what] for what in ("booted", "nics")]
+
+    def of(uuid: str, samples: Samples) -> set[str]:
+        return {series.split("{")[0] for series in samples if uuid in series}
+
+    with agent(tmp_path / "ours", cloud.uri, VIRTMETER) as running:
+        before = running.fresh_cycle()
+        with hung.sigstopped():
+            running.log_has(f"{hung.uuid}) hangs")
+            during = running.fresh_cycle()
+            for other in others:
+                assert of(other.uuid, during) == of(other.uuid, before), "nothing is missing"
+            left = of(hung.uuid, during)
+            assert {"ceilometer_cpu", "ceilometer_power_state"} <= left
+            assert "ceilometer_disk_device_read_bytes" not in left
+            assert "ceilometer_memory_resident" not in left
+        running.log_has(f"{hung.uuid}) is read again")
+        assert of(hung.uuid, running.fresh_cycle()) == of(hung.uuid, before)
+        assert running.count("hangs") == 1
         assert running.count("Traceback") == 0
 
 

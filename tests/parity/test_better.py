@@ -5,7 +5,7 @@ Each test runs the oracle too, so that a row goes when the oracle changes its wa
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -346,9 +346,9 @@ def test_a_guest_that_does_not_answer(pair: Pair, daemon: Daemon) -> None:
     assert (stats.power_state, stats.memory_actual) == (1, None)
     assert sample.read(ours, "inspect_vnics", UUID) == sample.answers()["inspect_vnics"]
     # The stock inspector waits until libvirtd is no more.
-    stuck = threading.Thread(target=outcome, args=(pair.stock, "inspect_disk_info", UUID))
-    stuck.start()
-    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_GET_BLOCK_INFO"] == 2)
-    assert stuck.is_alive()
-    daemon.stop()
-    stuck.join()
+    with ThreadPoolExecutor() as pool:
+        stuck = pool.submit(stock, pair, "inspect_disk_info")
+        assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_GET_BLOCK_INFO"] == 2)
+        assert not stuck.done()
+        daemon.stop()
+        assert isinstance(stuck.exception(), libvirt.libvirtError)
