@@ -396,8 +396,16 @@ impl<R> Desk<R> {
         let Some(flight) = flight else { return self.start_again(ticket, now) };
         let started = flight.started;
         if let Some(outcome) = flight.outcome.take() {
-            self.health.read_ahead += u64::from(flight.ahead);
+            let begun = started.unwrap_or(ticket.asked);
+            let ahead = flight.ahead;
             self.flights.remove(&ticket.key);
+            // It was under way for too long already when it was asked for.
+            if ahead && ticket.asked.saturating_duration_since(begun) >= self.limits.max_age {
+                self.health.wasted += 1;
+                ticket.claimed = None;
+                return None;
+            }
+            self.health.read_ahead += u64::from(ahead);
             return Some(self.hand_out(ticket, outcome, started, now));
         }
         let until = started.unwrap_or(ticket.asked).min(ticket.asked) + self.limits.timeout;
