@@ -408,7 +408,10 @@ impl<R> Desk<R> {
             self.health.read_ahead += u64::from(ahead);
             return Some(self.hand_out(ticket, outcome, started, now));
         }
-        let until = started.unwrap_or(ticket.asked).min(ticket.asked) + self.limits.timeout;
+        // If it was begun before it was asked for, and nothing is heard of the hypervisor, then
+        // perhaps because nobody was there to ask: that is found out first.
+        let begun = started.filter(|_| self.is_heard(now)).unwrap_or(ticket.asked);
+        let until = begun.min(ticket.asked) + self.limits.timeout;
         if now >= until {
             self.give_up(ticket.key, now);
             return self.start_again(ticket, now);
@@ -590,10 +593,14 @@ impl<R> Desk<R> {
         Some(self.flights.get(&running.key)?.instance.clone())
     }
 
+    /// Gives up what nobody waits for. If nothing is heard of the hypervisor, then perhaps because
+    /// nobody has asked: that is for those to find out who wait for something.
     fn give_up_unclaimed(&mut self, now: Instant) {
         let over = |flight: &Flight<R>| {
             let started = flight.started.filter(|_| !flight.claimed && flight.outcome.is_none());
-            started.is_some_and(|s| now.saturating_duration_since(s) >= self.limits.timeout)
+            started.is_some_and(|s| {
+                now.saturating_duration_since(s) >= self.limits.timeout && self.is_heard(now)
+            })
         };
         let over: Vec<Key> =
             self.flights.iter().filter(|(_, flight)| over(flight)).map(|(key, _)| *key).collect();
@@ -605,15 +612,19 @@ impl<R> Desk<R> {
     /// Gives up a flight, and finds out who is to blame: the hypervisor, if nobody has heard
     /// anything from it of late, or else the guest.
     fn give_up(&mut self, key: Key, now: Instant) {
-        let Some(flight) = self.flights.get(&key) else { return };
+        let Some(flight) = self.flights.get_mut(&key) else { return };
         self.health.timeouts += 1;
         let Some(started) = flight.started else {
             self.flights.remove(&key);
             return;
         };
-        // Heard after it began, and not long ago.
-        let lately = started.max(now.checked_sub(self.limits.timeout / 2).unwrap_or(started));
-        if self.heard.is_none_or(|heard| heard < lately) {
+        // It had to wait for its turn, and has hardly begun: nobody is to blame yet.
+        if now.saturating_duration_since(started) < self.limits.timeout / 2 {
+            flight.claimed = false;
+            flight.ahead = true;
+            return;
+        }
+        if !self.is_heard(now) {
             self.begin_outage(silence(self.limits.timeout), now);
         } else if key.kind.needs_guest() {
             self.abandon(key);
@@ -635,6 +646,12 @@ impl<R> Desk<R> {
         } else {
             self.abandon(key);
         }
+    }
+
+    /// Whether the hypervisor has answered anything of late.
+    fn is_heard(&self, now: Instant) -> bool {
+        let lately = self.limits.timeout / 2;
+        self.heard.is_some_and(|heard| now.saturating_duration_since(heard) <= lately)
     }
 
     /// Leaves a running flight to its thread, and its guest in quarantine.
