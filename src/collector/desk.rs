@@ -86,6 +86,8 @@ struct Running {
     /// Whether it needs the guest's process.
     guest: bool,
     given_up: bool,
+    /// Whether it has hung without that need.
+    stuck: bool,
 }
 
 pub(super) struct Desk<R> {
@@ -190,6 +192,10 @@ impl<R> Desk<R> {
                 }
                 None => {}
             }
+            if self.is_stuck(ticket.key, now) {
+                let answer = Err(self.timeout(ticket, "an earlier call has not come back"));
+                return self.hand_out(ticket, Outcome { answer, notes: Notes::new() }, None, now);
+            }
             match self.flights.get_mut(&ticket.key) {
                 // One reading is handed to one caller: the next one has its own, after this.
                 Some(flight) if flight.claimed => {
@@ -232,7 +238,8 @@ impl<R> Desk<R> {
         if guest {
             self.waiting.insert(key.uuid);
         }
-        self.running.insert(id, Running { key, started: now, guest, given_up: false });
+        self.running
+            .insert(id, Running { key, started: now, guest, given_up: false, stuck: false });
         Some(Job { id, key, instance, hung })
     }
 
@@ -517,7 +524,7 @@ impl<R> Desk<R> {
             }
             last = next;
             let hangs = next.kind.needs_guest() && self.quarantine.has(next.uuid);
-            if !wanted(next) || (hangs && next.kind != Kind::Instance) {
+            if !wanted(next) || self.is_stuck(next, now) || (hangs && next.kind != Kind::Instance) {
                 continue;
             }
             if self.ready.get(&next).is_some_and(|ready| self.is_too_old(ready, now)) {
@@ -648,6 +655,15 @@ impl<R> Desk<R> {
         }
     }
 
+    /// Whether calls hang that do not even need the guest's process. One more is tried after a while,
+    /// and that is all, or one instance would take all threads.
+    fn is_stuck(&self, key: Key, now: Instant) -> bool {
+        let stuck = self.running.values().filter(|running| running.stuck && running.key == key);
+        let last = stuck.clone().map(|running| running.started).max();
+        let again = 4 * self.limits.timeout;
+        stuck.count() > 1 || last.is_some_and(|s| now.saturating_duration_since(s) < again)
+    }
+
     /// Whether the hypervisor has answered anything of late.
     fn is_heard(&self, now: Instant) -> bool {
         let lately = self.limits.timeout / 2;
@@ -657,9 +673,11 @@ impl<R> Desk<R> {
     /// Leaves a running flight to its thread, and its guest in quarantine.
     fn abandon(&mut self, key: Key) {
         let Some(flight) = self.drop_flight(key) else { return };
-        let Some(running) = self.running.get(&flight.id).filter(|running| running.guest) else {
+        let Some(running) = self.running.get_mut(&flight.id) else { return };
+        if !running.guest {
+            running.stuck = true;
             return;
-        };
+        }
         if self.quarantine.enter(&flight.instance, flight.id, running.started) {
             let (instance, timeout) = (&flight.instance, self.limits.timeout);
             let line = format!(
