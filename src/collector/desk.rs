@@ -356,6 +356,12 @@ impl<R> Desk<R> {
         if let Some(Patient { instance, since, .. }) = out {
             let after = now.saturating_duration_since(since).as_secs();
             let line = format!("instance {instance} is read again, {after} s after it hung");
+            // What was read around its guest is less than can be read now.
+            let key = Key { kind: Kind::Instance, uuid: instance.uuid };
+            self.ready.remove(&key);
+            if self.flights.get(&key).is_some_and(|flight| !flight.claimed) {
+                self.drop_flight(key);
+            }
             self.news.push((log::Level::Warn, line));
         }
     }
