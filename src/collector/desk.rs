@@ -362,7 +362,7 @@ impl<R> Desk<R> {
             if self.flights.get(&key).is_some_and(|flight| !flight.claimed) {
                 self.drop_flight(key);
             }
-            self.news.push((log::Level::Warn, line));
+            self.tell(log::Level::Warn, line);
         }
     }
 
@@ -690,7 +690,7 @@ impl<R> Desk<R> {
                 "instance {instance} hangs: it has not answered within {timeout:?}. Its state, CPU \
                  and NICs are still reported; memory and disks when it answers again"
             );
-            self.news.push((log::Level::Warn, line));
+            self.tell(log::Level::Warn, line);
         }
         // Nothing else is asked of it.
         let uuid = key.uuid;
@@ -711,6 +711,14 @@ impl<R> Desk<R> {
         Some(flight)
     }
 
+    /// Has something logged by the next caller.
+    pub(super) fn tell(&mut self, level: log::Level, line: String) {
+        const MOST: usize = 1000;
+        if self.news.len() < MOST {
+            self.news.push((level, line));
+        }
+    }
+
     fn begin_outage(&mut self, failure: Failure, now: Instant) {
         for key in self.flights.keys().copied().collect::<Vec<_>>() {
             self.drop_flight(key);
@@ -722,7 +730,7 @@ impl<R> Desk<R> {
                 "no connection to {}: {failure}; virtmeter goes on trying",
                 if self.uri.is_empty() { "libvirt's default URI" } else { &self.uri }
             );
-            self.news.push((log::Level::Warn, line));
+            self.tell(log::Level::Warn, line);
             self.outage = Some(Outage::new(failure, now));
         }
     }
@@ -731,8 +739,7 @@ impl<R> Desk<R> {
         if let Some(outage) = self.outage.take() {
             let after = now.saturating_duration_since(outage.since).as_secs();
             let uri = if self.uri.is_empty() { "libvirt's default URI" } else { &self.uri };
-            self.news
-                .push((log::Level::Info, format!("connected to {uri} again, after {after} s")));
+            self.tell(log::Level::Info, format!("connected to {uri} again, after {after} s"));
         }
     }
 

@@ -147,6 +147,7 @@ impl<H: Hypervisor> Collector<H> {
         let mut health = state.desk.health(Instant::now());
         health.connections = state.open.len();
         health.calls = self.hypervisor.calls();
+        unlock_and_log(state);
         health
     }
 
@@ -263,13 +264,8 @@ impl<H: Hypervisor> Room<H> {
         let mut line = Line { room: Arc::clone(&self), number, connection: None };
         let mut state = self.lock();
         loop {
-            if line.is_outdated(&state) {
-                drop(state);
-                line.hang_up();
-                state = self.lock();
-                continue;
-            }
-            if state.ended || state.desk.has_thread_to_spare() {
+            // Hanging up may take for ever: it is the last thing that a thread does.
+            if state.ended || line.is_outdated(&state) || state.desk.has_thread_to_spare() {
                 break;
             }
             let Some(job) = state.desk.start(Instant::now()) else {
@@ -289,13 +285,11 @@ impl<H: Hypervisor> Room<H> {
             state.desk.idle += 1;
             state.desk.finish(&job, outcome, Instant::now());
             self.answered.notify_all();
-            if !state.desk.news.is_empty() {
-                unlock_and_log(state);
-                state = self.lock();
-            }
         }
         state.desk.threads -= 1;
         state.desk.idle -= 1;
+        // Where its connection was closed, others go on.
+        self.send_for_threads(&mut state, Instant::now());
         drop(state);
         line.hang_up();
     }
@@ -305,14 +299,8 @@ impl<H: Hypervisor> Room<H> {
         let mut line = Line { room: Arc::clone(&self), number, connection: None };
         let mut state = self.lock();
         loop {
-            if line.is_outdated(&state) {
-                drop(state);
-                line.hang_up();
-                state = self.lock();
-                continue;
-            }
             // Another one has taken over while this one was stuck.
-            if state.ended || state.prober != Some(number) {
+            if state.ended || line.is_outdated(&state) || state.prober != Some(number) {
                 break;
             }
             let now = Instant::now();
@@ -343,13 +331,12 @@ impl<H: Hypervisor> Room<H> {
                 None => state.desk.reached(answer.map(|_| ()), Instant::now()),
             }
             self.answered.notify_all();
-            unlock_and_log(state);
-            state = self.lock();
         }
         state.probers -= 1;
         if state.prober == Some(number) {
             state.prober = None;
         }
+        self.send_for_threads(&mut state, Instant::now());
         drop(state);
         line.hang_up();
     }
@@ -383,7 +370,8 @@ impl<H: Hypervisor> Room<H> {
     }
 }
 
-/// Unlocks, and logs what has happened.
+/// Unlocks, and logs what has happened. That is for callers alone: what a log line reaches may be an
+/// interpreter that ends, and takes a thread of ours, which it does not know, down with it.
 fn unlock_and_log(mut state: MutexGuard<'_, State>) {
     let news = std::mem::take(&mut state.desk.news);
     drop(state);
@@ -432,7 +420,8 @@ impl<H: Hypervisor> Line<H> {
             };
             match question(connection) {
                 Err(Error::ConnectionLost { failure, .. }) if !last_chance => {
-                    log::debug!("a connection broke: {failure}");
+                    let line = format!("a connection broke: {failure}");
+                    self.room.lock().desk.tell(log::Level::Debug, line);
                     self.broken();
                     last_chance = true;
                 }
