@@ -1,0 +1,162 @@
+"""A daemon that is away, mute or mad: everyone is told at once, one line, and it is used again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import virtmeter
+from tests.faults.test_process import start
+from tests.support import sample
+from tests.support.libvirtd import Answer, Daemon, Garbage, Never
+from tests.support.polling import cycle
+from tests.support.procedures import PROCEDURES
+from tests.support.qemu import wait_for
+
+TIMEOUT = 1.0
+AFTER_THE_OPEN = [
+    procedure.name
+    for procedure in PROCEDURES.values()
+    if procedure.name.startswith("DOMAIN") or procedure.name == "CONNECT_GET_ALL_DOMAIN_STATS"
+]
+GARBAGE = Garbage(b"\xff" * 64)
+
+
+def add_samples(daemon: Daemon) -> list[str]:
+    domains = [sample.domain(number) for number in range(1, 6)]
+    daemon.add(*domains)
+    return [domain.uuid for domain in domains]
+
+
+def assert_well(inspector: virtmeter.LibvirtInspector, uuids: list[str]) -> None:
+    for number, uuid in enumerate(uuids, 1):
+        for method, right in sample.answers(number).items():
+            assert sample.read_again(inspector, method, uuid) == right
+
+
+@pytest.mark.parametrize(
+    ("procedures", "answer"),
+    [(["CONNECT_OPEN"], Never()), (AFTER_THE_OPEN, Never()), (["CONNECT_OPEN"], GARBAGE)],
+    ids=["a mute open", "mute after that", "a mad open"],
+)
+def test_everyone_is_told_at_once_and_one_line_each_way(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture, procedures: list[str], answer: Answer
+) -> None:
+    caplog.set_level("INFO", logger="virtmeter")
+    uuids = add_samples(daemon)
+    for procedure in procedures:
+        daemon.on(procedure, answer, repeat=True)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    began = time.monotonic()
+    with pytest.raises(virtmeter.ConnectionLost) as caught:
+        inspector.inspect_vnics(uuids[0])
+    assert time.monotonic() - began < 2 * TIMEOUT
+    assert caught.value.instance_id == uuids[0]
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        for answers in pool.map(lambda _: cycle(inspector, uuids), range(8)):
+            assert {type(answer) for answer in answers.values()} == {virtmeter.ConnectionLost}
+    assert time.monotonic() - began < TIMEOUT, "nobody else waits"
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "no connection" in line
+    assert "goes on trying" in line
+    daemon.stop()
+    daemon.off()
+    daemon.start()
+    assert_well(inspector, uuids)
+    [_, line] = [record.getMessage() for record in caplog.records]
+    assert "connected to" in line
+
+
+def test_garbage_in_all_answers_is_a_typed_error_and_over_with_it(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    for procedure in AFTER_THE_OPEN:
+        daemon.on(procedure, GARBAGE, repeat=True)
+    for answers in (cycle(inspector, uuids), cycle(inspector, uuids)):
+        assert all(isinstance(answer, virtmeter.InspectorException) for answer in answers.values())
+    daemon.off()
+    assert_well(inspector, uuids)
+
+
+def test_twenty_restarts_in_a_row(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="virtmeter")
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    assert_well(inspector, uuids)
+    done = threading.Event()
+
+    def poll() -> set[type]:
+        kinds = set()
+        while not done.is_set():
+            kinds |= {type(answer) for answer in cycle(inspector, uuids).values()}
+            done.wait(0.01)
+        return kinds
+
+    with ThreadPoolExecutor(2) as pool:
+        polling = [pool.submit(poll) for _ in range(2)]
+        try:
+            for _ in range(20):
+                opened = daemon.connections
+                daemon.stop()
+                daemon.start()
+                assert daemon.wait_until(lambda daemon: daemon.connections > opened, timeout=30)  # noqa: B023
+        finally:
+            done.set()
+        for future in polling:
+            assert future.result() <= {list, virtmeter.ConnectionLost}
+    assert_well(inspector, uuids)
+    lost = sum("no connection" in line for line in caplog.messages)
+    again = sum("connected to" in line for line in caplog.messages)
+    assert lost == again <= 20
+    assert inspector.health().threads <= 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_socket_that_gets_its_permission_later(daemon: Daemon) -> None:
+    [uuid, *_] = add_samples(daemon)
+    daemon.socket_path.parent.chmod(0o755)
+    daemon.socket_path.chmod(0o600)
+    script = """
+        import os, sys, virtmeter
+        from tests.support import sample
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        try:
+            inspector.inspect_disks(sys.argv[2])
+        except virtmeter.ConnectionLost as error:
+            print("Permission denied" in str(error), flush=True)
+        sys.stdin.readline()
+        print(*map(tuple, sample.read_again(inspector, "inspect_disks", sys.argv[2])))
+    """
+    with start(script, daemon.uri, uuid) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        daemon.socket_path.chmod(0o666)
+        [right] = sample.answers()["inspect_disks"]
+        assert process.communicate("\n", timeout=30) == (f"{right}\n", "")
+
+
+def test_a_mute_daemon_that_finds_its_voice_again(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3)
+    for procedure in ("CONNECT_OPEN", *AFTER_THE_OPEN):
+        daemon.on(procedure, Never())
+    with pytest.raises(virtmeter.ConnectionLost):
+        inspector.inspect_vnics(uuids[0])
+    # The calls that it has swallowed stay unanswered.
+    wait_for(
+        lambda: (
+            not isinstance(
+                cycle(inspector, uuids)["inspect_vnics", uuids[0]], virtmeter.ConnectionLost
+            )
+        ),
+        "it is connected again",
+    )
+    wait_for(lambda: set(map(type, cycle(inspector, uuids).values())) == {list}, "all is well")
