@@ -200,7 +200,7 @@ impl<R> Desk<R> {
                     let answer = Err(self.timeout(ticket, "another caller waits for it"));
                     return self.hand_out(
                         ticket,
-                        Outcome { answer, notes: Notes::new() },
+                        Outcome { answer, notes: Notes::default() },
                         None,
                         now,
                     );
@@ -264,7 +264,8 @@ impl<R> Desk<R> {
                 self.flights.remove(&job.key);
                 // A failure may be over by the time that somebody asks.
                 if outcome.answer.is_ok() {
-                    self.ready.insert(job.key, Ready { taken: running.started, outcome });
+                    let taken = outcome.notes.begun.unwrap_or(running.started);
+                    self.ready.insert(job.key, Ready { taken, outcome });
                     self.clear_ready(now);
                 }
             }
@@ -357,11 +358,6 @@ impl<R> Desk<R> {
         self.outage.is_none()
     }
 
-    /// Whether there is a reading that may be begun.
-    pub(super) fn has_work(&self) -> bool {
-        self.startable(1) > 0
-    }
-
     /// All connections were closed: the next caller gets nothing that was read or found out before.
     pub(super) fn begin_anew(&mut self) {
         self.outage = None;
@@ -398,7 +394,8 @@ impl<R> Desk<R> {
         if let Some(outcome) = flight.outcome.take() {
             self.health.read_ahead += u64::from(flight.ahead);
             self.flights.remove(&ticket.key);
-            return Some(self.hand_out(ticket, outcome, started, now));
+            let taken = outcome.notes.begun.or(started);
+            return Some(self.hand_out(ticket, outcome, taken, now));
         }
         let until = started.unwrap_or(ticket.asked).min(ticket.asked) + self.limits.timeout;
         if now >= until {
@@ -422,7 +419,7 @@ impl<R> Desk<R> {
         }
         let answer = self.answer_without_reading(ticket).unwrap_or_else(|| {
             let answer = Err(self.timeout(ticket, "it has not been answered"));
-            Outcome { answer, notes: Notes::new() }
+            Outcome { answer, notes: Notes::default() }
         });
         Some(self.hand_out(ticket, answer, None, now))
     }
@@ -441,7 +438,7 @@ impl<R> Desk<R> {
         } else {
             return None;
         };
-        Some(Outcome { answer, notes: Notes::new() })
+        Some(Outcome { answer, notes: Notes::default() })
     }
 
     fn timeout(&self, ticket: &Ticket, why: &str) -> Error {
@@ -553,7 +550,7 @@ impl<R> Desk<R> {
     }
 
     /// How many readings may be begun now; so many at the most are counted.
-    fn startable(&self, most: usize) -> usize {
+    pub(super) fn startable(&self, most: usize) -> usize {
         let waiting = self.asked.iter().chain(&self.ahead);
         waiting.filter(|e| self.is_pending(**e) && self.may_start(**e)).take(most).count()
     }

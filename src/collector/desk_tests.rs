@@ -100,7 +100,7 @@ impl Host {
         let (job, begun) = self.taking.remove(which % self.taking.len());
         self.readings += 1;
         let value = Value { key: job.key, number: self.readings, begun };
-        let outcome = Outcome { answer: answer.map(|()| value), notes: Notes::new() };
+        let outcome = Outcome { answer: answer.map(|()| value), notes: Notes::default() };
         self.desk.idle += 1;
         self.desk.finish(&job, outcome, self.now);
         self.look();

@@ -135,7 +135,7 @@ impl<H: Hypervisor> Collector<H> {
     pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<Reading> {
         let room = self.here.with(Arc::clone);
         let outcome = room.wait_for(Key { kind, uuid: instance.uuid }, instance);
-        for note in outcome.notes {
+        for note in outcome.notes.lines {
             log::warn!("{note}");
         }
         outcome.answer
@@ -224,9 +224,7 @@ impl<H: Hypervisor> Room<H> {
 
     /// Wakes or starts as many threads as there is work for.
     fn send_for_threads(self: &Arc<Self>, state: &mut State, now: Instant) {
-        if state.desk.has_work() {
-            self.work.notify_all();
-        }
+        self.wake(state);
         while state.desk.needs_thread(now) && !state.ended {
             state.threads_ever += 1;
             let number = state.threads_ever;
@@ -255,6 +253,13 @@ impl<H: Hypervisor> Room<H> {
                 }
             }
             self.probe.notify_all();
+        }
+    }
+
+    /// Wakes as many threads as there are readings to begin.
+    fn wake(&self, state: &State) {
+        for _ in 0..state.desk.startable(state.desk.idle) {
+            self.work.notify_one();
         }
     }
 
@@ -288,6 +293,10 @@ impl<H: Hypervisor> Room<H> {
             }
             state.desk.idle += 1;
             state.desk.finish(&job, outcome, Instant::now());
+            // One is for this thread; more may wait for what it has just finished.
+            if state.desk.startable(2) > 1 {
+                self.wake(&state);
+            }
             self.answered.notify_all();
             if !state.desk.news.is_empty() {
                 unlock_and_log(state);
@@ -402,15 +411,15 @@ struct Line<H: Hypervisor> {
 impl<H: Hypervisor> Line<H> {
     /// Takes a reading.
     fn take(&mut self, job: &Job) -> Outcome<Reading> {
-        let mut notes = Notes::new();
+        let mut notes = Notes::default();
         let about = &job.instance;
         let answer = self.ask(|connection| {
-            notes.clear();
+            notes = Notes::default();
             Ok(match job.key.kind {
                 Kind::List => Reading::List(connection.instances()?),
                 Kind::Server => Reading::Server(connection.server(about)?),
                 Kind::Instance if job.hung => Reading::Instance(connection.stats_of_hung(about)?),
-                Kind::Instance => Reading::Instance(connection.instance_stats(about)?),
+                Kind::Instance => Reading::Instance(connection.instance_stats(about, &mut notes)?),
                 Kind::Nics => Reading::Nics(connection.interfaces(about, &mut notes)?),
                 Kind::Disks => Reading::Disks(connection.disk_stats(about, &mut notes)?),
                 Kind::DiskInfo => Reading::DiskInfo(connection.disk_info(about, &mut notes)?),
