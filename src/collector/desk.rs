@@ -221,6 +221,17 @@ impl<R> Desk<R> {
         }
     }
 
+    /// A caller does not want its answer any more.
+    pub(super) fn leave(&mut self, ticket: &Ticket) {
+        let claimed = |flight: &&mut Flight<R>| Some(flight.id) == ticket.claimed;
+        if let Some(flight) = self.flights.get_mut(&ticket.key).filter(claimed) {
+            flight.claimed = false;
+            if flight.outcome.is_some() {
+                self.flights.remove(&ticket.key);
+            }
+        }
+    }
+
     /// The next reading to take, if there is one that may be begun now.
     pub(super) fn start(&mut self, now: Instant) -> Option<Job> {
         let (key, id) = self.next_startable(true).or_else(|| self.next_startable(false))?;

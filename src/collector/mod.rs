@@ -13,7 +13,7 @@ mod quarantine;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,15 @@ use crate::records::{
 use desk::{Desk, Job, Outcome, Probe, Turn};
 pub use health::Health;
 pub use limits::Limits;
+
+/// Asked by a caller every now and then, while it waits, whether it is to go on.
+static PATIENCE: OnceLock<fn() -> bool> = OnceLock::new();
+
+/// Sets who is asked, once for the process: a caller who is told `false` gives up its question.
+#[cfg(feature = "python")]
+pub(crate) fn ask_while_waiting(go_on: fn() -> bool) {
+    PATIENCE.get_or_init(|| go_on);
+}
 
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -216,10 +225,27 @@ impl<H: Hypervisor> Room<H> {
                 Turn::Wait(until) => {
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    let timed_out;
+                    (state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if timed_out.timed_out() {
+                        drop(state);
+                        let goes_on = PATIENCE.get().is_none_or(|go_on| go_on());
+                        state = self.lock();
+                        if !goes_on {
+                            state.desk.leave(&ticket);
+                            return self.interrupted(instance);
+                        }
+                    }
                 }
             }
         }
+    }
+
+    fn interrupted(&self, instance: &InstanceId) -> Outcome<Reading> {
+        let (instance, timeout) = (instance.clone(), self.limits.timeout);
+        let why = "the caller was interrupted".to_owned();
+        let answer = Err(Error::Timeout { instance, timeout, why });
+        Outcome { answer, notes: Notes::default() }
     }
 
     /// Wakes or starts as many threads as there is work for.

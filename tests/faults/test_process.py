@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -171,6 +172,24 @@ def test_what_a_logging_handler_raises_comes_out_of_the_call(daemon: Daemon) -> 
     finally:
         logging.getLogger("virtmeter").removeHandler(handler)
     assert list(inspector.inspect_disks(sample.UUID)) == []
+
+
+def test_a_signal_is_seen_to_while_a_call_waits(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    daemon.on("DOMAIN_MEMORY_STATS", Never())
+    script = """
+        import sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=100)
+        try:
+            inspector.inspect_instance(sys.argv[2])
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    process = start(script, daemon.uri, sample.UUID)
+    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_MEMORY_STATS"] == 1, timeout=30)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("interrupted\n", "")
+    assert process.returncode == 0
 
 
 def test_many_connections_that_do_not_close_do_not_add_up(daemon: Daemon) -> None:
