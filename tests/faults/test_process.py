@@ -238,7 +238,7 @@ def test_a_forked_child_gets_a_connection_of_its_own(daemon: Daemon) -> None:
 
 
 def test_a_fork_while_other_threads_hold_every_lock(daemon: Daemon) -> None:
-    """One thread is opening, others wait for it: the child must not wait for any of them."""
+    """One thread opens a connection in vain, others wait: the child must not wait for any."""
     daemon.add(sample.domain(uuid=sample.UUID))
     daemon.on("CONNECT_OPEN", Never())
     script = """
@@ -256,7 +256,7 @@ def test_a_fork_while_other_threads_hold_every_lock(daemon: Daemon) -> None:
         print(os.waitstatus_to_exitcode(status))
     """
     process = start(script, daemon.uri, sample.UUID)
-    assert daemon.wait_until(lambda daemon: daemon.calls["CONNECT_OPEN"] == 1, timeout=30)
+    assert daemon.wait_until(lambda daemon: daemon.calls["CONNECT_OPEN"] >= 1, timeout=30)
     assert process.communicate("\n", timeout=30) == ("0\n", "")
     assert process.returncode == 0
 
