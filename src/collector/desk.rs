@@ -253,20 +253,12 @@ impl<R> Desk<R> {
         if running.guest && !running.given_up {
             self.waiting.remove(&job.key.uuid);
         }
-        let lost = match &outcome.answer {
-            Err(Error::ConnectionLost { failure, .. }) => Some(failure.clone()),
-            _ => None,
-        };
-        if lost.is_none() {
+        if !matches!(outcome.answer, Err(Error::ConnectionLost { .. })) {
             self.heard = Some(now);
         }
         if running.given_up {
-            self.health.late += 1;
+            self.health.late += u64::from(outcome.answer.is_ok());
             self.quarantine.returned(job.key.uuid, job.id);
-            return;
-        }
-        if let Some(failure) = lost {
-            self.begin_outage(failure, now);
             return;
         }
         match self.flights.get_mut(&job.key) {
@@ -332,12 +324,16 @@ impl<R> Desk<R> {
             || self.slowest(now).is_some()
     }
 
-    /// The hypervisor was reached, or not.
+    /// A connection could not be opened. (One that breaks is no outage: the reading may be to blame.)
+    pub(super) fn unreachable(&mut self, failure: &Failure, now: Instant) {
+        self.begin_outage(failure.clone(), now);
+    }
+
+    /// The probe has reached the hypervisor, or not.
     pub(super) fn reached(&mut self, answer: Result<()>, now: Instant) {
         if let Err(Error::ConnectionLost { failure, .. }) = answer {
-            match &mut self.outage {
-                Some(outage) => outage.goes_on(failure, now),
-                None => self.begin_outage(failure, now),
+            if let Some(outage) = &mut self.outage {
+                outage.goes_on(failure, now);
             }
         } else {
             self.heard = Some(now);
@@ -346,9 +342,9 @@ impl<R> Desk<R> {
     }
 
     /// Somebody waits for the instance's guest, or nobody.
-    pub(super) fn probed(&mut self, instance: &InstanceId, answer: Result<bool>, now: Instant) {
+    pub(super) fn probed(&mut self, instance: &InstanceId, answer: &Result<bool>, now: Instant) {
         let out = match answer {
-            Err(Error::ConnectionLost { failure, .. }) => return self.begin_outage(failure, now),
+            Err(Error::ConnectionLost { .. }) => return,
             Ok(false) => {
                 self.quarantine.busy(instance.uuid);
                 None

@@ -300,7 +300,7 @@ impl<H: Hypervisor> Room<H> {
                 state = self.lock();
                 continue;
             }
-            if state.ended || state.desk.has_thread_to_spare() {
+            if state.ended {
                 break;
             }
             let Some(job) = state.desk.start(Instant::now()) else {
@@ -327,6 +327,11 @@ impl<H: Hypervisor> Room<H> {
             if !state.desk.news.is_empty() {
                 unlock_and_log(state);
                 state = self.lock();
+            }
+            // Not at any other time: one that was woken for a reading must take it.
+            if state.desk.has_thread_to_spare() {
+                self.wake(&state);
+                break;
             }
         }
         state.desk.threads -= 1;
@@ -374,7 +379,7 @@ impl<H: Hypervisor> Room<H> {
                 state.probing = None;
             }
             match question {
-                Some(instance) => state.desk.probed(&instance, answer, Instant::now()),
+                Some(instance) => state.desk.probed(&instance, &answer, Instant::now()),
                 None => state.desk.reached(answer.map(|_| ()), Instant::now()),
             }
             self.answered.notify_all();
@@ -483,8 +488,12 @@ impl<H: Hypervisor> Line<H> {
     fn dial(&mut self) -> Result<&mut H::Connection> {
         // A closing that comes meanwhile is for this connection as well.
         let closings = self.room.lock().closings;
-        let connection = self.room.hypervisor.connect(self.room.limits.max_age)?;
+        let opened = self.room.hypervisor.connect(self.room.limits.max_age);
         let mut state = self.room.lock();
+        if let Err(Error::ConnectionLost { failure, .. }) = &opened {
+            state.desk.unreachable(failure, Instant::now());
+        }
+        let connection = opened?;
         state.open.insert(self.number, Open { closings, in_use: true });
         state.desk.health.opened += 1;
         drop(state);
