@@ -1,14 +1,20 @@
 //! The few questions that every driver answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::records::{
     DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
 };
 
-/// What the log is to say of a reading once it is handed out: a disk that was refused, say.
-pub type Notes = Vec<String>;
+/// What there is to know of a reading beside its values.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// What the log is to say once it is handed out: a disk that was refused, say.
+    pub lines: Vec<String>,
+    /// When it was begun, if that was before the question.
+    pub begun: Option<Instant>,
+}
 
 /// A hypervisor that readings come from, and how to reach it.
 pub trait Hypervisor: Send + Sync + 'static {
@@ -18,8 +24,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Where the driver connects to.
     fn uri(&self) -> &str;
 
-    /// Opens a connection; may block for as long as the hypervisor does. What is not a counter may
-    /// be shared by several readings of its connections for up to `max_age`.
+    /// Opens a connection; may block for as long as the hypervisor does. One call to the hypervisor
+    /// may serve several questions about an instance, each of them once, for up to `max_age`.
     ///
     /// # Errors
     /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`InvalidUri`](crate::Error::InvalidUri).
@@ -32,8 +38,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn calls(&self) -> Vec<(&'static str, u64)>;
 }
 
-/// A connection to a hypervisor. Every question may block for as long as the hypervisor does, and
-/// reads anew. Where the connection breaks, the answer is
+/// A connection to a hypervisor. Every question may block for as long as the hypervisor does. Where
+/// the connection breaks, the answer is
 /// [`ConnectionLost`](crate::Error::ConnectionLost).
 pub trait Connection {
     /// Whether the connection is open as far as is known here; never blocks.
@@ -56,7 +62,8 @@ pub trait Connection {
     /// # Errors
     /// Any [`Error`](crate::Error); an instance that is shut off has counters only where the driver
     /// was told to report stopped ones.
-    fn instance_stats(&mut self, instance: &InstanceId) -> Result<InstanceStats>;
+    fn instance_stats(&mut self, instance: &InstanceId, notes: &mut Notes)
+    -> Result<InstanceStats>;
 
     /// What is known of an instance without asking its guest's process, which may hang: this never
     /// waits for it.

@@ -194,7 +194,12 @@ impl<R> Desk<R> {
             }
             if self.is_stuck(ticket.key, now) {
                 let answer = Err(self.timeout(ticket, "an earlier call has not come back"));
-                return self.hand_out(ticket, Outcome { answer, notes: Notes::new() }, None, now);
+                return self.hand_out(
+                    ticket,
+                    Outcome { answer, notes: Notes::default() },
+                    None,
+                    now,
+                );
             }
             match self.flights.get_mut(&ticket.key) {
                 // One reading is handed to one caller: the next one has its own, after this.
@@ -206,7 +211,7 @@ impl<R> Desk<R> {
                     let answer = Err(self.timeout(ticket, "another caller waits for it"));
                     return self.hand_out(
                         ticket,
-                        Outcome { answer, notes: Notes::new() },
+                        Outcome { answer, notes: Notes::default() },
                         None,
                         now,
                     );
@@ -223,6 +228,17 @@ impl<R> Desk<R> {
                     ticket.claimed = Some(id);
                     self.asked.push_back((ticket.key, id));
                 }
+            }
+        }
+    }
+
+    /// A caller does not want its answer any more.
+    pub(super) fn leave(&mut self, ticket: &Ticket) {
+        let claimed = |flight: &&mut Flight<R>| Some(flight.id) == ticket.claimed;
+        if let Some(flight) = self.flights.get_mut(&ticket.key).filter(claimed) {
+            flight.claimed = false;
+            if flight.outcome.is_some() {
+                self.flights.remove(&ticket.key);
             }
         }
     }
@@ -249,20 +265,12 @@ impl<R> Desk<R> {
         if running.guest && !running.given_up {
             self.waiting.remove(&job.key.uuid);
         }
-        let lost = match &outcome.answer {
-            Err(Error::ConnectionLost { failure, .. }) => Some(failure.clone()),
-            _ => None,
-        };
-        if lost.is_none() {
+        if !matches!(outcome.answer, Err(Error::ConnectionLost { .. })) {
             self.heard = Some(now);
         }
         if running.given_up {
-            self.health.late += 1;
+            self.health.late += u64::from(outcome.answer.is_ok());
             self.quarantine.returned(job.key.uuid, job.id);
-            return;
-        }
-        if let Some(failure) = lost {
-            self.begin_outage(failure, now);
             return;
         }
         match self.flights.get_mut(&job.key) {
@@ -271,7 +279,8 @@ impl<R> Desk<R> {
                 self.flights.remove(&job.key);
                 // A failure may be over by the time that somebody asks.
                 if outcome.answer.is_ok() {
-                    self.ready.insert(job.key, Ready { taken: running.started, outcome });
+                    let taken = outcome.notes.begun.unwrap_or(running.started);
+                    self.ready.insert(job.key, Ready { taken, outcome });
                     self.clear_ready(now);
                 }
             }
@@ -327,12 +336,16 @@ impl<R> Desk<R> {
             || self.slowest(now).is_some()
     }
 
-    /// The hypervisor was reached, or not.
+    /// A connection could not be opened. (One that breaks is no outage: the reading may be to blame.)
+    pub(super) fn unreachable(&mut self, failure: &Failure, now: Instant) {
+        self.begin_outage(failure.clone(), now);
+    }
+
+    /// The probe has reached the hypervisor, or not.
     pub(super) fn reached(&mut self, answer: Result<()>, now: Instant) {
         if let Err(Error::ConnectionLost { failure, .. }) = answer {
-            match &mut self.outage {
-                Some(outage) => outage.goes_on(failure, now),
-                None => self.begin_outage(failure, now),
+            if let Some(outage) = &mut self.outage {
+                outage.goes_on(failure, now);
             }
         } else {
             self.heard = Some(now);
@@ -341,9 +354,9 @@ impl<R> Desk<R> {
     }
 
     /// Somebody waits for the instance's guest, or nobody.
-    pub(super) fn probed(&mut self, instance: &InstanceId, answer: Result<bool>, now: Instant) {
+    pub(super) fn probed(&mut self, instance: &InstanceId, answer: &Result<bool>, now: Instant) {
         let out = match answer {
-            Err(Error::ConnectionLost { failure, .. }) => return self.begin_outage(failure, now),
+            Err(Error::ConnectionLost { .. }) => return,
             Ok(false) => {
                 self.quarantine.busy(instance.uuid);
                 None
@@ -368,11 +381,6 @@ impl<R> Desk<R> {
 
     pub(super) fn is_reachable(&self) -> bool {
         self.outage.is_none()
-    }
-
-    /// Whether there is a reading that may be begun.
-    pub(super) fn has_work(&self) -> bool {
-        self.startable(1) > 0
     }
 
     /// All connections were closed: the next caller gets nothing that was read or found out before.
@@ -409,17 +417,20 @@ impl<R> Desk<R> {
         let Some(flight) = flight else { return self.start_again(ticket, now) };
         let started = flight.started;
         if let Some(outcome) = flight.outcome.take() {
-            let begun = started.unwrap_or(ticket.asked);
             let ahead = flight.ahead;
             self.flights.remove(&ticket.key);
+            let taken = outcome.notes.begun.or(started);
             // It was under way for too long already when it was asked for.
-            if ahead && ticket.asked.saturating_duration_since(begun) >= self.limits.max_age {
+            let early = taken.is_some_and(|taken| {
+                ticket.asked.saturating_duration_since(taken) >= self.limits.max_age
+            });
+            if ahead && early {
                 self.health.wasted += 1;
                 ticket.claimed = None;
                 return None;
             }
             self.health.read_ahead += u64::from(ahead);
-            return Some(self.hand_out(ticket, outcome, started, now));
+            return Some(self.hand_out(ticket, outcome, taken, now));
         }
         // If it was begun before it was asked for, and nothing is heard of the hypervisor, then
         // perhaps because nobody was there to ask: that is found out first.
@@ -446,7 +457,7 @@ impl<R> Desk<R> {
         }
         let answer = self.answer_without_reading(ticket).unwrap_or_else(|| {
             let answer = Err(self.timeout(ticket, "it has not been answered"));
-            Outcome { answer, notes: Notes::new() }
+            Outcome { answer, notes: Notes::default() }
         });
         Some(self.hand_out(ticket, answer, None, now))
     }
@@ -465,7 +476,7 @@ impl<R> Desk<R> {
         } else {
             return None;
         };
-        Some(Outcome { answer, notes: Notes::new() })
+        Some(Outcome { answer, notes: Notes::default() })
     }
 
     fn timeout(&self, ticket: &Ticket, why: &str) -> Error {
@@ -577,7 +588,7 @@ impl<R> Desk<R> {
     }
 
     /// How many readings may be begun now; so many at the most are counted.
-    fn startable(&self, most: usize) -> usize {
+    pub(super) fn startable(&self, most: usize) -> usize {
         let waiting = self.asked.iter().chain(&self.ahead);
         waiting.filter(|e| self.is_pending(**e) && self.may_start(**e)).take(most).count()
     }

@@ -98,9 +98,12 @@ impl Host {
             return;
         }
         let (job, begun) = self.taking.remove(which % self.taking.len());
+        if let Err(Error::ConnectionLost { failure, .. }) = &answer {
+            self.desk.unreachable(failure, self.now);
+        }
         self.readings += 1;
         let value = Value { key: job.key, number: self.readings, begun };
-        let outcome = Outcome { answer: answer.map(|()| value), notes: Notes::new() };
+        let outcome = Outcome { answer: answer.map(|()| value), notes: Notes::default() };
         self.desk.idle += 1;
         self.desk.finish(&job, outcome, self.now);
         self.look();
@@ -121,9 +124,12 @@ impl Host {
             Probe::Reach if reached => self.desk.reached(Ok(()), self.now),
             Probe::Reach => self.desk.reached(Err(lost()), self.now),
             Probe::Ask(instance) if reached => {
-                self.desk.probed(&instance, Ok(free), self.now);
+                self.desk.probed(&instance, &Ok(free), self.now);
             }
-            Probe::Ask(instance) => self.desk.probed(&instance, Err(lost()), self.now),
+            Probe::Ask(instance) => {
+                self.desk.unreachable(lost().failure().unwrap(), self.now);
+                self.desk.probed(&instance, &Err(lost()), self.now);
+            }
         }
         self.look();
     }

@@ -46,7 +46,7 @@ impl Limits {
 
     /// A reading that takes longer than this does not count as one of the workers' any more.
     pub(super) fn slow(&self) -> Duration {
-        self.timeout / 20
+        (self.timeout / 20).min(Duration::from_millis(250))
     }
 
     /// While a caller is held up for so long, the instances behind it are looked at as well.

@@ -13,7 +13,7 @@ mod quarantine;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,15 @@ use crate::records::{
 use desk::{Desk, Job, Outcome, Probe, Turn};
 pub use health::Health;
 pub use limits::Limits;
+
+/// Asked by a caller every now and then, while it waits, whether it is to go on.
+static PATIENCE: OnceLock<fn() -> bool> = OnceLock::new();
+
+/// Sets who is asked, once for the process: a caller who is told `false` gives up its question.
+#[cfg(feature = "python")]
+pub(crate) fn ask_while_waiting(go_on: fn() -> bool) {
+    PATIENCE.get_or_init(|| go_on);
+}
 
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -135,7 +144,7 @@ impl<H: Hypervisor> Collector<H> {
     pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<Reading> {
         let room = self.here.with(Arc::clone);
         let outcome = room.wait_for(Key { kind, uuid: instance.uuid }, instance);
-        for note in outcome.notes {
+        for note in outcome.notes.lines {
             log::warn!("{note}");
         }
         outcome.answer
@@ -217,17 +226,32 @@ impl<H: Hypervisor> Room<H> {
                 Turn::Wait(until) => {
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    let timed_out;
+                    (state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
+                    if timed_out.timed_out() {
+                        drop(state);
+                        let goes_on = PATIENCE.get().is_none_or(|go_on| go_on());
+                        state = self.lock();
+                        if !goes_on {
+                            state.desk.leave(&ticket);
+                            return self.interrupted(instance);
+                        }
+                    }
                 }
             }
         }
     }
 
+    fn interrupted(&self, instance: &InstanceId) -> Outcome<Reading> {
+        let (instance, timeout) = (instance.clone(), self.limits.timeout);
+        let why = "the caller was interrupted".to_owned();
+        let answer = Err(Error::Timeout { instance, timeout, why });
+        Outcome { answer, notes: Notes::default() }
+    }
+
     /// Wakes or starts as many threads as there is work for.
     fn send_for_threads(self: &Arc<Self>, state: &mut State, now: Instant) {
-        if state.desk.has_work() {
-            self.work.notify_all();
-        }
+        self.wake(state);
         while state.desk.needs_thread(now) && !state.ended {
             state.threads_ever += 1;
             let number = state.threads_ever;
@@ -259,13 +283,20 @@ impl<H: Hypervisor> Room<H> {
         }
     }
 
+    /// Wakes as many threads as there are readings to begin.
+    fn wake(&self, state: &State) {
+        for _ in 0..state.desk.startable(state.desk.idle) {
+            self.work.notify_one();
+        }
+    }
+
     /// A worker: takes readings, one after the other, over its own connection.
     fn work(self: Arc<Self>, number: u64) {
         let mut line = Line { room: Arc::clone(&self), number, connection: None };
         let mut state = self.lock();
         loop {
             // Hanging up may take for ever: it is the last thing that a thread does.
-            if state.ended || line.is_outdated(&state) || state.desk.has_thread_to_spare() {
+            if state.ended || line.is_outdated(&state) {
                 break;
             }
             let Some(job) = state.desk.start(Instant::now()) else {
@@ -284,7 +315,15 @@ impl<H: Hypervisor> Room<H> {
             }
             state.desk.idle += 1;
             state.desk.finish(&job, outcome, Instant::now());
+            // One is for this thread; more may wait for what it has just finished.
+            if state.desk.startable(2) > 1 {
+                self.wake(&state);
+            }
             self.answered.notify_all();
+            // Not at any other time: one that was woken for a reading must take it.
+            if state.desk.has_thread_to_spare() {
+                break;
+            }
         }
         state.desk.threads -= 1;
         state.desk.idle -= 1;
@@ -327,7 +366,7 @@ impl<H: Hypervisor> Room<H> {
                 state.probing = None;
             }
             match question {
-                Some(instance) => state.desk.probed(&instance, answer, Instant::now()),
+                Some(instance) => state.desk.probed(&instance, &answer, Instant::now()),
                 None => state.desk.reached(answer.map(|_| ()), Instant::now()),
             }
             self.answered.notify_all();
@@ -390,15 +429,15 @@ struct Line<H: Hypervisor> {
 impl<H: Hypervisor> Line<H> {
     /// Takes a reading.
     fn take(&mut self, job: &Job) -> Outcome<Reading> {
-        let mut notes = Notes::new();
+        let mut notes = Notes::default();
         let about = &job.instance;
         let answer = self.ask(|connection| {
-            notes.clear();
+            notes = Notes::default();
             Ok(match job.key.kind {
                 Kind::List => Reading::List(connection.instances()?),
                 Kind::Server => Reading::Server(connection.server(about)?),
                 Kind::Instance if job.hung => Reading::Instance(connection.stats_of_hung(about)?),
-                Kind::Instance => Reading::Instance(connection.instance_stats(about)?),
+                Kind::Instance => Reading::Instance(connection.instance_stats(about, &mut notes)?),
                 Kind::Nics => Reading::Nics(connection.interfaces(about, &mut notes)?),
                 Kind::Disks => Reading::Disks(connection.disk_stats(about, &mut notes)?),
                 Kind::DiskInfo => Reading::DiskInfo(connection.disk_info(about, &mut notes)?),
@@ -437,8 +476,12 @@ impl<H: Hypervisor> Line<H> {
     fn dial(&mut self) -> Result<&mut H::Connection> {
         // A closing that comes meanwhile is for this connection as well.
         let closings = self.room.lock().closings;
-        let connection = self.room.hypervisor.connect(self.room.limits.max_age)?;
+        let opened = self.room.hypervisor.connect(self.room.limits.max_age);
         let mut state = self.room.lock();
+        if let Err(Error::ConnectionLost { failure, .. }) = &opened {
+            state.desk.unreachable(failure, Instant::now());
+        }
+        let connection = opened?;
         state.open.insert(self.number, Open { closings, in_use: true });
         state.desk.health.opened += 1;
         drop(state);

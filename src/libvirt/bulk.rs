@@ -63,6 +63,18 @@ pub(super) fn disk(stats: &DomainStats, device: &str) -> Option<([i64; 5], Param
     Some((counters, FLAGS.iter().filter_map(flag).collect()))
 }
 
+/// The sizes of a qcow2 file (`virDomainGetBlockInfo`: capacity, allocation, physical), where that
+/// call would tell the same numbers. libvirt asks QEMU alike for both, and hands on what QEMU says
+/// of such a file, unless something is missing or equal: then the call looks at the file itself.
+pub(super) fn sizes(stats: &DomainStats, device: &str) -> Option<[u64; 3]> {
+    let place = place(stats, "block", device)?;
+    let part = |part| u64::try_from(*stats.parameters.get(&format!("{place}.{part}"))?).ok();
+    let (capacity, allocation, physical) =
+        (part("capacity")?, part("allocation")?, part("physical")?);
+    let same = allocation != 0 && physical != 0 && allocation != physical;
+    same.then_some([capacity, allocation, physical])
+}
+
 /// Whether a group names just these devices of the domain's, or does not name its devices.
 pub(super) fn names_are<'a>(
     stats: &DomainStats,

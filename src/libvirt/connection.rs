@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use virt_sys as c;
 
-use super::domain_xml::{self, Devices};
+use super::domain_xml::{self, Devices, Disk};
+use super::last::{Last, Questions};
 use super::sys::{self, Connection as Open, Domain, DomainInfo, DomainStats, Parameters};
 use super::{Driver, bulk, nova_xml, stats};
 use crate::error::{Error, Failure, Reason, Result};
@@ -78,9 +79,13 @@ impl Connection for LibvirtConnection {
         })
     }
 
-    fn instance_stats(&mut self, instance: &InstanceId) -> Result<InstanceStats> {
+    fn instance_stats(
+        &mut self,
+        instance: &InstanceId,
+        notes: &mut Notes,
+    ) -> Result<InstanceStats> {
         self.about(instance, |known, at| {
-            let found = at.stats(&known.domain, STATE | VCPUS | MEMORY | PERF)?;
+            let found = at.stats(&known.domain, Questions::INSTANCE, notes)?;
             let state = at.state(&known.domain, &found)?;
             if state == c::VIR_DOMAIN_SHUTOFF {
                 return if at.driver.report_stopped {
@@ -97,7 +102,8 @@ impl Connection for LibvirtConnection {
             let cpu_time = if vcpus.is_complete() {
                 None
             } else {
-                at.stats(&known.domain, CPU)?.parameters.remove("cpu.time")
+                let total = at.present(known.domain.stats(CPU, true))?;
+                total.parameters.get("cpu.time").copied()
             };
             Ok(stats::instance_stats(state, &memory, &found.parameters, &vcpus, cpu_time))
         })
@@ -119,7 +125,7 @@ impl Connection for LibvirtConnection {
 
     fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
         self.about(instance, |known, at| {
-            let found = at.running(&known.domain, STATE | NICS)?;
+            let found = at.running(&known.domain, Questions::NICS, notes)?;
             let devices = at.devices(&known.domain, |devices| {
                 let nics = devices.nics.iter().map(|nic| nic.name.as_str());
                 bulk::names_are(&found, "net", |name| devices.targets.contains(name), nics)
@@ -145,19 +151,19 @@ impl Connection for LibvirtConnection {
 
     fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
         self.about(instance, |known, at| {
-            let found = at.running(&known.domain, STATE | DISKS)?;
+            let found = at.running(&known.domain, Questions::DISKS, notes)?;
             let devices = at.devices(&known.domain, |devices| {
-                let disks = devices.disks.iter().map(String::as_str);
+                let disks = devices.disks.iter().map(|disk| disk.name.as_str());
                 bulk::names_are(&found, "block", |name| devices.targets.contains(name), disks)
             })?;
-            let read = |disk: &str| {
-                let (counters, flags) = match bulk::disk(&found, disk) {
+            let read = |Disk { name, .. }: &Disk| {
+                let (counters, flags) = match bulk::disk(&found, name) {
                     Some(counters) => counters,
                     None => {
-                        (known.domain.block_stats(disk)?, known.domain.block_stats_flags(disk)?)
+                        (known.domain.block_stats(name)?, known.domain.block_stats_flags(name)?)
                     }
                 };
-                Ok(stats::disk_stats(disk.to_owned(), counters, &flags))
+                Ok(stats::disk_stats(name.clone(), counters, &flags))
             };
             at.each(&devices.disks, read, notes)
         })
@@ -165,21 +171,14 @@ impl Connection for LibvirtConnection {
 
     fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>> {
         self.about(instance, |known, at| {
-            let devices = if let Some(devices) = at.recent_devices(&known.domain) {
-                if !at.driver.report_stopped {
-                    at.running(&known.domain, STATE)?;
-                }
-                devices
-            } else {
-                let devices = at.fresh_devices(&known.domain)?;
-                let stopped = !devices.active && !at.driver.report_stopped;
-                if stopped && at.info(&known.domain)?.state == c::VIR_DOMAIN_SHUTOFF {
-                    return Err(at.shut_off());
-                }
-                devices
+            let (found, devices) = at.sized_devices(&known.domain, notes)?;
+            let read = |Disk { name, qcow2_file }: &Disk| {
+                let sizes = match bulk::sizes(&found, name).filter(|_| *qcow2_file) {
+                    Some(sizes) => sizes,
+                    None => known.domain.block_info(name)?,
+                };
+                Ok(stats::disk_info(name.clone(), sizes))
             };
-            let read =
-                |disk: &str| Ok(stats::disk_info(disk.to_owned(), known.domain.block_info(disk)?));
             at.each(&devices.disks, read, notes)
         })
     }
@@ -229,9 +228,44 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// A bulk reading; an empty one where the driver has none.
-    fn stats(&self, domain: &Domain, groups: Groups) -> Result<DomainStats> {
-        self.present(domain.stats(groups, true))
+    /// A bulk reading for a question: one that is left over, or a new one, made for other questions
+    /// too where they came soon after the last one.
+    fn stats(
+        &self,
+        domain: &Domain,
+        question: Questions,
+        notes: &mut Notes,
+    ) -> Result<Arc<DomainStats>> {
+        if let Some(found) = self.left_over(domain, question, notes) {
+            return Ok(found);
+        }
+        // What may have to wait for the guest is not asked for by those who must not.
+        let others = if question == Questions::NICS {
+            Questions::NONE
+        } else {
+            self.last(|last| last.wanted(domain.uuid())).without(question)
+        };
+        let begun = Instant::now();
+        let found = self.present(domain.stats(groups(question.and(others)), true))?;
+        let found = Arc::new(found);
+        self.last(|last| last.keep(domain.uuid(), (begun, Arc::clone(&found)), others));
+        Ok(found)
+    }
+
+    fn left_over(
+        &self,
+        domain: &Domain,
+        question: Questions,
+        notes: &mut Notes,
+    ) -> Option<Arc<DomainStats>> {
+        let take = |last: &Last| last.take(domain.uuid(), question, Instant::now(), self.max_age);
+        let (begun, found) = self.last(take)?;
+        notes.begun = Some(begun);
+        Some(found)
+    }
+
+    fn last<R>(&self, use_last: impl FnOnce(&Last) -> R) -> R {
+        self.driver.last.with(use_last)
     }
 
     fn present(
@@ -242,17 +276,65 @@ impl About<'_> {
         answer.ok_or_else(|| self.no_data(Reason::Vanished))
     }
 
-    /// A bulk reading of a domain that must not be shut off.
-    fn running(&self, domain: &Domain, groups: Groups) -> Result<DomainStats> {
-        let found = match domain.stats(groups, true) {
-            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => None,
-            answer => Some(self.present(answer)?),
+    /// A bulk reading of a domain that must not be shut off; an empty one where the driver has none.
+    fn running(
+        &self,
+        domain: &Domain,
+        question: Questions,
+        notes: &mut Notes,
+    ) -> Result<Arc<DomainStats>> {
+        let found = match self.stats(domain, question, notes) {
+            Err(error) if error.failure().is_some_and(|f| f.is(c::VIR_ERR_NO_SUPPORT)) => {
+                Arc::default()
+            }
+            answer => answer?,
         };
-        let found = found.unwrap_or_default();
         if self.state(domain, &found)? == c::VIR_DOMAIN_SHUTOFF {
             Err(self.shut_off())
         } else {
             Ok(found)
+        }
+    }
+
+    /// The devices of a domain that must not be shut off (unless stopped ones are reported), and a
+    /// bulk reading that may have their sizes.
+    fn sized_devices(
+        &self,
+        domain: &Domain,
+        notes: &mut Notes,
+    ) -> Result<(Arc<DomainStats>, Arc<Devices>)> {
+        let even_stopped = self.driver.report_stopped;
+        if let Some(found) = self.left_over(domain, Questions::SIZES, notes) {
+            if !even_stopped && self.state(domain, &found)? == c::VIR_DOMAIN_SHUTOFF {
+                return Err(self.shut_off());
+            }
+            let disks = |devices: &Devices| {
+                let disks = devices.disks.iter().map(|disk| disk.name.as_str());
+                bulk::names_are(&found, "block", |name| devices.targets.contains(name), disks)
+            };
+            let devices = self.devices(domain, disks)?;
+            return Ok((found, devices));
+        }
+        let found = Arc::default();
+        if let Some(devices) = self.recent_devices(domain) {
+            if !even_stopped {
+                self.not_shut_off(self.present(domain.stats(STATE, true)), domain)?;
+            }
+            return Ok((found, devices));
+        }
+        let devices = self.fresh_devices(domain)?;
+        // One with a number runs.
+        if !even_stopped && !devices.active {
+            self.not_shut_off(Ok(DomainStats::default()), domain)?;
+        }
+        Ok((found, devices))
+    }
+
+    fn not_shut_off(&self, found: Result<DomainStats>, domain: &Domain) -> Result<()> {
+        if self.state(domain, &found?)? == c::VIR_DOMAIN_SHUTOFF {
+            Err(self.shut_off())
+        } else {
+            Ok(())
         }
     }
 
@@ -308,14 +390,14 @@ impl About<'_> {
 
     fn recent_devices(&self, domain: &Domain) -> Option<Arc<Devices>> {
         let now = Instant::now();
-        self.driver.descriptions.with(|known| known.find(domain.uuid(), now, self.max_age))
+        self.last(|last| last.devices(domain.uuid(), now, self.max_age))
     }
 
     fn fresh_devices(&self, domain: &Domain) -> Result<Arc<Devices>> {
         let asked = Instant::now();
         let read = self.xml(domain)?.and_then(|xml| domain_xml::devices(&xml));
         let devices = Arc::new(read.map_err(|unusable| self.unusable(unusable))?);
-        self.driver.descriptions.with(|known| known.keep(domain.uuid(), asked, &devices));
+        self.last(|last| last.keep_devices(domain.uuid(), asked, &devices));
         Ok(devices)
     }
 
@@ -328,13 +410,13 @@ impl About<'_> {
     /// Reads every one of these devices; one that libvirt refuses is left out.
     fn each<T>(
         &self,
-        devices: &[String],
-        read: impl Fn(&str) -> std::result::Result<T, Failure>,
+        devices: &[Disk],
+        read: impl Fn(&Disk) -> std::result::Result<T, Failure>,
         notes: &mut Notes,
     ) -> Result<Vec<T>> {
         let mut answers = Vec::with_capacity(devices.len());
         for device in devices {
-            answers.extend(self.unless_refused(device, read(device), notes)?);
+            answers.extend(self.unless_refused(&device.name, read(device), notes)?);
         }
         Ok(answers)
     }
@@ -354,7 +436,7 @@ impl About<'_> {
             }
             Err(failure) => {
                 let instance = self.instance;
-                notes.push(format!(
+                notes.lines.push(format!(
                     "{device:?} of instance {instance} is left out of this reading: {failure}"
                 ));
                 Ok(None)
@@ -379,6 +461,19 @@ impl About<'_> {
     fn shut_off(&self) -> Error {
         Error::InstanceShutOff { instance: self.instance.clone() }
     }
+}
+
+/// The statistics that answer these questions. Asking for every group loses the whole answer when
+/// one group fails, and costs QEMU more.
+fn groups(questions: Questions) -> Groups {
+    let asked = [
+        (Questions::INSTANCE, VCPUS | MEMORY | PERF),
+        (Questions::NICS, NICS),
+        (Questions::DISKS, DISKS),
+        (Questions::SIZES, DISKS),
+    ];
+    let chosen = asked.iter().filter(|(question, _)| questions.has(*question));
+    chosen.fold(STATE, |groups, (_, more)| groups | more)
 }
 
 /// What a failure means: the connection broke, or else this error.

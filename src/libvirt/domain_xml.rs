@@ -17,6 +17,15 @@ pub(super) struct Nic {
     pub(super) parameters: Vec<(String, Option<String>)>,
 }
 
+/// A disk as the XML describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// Its target name.
+    pub(super) name: String,
+    /// Whether it is a file in QEMU's own format.
+    pub(super) qcow2_file: bool,
+}
+
 /// What a reading needs to know of a domain's devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Devices {
@@ -24,8 +33,8 @@ pub(super) struct Devices {
     pub(super) active: bool,
     /// The NICs that have a target device and a MAC address element, in the order of the XML.
     pub(super) nics: Vec<Nic>,
-    /// The target names of the disks that have a source, in the order of the XML.
-    pub(super) disks: Vec<String>,
+    /// The disks that have a source, in the order of the XML.
+    pub(super) disks: Vec<Disk>,
     /// Whether the guest has a memory balloon.
     pub(super) balloon: bool,
     /// The target names of all NICs and disks, by which a change is noticed.
@@ -40,7 +49,7 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     Ok(Devices {
         active: attribute(document.root_element(), "id").is_some(),
         nics: each(&document, "interface").filter_map(nic).collect(),
-        disks: each(&document, "disk").filter(has_source).flat_map(targets).collect(),
+        disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
         balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
         targets: each(&document, "disk")
             .chain(each(&document, "interface"))
@@ -52,6 +61,14 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
 /// Every `<devices><kind>` of the domain.
 fn each<'a>(document: &'a Document<'_>, kind: &'static str) -> impl Iterator<Item = Node<'a, 'a>> {
     children(document.root_element(), "devices").flat_map(move |devices| children(devices, kind))
+}
+
+/// A disk, or several of them where there are several targets.
+fn disks<'a>(disk: Node<'a, 'a>) -> impl Iterator<Item = Disk> {
+    let format = child(disk, "driver").and_then(|driver| attribute(driver, "type"));
+    let qcow2_file =
+        format.as_deref() == Some("qcow2") && attribute(disk, "type").as_deref() == Some("file");
+    targets(disk).map(move |name| Disk { name, qcow2_file })
 }
 
 fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
@@ -98,7 +115,7 @@ mod tests {
     }
 
     fn disks(xml: &str) -> Result<Vec<String>, Unusable> {
-        devices(xml).map(|devices| devices.disks)
+        devices(xml).map(|found| found.disks.into_iter().map(|disk| disk.name).collect())
     }
 
     fn domain(devices: &str) -> String {
@@ -162,6 +179,21 @@ mod tests {
         assert!(found.is_ok_and(|found| found.active && found.balloon));
         let found = devices("<domain><devices><memballoon model='none'/></devices></domain>");
         assert!(found.is_ok_and(|found| !found.active && !found.balloon));
+    }
+
+    #[test]
+    fn a_qcow2_file_is_one_in_both_respects() {
+        let xml = domain(
+            "<disk type='file'><driver type='qcow2'/><source/><target dev='a'/></disk>\
+             <disk type='file'><driver type='raw'/><source/><target dev='b'/></disk>\
+             <disk type='block'><driver type='qcow2'/><source/><target dev='c'/></disk>\
+             <disk type='file'><source/><target dev='d'/></disk>",
+        );
+        let found = devices(&xml).unwrap().disks;
+        let is = |disk: &Disk| (disk.name.clone(), disk.qcow2_file);
+        let found: Vec<_> = found.iter().map(is).collect();
+        let expected = [("a", true), ("b", false), ("c", false), ("d", false)];
+        assert_eq!(found, expected.map(|(name, qcow2)| (name.to_owned(), qcow2)));
     }
 
     #[test]

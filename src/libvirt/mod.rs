@@ -3,9 +3,9 @@
 mod bulk;
 mod calls;
 mod connection;
-mod descriptions;
 mod domain_xml;
 mod failures;
+mod last;
 mod nova_xml;
 mod stats;
 mod sys;
@@ -19,7 +19,7 @@ use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
 use calls::Calls;
 pub use connection::LibvirtConnection;
-use descriptions::Descriptions;
+use last::Last;
 
 /// How to reach a libvirt: read-only, by its connection URI.
 pub struct Libvirt(Arc<Driver>);
@@ -29,7 +29,7 @@ struct Driver {
     uri: String,
     report_stopped: bool,
     calls: Arc<Calls>,
-    descriptions: PerProcess<Descriptions>,
+    last: PerProcess<Last>,
 }
 
 impl Libvirt {
@@ -42,7 +42,7 @@ impl Libvirt {
             uri: uri.to_owned(),
             report_stopped,
             calls: Arc::default(),
-            descriptions: PerProcess::default(),
+            last: PerProcess::default(),
         }))
     }
 
@@ -77,7 +77,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn forget(&self) {
-        self.0.descriptions.with(Descriptions::forget);
+        self.0.last.with(Last::forget);
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {

@@ -402,7 +402,8 @@ fn take_records(
             let filled = usize::try_from(record.nparams).unwrap_or_default();
             // SAFETY: the record has `nparams` parameters.
             let all = || (0..filled).map(|i| unsafe { &*record.params.add(i) });
-            let parameters = all().filter_map(integer).collect();
+            let mut parameters = Parameters::with_capacity(filled);
+            parameters.extend(all().filter_map(integer));
             let names = all().filter_map(name).collect();
             // SAFETY: the domain is valid; the record's own reference goes with the record.
             let referred = unsafe { c::virDomainRef(record.dom) } == 0;
@@ -447,12 +448,7 @@ fn name(parameter: &c::_virTypedParameter) -> Option<(String, String)> {
 }
 
 fn field(parameter: &c::_virTypedParameter) -> String {
-    // The field is an array of 80 bytes, which libvirt ends with a NUL.
-    let name: Vec<u8> = parameter
-        .field
-        .iter()
-        .map(|byte| byte.to_ne_bytes()[0])
-        .take_while(|byte| *byte != 0)
-        .collect();
-    String::from_utf8_lossy(&name).into_owned()
+    // SAFETY: the field is an array of 80 bytes, which libvirt ends with a NUL.
+    let name = unsafe { CStr::from_ptr(parameter.field.as_ptr()) };
+    name.to_string_lossy().into_owned()
 }

@@ -8,7 +8,7 @@ use pyo3::types::{PyIterator, PyList};
 
 use super::arguments::InstanceArgument;
 use super::errors::exception;
-use super::raised_by_logging;
+use super::raised_meanwhile;
 use super::records::Record;
 use crate::collector::Limits;
 use crate::error::Result;
@@ -126,7 +126,7 @@ impl LibvirtInspector {
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inspector.close());
-        raised_by_logging().map_or(Ok(()), Err)
+        raised_meanwhile().map_or(Ok(()), Err)
     }
 
     fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -157,7 +157,7 @@ impl LibvirtInspector {
         question: impl FnOnce(&Inspector<Libvirt>) -> Result<T> + Send,
     ) -> PyResult<T> {
         let answer = py.detach(|| question(&self.inspector));
-        raised_by_logging().map_or(Ok(()), Err)?;
+        raised_meanwhile().map_or(Ok(()), Err)?;
         answer.map_err(|error| exception(py, &error))
     }
 }

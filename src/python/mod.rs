@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3_log::{Caching, Logger};
 
 /// What happens once, at import: the core's log lines go to Python's `logging`, below the logger
-/// `virtmeter`, and libvirt is kept from printing our failures on stderr.
+/// `virtmeter`, signals are seen to while a call waits, and libvirt is kept from printing our failures on stderr.
 pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     // Levels are not cached: an operator may change them while we run.
     let logger = Logger::new(py, Caching::Loggers)?;
@@ -20,6 +20,7 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     if log::set_boxed_logger(Box::new(WhilePythonRuns(logger))).is_ok() {
         log::set_max_level(log::LevelFilter::Debug);
     }
+    crate::collector::ask_while_waiting(no_signal_came);
     // Where libvirt-python is at work, its user may have set a handler of errors, which nobody can
     // ask libvirt for: then libvirt goes on printing, as it did before we came.
     let modules = py.import("sys")?.getattr("modules")?;
@@ -33,9 +34,18 @@ thread_local! {
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
-/// What logging has raised in this thread since it was last asked.
-pub(crate) fn raised_by_logging() -> Option<PyErr> {
+/// What logging or a signal has raised in this thread since it was last asked.
+pub(crate) fn raised_meanwhile() -> Option<PyErr> {
     RAISED.take()
+}
+
+/// Looks for Ctrl-C and other signals, whose handlers Python runs in its main thread only.
+fn no_signal_came() -> bool {
+    let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
+    raised.is_none_or(|raised| {
+        RAISED.with_borrow_mut(|kept| _ = kept.get_or_insert(raised));
+        false
+    })
 }
 
 /// A thread may outlive the interpreter, which it must not ask for anything then.

@@ -1,0 +1,206 @@
+//! What was last read of each domain, for the questions that come right after.
+//!
+//! One bulk reading can answer several questions, and costs libvirt and QEMU little more than one of
+//! them. So whoever makes one asks for what the other questions will want too, if they came soon
+//! enough the last time. What is left over is handed to each question once, and not when it is older
+//! than a reading may be. The devices in the XML are no counters, and may be used more than once.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::domain_xml::Devices;
+use super::sys::DomainStats;
+use crate::recent::Recent;
+
+/// For so long it is remembered what came soon; any sensible `max_age` is far below this.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// The questions that a bulk reading can answer, as a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Questions(u8);
+
+impl Questions {
+    pub(super) const NONE: Self = Self(0);
+    pub(super) const INSTANCE: Self = Self(1);
+    pub(super) const NICS: Self = Self(2);
+    pub(super) const DISKS: Self = Self(4);
+    pub(super) const SIZES: Self = Self(8);
+
+    pub(super) fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub(super) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    pub(super) fn has(self, one: Self) -> bool {
+        self.0 & one.0 != 0
+    }
+}
+
+/// A bulk reading, and when it was begun.
+pub(super) type Taken = (Instant, Arc<DomainStats>);
+
+/// What was last read of the domains.
+#[derive(Debug)]
+pub(super) struct Last(Mutex<Recent<Uuid, Domain>>);
+
+#[derive(Debug, Default)]
+struct Domain {
+    devices: Option<(Instant, Arc<Devices>)>,
+    /// When the last bulk reading was begun, and what is left of it for which questions.
+    begun: Option<Instant>,
+    stats: Option<Arc<DomainStats>>,
+    left: Questions,
+    /// The questions that a bulk reading should be made for, as they came soon after the last one.
+    wanted: Questions,
+}
+
+impl Last {
+    /// The devices that were asked for less than `max_age` before `now`.
+    pub(super) fn devices(
+        &self,
+        domain: Uuid,
+        now: Instant,
+        max_age: Duration,
+    ) -> Option<Arc<Devices>> {
+        let known = self.lock();
+        let (asked, devices) = known.peek(&domain)?.devices.as_ref()?;
+        (now.saturating_duration_since(*asked) < max_age).then(|| Arc::clone(devices))
+    }
+
+    /// Keeps devices that were asked for at `asked`.
+    pub(super) fn keep_devices(&self, domain: Uuid, asked: Instant, devices: &Arc<Devices>) {
+        let mut known = self.lock();
+        entry(&mut known, domain, asked).devices = Some((asked, Arc::clone(devices)));
+    }
+
+    /// The bulk reading that is left for a question, if it is young enough.
+    pub(super) fn take(
+        &self,
+        domain: Uuid,
+        question: Questions,
+        now: Instant,
+        max_age: Duration,
+    ) -> Option<Taken> {
+        let mut known = self.lock();
+        let last = known.get_mut(&domain, now)?;
+        let begun = last.begun?;
+        if now.saturating_duration_since(begun) >= max_age {
+            last.stats = None;
+            return None;
+        }
+        // Next time there will be one for it.
+        last.wanted = last.wanted.and(question);
+        if !last.left.has(question) {
+            return None;
+        }
+        last.left = last.left.without(question);
+        // It is large, and not kept for longer than it is of use.
+        let stats =
+            if last.left == Questions::NONE { last.stats.take() } else { last.stats.clone() };
+        Some((begun, stats?))
+    }
+
+    /// What a bulk reading should be made for.
+    pub(super) fn wanted(&self, domain: Uuid) -> Questions {
+        self.lock().peek(&domain).map(|last| last.wanted).unwrap_or_default()
+    }
+
+    /// Keeps a bulk reading for these questions.
+    pub(super) fn keep(&self, domain: Uuid, taken: Taken, left: Questions) {
+        let mut known = self.lock();
+        let last = entry(&mut known, domain, taken.0);
+        // Two were under way at once, and the older one has come later.
+        let (begun, stats) = taken;
+        if last.begun.is_some_and(|other| other > begun) {
+            return;
+        }
+        // What nobody has come for, nobody will come for.
+        last.wanted = last.wanted.without(last.left);
+        last.left = left;
+        last.begun = Some(begun);
+        last.stats = (left != Questions::NONE).then_some(stats);
+    }
+
+    /// Drops all.
+    pub(super) fn forget(&self) {
+        *self.lock() = Recent::new(KEPT);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Domain>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn entry(known: &mut Recent<Uuid, Domain>, domain: Uuid, now: Instant) -> &mut Domain {
+    let last = known.remove(&domain).unwrap_or_default();
+    known.insert(domain, last, now)
+}
+
+impl Default for Last {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(KEPT)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const VM: Uuid = Uuid::nil();
+
+    #[test]
+    fn devices_that_are_too_old_are_not_found() {
+        let last = Last::default();
+        let devices = super::super::domain_xml::devices("<domain/>").map(Arc::new).unwrap();
+        let now = Instant::now();
+        last.keep_devices(VM, now, &devices);
+        assert!(last.devices(VM, now + SECOND / 2, SECOND).is_some());
+        assert!(last.devices(VM, now + SECOND, SECOND).is_none());
+        assert!(last.devices(VM, now, Duration::ZERO).is_none());
+        assert!(last.devices(Uuid::max(), now, SECOND).is_none());
+    }
+
+    #[test]
+    fn a_reading_is_made_for_those_who_came_soon_and_handed_to_each_once() {
+        let (last, now) = (Last::default(), Instant::now());
+        let stats = || (now, Arc::default());
+        last.keep(VM, stats(), Questions::NONE);
+        assert!(last.take(VM, Questions::NICS, now, SECOND).is_none());
+        assert!(last.take(VM, Questions::DISKS, now + SECOND, SECOND).is_none());
+        assert_eq!(last.wanted(VM), Questions::NICS, "the other one came too late");
+        last.keep(VM, stats(), last.wanted(VM));
+        assert!(last.take(VM, Questions::NICS, now, SECOND).is_some());
+        assert!(last.take(VM, Questions::NICS, now, SECOND).is_none());
+    }
+
+    #[test]
+    fn a_reading_that_was_overtaken_is_not_left_over() {
+        let (last, now) = (Last::default(), Instant::now());
+        last.keep(VM, (now + SECOND, Arc::default()), Questions::NONE);
+        last.keep(VM, (now, Arc::default()), Questions::DISKS);
+        assert!(last.take(VM, Questions::DISKS, now, SECOND).is_none());
+    }
+
+    #[test]
+    fn what_nobody_came_for_is_not_asked_for_again() {
+        let (last, now) = (Last::default(), Instant::now());
+        last.keep(VM, (now, Arc::default()), Questions::NONE);
+        last.take(VM, Questions::DISKS, now, SECOND);
+        last.keep(VM, (now, Arc::default()), Questions::DISKS);
+        last.keep(VM, (now + SECOND, Arc::default()), Questions::DISKS);
+        assert_eq!(last.wanted(VM), Questions::NONE);
+    }
+
+    #[test]
+    fn a_reading_that_is_too_old_is_left_alone() {
+        let (last, now) = (Last::default(), Instant::now());
+        last.keep(VM, (now, Arc::default()), Questions::DISKS);
+        assert!(last.take(VM, Questions::DISKS, now + SECOND, SECOND).is_none());
+    }
+}
