@@ -173,7 +173,6 @@ def test_a_libvirtd_that_is_killed_in_the_middle_of_a_cycle(
             answers = cycle(inspector, uuids, halfway=rig.kill)
             lost = [answer for answer in answers.values() if not isinstance(answer, list)]
             assert {type(answer) for answer in lost} == {virtmeter.ConnectionLost}
-            assert len(lost) >= len(answers) // 2 - 16, "all but what was read ahead"
             began = time.monotonic()
             cycle(inspector, uuids)
             assert time.monotonic() - began < TIMEOUT, "nobody waits for what is not there"
