@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.support.polling import Answer, Answers
     from tests.support.qemu import Guest, Libvirtd
 
-TIMEOUT = 2.0
+TIMEOUT = 4.0
 # Guests that stand still may still be charged some CPU time, wait for it, or lose a page.
 MOVING = ("cpu_time", "vcpu_wait", "vcpu_delay", "memory_resident")
 
