@@ -249,7 +249,7 @@ impl<R> Desk<R> {
         let flight = self.flights.get_mut(&key).filter(|flight| flight.id == id)?;
         flight.started = Some(now);
         let instance = flight.instance.clone();
-        let hung = key.kind.needs_guest() && self.quarantine.has(key.uuid);
+        let hung = self.must_not_wait_for_guest(key);
         let guest = key.kind.needs_guest() && !hung;
         if guest {
             self.waiting.insert(key.uuid);
@@ -257,6 +257,11 @@ impl<R> Desk<R> {
         self.running
             .insert(id, Running { key, started: now, guest, given_up: false, stuck: false });
         Some(Job { id, key, instance, hung })
+    }
+
+    /// Whether anybody still waits for what a thread is reading.
+    pub(super) fn is_wanted(&self, job: &Job) -> bool {
+        self.running.get(&job.id).is_some_and(|running| !running.given_up)
     }
 
     /// A reading has come to its end.
@@ -355,6 +360,7 @@ impl<R> Desk<R> {
 
     /// Somebody waits for the instance's guest, or nobody.
     pub(super) fn probed(&mut self, instance: &InstanceId, answer: &Result<bool>, now: Instant) {
+        let mut what = "is read again";
         let out = match answer {
             Err(Error::ConnectionLost { .. }) => return,
             Ok(false) => {
@@ -362,13 +368,15 @@ impl<R> Desk<R> {
                 None
             }
             Ok(true) => self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout),
-            // Gone, or shut off.
-            Err(_) => self.quarantine.release(instance.uuid),
+            Err(_) => {
+                what = "is gone or shut off";
+                self.quarantine.release(instance.uuid)
+            }
         };
         self.heard = Some(now);
         if let Some(Patient { instance, since, .. }) = out {
             let after = now.saturating_duration_since(since).as_secs();
-            let line = format!("instance {instance} is read again, {after} s after it hung");
+            let line = format!("instance {instance} {what}, {after} s after it hung");
             // What was read around its guest is less than can be read now.
             let key = Key { kind: Kind::Instance, uuid: instance.uuid };
             self.ready.remove(&key);
@@ -448,7 +456,7 @@ impl<R> Desk<R> {
 
     fn start_again(&mut self, ticket: &mut Ticket, now: Instant) -> Option<Turn<R>> {
         // What a guest that hangs leaves to be said is asked for once more, and no more.
-        let hangs = ticket.key.kind == Kind::Instance && self.quarantine.has(ticket.key.uuid);
+        let hangs = ticket.key.kind == Kind::Instance && self.must_not_wait_for_guest(ticket.key);
         if hangs && !ticket.again {
             ticket.again = true;
             ticket.claimed = None;
@@ -473,6 +481,8 @@ impl<R> Desk<R> {
             })
         } else if needs_guest && self.quarantine.has(ticket.key.uuid) {
             Err(self.timeout(ticket, "its guest hangs; what needs no answer of it is reported"))
+        } else if needs_guest && self.too_many_hang() {
+            Err(self.timeout(ticket, "so many guests hang that no thread is left to wait for more"))
         } else {
             return None;
         };
@@ -540,7 +550,7 @@ impl<R> Desk<R> {
                 return;
             }
             last = next;
-            let hangs = next.kind.needs_guest() && self.quarantine.has(next.uuid);
+            let hangs = self.must_not_wait_for_guest(next);
             if !wanted(next) || self.is_stuck(next, now) || (hangs && next.kind != Kind::Instance) {
                 continue;
             }
@@ -583,6 +593,10 @@ impl<R> Desk<R> {
         let may_start = |entry: &(Key, u64)| self.is_pending(*entry) && self.may_start(*entry);
         let at = queue.iter().position(may_start);
         let found = at.and_then(|at| queue.remove(at));
+        // What was given up behind one that cannot start.
+        if queue.len() > 64 + 2 * self.flights.len() {
+            queue.retain(|entry| self.is_pending(*entry));
+        }
         *(if asked { &mut self.asked } else { &mut self.ahead }) = queue;
         found
     }
@@ -600,11 +614,26 @@ impl<R> Desk<R> {
     /// Readings that need the guest's process are taken one at a time for each guest, as the
     /// hypervisor would do it anyway: so one that hangs has one thread hanging with it.
     fn may_start(&self, (key, _): (Key, u64)) -> bool {
-        if !key.kind.needs_guest() || self.quarantine.has(key.uuid) {
+        if self.must_not_wait_for_guest(key) {
+            return key.kind == Kind::Instance;
+        }
+        if !key.kind.needs_guest() {
             return true;
         }
         let waiting = self.running.values().filter(|running| running.guest).count();
         waiting < self.limits.waiting_for_guests() && !self.waiting.contains(&key.uuid)
+    }
+
+    /// Whether the question is one for the guest, and the guest is not to be asked.
+    fn must_not_wait_for_guest(&self, key: Key) -> bool {
+        key.kind.needs_guest() && (self.quarantine.has(key.uuid) || self.too_many_hang())
+    }
+
+    /// Whether every thread that may wait for a guest does so in vain. Then nobody is asked any more
+    /// whether he hangs as well: finding out would cost each caller the whole timeout.
+    fn too_many_hang(&self) -> bool {
+        let stuck = self.running.values().filter(|running| running.guest && running.given_up);
+        stuck.count() >= self.limits.waiting_for_guests()
     }
 
     /// The instance that somebody has waited for the longest, if that is long.

@@ -305,6 +305,31 @@ fn those_that_hang_together_are_given_up_together() {
 }
 
 #[test]
+fn when_too_many_hang_nobody_waits_for_another_guest() {
+    let mut host = Host::new(LIMITS);
+    // With three workers and two more, four may wait for guests.
+    for vm in 1..=4 {
+        host.ask(0, key(Kind::Disks, vm));
+        host.start();
+        for _ in 0..11 {
+            host.wait(SECOND / 2);
+            host.probe(false, true);
+        }
+        assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
+    }
+    host.ask(0, key(Kind::Disks, 5));
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))), "at once");
+    host.ask(0, key(Kind::Instance, 5));
+    host.start();
+    assert!(host.taking.last().is_some_and(|(job, _)| job.hung), "without its guest");
+    host.finish(4, Ok(()));
+    host.read(key(Kind::Nics, 5)).unwrap();
+    // One that comes back makes room.
+    host.finish(0, Ok(()));
+    host.read(key(Kind::Disks, 5)).unwrap();
+}
+
+#[test]
 fn a_hypervisor_that_says_nothing_is_an_outage_and_no_guests_fault() {
     let mut host = Host::new(LIMITS);
     host.ask(0, key(Kind::Disks, 1));

@@ -359,8 +359,8 @@ impl<H: Hypervisor> Room<H> {
             state.probing = Some(now);
             drop(state);
             let anyone = InstanceId::from(Uuid::nil());
-            let answer =
-                line.ask(|connection| connection.is_free(question.as_ref().unwrap_or(&anyone)));
+            let about = question.as_ref().unwrap_or(&anyone);
+            let answer = line.ask(|_| true, |connection| connection.is_free(about));
             state = self.lock();
             if state.prober == Some(number) {
                 state.probing = None;
@@ -431,7 +431,8 @@ impl<H: Hypervisor> Line<H> {
     fn take(&mut self, job: &Job) -> Outcome<Reading> {
         let mut notes = Notes::default();
         let about = &job.instance;
-        let answer = self.ask(|connection| {
+        let wanted = |state: &State| state.desk.is_wanted(job);
+        let answer = self.ask(wanted, |connection| {
             notes = Notes::default();
             Ok(match job.key.kind {
                 Kind::List => Reading::List(connection.instances()?),
@@ -446,8 +447,13 @@ impl<H: Hypervisor> Line<H> {
         Outcome { answer, notes }
     }
 
-    /// Asks a question, and once more over a new connection if the first breaks.
-    fn ask<T>(&mut self, mut question: impl FnMut(&mut H::Connection) -> Result<T>) -> Result<T> {
+    /// Asks a question, and once more over a new connection if the first breaks and the answer is
+    /// still wanted.
+    fn ask<T>(
+        &mut self,
+        wanted: impl Fn(&State) -> bool,
+        mut question: impl FnMut(&mut H::Connection) -> Result<T>,
+    ) -> Result<T> {
         let mut last_chance = false;
         loop {
             if self.connection.as_ref().is_some_and(|connection| !connection.is_alive()) {
@@ -458,15 +464,16 @@ impl<H: Hypervisor> Line<H> {
                 None => self.dial()?,
             };
             match question(connection) {
-                Err(Error::ConnectionLost { failure, .. }) if !last_chance => {
-                    let line = format!("a connection broke: {failure}");
-                    self.room.lock().desk.tell(log::Level::Debug, line);
-                    self.broken();
-                    last_chance = true;
-                }
                 Err(error @ Error::ConnectionLost { .. }) => {
+                    let mut state = self.room.lock();
+                    state.desk.tell(log::Level::Debug, format!("a connection broke: {error}"));
+                    let again = !last_chance && wanted(&state);
+                    drop(state);
                     self.broken();
-                    return Err(error);
+                    if !again {
+                        return Err(error);
+                    }
+                    last_chance = true;
                 }
                 answer => return answer,
             }
