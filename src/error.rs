@@ -69,10 +69,7 @@ pub enum Error {
         reason: Reason,
     },
     /// The instance, or rather its guest, has not answered in time.
-    #[error(
-        "instance {instance} was not read within {timeout:?}: {why}. It is asked again as soon as \
-         its guest answers; look at its process and its storage"
-    )]
+    #[error("instance {instance} was not read within {timeout:?}: {why}")]
     Timeout {
         /// The instance that was asked for.
         instance: InstanceId,

@@ -91,9 +91,10 @@ pub trait Connection {
     /// Any [`Error`](crate::Error).
     fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>>;
 
-    /// Whether nobody waits for the instance's guest now. Never waits for it itself.
+    /// Whether nobody waits for the instance's guest now; `None` where the hypervisor cannot tell.
+    /// Never waits for it itself.
     ///
     /// # Errors
     /// Any [`Error`](crate::Error).
-    fn is_free(&mut self, instance: &InstanceId) -> Result<bool>;
+    fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>>;
 }

@@ -111,6 +111,9 @@ pub(super) struct Desk<R> {
     hits: u32,
     /// When the instances behind one that held up its caller were looked at.
     swept: Option<Instant>,
+    /// Whether that is still going on, and which instances were listed last.
+    sweeping: bool,
+    listed: Vec<InstanceId>,
     to_probe: VecDeque<InstanceId>,
     next_probe: Option<Instant>,
     flown: u64,
@@ -139,6 +142,8 @@ impl<R> Desk<R> {
             reach: limits.read_ahead,
             hits: 0,
             swept: None,
+            sweeping: false,
+            listed: Vec::new(),
             to_probe: VecDeque::new(),
             next_probe: None,
             flown: 0,
@@ -295,23 +300,32 @@ impl<R> Desk<R> {
 
     /// Whether one more thread should take readings.
     pub(super) fn needs_thread(&self, now: Instant) -> bool {
-        let slow = |running: &&Running| {
-            running.given_up || now.saturating_duration_since(running.started) >= self.limits.slow()
-        };
         self.threads < self.limits.threads()
-            && self.threads < self.limits.workers + self.running.values().filter(slow).count()
+            && self.threads < self.limits.workers + self.slow(now)
             && self.startable(self.idle + 1) > self.idle
     }
 
     /// Whether there are more threads than there is work for.
-    pub(super) fn has_thread_to_spare(&self) -> bool {
-        self.threads > self.limits.workers + self.stuck()
+    pub(super) fn has_thread_to_spare(&self, now: Instant) -> bool {
+        self.threads > self.limits.workers + self.slow(now)
+    }
+
+    /// How many readings take so long that others should not wait for their threads.
+    fn slow(&self, now: Instant) -> usize {
+        let slow = |running: &&Running| {
+            running.given_up || now.saturating_duration_since(running.started) >= self.limits.slow()
+        };
+        self.running.values().filter(slow).count()
     }
 
     /// What the probing thread does now.
-    pub(super) fn probe(&mut self, now: Instant) -> Probe {
+    /// (One that is `careful` asks after no guest: that call may hang as well.)
+    pub(super) fn probe(&mut self, now: Instant, careful: bool) -> Probe {
         if let Some(outage) = &self.outage {
             return if now < outage.next_try { Probe::Wait(outage.next_try) } else { Probe::Reach };
+        }
+        if careful {
+            self.to_probe.retain(|instance| instance.uuid.is_nil());
         }
         if let Some(instance) = self.to_probe.pop_front() {
             return Probe::Ask(instance);
@@ -324,21 +338,26 @@ impl<R> Desk<R> {
             Some(next) if now < next => Probe::Wait(next),
             _ => {
                 self.next_probe = Some(now + self.limits.probe_pause());
-                self.to_probe = self.quarantine.all().map(|hung| hung.instance.clone()).collect();
-                // Somebody is held up. Does the hypervisor answer at all?
-                if let Some(flight) = self.slowest(now) {
-                    self.to_probe.push_back(flight);
+                // First whether the hypervisor answers at all: to a question about nobody, as one
+                // about a guest may have to wait for whoever waits for it.
+                self.to_probe = VecDeque::from([Uuid::nil().into()]);
+                if !careful {
+                    let guests = self.quarantine.probed().map(|hung| hung.instance.clone());
+                    self.to_probe.extend(guests);
                 }
                 self.to_probe.pop_front().map_or(Probe::Rest, Probe::Ask)
             }
         }
     }
 
+    /// A probing thread is stuck with this guest: no other one is to ask after it.
+    pub(super) fn leave_unprobed(&mut self, instance: Uuid) {
+        self.quarantine.leave_unprobed(instance);
+    }
+
     /// Whether the probing thread has something to do.
     pub(super) fn wants_probe(&self, now: Instant) -> bool {
-        self.outage.is_some()
-            || self.quarantine.all().next().is_some()
-            || self.slowest(now).is_some()
+        self.outage.is_some() || self.quarantine.all().next().is_some() || self.is_slow(now)
     }
 
     /// A connection could not be opened. (One that breaks is no outage: the reading may be to blame.)
@@ -359,15 +378,22 @@ impl<R> Desk<R> {
     }
 
     /// Somebody waits for the instance's guest, or nobody.
-    pub(super) fn probed(&mut self, instance: &InstanceId, answer: &Result<bool>, now: Instant) {
+    pub(super) fn probed(
+        &mut self,
+        instance: &InstanceId,
+        answer: &Result<Option<bool>>,
+        now: Instant,
+    ) {
         let mut what = "is read again";
         let out = match answer {
             Err(Error::ConnectionLost { .. }) => return,
-            Ok(false) => {
+            Ok(Some(false)) => {
                 self.quarantine.busy(instance.uuid);
                 None
             }
-            Ok(true) => self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout),
+            Ok(Some(true)) => self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout),
+            // The hypervisor cannot tell: it is free when the call that was stuck has returned.
+            Ok(None) => self.quarantine.free(instance.uuid, now, Duration::MAX),
             Err(_) => {
                 what = "is gone or shut off";
                 self.quarantine.release(instance.uuid)
@@ -422,7 +448,15 @@ impl<R> Desk<R> {
     /// takes what there is without it.
     fn wait_for(&mut self, ticket: &mut Ticket, id: u64, now: Instant) -> Option<Turn<R>> {
         let flight = self.flights.get_mut(&ticket.key).filter(|flight| flight.id == id);
-        let Some(flight) = flight else { return self.start_again(ticket, now) };
+        let Some(flight) = flight else {
+            // Dropped, but not for its own fault: it is asked for anew, once, in the same time.
+            if !self.must_not_wait_for_guest(ticket.key) && !ticket.again {
+                ticket.again = true;
+                ticket.claimed = None;
+                return None;
+            }
+            return self.start_again(ticket, now);
+        };
         let started = flight.started;
         if let Some(outcome) = flight.outcome.take() {
             let ahead = flight.ahead;
@@ -480,7 +514,7 @@ impl<R> Desk<R> {
                 failure: outage.failure.clone(),
             })
         } else if needs_guest && self.quarantine.has(ticket.key.uuid) {
-            Err(self.timeout(ticket, "its guest hangs; what needs no answer of it is reported"))
+            Err(self.timeout(ticket, "its guest hangs. It is asked again as soon as it answers; look at its process and storage"))
         } else if needs_guest && self.too_many_hang() {
             Err(self.timeout(ticket, "so many guests hang that no thread is left to wait for more"))
         } else {
@@ -512,7 +546,10 @@ impl<R> Desk<R> {
         now: Instant,
     ) -> Turn<R> {
         self.order.answered(ticket.caller, now);
-        self.hits += 1;
+        if self.sweeping {
+            self.end_sweep();
+        }
+        self.hits = self.hits.wrapping_add(1);
         if self.hits % 8 == 0 {
             self.reach = (self.reach + 1).min(self.limits.read_ahead);
         }
@@ -577,11 +614,37 @@ impl<R> Desk<R> {
             return;
         }
         self.swept = Some(now);
+        self.sweeping = true;
         self.clear_ready(now);
         // One reading of each is enough.
         let mut looked_at = HashSet::from([key.uuid]);
         let guests = |next: Key| next.kind.needs_guest() && looked_at.insert(next.uuid);
         self.read_ahead(key, usize::MAX, now, guests);
+        // Where no order is known yet, those that were listed.
+        for instance in std::mem::take(&mut self.listed) {
+            let next = Key { kind: key.kind, uuid: instance.uuid };
+            let known = self.flights.contains_key(&next) || self.must_not_wait_for_guest(next);
+            if next.kind.needs_guest() && looked_at.insert(next.uuid) && !known {
+                let id = self.new_flight(next, instance.clone(), false);
+                self.ahead.push_back((next, id));
+            }
+            self.listed.push(instance);
+        }
+    }
+
+    /// Those that exist, as far as was told last.
+    pub(super) fn listed(&mut self, instances: Vec<InstanceId>) {
+        self.listed = instances;
+    }
+
+    /// Nobody is held up any more: what was to be looked at behind is not worth it.
+    fn end_sweep(&mut self) {
+        self.sweeping = false;
+        for (key, id) in std::mem::take(&mut self.ahead) {
+            if self.is_pending((key, id)) && self.flights.get(&key).is_some_and(|f| !f.claimed) {
+                self.flights.remove(&key);
+            }
+        }
     }
 
     /// The first reading in a queue that may be begun.
@@ -636,14 +699,12 @@ impl<R> Desk<R> {
         stuck.count() >= self.limits.waiting_for_guests()
     }
 
-    /// The instance that somebody has waited for the longest, if that is long.
-    fn slowest(&self, now: Instant) -> Option<InstanceId> {
-        let slow = |running: &&Running| {
+    /// Whether somebody has waited for long.
+    fn is_slow(&self, now: Instant) -> bool {
+        self.running.values().any(|running| {
             !running.given_up
                 && now.saturating_duration_since(running.started) >= self.limits.slow()
-        };
-        let running = self.running.values().filter(slow).min_by_key(|running| running.started)?;
-        Some(self.flights.get(&running.key)?.instance.clone())
+        })
     }
 
     /// Gives up what nobody waits for. If nothing is heard of the hypervisor, then perhaps because

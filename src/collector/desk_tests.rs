@@ -107,7 +107,7 @@ impl Host {
         self.desk.idle += 1;
         self.desk.finish(&job, outcome, self.now);
         self.look();
-        if self.desk.has_thread_to_spare() {
+        if self.desk.has_thread_to_spare(self.now) {
             self.desk.threads -= 1;
             self.desk.idle -= 1;
         }
@@ -119,12 +119,12 @@ impl Host {
     }
 
     fn probe(&mut self, free: bool, reached: bool) {
-        match self.desk.probe(self.now) {
+        match self.desk.probe(self.now, false) {
             Probe::Rest | Probe::Wait(_) => {}
             Probe::Reach if reached => self.desk.reached(Ok(()), self.now),
             Probe::Reach => self.desk.reached(Err(lost()), self.now),
             Probe::Ask(instance) if reached => {
-                self.desk.probed(&instance, &Ok(free), self.now);
+                self.desk.probed(&instance, &Ok(Some(free)), self.now);
             }
             Probe::Ask(instance) => {
                 self.desk.unreachable(lost().failure().unwrap(), self.now);

@@ -107,8 +107,10 @@ struct State {
     threads_ever: u64,
     /// The probing thread that serves, and since when it is in a call.
     prober: Option<u64>,
-    probing: Option<Instant>,
+    probing: Option<(Instant, Uuid)>,
     probers: usize,
+    /// The threads that close their connections, which may take for ever.
+    leaving: usize,
     ended: bool,
 }
 
@@ -136,7 +138,14 @@ impl<H: Hypervisor> Collector<H> {
 
     /// Every instance that the hypervisor knows.
     pub(crate) fn list(&self) -> Result<Reading> {
-        self.ask(Kind::List, &Uuid::nil().into())
+        let list = self.ask(Kind::List, &Uuid::nil().into());
+        if let Ok(Reading::List(instances)) = &list {
+            let name = |instance: &Instance| Some(instance.name.clone());
+            let id = |instance: &Instance| InstanceId { uuid: instance.id, name: name(instance) };
+            let room = self.here.with(Arc::clone);
+            room.lock().desk.listed(instances.iter().map(id).collect());
+        }
+        list
     }
 
     /// The answer to a question about an instance, within the timeout (or twice that, where the
@@ -192,6 +201,7 @@ impl<H: Hypervisor> Room<H> {
             prober: None,
             probing: None,
             probers: 0,
+            leaving: 0,
             ended: false,
         };
         Self {
@@ -265,10 +275,16 @@ impl<H: Hypervisor> Room<H> {
             state.desk.idle += 1;
         }
         if state.desk.wants_probe(now) && !state.ended {
-            let stuck = state.probing.is_some_and(|since| {
-                now.saturating_duration_since(since) >= 2 * self.limits.timeout
+            // Asking after a guest should take no time, and reaching the hypervisor not much.
+            let (guest, nobody) = (self.limits.timeout / 4, 2 * self.limits.timeout);
+            let stuck = state.probing.filter(|(since, about)| {
+                let long = if about.is_nil() { nobody } else { guest };
+                now.saturating_duration_since(*since) >= long
             });
-            if (state.prober.is_none() || stuck) && state.probers < PROBERS {
+            if (state.prober.is_none() || stuck.is_some()) && state.probers < PROBERS {
+                if let Some((_, instance)) = stuck {
+                    state.desk.leave_unprobed(instance);
+                }
                 state.threads_ever += 1;
                 let number = state.threads_ever;
                 let room = Arc::clone(self);
@@ -321,7 +337,7 @@ impl<H: Hypervisor> Room<H> {
             }
             self.answered.notify_all();
             // Not at any other time: one that was woken for a reading must take it.
-            if state.desk.has_thread_to_spare() {
+            if state.desk.has_thread_to_spare(Instant::now()) {
                 break;
             }
         }
@@ -329,8 +345,7 @@ impl<H: Hypervisor> Room<H> {
         state.desk.idle -= 1;
         // Where its connection was closed, others go on.
         self.send_for_threads(&mut state, Instant::now());
-        drop(state);
-        line.hang_up();
+        line.leave(state);
     }
 
     /// The probing thread: asks after what does not answer.
@@ -343,7 +358,9 @@ impl<H: Hypervisor> Room<H> {
                 break;
             }
             let now = Instant::now();
-            let question = match state.desk.probe(now) {
+            // The last one there can be must come back.
+            let careful = state.probers == PROBERS;
+            let question = match state.desk.probe(now, careful) {
                 Probe::Rest => {
                     state = self.probe.wait(state).unwrap_or_else(PoisonError::into_inner);
                     continue;
@@ -356,10 +373,10 @@ impl<H: Hypervisor> Room<H> {
                 Probe::Ask(instance) => Some(instance),
                 Probe::Reach => None,
             };
-            state.probing = Some(now);
-            drop(state);
             let anyone = InstanceId::from(Uuid::nil());
             let about = question.as_ref().unwrap_or(&anyone);
+            state.probing = Some((now, about.uuid));
+            drop(state);
             let answer = line.ask(|_| true, |connection| connection.is_free(about));
             state = self.lock();
             if state.prober == Some(number) {
@@ -505,6 +522,20 @@ impl<H: Hypervisor> Line<H> {
             self.room.lock().open.remove(&self.number);
             self.room.closed.notify_all();
         }
+    }
+
+    /// Hangs up as the last thing that a thread does. If too many are at that already, because a
+    /// daemon does not answer it, the connection is left open: threads are bounded.
+    fn leave(mut self, mut state: MutexGuard<'_, State>) {
+        if state.leaving >= self.room.limits.threads() {
+            state.open.remove(&self.number);
+            std::mem::forget(self.connection.take());
+            return;
+        }
+        state.leaving += 1;
+        drop(state);
+        self.hang_up();
+        self.room.lock().leaving -= 1;
     }
 
     fn is_outdated(&self, state: &State) -> bool {

@@ -54,10 +54,8 @@ impl Order {
         let follows = known.last != key && now.saturating_duration_since(known.answered) < pause;
         if !follows {
             known.streak = 0;
-        } else if let Some((expected, _)) =
-            self.next.get_mut(&known.last, now).filter(|(expected, _)| *expected == key)
+        } else if self.next.get_mut(&known.last, now).is_some_and(|(expected, _)| *expected == key)
         {
-            debug_assert_eq!(*expected, key);
             known.streak += 1;
         } else {
             self.next.insert(known.last, (key, instance.clone()), now);

@@ -23,6 +23,8 @@ pub(super) struct Patient {
     stuck: HashSet<u64>,
     /// Since when nobody waits for it, as far as was seen.
     free_since: Option<Instant>,
+    /// Whether it is not to be asked after, as that has not come back.
+    unprobed: bool,
 }
 
 impl Quarantine {
@@ -31,7 +33,13 @@ impl Quarantine {
         let mut new = false;
         let patient = self.0.entry(instance.uuid).or_insert_with(|| {
             new = true;
-            Patient { instance: instance.clone(), since, stuck: HashSet::new(), free_since: None }
+            Patient {
+                instance: instance.clone(),
+                since,
+                stuck: HashSet::new(),
+                free_since: None,
+                unprobed: false,
+            }
         });
         patient.stuck.insert(reading);
         patient.free_since = None;
@@ -46,6 +54,18 @@ impl Quarantine {
         self.0.values()
     }
 
+    /// Those that may be asked after.
+    pub(super) fn probed(&self) -> impl Iterator<Item = &Patient> {
+        self.0.values().filter(|patient| !patient.unprobed)
+    }
+
+    /// Notes that the question after it has not come back.
+    pub(super) fn leave_unprobed(&mut self, instance: Uuid) {
+        if let Some(patient) = self.0.get_mut(&instance) {
+            patient.unprobed = true;
+        }
+    }
+
     /// Notes that a reading that was stuck has returned.
     pub(super) fn returned(&mut self, instance: Uuid, reading: u64) {
         if let Some(patient) = self.0.get_mut(&instance) {
@@ -57,6 +77,7 @@ impl Quarantine {
     pub(super) fn busy(&mut self, instance: Uuid) {
         if let Some(patient) = self.0.get_mut(&instance) {
             patient.free_since = None;
+            patient.unprobed = false;
         }
     }
 
@@ -69,6 +90,7 @@ impl Quarantine {
         patience: Duration,
     ) -> Option<Patient> {
         let patient = self.0.get_mut(&instance)?;
+        patient.unprobed = false;
         let since = *patient.free_since.get_or_insert(now);
         let stuck = u32::try_from(patient.stuck.len()).unwrap_or(u32::MAX);
         let over = now.saturating_duration_since(since) >= patience.saturating_mul(stuck);

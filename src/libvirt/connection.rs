@@ -88,11 +88,7 @@ impl Connection for LibvirtConnection {
             let found = at.stats(&known.domain, Questions::INSTANCE, notes)?;
             let state = at.state(&known.domain, &found)?;
             if state == c::VIR_DOMAIN_SHUTOFF {
-                return if at.driver.report_stopped {
-                    Ok(stats::stopped_instance_stats(at.info(&known.domain)?))
-                } else {
-                    Err(at.shut_off())
-                };
+                return at.stopped(&known.domain);
             }
             let memory = match at.has_balloon(known, &found)? {
                 Some(balloon) => bulk::memory(&found.parameters, balloon),
@@ -117,6 +113,9 @@ impl Connection for LibvirtConnection {
             let groups = if held { STATE | PERF | VCPUS } else { STATE | PERF };
             let found = at.present(known.domain.stats(groups, false))?;
             let state = at.state(&known.domain, &found)?;
+            if state == c::VIR_DOMAIN_SHUTOFF {
+                return at.stopped(&known.domain);
+            }
             let vcpus = stats::vcpus(&found.parameters);
             let known = stats::instance_stats(state, &[], &found.parameters, &vcpus, None);
             Ok(InstanceStats { cpu_time: known.cpu_time.filter(|_| held), ..known })
@@ -183,11 +182,11 @@ impl Connection for LibvirtConnection {
         })
     }
 
-    fn is_free(&mut self, instance: &InstanceId) -> Result<bool> {
+    fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>> {
         self.about(instance, |known, at| match known.domain.is_free() {
             // Other drivers than QEMU's do not tell.
-            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(true),
-            answer => answer.map_err(|failure| at.refused(failure)),
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
+            answer => answer.map(Some).map_err(|failure| at.refused(failure)),
         })
     }
 }
@@ -248,7 +247,7 @@ impl About<'_> {
         let begun = Instant::now();
         let found = self.present(domain.stats(groups(question.and(others)), true))?;
         let found = Arc::new(found);
-        self.last(|last| last.keep(domain.uuid(), (begun, Arc::clone(&found)), others));
+        self.last(|last| last.keep(domain.uuid(), (begun, Arc::clone(&found)), question, others));
         Ok(found)
     }
 
@@ -335,6 +334,15 @@ impl About<'_> {
             Err(self.shut_off())
         } else {
             Ok(())
+        }
+    }
+
+    /// What is reported of a domain that is shut off.
+    fn stopped(&self, domain: &Domain) -> Result<InstanceStats> {
+        if self.driver.report_stopped {
+            Ok(stats::stopped_instance_stats(self.info(domain)?))
+        } else {
+            Err(self.shut_off())
         }
     }
 

@@ -110,12 +110,14 @@ impl Last {
         self.lock().peek(&domain).map(|last| last.wanted).unwrap_or_default()
     }
 
-    /// Keeps a bulk reading for these questions.
-    pub(super) fn keep(&self, domain: Uuid, taken: Taken, left: Questions) {
+    /// Keeps a bulk reading that was made for one question, for others.
+    pub(super) fn keep(&self, domain: Uuid, taken: Taken, made_for: Questions, left: Questions) {
         let mut known = self.lock();
         let last = entry(&mut known, domain, taken.0);
         // Two were under way at once, and the older one has come later.
         let (begun, stats) = taken;
+        // Whoever has this one must not get an older one after it.
+        last.left = last.left.without(made_for);
         if last.begun.is_some_and(|other| other > begun) {
             return;
         }
@@ -170,11 +172,11 @@ mod tests {
     fn a_reading_is_made_for_those_who_came_soon_and_handed_to_each_once() {
         let (last, now) = (Last::default(), Instant::now());
         let stats = || (now, Arc::default());
-        last.keep(VM, stats(), Questions::NONE);
+        last.keep(VM, stats(), Questions::INSTANCE, Questions::NONE);
         assert!(last.take(VM, Questions::NICS, now, SECOND).is_none());
         assert!(last.take(VM, Questions::DISKS, now + SECOND, SECOND).is_none());
         assert_eq!(last.wanted(VM), Questions::NICS, "the other one came too late");
-        last.keep(VM, stats(), last.wanted(VM));
+        last.keep(VM, stats(), Questions::INSTANCE, last.wanted(VM));
         assert!(last.take(VM, Questions::NICS, now, SECOND).is_some());
         assert!(last.take(VM, Questions::NICS, now, SECOND).is_none());
     }
@@ -182,25 +184,34 @@ mod tests {
     #[test]
     fn a_reading_that_was_overtaken_is_not_left_over() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now + SECOND, Arc::default()), Questions::NONE);
-        last.keep(VM, (now, Arc::default()), Questions::DISKS);
+        last.keep(VM, (now + SECOND, Arc::default()), Questions::INSTANCE, Questions::NONE);
+        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::DISKS);
         assert!(last.take(VM, Questions::DISKS, now, SECOND).is_none());
+    }
+
+    #[test]
+    fn who_has_a_reading_of_his_own_gets_no_older_one_after_it() {
+        let (last, now) = (Last::default(), Instant::now());
+        last.keep(VM, (now + SECOND, Arc::default()), Questions::INSTANCE, Questions::NICS);
+        // A reading of NICs that was begun before has come only now.
+        last.keep(VM, (now, Arc::default()), Questions::NICS, Questions::NONE);
+        assert!(last.take(VM, Questions::NICS, now + SECOND, SECOND).is_none());
     }
 
     #[test]
     fn what_nobody_came_for_is_not_asked_for_again() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now, Arc::default()), Questions::NONE);
+        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::NONE);
         last.take(VM, Questions::DISKS, now, SECOND);
-        last.keep(VM, (now, Arc::default()), Questions::DISKS);
-        last.keep(VM, (now + SECOND, Arc::default()), Questions::DISKS);
+        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::DISKS);
+        last.keep(VM, (now + SECOND, Arc::default()), Questions::INSTANCE, Questions::DISKS);
         assert_eq!(last.wanted(VM), Questions::NONE);
     }
 
     #[test]
     fn a_reading_that_is_too_old_is_left_alone() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now, Arc::default()), Questions::DISKS);
+        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::DISKS);
         assert!(last.take(VM, Questions::DISKS, now + SECOND, SECOND).is_none());
     }
 }

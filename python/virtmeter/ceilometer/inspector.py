@@ -42,8 +42,9 @@ def driver(conf: cfg.ConfigOpts) -> virt_inspector.Inspector:
     That is ours, or the stock one where ours is disabled or cannot serve, as the activation tells.
     """
     options.register(conf)
-    if conf.virtmeter.enabled:
-        with suppress(ImportError):
+    # Whatever it is, a mistyped option say: the activation tells it, and the agent goes on.
+    with suppress(Exception):
+        if conf.virtmeter.enabled:
             return LibvirtInspector(conf)
     return stock.LibvirtInspector(conf)
 
