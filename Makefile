@@ -1,4 +1,5 @@
-# Two commands: `make demo` and `make test`. Both set up what is missing here (see tools/setup).
+# Three commands: `make demo`, `make test` and `make bench`. They set up what is missing here (see
+# tools/setup).
 
 # What `make demo` looks at: libvirt's own test hypervisor, or a host like qemu:///system.
 URI ?= test:///default
@@ -6,7 +7,7 @@ URI ?= test:///default
 # The tools of the virtual environment first; programs of an administrator at last.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: demo test check wheel clean
+.PHONY: demo test bench check wheel clean
 
 demo:
 	@tools/setup demo
@@ -16,6 +17,11 @@ test:
 	@tools/setup test
 	@$(MAKE) --no-print-directory check
 	@python -m pytest
+
+# Beside the stock inspector: docs/benchmarks.md, or a part of it, as in `make bench ONLY=real`.
+bench:
+	@tools/setup bench
+	@python -m benches $(ONLY)
 
 # dist/virtmeter-*.whl, to be installed without compiler, headers or Rust.
 wheel:

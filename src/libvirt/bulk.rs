@@ -63,7 +63,7 @@ pub(super) fn disk(stats: &DomainStats, device: &str) -> Option<([i64; 5], Param
     Some((counters, FLAGS.iter().filter_map(flag).collect()))
 }
 
-/// The sizes of a qcow2 file (`virDomainGetBlockInfo`: capacity, allocation, physical), where that
+/// The sizes of a raw file (`virDomainGetBlockInfo`: capacity, allocation, physical), where that
 /// call would tell the same numbers. libvirt asks QEMU alike for both, and hands on what QEMU says
 /// of such a file, unless something is missing or equal: then the call looks at the file itself.
 pub(super) fn sizes(stats: &DomainStats, device: &str) -> Option<[u64; 3]> {

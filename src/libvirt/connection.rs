@@ -171,8 +171,8 @@ impl Connection for LibvirtConnection {
     fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>> {
         self.about(instance, |known, at| {
             let (found, devices) = at.sized_devices(&known.domain, notes)?;
-            let read = |Disk { name, qcow2_file }: &Disk| {
-                let sizes = match bulk::sizes(&found, name).filter(|_| *qcow2_file) {
+            let read = |Disk { name, raw_file }: &Disk| {
+                let sizes = match bulk::sizes(&found, name).filter(|_| *raw_file) {
                     Some(sizes) => sizes,
                     None => known.domain.block_info(name)?,
                 };

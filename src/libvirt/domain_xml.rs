@@ -22,8 +22,8 @@ pub(super) struct Nic {
 pub(super) struct Disk {
     /// Its target name.
     pub(super) name: String,
-    /// Whether it is a file in QEMU's own format.
-    pub(super) qcow2_file: bool,
+    /// Whether it is a file that holds the disk's bytes as they are.
+    pub(super) raw_file: bool,
 }
 
 /// What a reading needs to know of a domain's devices.
@@ -66,9 +66,9 @@ fn each<'a>(document: &'a Document<'_>, kind: &'static str) -> impl Iterator<Ite
 /// A disk, or several of them where there are several targets.
 fn disks<'a>(disk: Node<'a, 'a>) -> impl Iterator<Item = Disk> {
     let format = child(disk, "driver").and_then(|driver| attribute(driver, "type"));
-    let qcow2_file =
-        format.as_deref() == Some("qcow2") && attribute(disk, "type").as_deref() == Some("file");
-    targets(disk).map(move |name| Disk { name, qcow2_file })
+    let raw_file =
+        format.as_deref() == Some("raw") && attribute(disk, "type").as_deref() == Some("file");
+    targets(disk).map(move |name| Disk { name, raw_file })
 }
 
 fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
@@ -182,18 +182,18 @@ mod tests {
     }
 
     #[test]
-    fn a_qcow2_file_is_one_in_both_respects() {
+    fn a_raw_file_is_one_in_both_respects() {
         let xml = domain(
-            "<disk type='file'><driver type='qcow2'/><source/><target dev='a'/></disk>\
-             <disk type='file'><driver type='raw'/><source/><target dev='b'/></disk>\
-             <disk type='block'><driver type='qcow2'/><source/><target dev='c'/></disk>\
+            "<disk type='file'><driver type='raw'/><source/><target dev='a'/></disk>\
+             <disk type='file'><driver type='qcow2'/><source/><target dev='b'/></disk>\
+             <disk type='block'><driver type='raw'/><source/><target dev='c'/></disk>\
              <disk type='file'><source/><target dev='d'/></disk>",
         );
         let found = devices(&xml).unwrap().disks;
-        let is = |disk: &Disk| (disk.name.clone(), disk.qcow2_file);
+        let is = |disk: &Disk| (disk.name.clone(), disk.raw_file);
         let found: Vec<_> = found.iter().map(is).collect();
         let expected = [("a", true), ("b", false), ("c", false), ("d", false)];
-        assert_eq!(found, expected.map(|(name, qcow2)| (name.to_owned(), qcow2)));
+        assert_eq!(found, expected.map(|(name, raw)| (name.to_owned(), raw)));
     }
 
     #[test]

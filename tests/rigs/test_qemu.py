@@ -156,6 +156,16 @@ def test_bulk(rig: Libvirtd, conn: libvirt.virConnect) -> None:
     assert not rig.processes().keys() & set(pids)
 
 
+def test_bulk_that_runs(rig: Libvirtd, conn: libvirt.virConnect) -> None:
+    with rig.bulk(2, running=True) as bulk:
+        for guest in bulk:
+            domain = guest.domain(conn)
+            assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+            [(_, found)] = conn.domainListGetStats([domain])
+            for index in (0, 1):
+                assert found[f"block.{index}.allocation"] > 0
+
+
 @pytest.mark.parametrize("kill", [True, False])
 def test_guests_outlive_the_daemon(rig: Libvirtd, kill: bool) -> None:
     pids = {what: guest.pid for what, guest in rig.guests.items() if what != "shutoff"}

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, final
 from xml.etree import ElementTree
 
 import libvirt
+import libvirt_qemu
 
 from tests.support import guests
 
@@ -189,6 +190,20 @@ class Guest:
             yield
         finally:
             self.resume()
+
+    def write_to_disks(self) -> None:
+        """Write to each of its virtio disks, as the guest itself would; it may be paused."""
+        with self._domain() as domain:
+            disks = ElementTree.fromstring(domain.XMLDesc(0)).iterfind("devices/disk/alias")
+            for alias in disks:
+                device = f"/machine/peripheral/{alias.get('name')}/virtio-backend"
+                said = libvirt_qemu.qemuMonitorCommand(
+                    domain,
+                    f'qemu-io -d {device} "write 512k 4k"',
+                    libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP,
+                )
+                if said.strip():
+                    raise RuntimeError(f"{self.name}: {said}")
 
     def sigstop(self) -> None:
         """Make its QEMU deaf: libvirtd waits in vain for the answers of its monitor."""
@@ -356,20 +371,43 @@ class Libvirtd:
             booted.wait_until_busy()
 
     @contextmanager
-    def bulk(self, count: int) -> Iterator[list[Guest]]:
-        """So many small paused guests, each with two disks and a NIC, for a while."""
+    def bulk(self, count: int, *, running: bool = False) -> Iterator[list[Guest]]:
+        """So many small guests, each with two disks and a NIC, for a while.
+
+        They are paused, over raw images that nobody has written to; or, like most guests of a
+        host, they are ``running``, over qcow2 images that have been written to.
+        """
         images = Path(tempfile.mkdtemp(prefix="bulk-", dir=self.directory))
         bulk = []
         for index in range(count):
-            xml = guests.bulk_definition(index, images, kvm=self.kvm)
+            xml = guests.bulk_definition(index, images, kvm=self.kvm, bootable=running)
             bulk.append(Guest(self, f"bulk-{index}", xml))
         _in_parallel(Guest.start, bulk)
         try:
+            if running:
+                _in_parallel(Guest.write_to_disks, bulk)
+                _in_parallel(Guest.resume, bulk)
+                self._wait_until_halted(bulk)
             yield bulk
         finally:
             _in_parallel(Guest.destroy, bulk)
             _in_parallel(Guest.undefine, bulk)
             shutil.rmtree(images)
+
+    def _wait_until_halted(self, bulk: list[Guest]) -> None:
+        """Wait until all have booted, which takes each of them seconds of CPU time."""
+        with closing(self.connect()) as conn:
+            domains = [guest.domain(conn) for guest in bulk]
+
+            def used() -> int:
+                return sum(domain.info()[4] for domain in domains)
+
+            def halted() -> bool:
+                before = used()
+                time.sleep(1)
+                return used() - before < 50_000_000  # nanoseconds
+
+            wait_for(halted, "the guests have booted", timeout=60 + 5 * len(bulk))
 
     def broadcast(self) -> None:
         """Send one packet to all NICs on the bridge."""

@@ -1,0 +1,67 @@
+"""Run the benchmarks: ``python -m benches [PART ...]``, all parts without a name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benches import machine, memory, overhead, peers, plot, real, report, scripted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benches.report import Part
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+HEAD = """\
+# Benchmarks
+
+What `make bench` has measured: virtmeter beside the inspector of Ceilometer, in one run. Where a
+part does not say otherwise, the two take turns, each in a process of its own, and numbers are
+medians. Each cycle comes after a
+pause that is longer than what was read ahead may be used, as the cycles of an agent do.
+`make bench ONLY=real` prints one part (or `scripted`, `peers`, `overhead`, `memory`) without
+changing this page."""
+
+
+def main() -> None:
+    """Measure, print, and write the page if nothing was left out."""
+    parser = argparse.ArgumentParser(prog="python -m benches", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="real, scripted, peers, …")
+    parser.add_argument("--guests", type=int, default=60, help="real guests (default: 60)")
+    arguments = parser.parse_args()
+    known: dict[str, Callable[[], Part]] = {
+        "real": partial(real.part, arguments.guests),
+        "scripted": scripted.part,
+        "peers": partial(peers.part, arguments.guests),
+        "overhead": overhead.part,
+        "memory": memory.part,
+    }
+    if unknown := set(arguments.parts) - set(known):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    found = []
+    for name in arguments.parts or known:
+        print(f"virtmeter: measuring {name}", file=sys.stderr)
+        found.append(known[name]())
+    page = "\n\n".join(
+        [
+            HEAD,
+            machine.description(),
+            *([] if arguments.parts else ["![Time for one VM](benchmarks.svg)"]),
+            "## Targets",
+            report.targets(found),
+            *(part.markdown() for part in found),
+        ]
+    )
+    print(page)
+    if not arguments.parts:
+        (DOCS / "benchmarks.md").write_text(f"{page}\n")
+        plot.draw([point for part in found for point in part.points], DOCS / "benchmarks.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What a part has found, and how it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was promised, and what came of it."""
+
+    what: str
+    wanted: str
+    found: str
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """A time for the plot, per instance and in seconds."""
+
+    where: str
+    instances: int
+    stock: float
+    ours: float
+
+
+@dataclass
+class Part:
+    """A table, and what must be said about it."""
+
+    title: str
+    what: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """Return all of it as a chapter."""
+        chapter = [f"## {self.title}", self.what]
+        if self.rows:
+            chapter.append(table(self.header, self.rows))
+        return "\n\n".join([*chapter, *self.notes])
+
+
+def targets(parts: list[Part]) -> str:
+    """Return the table of all targets."""
+    rows = [
+        (target.what, target.wanted, target.found, "yes" if target.reached else "**no**")
+        for part in parts
+        for target in part.targets
+    ]
+    return table(("what", "must reach", "measured", "reached"), rows)
+
+
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a Markdown table; all but its first column are numbers or short."""
+    lines = [header, ("---", *["---:"] * (len(header) - 1)), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time as people read it."""
+    return f"{seconds * 1e3:,.2f} ms"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio as people read it."""
+    return f"{ratio:,.1f}"
