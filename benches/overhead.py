@@ -22,7 +22,8 @@ def part() -> Part:
     part = Part(
         "One call by itself",
         f"`inspect_instance` on `{URI}`, where libvirt answers within the process, here the same "
-        "for both: what is left is the inspector's own work. Ours hands each question to a thread and back.",
+        "for both: what is left is the inspector's own work. Ours hands each question to a thread "
+        "and back.",
         ("", "stock", "virtmeter", "ratio"),
     )
     ours = virtmeter.LibvirtInspector(URI)
