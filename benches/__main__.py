@@ -22,10 +22,9 @@ HEAD = """\
 
 What `make bench` has measured: virtmeter beside the inspector of Ceilometer, in one run. Where a
 part does not say otherwise, the two take turns, each in a process of its own, and numbers are
-medians. Each cycle comes after a
-pause that is longer than what was read ahead may be used, as the cycles of an agent do.
-`make bench ONLY=real` prints one part (or `scripted`, `peers`, `overhead`, `memory`) without
-changing this page."""
+medians. Each cycle comes after a pause that is longer than what was read ahead may be used, as the
+cycles of an agent do. `make bench ONLY=real` prints one part (or `scripted`, `peers`, `overhead`,
+`memory`) without changing this page."""
 
 
 def main() -> None:

@@ -37,5 +37,5 @@ def draw(points: list[Point], path: Path) -> None:
     axes.set_xlabel("time for one VM in a cycle of all four methods, milliseconds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, metadata={"Date": None})

@@ -38,8 +38,8 @@ def part(count: int) -> Part:
         "Real guests",
         f"{count} guests with 2 disks and 1 NIC, one cycle of all four methods, method by method "
         "over all guests, as Ceilometer asks; a guest's share of it. The guests run, halted, over "
-        "qcow2 images that have been written to; or they are paused, over raw ones as they were "
-        "made, whose sizes libvirt reads from the file system.",
+        "qcow2 images that have been written to; or they are paused, over raw ones that nobody has "
+        "written to.",
         ("", "stock", "virtmeter", "ratio"),
     )
     if reason := qemu.unavailable():

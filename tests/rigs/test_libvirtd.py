@@ -10,14 +10,14 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import libvirt
 import pytest
 
-from tests.support import libvirtd, procedures, xdr
+from tests.support import libvirtd, procedures, sample, xdr
 from tests.support.libvirtd import Answer, Daemon, Garbage, HangUp, Late, Never, Reply, Then
 from tests.support.oracle import stock_inspector
 from tests.support.procedures import Disk, Domain, Error
@@ -43,6 +43,7 @@ XML = """
 """
 STATS: dict[str, xdr.TypedValue] = {
     "state.state": xdr.Int(1),
+    "state.reason": xdr.Int(1),
     "cpu.time": MAX64,
     "balloon.current": 524288,
     "vcpu.current": xdr.UInt(2),
@@ -280,9 +281,12 @@ def plain(stats: dict[str, xdr.TypedValue]) -> dict[str, object]:
     return {k: v.value if isinstance(v, xdr.Typed) else v for k, v in stats.items()}
 
 
+SHUT_OFF = {"state.state": 5, "state.reason": 0}
+
+
 def test_bulk_stats_of_all_domains(connection: libvirt.virConnect) -> None:
     records = {dom.UUIDString(): stats for dom, stats in connection.getAllDomainStats()}
-    assert records == {UUID: plain(STATS), OTHER: {}}
+    assert records == {UUID: plain(STATS), OTHER: SHUT_OFF}
     active = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     assert [dom.name() for dom, _ in connection.getAllDomainStats(0, active)] == [
         "instance-00000001"
@@ -295,7 +299,7 @@ def test_bulk_stats_of_some_domains(
     other = connection.lookupByUUIDString(OTHER)
     records = connection.domainListGetStats([other, domain])
     assert [(dom.UUIDString(), stats) for dom, stats in records] == [
-        (OTHER, {}),
+        (OTHER, SHUT_OFF),
         (UUID, plain(STATS)),
     ]
     del daemon.domains[UUID]
@@ -303,6 +307,19 @@ def test_bulk_stats_of_some_domains(
     assert [dom.UUIDString() for dom, _ in records] == [OTHER]
     del daemon.domains[OTHER]
     assert connection.domainListGetStats([domain, other]) == []
+
+
+def test_bulk_stats_that_are_made_of_what_is_told_singly(daemon: Daemon) -> None:
+    domain = sample.domain(uuid=UUID, bulk=True)
+    domain.interfaces["tap1"] = (1, 2, 3, -1, 5, 6, 7, 8)
+    daemon.domains = {UUID: domain}
+    with closing(libvirt.openReadOnly(daemon.uri)) as connection:
+        ((_, stats),) = connection.getAllDomainStats()
+    assert stats["balloon.current"] == domain.memory[6]
+    assert (stats["net.count"], stats["net.0.name"], stats["net.0.rx.bytes"]) == (1, "tap1", 1)
+    assert "net.0.rx.drop" not in stats, "unknown"
+    assert (stats["block.0.name"], stats["block.0.rd.reqs"]) == ("vda", 1)
+    assert "block.0.errors" not in stats
 
 
 @pytest.mark.parametrize("group", procedures.STATS_GROUPS)
