@@ -143,7 +143,7 @@ class LibvirtInspector:
         """
 
     def usage(self, instance: str | UUID | _HasId, *, caller: str = "") -> VmUsage:
-        """What an instance has used since this caller's last reading of its usage, and its memory.
+        """Return what an instance has used since this caller's last reading of its usage.
 
         All of it is read at one moment: on QEMU one round trip, ``virDomainListGetStats``. The
         exceptions are those of the ``inspect_`` methods; while the guest hangs,
@@ -153,13 +153,14 @@ class LibvirtInspector:
         """
 
     def usage_all(self, *, caller: str = "") -> list[VmUsage]:
-        """What every instance that is not shut off has used, in one pass over the host.
+        """Return what every instance that runs has used, in one pass over the host.
 
-        An instance that cannot be read is logged and left out. The intervals are those of
-        ``usage``.
+        That is every one that is not shut off. An instance that cannot be read is logged and left
+        out. The intervals are those of ``usage``.
 
         :param caller: as for ``inspect_vnic_rates``.
         :raises ConnectionLost: libvirt cannot be reached.
+        :raises NoDataException: libvirt refuses the list of its instances.
         """
 
     def list_instances(self) -> list[Instance]:

@@ -233,7 +233,7 @@ class VmUsage(NamedTuple):
     id: str
     """The domain's UUID, in lower case and with hyphens."""
     name: str | None
-    """The domain's name; of ``usage``, the name of the instance that was handed in, if it has one."""
+    """The domain's name; of ``usage``, that of the instance that was handed in, if it has one."""
     cpu_number: int | None
     """vCPUs plugged in (``vcpu.current``)."""
     cpu_utilization: float | None
