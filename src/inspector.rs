@@ -200,6 +200,8 @@ impl<H: Hypervisor> Inspector<H> {
                 Ok(usage) => all.push(usage),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
+                // The engine says once that a guest hangs.
+                Err(error @ Error::Timeout { .. }) => log::debug!("no usage of one: {error}"),
                 Err(error) => {
                     log::warn!("an instance is left out of the usage: {error}");
                     if matches!(error, Error::ConnectionLost { .. }) {

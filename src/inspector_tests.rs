@@ -209,11 +209,21 @@ fn no_more_than_all_of_the_cpus_is_ever_used() {
 #[test]
 fn what_the_hypervisor_does_not_tell_is_none() {
     let host = Host::new();
-    let told = || VmCounters { host_cpus: None, vcpu_time: None, ..counters(0, 7) };
+    let told = || VmCounters { host_cpus: None, cpu_time: None, vcpu_time: None, ..counters(0, 0) };
     host.usage("", 0, told());
     let usage = host.usage("", 1, told());
     assert_eq!((usage.cpu_utilization, usage.host_cpu_utilization), (None, None));
     assert_eq!(usage.interval, Some(SECOND));
+}
+
+#[test]
+fn where_the_vcpus_do_not_tell_the_whole_domain_does() {
+    let host = Host::new();
+    host.usage("", 0, counters(100, 1000));
+    let untold = VmCounters { vcpu_time: None, ..counters(0, 1001) };
+    assert_eq!(host.usage("", 1, untold).cpu_utilization, Some(50.0));
+    assert_eq!(host.usage("", 2, counters(200, 1001)).cpu_utilization, Some(0.0));
+    assert_eq!(host.usage("", 3, counters(201, 1003)).cpu_utilization, Some(50.0));
 }
 
 #[test]

@@ -274,7 +274,7 @@ pub struct VmUsage {
     pub instance: InstanceId,
     /// Number of vCPUs that are plugged in now.
     pub cpu_number: Option<u32>,
-    /// How much of the time of its own vCPUs it has run, percent from 0 to 100.
+    /// How much of the time of its own vCPUs they have run, percent from 0 to 100.
     pub cpu_utilization: Option<f64>,
     /// How much of the time of all CPUs of the host it has used, with what its hypervisor does for
     /// it, percent from 0 to 100.

@@ -94,7 +94,9 @@ impl Readings {
         VmUsage {
             instance: instance.clone(),
             cpu_number: now.cpu_number,
-            cpu_utilization: utilization(VCPUS, now.cpu_number),
+            // Where the vCPUs do not tell, the whole domain's time is the next best.
+            cpu_utilization: utilization(VCPUS, now.cpu_number)
+                .or_else(|| utilization(ALL, now.cpu_number)),
             host_cpu_utilization: utilization(ALL, now.host_cpus),
             interval: cpus.as_ref().map(Growth::interval),
             network_read_kib: received.map(kib),

@@ -145,7 +145,7 @@ class LibvirtInspector:
     def usage(self, instance: str | UUID | _HasId, *, caller: str = "") -> VmUsage:
         """Return what an instance has used since this caller's last reading of its usage.
 
-        All of it is read at one moment: on QEMU one round trip, ``virDomainListGetStats``. The
+        All of it is read at one moment: on QEMU in one bulk reading, ``virDomainListGetStats``. The
         exceptions are those of the ``inspect_`` methods; while the guest hangs,
         ``InspectionTimeout``.
 

@@ -166,7 +166,7 @@ impl Connection for LibvirtConnection {
             Ok(VmCounters {
                 cpu_number: Some(sums.vcpus),
                 host_cpus,
-                vcpu_time: stats::vcpu_time(&found.parameters).or(Some(sums.cpu_time)),
+                vcpu_time: stats::vcpu_time(&found.parameters),
                 cpu_time: Some(sums.cpu_time),
                 memory: stats::memory(&sums, &at.memory(known, &found)?),
                 interfaces: at.interfaces(&known.domain, &found, notes)?,

@@ -140,10 +140,10 @@ def test_rates_are_delivered_from_the_second_polling_on(
 
     daemon.on("DOMAIN_INTERFACE_STATS", Then(grow), repeat=True)
     stock = poll(uri, enabled=False, pollings=2)
-    assert sorted(stock.not_provided) == sorted(RATES)
     assert not [found for found in poll(uri).samples if found[0] in RATES], "of the first polling"
     polled = poll(uri, pollings=2)
-    assert polled.not_provided == []
+    # Older releases have other pollsters that nobody provides for.
+    assert set(stock.not_provided) - set(polled.not_provided) == set(RATES)
     incoming, outgoing = (found for found in polled.samples if found[0] in RATES)
     assert [incoming[0], outgoing[0]] == RATES
     assert incoming[1:3] == outgoing[1:3] == ["gauge", "B/s"]

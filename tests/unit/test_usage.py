@@ -70,7 +70,7 @@ def test_every_value_of_a_usage(
     assert daemon.calls["NODE_GET_INFO"] <= daemon.connections
 
 
-def test_a_usage_is_one_round_trip(daemon: Daemon) -> None:
+def test_a_usage_is_one_bulk_reading(daemon: Daemon) -> None:
     daemon.add(domain := sample.domain(uuid=UUID, bulk=True))
     set_cpu_times(domain, 1, 1)
     inspector = virtmeter.LibvirtInspector(daemon.uri, workers=1)
