@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::records::{
     DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+    VmCounters,
 };
 
 /// What there is to know of a reading beside its values.
@@ -12,7 +13,7 @@ use crate::records::{
 pub struct Notes {
     /// What the log is to say once it is handed out: a disk that was refused, say.
     pub lines: Vec<String>,
-    /// When it was begun, if that was before the question.
+    /// When it was begun: right before the hypervisor was first asked for what is in it.
     pub begun: Option<Instant>,
 }
 
@@ -90,6 +91,12 @@ pub trait Connection {
     /// # Errors
     /// Any [`Error`](crate::Error).
     fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>>;
+
+    /// Everything that the usage of an instance is reckoned from, as of one moment.
+    ///
+    /// # Errors
+    /// Any [`Error`](crate::Error).
+    fn counters(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters>;
 
     /// Whether nobody waits for the instance's guest now; `None` where the hypervisor cannot tell.
     /// Never waits for it itself.

@@ -8,8 +8,13 @@ use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
 use crate::records::{
-    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, InterfaceStats, Server,
+    DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats, InterfaceRateStats,
+    InterfaceStats, Server, VmCounters, VmUsage,
 };
+use crate::usage::Readings;
+
+/// libvirt's `VIR_DOMAIN_SHUTOFF`.
+const SHUT_OFF: u32 = 5;
 
 /// Answers Ceilometer's four questions about an instance, from any number of threads.
 ///
@@ -22,6 +27,9 @@ use crate::records::{
 pub struct Inspector<H: Hypervisor> {
     collector: Collector<H>,
     deltas: PerProcess<Mutex<Deltas>>,
+    /// For rates and for usage: neither disturbs the intervals of the other.
+    rates: PerProcess<Mutex<Readings>>,
+    usage: PerProcess<Mutex<Readings>>,
 }
 
 impl<H: Hypervisor> Inspector<H> {
@@ -32,7 +40,12 @@ impl<H: Hypervisor> Inspector<H> {
 
     /// An inspector over a driver; connects to nothing yet.
     pub fn with_limits(hypervisor: H, limits: Limits) -> Self {
-        Self { collector: Collector::new(hypervisor, limits), deltas: PerProcess::default() }
+        Self {
+            collector: Collector::new(hypervisor, limits),
+            deltas: PerProcess::default(),
+            rates: PerProcess::default(),
+            usage: PerProcess::default(),
+        }
     }
 
     /// The driver below.
@@ -66,7 +79,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn instance(&self, instance: &InstanceId) -> Result<InstanceStats> {
-        match self.collector.ask(Kind::Instance, instance)? {
+        match self.collector.ask(Kind::Instance, instance)?.0 {
             Reading::Instance(stats) => Ok(stats),
             _ => Ok(InstanceStats::default()),
         }
@@ -83,7 +96,7 @@ impl<H: Hypervisor> Inspector<H> {
                 self.with_deltas(|deltas| deltas.forget(instance.uuid));
                 return Err(error);
             }
-            answer => match answer? {
+            answer => match answer?.0 {
                 Reading::Nics(interfaces) => interfaces,
                 _ => Vec::new(),
             },
@@ -106,7 +119,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
-        match self.collector.ask(Kind::Disks, instance)? {
+        match self.collector.ask(Kind::Disks, instance)?.0 {
             Reading::Disks(disks) => Ok(disks),
             _ => Ok(Vec::new()),
         }
@@ -117,9 +130,89 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>> {
-        match self.collector.ask(Kind::DiskInfo, instance)? {
+        match self.collector.ask(Kind::DiskInfo, instance)?.0 {
             Reading::DiskInfo(disks) => Ok(disks),
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What went through each NIC of an instance in a second, on average since this `caller` last
+    /// asked this; nothing at its first time. A caller is a name, chosen freely: each has intervals
+    /// of its own, for each instance, and threads under one name share them. A NIC that has come
+    /// meanwhile, or whose counters went back, is left out this once.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn vnic_rates(
+        &self,
+        instance: &InstanceId,
+        caller: &str,
+    ) -> Result<Vec<InterfaceRateStats>> {
+        Ok(match self.collector.ask(Kind::Nics, instance)? {
+            (Reading::Nics(interfaces), at) => {
+                let uuid = instance.uuid;
+                self.rates.with(|rates| lock(rates).nic_rates(caller, uuid, at, interfaces))
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
+    pub fn disk_rates(&self, instance: &InstanceId, caller: &str) -> Result<Vec<DiskRateStats>> {
+        Ok(match self.collector.ask(Kind::Disks, instance)? {
+            (Reading::Disks(disks), at) => {
+                let uuid = instance.uuid;
+                self.rates.with(|rates| lock(rates).disk_rates(caller, uuid, at, &disks))
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// What an instance has used since this `caller` last asked this or
+    /// [`usage_all`](Self::usage_all), all read at one moment. A caller is a name, as for
+    /// [`vnic_rates`](Self::vnic_rates).
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
+    pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
+        let (counters, at) = match self.collector.ask(Kind::Usage, instance)? {
+            (Reading::Usage(counters), at) => (counters, at),
+            (_, at) => (VmCounters::default(), at),
+        };
+        Ok(self.usage.with(|usage| lock(usage).usage(caller, instance, at, &counters)))
+    }
+
+    /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
+    /// the host. One that cannot be read is logged and left out.
+    ///
+    /// # Errors
+    /// As [`instances`](Self::instances), and [`Error::ConnectionLost`] where nothing could be read
+    /// for that reason.
+    pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
+        let (mut all, mut lost) = (Vec::new(), None);
+        let running = |instance: &Instance| instance.state != SHUT_OFF;
+        for instance in self.instances()?.into_iter().filter(running) {
+            let id = InstanceId { uuid: instance.id, name: Some(instance.name) };
+            match self.usage(&id, caller) {
+                Ok(usage) => all.push(usage),
+                Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
+                }
+                // The engine says once that a guest hangs.
+                Err(error @ Error::Timeout { .. }) => log::debug!("no usage of one: {error}"),
+                Err(error) => {
+                    log::warn!("an instance is left out of the usage: {error}");
+                    if matches!(error, Error::ConnectionLost { .. }) {
+                        lost = Some(error);
+                    }
+                }
+            }
+        }
+        match lost {
+            Some(error) if all.is_empty() => Err(error),
+            _ => Ok(all),
         }
     }
 
@@ -148,7 +241,7 @@ impl<H: Hypervisor> Inspector<H> {
         for instance in self.instances()? {
             let id = InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
             match self.collector.ask(Kind::Server, &id) {
-                Ok(Reading::Server(Some(description))) => {
+                Ok((Reading::Server(Some(description)), _)) => {
                     servers.push(Server { instance, description });
                 }
                 Ok(_) => log::debug!("instance {id} has no metadata of Nova's"),
@@ -163,7 +256,14 @@ impl<H: Hypervisor> Inspector<H> {
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {
-        self.deltas
-            .with(|deltas| use_deltas(&mut deltas.lock().unwrap_or_else(PoisonError::into_inner)))
+        self.deltas.with(|deltas| use_deltas(&mut lock(deltas)))
     }
 }
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "inspector_tests.rs"]
+mod tests;

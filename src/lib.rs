@@ -23,8 +23,10 @@ mod hypervisor;
 mod inspector;
 mod libvirt;
 mod per_process;
+mod rates;
 mod recent;
 mod records;
+mod usage;
 
 #[cfg(feature = "python")]
 mod python;
@@ -35,8 +37,9 @@ pub use hypervisor::{Connection, Hypervisor, Notes};
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
 pub use records::{
-    DiskInfo, DiskStats, Flavor, Instance, InstanceId, InstanceStats, Interface, InterfaceCounters,
-    InterfaceStats, NovaMetadata, Server, ServerDescription,
+    DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats, Interface,
+    InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory, NovaMetadata, Server,
+    ServerDescription, VmCounters, VmUsage,
 };
 
 /// The Python module's table of contents.

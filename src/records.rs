@@ -6,6 +6,7 @@
 //! every integer type that libvirt has, and for the sum over all vCPUs.
 
 use std::fmt;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -229,6 +230,111 @@ pub struct DiskStats {
     pub flush_requests: Option<i128>,
     /// Time that flushes took, nanoseconds (`flush_total_times`).
     pub flush_total_times: Option<i128>,
+}
+
+/// What the usage of an instance is reckoned from: counters and sizes of one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VmCounters {
+    /// Number of vCPUs that are plugged in now.
+    pub cpu_number: Option<u32>,
+    /// Number of the host's CPUs that are in use by its kernel.
+    pub host_cpus: Option<u32>,
+    /// Time for which the vCPUs have run since boot, nanoseconds.
+    pub vcpu_time: Option<i128>,
+    /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.
+    pub cpu_time: Option<i128>,
+    /// Its memory now.
+    pub memory: Memory,
+    /// The NICs with their counters.
+    pub interfaces: Vec<Interface>,
+    /// The disks with their counters.
+    pub disks: Vec<DiskStats>,
+}
+
+/// The memory of one instance, KiB; `None` where the hypervisor has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// The most that the instance may have.
+    pub total: Option<u64>,
+    /// What is in use inside the guest: what its kernel sees, less what is free.
+    pub used: Option<u64>,
+    /// What the guest could use without swapping, or else what it does not use at all.
+    pub free: Option<u64>,
+    /// What the balloon is to leave to the guest.
+    pub target: Option<u64>,
+}
+
+/// What one virtual machine has used since the last reading of its usage.
+///
+/// All values over the interval are `None` at a caller's first reading; CPU times also when their
+/// counter went back. NICs and disks count where they were there at both readings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VmUsage {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Number of vCPUs that are plugged in now.
+    pub cpu_number: Option<u32>,
+    /// How much of the time of its own vCPUs they have run, percent from 0 to 100.
+    pub cpu_utilization: Option<f64>,
+    /// How much of the time of all CPUs of the host it has used, with what its hypervisor does for
+    /// it, percent from 0 to 100.
+    pub host_cpu_utilization: Option<f64>,
+    /// The time since the last reading.
+    pub interval: Option<Duration>,
+    /// KiB received by the guest within the interval.
+    pub network_read_kib: Option<f64>,
+    /// KiB sent by the guest within the interval.
+    pub network_write_kib: Option<f64>,
+    /// Read operations within the interval.
+    pub disk_read_requests: Option<i128>,
+    /// Write operations within the interval.
+    pub disk_write_requests: Option<i128>,
+    /// KiB read from disks within the interval.
+    pub disk_read_kib: Option<f64>,
+    /// KiB written to disks within the interval.
+    pub disk_write_kib: Option<f64>,
+    /// Its memory now.
+    pub memory: Memory,
+}
+
+impl VmUsage {
+    /// The average in a second of something that was used within the interval.
+    #[must_use]
+    pub fn per_second(&self, used: f64) -> Option<f64> {
+        self.interval.map(|interval| used / interval.as_secs_f64())
+    }
+}
+
+/// What went through one virtual NIC in a second, on average since the last reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InterfaceRateStats {
+    /// The host's side of the NIC.
+    pub name: String,
+    /// The MAC address.
+    pub mac: Option<String>,
+    /// The network filter.
+    pub fref: Option<String>,
+    /// The filter's parameters with lower-cased names, then `interfaceid` and `bridge`.
+    pub parameters: Vec<(String, Option<String>)>,
+    /// Bytes per second that the guest received.
+    pub rx_bytes_rate: f64,
+    /// Bytes per second that the guest sent.
+    pub tx_bytes_rate: f64,
+}
+
+/// What one disk did in a second, on average since the last reading.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiskRateStats {
+    /// The disk's name in the guest.
+    pub device: String,
+    /// Bytes read per second.
+    pub read_bytes_rate: f64,
+    /// Read operations per second.
+    pub read_requests_rate: f64,
+    /// Bytes written per second.
+    pub write_bytes_rate: f64,
+    /// Write operations per second.
+    pub write_requests_rate: f64,
 }
 
 /// The size of one disk, bytes.

@@ -23,13 +23,16 @@ from virtmeter.exceptions import (
 )
 from virtmeter.records import (
     DiskInfo,
+    DiskRateStats,
     DiskStats,
     Health,
     Instance,
     InstanceStats,
+    InterfaceRateStats,
     InterfaceStats,
     PowerState,
     Server,
+    VmUsage,
 )
 
 try:
@@ -62,6 +65,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 __all__ = [
     "ConnectionLost",
     "DiskInfo",
+    "DiskRateStats",
     "DiskStats",
     "Health",
     "InspectionTimeout",
@@ -70,10 +74,12 @@ __all__ = [
     "InstanceNotFoundException",
     "InstanceShutOffException",
     "InstanceStats",
+    "InterfaceRateStats",
     "InterfaceStats",
     "LibvirtInspector",
     "NoDataException",
     "PowerState",
     "Server",
+    "VmUsage",
     "__version__",
 ]

@@ -7,12 +7,15 @@ from uuid import UUID
 
 from virtmeter.records import (
     DiskInfo,
+    DiskRateStats,
     DiskStats,
     Health,
     Instance,
     InstanceStats,
+    InterfaceRateStats,
     InterfaceStats,
     Server,
+    VmUsage,
 )
 
 __all__ = ["LibvirtInspector", "__version__"]
@@ -114,6 +117,50 @@ class LibvirtInspector:
         """Sizes of every disk that has a source, in the order of the domain XML.
 
         From ``virDomainGetBlockInfo``. A disk that libvirt refuses is logged and left out.
+        """
+
+    def inspect_vnic_rates(
+        self, instance: str | UUID | _HasId, duration: object = None, *, caller: str = ""
+    ) -> Iterator[InterfaceRateStats]:
+        """Bytes per second through every NIC, on average since the last call; none at the first.
+
+        The times are those of the two readings, not of the calls. A NIC that has come meanwhile,
+        or whose counters went back (a reset, a migration), is left out once. From the counters of
+        ``inspect_vnics``, with an order and exceptions as there.
+
+        :param caller: any name. Each caller has intervals of its own, for each instance, so that
+            none cuts short those of another; threads under one name share them. Those of this
+            method, of ``inspect_disk_rates`` and of the usage are apart anyway. What nobody has
+            asked for in a day may be forgotten.
+        """
+
+    def inspect_disk_rates(
+        self, instance: str | UUID | _HasId, duration: object = None, *, caller: str = ""
+    ) -> Iterator[DiskRateStats]:
+        """Bytes and operations per second of every disk, as ``inspect_vnic_rates`` tells of NICs.
+
+        From the counters of ``inspect_disks``.
+        """
+
+    def usage(self, instance: str | UUID | _HasId, *, caller: str = "") -> VmUsage:
+        """Return what an instance has used since this caller's last reading of its usage.
+
+        All of it is read at one moment: on QEMU in one bulk reading, ``virDomainListGetStats``. The
+        exceptions are those of the ``inspect_`` methods; while the guest hangs,
+        ``InspectionTimeout``.
+
+        :param caller: as for ``inspect_vnic_rates``.
+        """
+
+    def usage_all(self, *, caller: str = "") -> list[VmUsage]:
+        """Return what every instance that runs has used, in one pass over the host.
+
+        That is every one that is not shut off. An instance that cannot be read is logged and left
+        out. The intervals are those of ``usage``.
+
+        :param caller: as for ``inspect_vnic_rates``.
+        :raises ConnectionLost: libvirt cannot be reached.
+        :raises NoDataException: libvirt refuses the list of its instances.
         """
 
     def list_instances(self) -> list[Instance]:

@@ -188,6 +188,92 @@ class DiskInfo(NamedTuple):
     """The size of the image's file or device on the host."""
 
 
+class InterfaceRateStats(NamedTuple):
+    """What went through one virtual NIC in a second, on average since the last reading."""
+
+    name: str
+    """The host's side of the NIC (``<target dev>``), for example ``tap1f0c``."""
+    mac: str | None
+    """The MAC address."""
+    fref: str | None
+    """The name of the network filter, if there is one."""
+    parameters: dict[str, str | None]
+    """The filter's parameters, names in lower case, and ``interfaceid`` and ``bridge``."""
+    rx_bytes_rate: float
+    """Bytes per second that the guest received."""
+    tx_bytes_rate: float
+    """Bytes per second that the guest sent."""
+
+
+class DiskRateStats(NamedTuple):
+    """What one disk did in a second, on average since the last reading."""
+
+    device: str
+    """The disk's target name, for example ``vda``."""
+    read_bytes_rate: float
+    """Bytes read per second."""
+    read_requests_rate: float
+    """Read operations per second."""
+    write_bytes_rate: float
+    """Bytes written per second."""
+    write_requests_rate: float
+    """Write operations per second."""
+
+
+class VmUsage(NamedTuple):
+    """What one instance has used since the last reading, as CloudStack's KVM agent reckons it.
+
+    The values over the interval are None at the first reading. So are those of the CPU when the
+    counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
+    counter says: the interval is of a clock that is never set, and what is beyond all the time
+    there was is cut off. NICs and disks count when they were there at both readings and their
+    counters did not go back.
+    """
+
+    id: str
+    """The domain's UUID, in lower case and with hyphens."""
+    name: str | None
+    """The domain's name; of ``usage``, that of the instance that was handed in, if it has one."""
+    cpu_number: int | None
+    """vCPUs plugged in (``vcpu.current``)."""
+    cpu_utilization: float | None
+    """How much of the time of its vCPUs they have run, percent from 0 to 100 (``vcpu.N.time``, or
+    ``cpu.time`` where libvirt does not tell it of all of them)."""
+    host_cpu_utilization: float | None
+    """How much of the time of all CPUs of the host it has used, with what the hypervisor does for
+    it, percent from 0 to 100 (``cpu.time``, ``virNodeGetInfo``)."""
+    interval: float | None
+    """Seconds since the last reading."""
+    network_read_kib: float | None
+    """KiB that the guest received within the interval."""
+    network_write_kib: float | None
+    """KiB that the guest sent within the interval."""
+    disk_read_requests: int | None
+    """Read operations within the interval."""
+    disk_write_requests: int | None
+    """Write operations within the interval."""
+    disk_read_kib: float | None
+    """KiB read from disks within the interval."""
+    disk_write_kib: float | None
+    """KiB written to disks within the interval."""
+    memory_total: int | None
+    """The most memory that the instance may have, KiB (``balloon.maximum``)."""
+    memory_used: int | None
+    """Memory in use in the guest, KiB: ``available`` less what is free."""
+    memory_free: int | None
+    """Memory that the guest could use without swapping, KiB (``usable``, or else ``unused``)."""
+    memory_target: int | None
+    """Memory that the balloon is to leave to the guest, KiB (``balloon.current``)."""
+
+    def per_second(self, used: float | None) -> float | None:
+        """Return the average in a second of something that was used within the interval.
+
+        >>> usage.per_second(usage.disk_read_requests)  # doctest: +SKIP
+        12.5
+        """
+        return None if used is None or self.interval is None else used / self.interval
+
+
 class Health(NamedTuple):
     """What an inspector does, and has done since it was made (in this process)."""
 

@@ -24,6 +24,7 @@ use crate::hypervisor::{Connection, Hypervisor, Notes};
 use crate::per_process::PerProcess;
 use crate::records::{
     DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+    VmCounters,
 };
 use desk::{Desk, Job, Outcome, Probe, Turn};
 pub use health::Health;
@@ -52,12 +53,13 @@ pub(crate) enum Kind {
     Nics,
     Disks,
     DiskInfo,
+    Usage,
 }
 
 impl Kind {
     /// Whether it has to wait for the guest's process.
     fn needs_guest(self) -> bool {
-        matches!(self, Self::Instance | Self::Disks | Self::DiskInfo)
+        matches!(self, Self::Instance | Self::Disks | Self::DiskInfo | Self::Usage)
     }
 }
 
@@ -76,6 +78,7 @@ pub(crate) enum Reading {
     Nics(Vec<Interface>),
     Disks(Vec<DiskStats>),
     DiskInfo(Vec<DiskInfo>),
+    Usage(VmCounters),
 }
 
 /// The engine over a hypervisor.
@@ -138,25 +141,26 @@ impl<H: Hypervisor> Collector<H> {
 
     /// Every instance that the hypervisor knows.
     pub(crate) fn list(&self) -> Result<Reading> {
-        let list = self.ask(Kind::List, &Uuid::nil().into());
-        if let Ok(Reading::List(instances)) = &list {
+        let list = self.ask(Kind::List, &Uuid::nil().into())?.0;
+        if let Reading::List(instances) = &list {
             let name = |instance: &Instance| Some(instance.name.clone());
             let id = |instance: &Instance| InstanceId { uuid: instance.id, name: name(instance) };
             let room = self.here.with(Arc::clone);
             room.lock().desk.listed(instances.iter().map(id).collect());
         }
-        list
+        Ok(list)
     }
 
     /// The answer to a question about an instance, within the timeout (or twice that, where the
-    /// first answer is that it hangs).
-    pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<Reading> {
+    /// first answer is that it hangs), and when it was read.
+    pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Instant)> {
         let room = self.here.with(Arc::clone);
         let outcome = room.wait_for(Key { kind, uuid: instance.uuid }, instance);
         for note in outcome.notes.lines {
             log::warn!("{note}");
         }
-        outcome.answer
+        let begun = outcome.notes.begun.unwrap_or_else(Instant::now);
+        outcome.answer.map(|reading| (reading, begun))
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -450,7 +454,7 @@ impl<H: Hypervisor> Line<H> {
         let about = &job.instance;
         let wanted = |state: &State| state.desk.is_wanted(job);
         let answer = self.ask(wanted, |connection| {
-            notes = Notes::default();
+            notes = Notes { begun: Some(Instant::now()), ..Notes::default() };
             Ok(match job.key.kind {
                 Kind::List => Reading::List(connection.instances()?),
                 Kind::Server => Reading::Server(connection.server(about)?),
@@ -459,6 +463,7 @@ impl<H: Hypervisor> Line<H> {
                 Kind::Nics => Reading::Nics(connection.interfaces(about, &mut notes)?),
                 Kind::Disks => Reading::Disks(connection.disk_stats(about, &mut notes)?),
                 Kind::DiskInfo => Reading::DiskInfo(connection.disk_info(about, &mut notes)?),
+                Kind::Usage => Reading::Usage(connection.counters(about, &mut notes)?),
             })
         });
         Outcome { answer, notes }

@@ -17,9 +17,10 @@ pub(super) enum Call {
     BlockStatsFlags,
     BlockInfo,
     ControlInfo,
+    NodeInfo,
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "open",
     "list",
     "lookup",
@@ -32,6 +33,7 @@ const NAMES: [&str; 12] = [
     "block_stats_flags",
     "block_info",
     "control_info",
+    "node_info",
 ];
 
 /// The calls of all connections of one driver.

@@ -11,13 +11,15 @@ use virt_sys as c;
 
 use super::domain_xml::{self, Devices, Disk};
 use super::last::{Last, Questions};
+use super::stats::{self, Sums};
 use super::sys::{self, Connection as Open, Domain, DomainInfo, DomainStats, Parameters};
-use super::{Driver, bulk, nova_xml, stats};
+use super::{Driver, bulk, nova_xml};
 use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Connection, Notes};
 use crate::recent::Recent;
 use crate::records::{
     DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+    VmCounters,
 };
 
 type Groups = c::virDomainStatsTypes;
@@ -28,6 +30,8 @@ const VCPUS: Groups = c::VIR_DOMAIN_STATS_VCPU;
 const NICS: Groups = c::VIR_DOMAIN_STATS_INTERFACE;
 const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
 const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
+/// All that usage is reckoned from, to be read at one moment.
+const USAGE: Groups = STATE | CPU | MEMORY | VCPUS | NICS | DISKS;
 
 /// Domains that nobody has asked about for so long are looked up again when somebody does.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
@@ -39,6 +43,7 @@ pub struct LibvirtConnection {
     // Before the connection: a domain holds it open.
     domains: Recent<Uuid, Known>,
     open: Open,
+    host_cpus: Option<u32>,
 }
 
 /// A domain that was looked up. It stays valid: libvirt finds the domain by its UUID.
@@ -50,7 +55,7 @@ struct Known {
 
 impl LibvirtConnection {
     pub(super) fn new(driver: Arc<Driver>, open: Open, max_age: Duration) -> Self {
-        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open }
+        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open, host_cpus: None }
     }
 }
 
@@ -90,10 +95,7 @@ impl Connection for LibvirtConnection {
             if state == c::VIR_DOMAIN_SHUTOFF {
                 return at.stopped(&known.domain);
             }
-            let memory = match at.has_balloon(known, &found)? {
-                Some(balloon) => bulk::memory(&found.parameters, balloon),
-                None => known.domain.memory_stats().map_err(|failure| at.refused(failure))?,
-            };
+            let memory = at.memory(known, &found)?;
             let vcpus = stats::vcpus(&found.parameters);
             let cpu_time = if vcpus.is_complete() {
                 None
@@ -124,47 +126,15 @@ impl Connection for LibvirtConnection {
 
     fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
         self.about(instance, |known, at| {
-            let found = at.running(&known.domain, Questions::NICS, notes)?;
-            let devices = at.devices(&known.domain, |devices| {
-                let nics = devices.nics.iter().map(|nic| nic.name.as_str());
-                bulk::names_are(&found, "net", |name| devices.targets.contains(name), nics)
-            })?;
-            let counters = |device: &str| match bulk::interface(&found, device) {
-                Some(counters) => Ok(counters),
-                None => known.domain.interface_stats(device),
-            };
-            let mut interfaces = Vec::with_capacity(devices.nics.len());
-            for nic in &devices.nics {
-                let counters = at.unless_refused(&nic.name, counters(&nic.name), notes)?;
-                interfaces.push(Interface {
-                    name: nic.name.clone(),
-                    mac: nic.mac.clone(),
-                    fref: nic.fref.clone(),
-                    parameters: nic.parameters.clone(),
-                    counters: counters.map(stats::interface_counters),
-                });
-            }
-            Ok(interfaces)
+            let found = at.stats(&known.domain, Questions::NICS, notes);
+            at.interfaces(&known.domain, &*at.running(&known.domain, found)?, notes)
         })
     }
 
     fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
         self.about(instance, |known, at| {
-            let found = at.running(&known.domain, Questions::DISKS, notes)?;
-            let devices = at.devices(&known.domain, |devices| {
-                let disks = devices.disks.iter().map(|disk| disk.name.as_str());
-                bulk::names_are(&found, "block", |name| devices.targets.contains(name), disks)
-            })?;
-            let read = |Disk { name, .. }: &Disk| {
-                let (counters, flags) = match bulk::disk(&found, name) {
-                    Some(counters) => counters,
-                    None => {
-                        (known.domain.block_stats(name)?, known.domain.block_stats_flags(name)?)
-                    }
-                };
-                Ok(stats::disk_stats(name.clone(), counters, &flags))
-            };
-            at.each(&devices.disks, read, notes)
+            let found = at.stats(&known.domain, Questions::DISKS, notes);
+            at.disks(&known.domain, &*at.running(&known.domain, found)?, notes)
         })
     }
 
@@ -182,6 +152,28 @@ impl Connection for LibvirtConnection {
         })
     }
 
+    fn counters(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
+        let host_cpus = self.host_cpus(instance)?;
+        self.about(instance, |known, at| {
+            notes.begun = Some(Instant::now());
+            let found = at.present(known.domain.stats(USAGE, true)).map(Arc::new);
+            let found = at.running(&known.domain, found)?;
+            let sums = match Sums::of(&found.parameters) {
+                Some(sums) => sums,
+                None => at.info(&known.domain)?.into(),
+            };
+            Ok(VmCounters {
+                cpu_number: Some(sums.vcpus),
+                host_cpus,
+                vcpu_time: stats::vcpu_time(&found.parameters),
+                cpu_time: Some(sums.cpu_time),
+                memory: stats::memory(&sums, &at.memory(known, &found)?),
+                interfaces: at.interfaces(&known.domain, &found, notes)?,
+                disks: at.disks(&known.domain, &found, notes)?,
+            })
+        })
+    }
+
     fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>> {
         self.about(instance, |known, at| match known.domain.is_free() {
             // Other drivers than QEMU's do not tell.
@@ -192,6 +184,22 @@ impl Connection for LibvirtConnection {
 }
 
 impl LibvirtConnection {
+    /// How many CPUs the host has; read once, as they hardly ever change. `None` where libvirt
+    /// does not tell.
+    fn host_cpus(&mut self, instance: &InstanceId) -> Result<Option<u32>> {
+        if self.host_cpus.is_none() {
+            match self.open.host_cpus() {
+                Ok(cpus) => self.host_cpus = Some(cpus),
+                Err(failure) if failure.is_disconnection() => {
+                    let (uri, instance) = (self.driver.uri.clone(), Some(instance.clone()));
+                    return Err(Error::ConnectionLost { uri, instance, failure });
+                }
+                Err(failure) => log::debug!("the host's CPUs are not known: {failure}"),
+            }
+        }
+        Ok(self.host_cpus)
+    }
+
     /// Asks about a domain, and looks it up first unless that has been done.
     fn about<T>(
         &mut self,
@@ -247,6 +255,7 @@ impl About<'_> {
         let begun = Instant::now();
         let found = self.present(domain.stats(groups(question.and(others)), true))?;
         let found = Arc::new(found);
+        notes.begun = Some(begun);
         self.last(|last| last.keep(domain.uuid(), (begun, Arc::clone(&found)), question, others));
         Ok(found)
     }
@@ -279,10 +288,9 @@ impl About<'_> {
     fn running(
         &self,
         domain: &Domain,
-        question: Questions,
-        notes: &mut Notes,
+        found: Result<Arc<DomainStats>>,
     ) -> Result<Arc<DomainStats>> {
-        let found = match self.stats(domain, question, notes) {
+        let found = match found {
             Err(error) if error.failure().is_some_and(|f| f.is(c::VIR_ERR_NO_SUPPORT)) => {
                 Arc::default()
             }
@@ -293,6 +301,64 @@ impl About<'_> {
         } else {
             Ok(found)
         }
+    }
+
+    /// The memory statistics, from a bulk reading or else by a call.
+    fn memory(&self, known: &mut Known, found: &DomainStats) -> Result<Vec<(u32, u64)>> {
+        match self.has_balloon(known, found)? {
+            Some(balloon) => Ok(bulk::memory(&found.parameters, balloon)),
+            None => known.domain.memory_stats().map_err(|failure| self.refused(failure)),
+        }
+    }
+
+    /// The NICs, from a bulk reading or else by a call for each.
+    fn interfaces(
+        &self,
+        domain: &Domain,
+        found: &DomainStats,
+        notes: &mut Notes,
+    ) -> Result<Vec<Interface>> {
+        let devices = self.devices(domain, |devices| {
+            let nics = devices.nics.iter().map(|nic| nic.name.as_str());
+            bulk::names_are(found, "net", |name| devices.targets.contains(name), nics)
+        })?;
+        let counters = |device: &str| match bulk::interface(found, device) {
+            Some(counters) => Ok(counters),
+            None => domain.interface_stats(device),
+        };
+        let mut interfaces = Vec::with_capacity(devices.nics.len());
+        for nic in &devices.nics {
+            let counters = self.unless_refused(&nic.name, counters(&nic.name), notes)?;
+            interfaces.push(Interface {
+                name: nic.name.clone(),
+                mac: nic.mac.clone(),
+                fref: nic.fref.clone(),
+                parameters: nic.parameters.clone(),
+                counters: counters.map(stats::interface_counters),
+            });
+        }
+        Ok(interfaces)
+    }
+
+    /// The disks, from a bulk reading or else by calls for each.
+    fn disks(
+        &self,
+        domain: &Domain,
+        found: &DomainStats,
+        notes: &mut Notes,
+    ) -> Result<Vec<DiskStats>> {
+        let devices = self.devices(domain, |devices| {
+            let disks = devices.disks.iter().map(|disk| disk.name.as_str());
+            bulk::names_are(found, "block", |name| devices.targets.contains(name), disks)
+        })?;
+        let read = |Disk { name, .. }: &Disk| {
+            let (counters, flags) = match bulk::disk(found, name) {
+                Some(counters) => counters,
+                None => (domain.block_stats(name)?, domain.block_stats_flags(name)?),
+            };
+            Ok(stats::disk_stats(name.clone(), counters, &flags))
+        };
+        self.each(&devices.disks, read, notes)
     }
 
     /// The devices of a domain that must not be shut off (unless stopped ones are reported), and a

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use virt_sys as c;
 
 use super::sys::{DomainInfo, Parameters};
-use crate::records::{DiskInfo, DiskStats, InstanceStats, InterfaceCounters};
+use crate::records::{DiskInfo, DiskStats, InstanceStats, InterfaceCounters, Memory};
 
 /// The vCPUs' share of an instance's statistics
 /// (<https://libvirt.org/html/libvirt-libvirt-domain.html#VIR_DOMAIN_STATS_VCPU>).
@@ -50,6 +50,13 @@ fn each_vcpu(parameters: &Parameters, name: &str) -> HashMap<u32, i128> {
         .collect()
 }
 
+/// How long all vCPUs have run, without their waits, nanoseconds; `None` unless all of them tell.
+pub(super) fn vcpu_time(parameters: &Parameters) -> Option<i128> {
+    let times = each_vcpu(parameters, "time");
+    let current = parameters.get("vcpu.current").copied();
+    (current == i128::try_from(times.len()).ok()).then(|| times.values().sum())
+}
+
 impl Vcpus {
     /// Whether every vCPU that is plugged in was counted; else only `cpu.time` tells the time.
     pub(super) fn is_complete(&self) -> bool {
@@ -66,13 +73,13 @@ pub(super) fn instance_stats(
     cpu_time: Option<i128>,
 ) -> InstanceStats {
     // KiB, or a count of pages or faults.
-    let stat = |tag| memory.iter().rev().find(|(known, _)| *known == tag).map(|(_, value)| *value);
+    let stat = |tag| memory_stat(memory, tag);
     let swap_in = stat(c::VIR_DOMAIN_MEMORY_STAT_SWAP_IN);
     let swap_out = stat(c::VIR_DOMAIN_MEMORY_STAT_SWAP_OUT);
     let available = stat(c::VIR_DOMAIN_MEMORY_STAT_AVAILABLE);
-    let free = stat(c::VIR_DOMAIN_MEMORY_STAT_USABLE).or(stat(c::VIR_DOMAIN_MEMORY_STAT_UNUSED));
-    let used =
-        available.zip(free).map(|(available, free)| i128::from(available) - i128::from(free));
+    let used = available
+        .zip(free_memory(memory))
+        .map(|(available, free)| i128::from(available) - i128::from(free));
     let perf = |name: &str| parameters.get(name).copied();
     InstanceStats {
         power_state: Some(state),
@@ -96,6 +103,60 @@ pub(super) fn instance_stats(
         memory_disk_caches: stat(c::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES).map(mib),
         memory_hugetlb_allocations: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC),
         memory_hugetlb_failures: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL),
+    }
+}
+
+fn memory_stat(memory: &[(u32, u64)], tag: u32) -> Option<u64> {
+    memory.iter().rev().find(|(known, _)| *known == tag).map(|(_, value)| *value)
+}
+
+/// What the guest could use without swapping, or else what it does not use at all, KiB.
+fn free_memory(memory: &[(u32, u64)]) -> Option<u64> {
+    memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_USABLE)
+        .or(memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_UNUSED))
+}
+
+/// What `virDomainGetInfo` tells, and QEMU's bulk readings too.
+pub(super) struct Sums {
+    pub(super) vcpus: u32,
+    pub(super) cpu_time: i128,
+    max_memory_kib: u64,
+    memory_kib: u64,
+}
+
+impl Sums {
+    /// From a bulk reading; `None` where one of them is missing.
+    pub(super) fn of(parameters: &Parameters) -> Option<Self> {
+        let kib = |name| u64::try_from(*parameters.get(name)?).ok();
+        Some(Self {
+            vcpus: u32::try_from(*parameters.get("vcpu.current")?).ok()?,
+            cpu_time: *parameters.get("cpu.time")?,
+            max_memory_kib: kib("balloon.maximum")?,
+            memory_kib: kib("balloon.current")?,
+        })
+    }
+}
+
+impl From<DomainInfo> for Sums {
+    fn from(info: DomainInfo) -> Self {
+        Self {
+            vcpus: info.vcpus.into(),
+            cpu_time: info.cpu_time.into(),
+            max_memory_kib: info.max_memory_kib,
+            memory_kib: info.memory_kib,
+        }
+    }
+}
+
+/// The memory of an instance that runs.
+pub(super) fn memory(sums: &Sums, memory: &[(u32, u64)]) -> Memory {
+    let free = free_memory(memory);
+    let available = memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_AVAILABLE);
+    Memory {
+        total: Some(sums.max_memory_kib),
+        used: available.zip(free).and_then(|(available, free)| available.checked_sub(free)),
+        free,
+        target: Some(sums.memory_kib),
     }
 }
 

@@ -150,6 +150,16 @@ impl Connection {
         Ok(domains)
     }
 
+    /// `virNodeGetInfo`: how many CPUs the host has.
+    pub(super) fn host_cpus(&self) -> Answer<u32> {
+        self.calls.count(Call::NodeInfo);
+        let mut info = MaybeUninit::<c::_virNodeInfo>::zeroed();
+        // SAFETY: the connection is valid; libvirt fills the struct.
+        check(unsafe { c::virNodeGetInfo(self.ptr.as_ptr(), info.as_mut_ptr()) })?;
+        // SAFETY: zeroed integers are valid, and libvirt has filled them in.
+        Ok(unsafe { info.assume_init() }.cpus)
+    }
+
     /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.
     pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<(Domain, DomainStats)>> {
         self.calls.count(Call::List);
@@ -183,7 +193,9 @@ pub(super) struct Domain {
 pub(super) struct DomainInfo {
     pub(super) state: u32,
     pub(super) max_memory_kib: u64,
+    pub(super) memory_kib: u64,
     pub(super) vcpus: u16,
+    pub(super) cpu_time: u64,
 }
 
 /// What a bulk reading tells of one domain.
@@ -226,7 +238,9 @@ impl Domain {
         Ok(DomainInfo {
             state: u32::from(info.state),
             max_memory_kib: info.maxMem,
+            memory_kib: info.memory,
             vcpus: info.nrVirtCpu,
+            cpu_time: info.cpuTime,
         })
     }
 

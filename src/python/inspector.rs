@@ -102,6 +102,45 @@ impl LibvirtInspector {
         list(py, self.read(py, |inspector| inspector.disk_info(&instance.0))?)?.try_iter()
     }
 
+    #[pyo3(signature = (instance, duration = None, *, caller = ""))]
+    fn inspect_vnic_rates<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        duration: Option<&Bound<'py, PyAny>>,
+        caller: &str,
+    ) -> PyResult<Bound<'py, PyIterator>> {
+        let rates = self.read(py, |inspector| inspector.vnic_rates(&instance.0, caller))?;
+        list(py, rates)?.try_iter()
+    }
+
+    #[pyo3(signature = (instance, duration = None, *, caller = ""))]
+    fn inspect_disk_rates<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        duration: Option<&Bound<'py, PyAny>>,
+        caller: &str,
+    ) -> PyResult<Bound<'py, PyIterator>> {
+        let rates = self.read(py, |inspector| inspector.disk_rates(&instance.0, caller))?;
+        list(py, rates)?.try_iter()
+    }
+
+    #[pyo3(signature = (instance, *, caller = ""))]
+    fn usage<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+        caller: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.read(py, |inspector| inspector.usage(&instance.0, caller))?.into_named_tuple(py)
+    }
+
+    #[pyo3(signature = (*, caller = ""))]
+    fn usage_all<'py>(&self, py: Python<'py>, caller: &str) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.read(py, |inspector| inspector.usage_all(caller))?)
+    }
+
     fn list_instances<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         list(py, self.read(py, Inspector::instances)?)
     }

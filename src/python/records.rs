@@ -10,7 +10,8 @@ use pyo3::types::{IntoPyDict, PyDict, PyTuple, PyType};
 
 use crate::collector::Health;
 use crate::records::{
-    DiskInfo, DiskStats, Flavor, Instance, InstanceId, InstanceStats, InterfaceStats, Server,
+    DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats,
+    InterfaceRateStats, InterfaceStats, Server, VmUsage,
 };
 
 /// A record that Python has a named tuple for.
@@ -140,6 +141,42 @@ named_tuple!(DiskInfo {
     r.capacity,
     r.allocation,
     r.physical,
+} from r in py);
+
+named_tuple!(InterfaceRateStats {
+    r.name,
+    r.mac,
+    r.fref,
+    r.parameters.into_py_dict(py)?,
+    r.rx_bytes_rate,
+    r.tx_bytes_rate,
+} from r in py);
+
+named_tuple!(DiskRateStats {
+    r.device,
+    r.read_bytes_rate,
+    r.read_requests_rate,
+    r.write_bytes_rate,
+    r.write_requests_rate,
+} from r in py);
+
+named_tuple!(VmUsage {
+    r.instance.uuid.to_string(),
+    r.instance.name,
+    r.cpu_number,
+    r.cpu_utilization,
+    r.host_cpu_utilization,
+    r.interval.map(|interval| interval.as_secs_f64()),
+    r.network_read_kib,
+    r.network_write_kib,
+    r.disk_read_requests,
+    r.disk_write_requests,
+    r.disk_read_kib,
+    r.disk_write_kib,
+    r.memory.total,
+    r.memory.used,
+    r.memory.free,
+    r.memory.target,
 } from r in py);
 
 named_tuple!(Health {

@@ -1,8 +1,8 @@
 """What an agent does at its start, and one polling: to be run by the Python of each Ceilometer.
 
 It loads every compute pollster in the way of ``ceilometer-polling``, waits for a line at its input
-(or for its end), polls each of them once, and prints what came of it. Not more than the agent's
-process itself is left out: cycles and publishing.
+(or for its end), polls each of them once or more often, and prints what came of it the last time.
+Not more than the agent's process itself is left out: its timers, and publishing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import sys
 from types import SimpleNamespace
 
 
-def main(config: str, order: str, without_libvirt: bool, uuids: list[str]) -> None:
+def main(
+    config: str, order: str, without_libvirt: bool, uuids: list[str], pollings: int = 1
+) -> None:
     if without_libvirt:
         sys.modules["libvirt"] = None  # type: ignore[assignment]
     put_virtmeter(order)
@@ -39,19 +41,22 @@ def main(config: str, order: str, without_libvirt: bool, uuids: list[str]) -> No
     ]
     print("loaded", flush=True)
     sys.stdin.readline()
-    samples, inspectors = [], set()
-    cache: dict[str, object] = {}  # of one cycle, for all pollsters
-    for extension in extensions:
-        try:
-            found = list(extension.obj.get_samples(None, cache, [server(uuid) for uuid in uuids]))
-        except plugin_base.PollsterPermanentError:
-            samples.append([extension.name, "not provided", "", 0, ""])
-        else:
-            samples += [[s.name, s.type, s.unit, s.volume, s.resource_id] for s in found]
-        if hasattr(extension.obj, "inspector"):
-            inspectors.add(type(extension.obj.inspector).__module__)
+    servers, inspectors = [server(uuid) for uuid in uuids], set()
+    for _ in range(pollings):
+        samples, not_provided = [], []
+        cache: dict[str, object] = {}  # of one cycle, for all pollsters
+        for extension in extensions:
+            try:
+                found = list(extension.obj.get_samples(None, cache, servers))
+            except plugin_base.PollsterPermanentError:
+                not_provided.append(extension.name)
+            else:
+                samples += [[s.name, s.type, s.unit, s.volume, s.resource_id] for s in found]
+            if hasattr(extension.obj, "inspector"):
+                inspectors.add(type(extension.obj.inspector).__module__)
     logged = [[r.name, r.levelname, r.getMessage(), bool(r.exc_info)] for r in records]
-    print(json.dumps([samples, sorted(inspectors), [e.name for e in extensions], logged]))
+    names = [extension.name for extension in extensions]
+    print(json.dumps([samples, not_provided, sorted(inspectors), names, logged]))
 
 
 def put_virtmeter(order: str) -> None:

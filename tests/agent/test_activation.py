@@ -15,6 +15,7 @@ import pytest
 
 from tests.agent.releases import HERE, RELEASES, python_of, run
 from tests.support import broken, sample
+from tests.support.libvirtd import Then
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ MEASURED = {
     "disk.device.read.bytes",
     "disk.device.capacity",
 }
+RATES = ["network.incoming.bytes.rate", "network.outgoing.bytes.rate"]
 CONFIG = """
 [DEFAULT]
 libvirt_uri = {uri}
@@ -59,8 +61,9 @@ class Polled:
     """What came of one agent."""
 
     def __init__(self, printed: str) -> None:
-        samples, self.inspectors, self.pollsters, self.records = json.loads(printed)
+        samples, *others = json.loads(printed)
         self.samples: list[list[Any]] = sorted(samples)
+        self.not_provided, self.inspectors, self.pollsters, self.records = others
 
     def ours(self) -> list[list[str]]:
         """Return level and words of our own log lines."""
@@ -85,13 +88,15 @@ def poll(tmp_path: Path, release: str) -> Callable[..., Polled]:
         additional: bool | str = False,
         order: str = "first",
         without_libvirt: bool = False,
+        pollings: int = 1,
         more: str = "",
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Polled:
         config = tmp_path / "ceilometer.conf"
         config.write_text(CONFIG.format(uri=uri, enabled=enabled, additional=additional, more=more))
-        question = json.dumps([str(config), order, without_libvirt, uuids or [sample.UUID]])
-        command = [python_of(release), "-W", "ignore", HERE / "agent.py", question]
+        question = [str(config), order, without_libvirt, uuids or [sample.UUID], pollings]
+        agent = HERE / "agent.py"
+        command = [python_of(release), "-W", "ignore", agent, json.dumps(question)]
         return Polled(run(*command, meanwhile=meanwhile))
 
     return poll
@@ -123,6 +128,30 @@ def test_the_same_samples_of_real_guests(poll: Callable[..., Polled], rig: Libvi
     still = [found for found in ours.samples if found[0] != "memory.resident"]
     assert still == [found for found in stock.samples if found[0] != "memory.resident"]
     assert {found[0] for found in still} >= MEASURED - {"memory.usage"}
+
+
+def test_rates_are_delivered_from_the_second_polling_on(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon
+) -> None:
+    def grow(daemon: Daemon) -> None:
+        received, *_, sent, _, _, _ = daemon.domains[sample.UUID].interfaces["tap1"]
+        counters = (received + 2000, 2, 3, 4, sent + 1000, 6, 7, 8)
+        daemon.domains[sample.UUID].interfaces["tap1"] = counters
+
+    daemon.on("DOMAIN_INTERFACE_STATS", Then(grow), repeat=True)
+    stock = poll(uri, enabled=False, pollings=2)
+    assert not [found for found in poll(uri).samples if found[0] in RATES], "of the first polling"
+    polled = poll(uri, pollings=2)
+    # Older releases have other pollsters that nobody provides for.
+    assert set(stock.not_provided) - set(polled.not_provided) == set(RATES)
+    incoming, outgoing = (found for found in polled.samples if found[0] in RATES)
+    assert [incoming[0], outgoing[0]] == RATES
+    assert incoming[1:3] == outgoing[1:3] == ["gauge", "B/s"]
+    assert incoming[3] == pytest.approx(2 * outgoing[3])
+    assert outgoing[3] > 0
+    assert incoming[4] == outgoing[4] == "no-spoof"
+    others = [found[0] for found in polled.samples if found[0] not in RATES]
+    assert others == [found[0] for found in stock.samples]
 
 
 def test_libvirt_python_is_not_needed(poll: Callable[..., Polled], uri: str) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import ceilometer
 import libvirt
 import pytest
 import tenacity
@@ -82,6 +83,19 @@ def test_what_the_stock_inspector_does_not_have(pair: Pair, daemon: Daemon) -> N
     # One vCPU has its wait and its delay, and the other nothing.
     domain.stats["vcpu.current"] = xdr.UInt(2)
     assert read() == [(None,) * 7, (None,) * 2]
+
+
+def test_rates_that_the_stock_inspector_never_fills(pair: Pair, daemon: Daemon) -> None:
+    for method in ("inspect_vnic_rates", "inspect_disk_rates"):
+        with pytest.raises(ceilometer.NotImplementedError):
+            getattr(pair.stock, method)(SimpleNamespace(id=UUID), None)
+        assert list(getattr(pair.ours, method)(UUID)) == [], "there is no interval yet"
+    daemon.domains[UUID].interfaces["tap1"] = (1001, 2, 3, 4, 5, 6, 7, 8)
+    [nic] = pair.ours.inspect_vnic_rates(UUID)
+    assert nic.rx_bytes_rate > 0
+    assert nic.tx_bytes_rate == 0
+    [disk] = pair.ours.inspect_disk_rates(UUID)
+    assert set(disk[1:]) == {0.0}
 
 
 @pytest.mark.parametrize("method", LISTS)

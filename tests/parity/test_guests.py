@@ -233,3 +233,35 @@ def test_sizes_of_written_raw_files_come_with_the_bulk_reading(rig: Libvirtd) ->
             found = pair.assert_equal(guest.uuid, "inspect_disks", "inspect_disk_info")
             assert len(found["inspect_disk_info"]) == 2
             assert pair.ours.health().calls["block_info"] == before, "no call was needed"
+
+
+def test_usage_is_reckoned_from_the_same_counters(rig: Libvirtd) -> None:
+    """On real guests: counters before, between and after two readings of the usage enclose it."""
+    inspector = virtmeter.LibvirtInspector(rig.uri, max_age=0)
+
+    def counters(uuid: str) -> tuple[float, float]:
+        received = sum(nic.rx_bytes for nic in inspector.inspect_vnics(uuid))
+        return received / 1024, sum(disk.read_requests for disk in inspector.inspect_disks(uuid))
+
+    with closing(inspector):
+        running = [usage.name for usage in inspector.usage_all(caller="all")]
+        assert rig.guests["shutoff"].name not in running
+        for what in ("booted", *PAUSED):
+            uuid = rig.guests[what].uuid
+            least, first, most = counters(uuid), inspector.usage(uuid), counters(uuid)
+            then, usage, now = counters(uuid), inspector.usage(uuid), counters(uuid)
+            assert first.interval is None
+            assert usage.interval
+            stats = inspector.inspect_instance(uuid)
+            assert usage.cpu_number == stats.cpu_number
+            assert usage.cpu_utilization is not None
+            assert 0 <= usage.cpu_utilization <= 100
+            assert usage.host_cpu_utilization is not None
+            assert 0 <= usage.host_cpu_utilization <= 100
+            assert usage.memory_total
+            assert usage.memory_target
+            assert usage.memory_total >= usage.memory_target
+            used = usage.network_read_kib, usage.disk_read_requests
+            for value, low, after, before, high in zip(used, least, most, then, now):
+                assert value is not None
+                assert before - after <= value <= high - low

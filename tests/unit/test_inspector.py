@@ -47,7 +47,8 @@ def test_its_representation_tells_where_and_whether() -> None:
 
 def test_lists_are_iterators() -> None:
     inspector = virtmeter.LibvirtInspector("test:///default")
-    for method in (inspector.inspect_vnics, inspector.inspect_disks, inspector.inspect_disk_info):
+    names = "vnics", "disks", "disk_info", "vnic_rates", "disk_rates"
+    for method in (getattr(inspector, f"inspect_{name}") for name in names):
         assert isinstance(method(UUID), Iterator)
 
 

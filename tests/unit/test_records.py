@@ -18,10 +18,15 @@ SAMPLES = [
     virtmeter.InterfaceStats("tap0", "52:54:00:00:00:01", None, {"bridge": None}, *range(10)),
     virtmeter.DiskStats("vda", 1, 2, 3, 4, -1, 5, 6),
     virtmeter.DiskInfo("vda", 2**64 - 1, 2, 3),
+    virtmeter.InterfaceRateStats("tap0", None, "no-spoof", {"bridge": None}, 0.0, 1.5),
+    virtmeter.DiskRateStats("vda", 1.0, 2.0, 3.0, 4.0),
+    virtmeter.VmUsage(UUID, "test", 2, 50.0, 12.5, 2.0, 1.0, 2.0, 3, 4, 5.0, 6.0, 7, 8, 9, 10),
 ]
 
 
-@pytest.mark.parametrize("name", ["InterfaceStats", "DiskStats", "DiskInfo"])
+@pytest.mark.parametrize(
+    "name", ["InterfaceStats", "InterfaceRateStats", "DiskStats", "DiskRateStats", "DiskInfo"]
+)
 def test_fields_are_ceilometers_and_then_ours(name: str) -> None:
     ours, theirs = getattr(virtmeter, name), getattr(virt_inspector, name)
     assert ours._fields == (*theirs._fields, *ADDED.get(ours, ()))
@@ -52,6 +57,14 @@ def test_every_record_is_documented(record: virtmeter.DiskInfo) -> None:
     documentation = type(record).__doc__
     assert documentation
     assert not documentation.startswith(type(record).__name__), "the one of any named tuple"
+
+
+def test_usage_has_averages_as_well_as_totals() -> None:
+    usage = SAMPLES[-1]
+    assert isinstance(usage, virtmeter.VmUsage)
+    assert usage.per_second(usage.disk_read_requests) == 1.5
+    assert usage.per_second(None) is None
+    assert usage._replace(interval=None).per_second(3) is None
 
 
 def test_readings_are_these_records() -> None:

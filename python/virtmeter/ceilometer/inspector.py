@@ -100,6 +100,24 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         with ceilometers_exceptions():
             return self.native.inspect_disks(instance, duration)
 
+    def inspect_vnic_rates(
+        self,
+        instance: Any,
+        duration: Any = None,
+    ) -> Iterator[virtmeter.InterfaceRateStats]:
+        """Return the NICs' bytes per second since the last polling, of which the first has none."""
+        with ceilometers_exceptions():
+            return self.native.inspect_vnic_rates(instance, duration)
+
+    def inspect_disk_rates(
+        self,
+        instance: Any,
+        duration: Any = None,
+    ) -> Iterator[virtmeter.DiskRateStats]:
+        """Return the same of the disks, for which Ceilometer has no pollster any more."""
+        with ceilometers_exceptions():
+            return self.native.inspect_disk_rates(instance, duration)
+
     def inspect_disk_info(
         self,
         instance: Any,

@@ -1,0 +1,298 @@
+//! Rates and usage through the whole engine, over a hypervisor that says when each reading was begun.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::hypervisor::{Connection, Notes};
+use crate::records::{Interface, InterfaceCounters, Memory, ServerDescription};
+
+const NOT_ASKED_FOR: &str = "nobody asks for this here";
+const SECOND: Duration = Duration::from_secs(1);
+const LIMITS: Limits = Limits {
+    timeout: Duration::from_secs(60),
+    max_age: Duration::from_secs(1),
+    workers: 1,
+    read_ahead: 0,
+    max_stuck: 0,
+};
+
+type Readings = VecDeque<(Instant, Result<VmCounters>)>;
+
+/// What each reading says, one after the other, whichever method it is for.
+#[derive(Clone, Default)]
+struct Scripted(Arc<Mutex<Readings>>);
+
+impl Scripted {
+    fn next(&self, notes: &mut Notes) -> Result<VmCounters> {
+        let (begun, answer) = lock(&self.0).pop_front().unwrap();
+        notes.begun = Some(begun);
+        answer
+    }
+}
+
+impl Hypervisor for Scripted {
+    type Connection = Self;
+
+    fn uri(&self) -> &'static str {
+        "scripted:///"
+    }
+
+    fn connect(&self, _: Duration) -> Result<Self> {
+        Ok(self.clone())
+    }
+
+    fn forget(&self) {}
+
+    fn calls(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}
+
+impl Connection for Scripted {
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    fn instances(&mut self) -> Result<Vec<Instance>> {
+        let running = |id| Instance { id: Uuid::from_u128(id), name: format!("vm{id}"), state: 1 };
+        let stopped = Instance { state: SHUT_OFF, ..running(9) };
+        Ok(vec![running(1), stopped, running(2)])
+    }
+
+    fn server(&mut self, _: &InstanceId) -> Result<Option<ServerDescription>> {
+        unimplemented!("{NOT_ASKED_FOR}")
+    }
+
+    fn instance_stats(&mut self, _: &InstanceId, _: &mut Notes) -> Result<InstanceStats> {
+        unimplemented!("{NOT_ASKED_FOR}")
+    }
+
+    fn stats_of_hung(&mut self, _: &InstanceId) -> Result<InstanceStats> {
+        unimplemented!("{NOT_ASKED_FOR}")
+    }
+
+    fn interfaces(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
+        Ok(self.next(notes)?.interfaces)
+    }
+
+    fn disk_stats(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
+        Ok(self.next(notes)?.disks)
+    }
+
+    fn disk_info(&mut self, _: &InstanceId, _: &mut Notes) -> Result<Vec<DiskInfo>> {
+        unimplemented!("{NOT_ASKED_FOR}")
+    }
+
+    fn counters(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
+        self.next(notes)
+    }
+
+    fn is_free(&mut self, _: &InstanceId) -> Result<Option<bool>> {
+        Ok(Some(true))
+    }
+}
+
+/// An inspector, what it will read, and the time from which seconds count.
+struct Host {
+    inspector: Inspector<Scripted>,
+    script: Scripted,
+    start: Instant,
+}
+
+impl Host {
+    fn new() -> Self {
+        let script = Scripted::default();
+        let inspector = Inspector::with_limits(script.clone(), LIMITS);
+        Self { inspector, script, start: Instant::now() }
+    }
+
+    fn will_say(&self, seconds: u32, answer: Result<VmCounters>) {
+        lock(&self.script.0).push_back((self.start + seconds * SECOND, answer));
+    }
+
+    fn usage(&self, caller: &str, seconds: u32, counters: VmCounters) -> VmUsage {
+        self.will_say(seconds, Ok(counters));
+        self.inspector.usage(&vm(), caller).unwrap()
+    }
+}
+
+fn vm() -> InstanceId {
+    Uuid::from_u128(1).into()
+}
+
+fn nic(name: &str, rx_bytes: i64, tx_bytes: i64) -> Interface {
+    let counters = InterfaceCounters { rx_bytes, tx_bytes, ..InterfaceCounters::default() };
+    Interface {
+        name: name.to_owned(),
+        mac: Some("52:54:00:00:00:01".to_owned()),
+        fref: None,
+        parameters: vec![("bridge".to_owned(), Some("br0".to_owned()))],
+        counters: Some(counters),
+    }
+}
+
+fn disk(
+    device: &str,
+    [read_bytes, read_requests, write_bytes, write_requests]: [i64; 4],
+) -> DiskStats {
+    DiskStats {
+        device: device.to_owned(),
+        read_bytes,
+        read_requests,
+        write_bytes,
+        write_requests,
+        errors: -1,
+        wr_total_times: None,
+        rd_total_times: None,
+        flush_requests: None,
+        flush_total_times: None,
+    }
+}
+
+fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
+    VmCounters {
+        cpu_number: Some(2),
+        host_cpus: Some(8),
+        vcpu_time: Some(vcpu_seconds * 1_000_000_000),
+        cpu_time: Some(cpu_seconds * 1_000_000_000),
+        memory: Memory { total: Some(4), used: Some(1), free: Some(2), target: Some(3) },
+        ..VmCounters::default()
+    }
+}
+
+fn lost() -> Error {
+    let failure = crate::Failure { code: 38, domain: 7, message: "gone".to_owned() };
+    Error::ConnectionLost { uri: String::new(), instance: None, failure }
+}
+
+#[test]
+fn usage_that_can_be_reckoned_by_hand() {
+    let host = Host::new();
+    let with = |now: VmCounters, bytes: i64, more: Option<Interface>| VmCounters {
+        interfaces: [nic("tap0", bytes, 2 * bytes)].into_iter().chain(more).collect(),
+        disks: vec![disk("vda", [bytes, 3, 4 * bytes, 5]), disk("vdb", [bytes, bytes, 0, 0])],
+        ..now
+    };
+    let first = host.usage("", 0, with(counters(100, 110), 1000, None));
+    assert_eq!((first.interval, first.cpu_utilization, first.network_read_kib), (None, None, None));
+    assert_eq!((first.disk_read_requests, first.disk_read_kib), (None, None));
+    assert_eq!((first.cpu_number, first.memory.target), (Some(2), Some(3)));
+
+    // A NIC that is plugged in meanwhile counts from the next reading on.
+    let usage = host.usage("", 10, with(counters(105, 118), 3048, Some(nic("tap1", 1 << 40, 0))));
+    assert_eq!(usage.interval, Some(10 * SECOND));
+    assert_eq!(usage.cpu_utilization, Some(25.0), "5 of 20 seconds");
+    assert_eq!(usage.host_cpu_utilization, Some(10.0), "8 of 80 seconds");
+    assert_eq!((usage.network_read_kib, usage.network_write_kib), (Some(2.0), Some(4.0)));
+    assert_eq!((usage.disk_read_requests, usage.disk_write_requests), (Some(2048), Some(0)));
+    assert_eq!((usage.disk_read_kib, usage.disk_write_kib), (Some(4.0), Some(8.0)));
+    assert_eq!(usage.per_second(2048.0), Some(204.8));
+    assert_eq!(first.per_second(2048.0), None);
+}
+
+#[test]
+fn no_more_than_all_of_the_cpus_is_ever_used() {
+    let host = Host::new();
+    host.usage("", 0, counters(100, 100));
+    let usage = host.usage("", 1, counters(500, 500));
+    assert_eq!((usage.cpu_utilization, usage.host_cpu_utilization), (Some(100.0), Some(100.0)));
+    let migrated = host.usage("", 2, counters(1, 1));
+    assert_eq!((migrated.cpu_utilization, migrated.host_cpu_utilization), (None, None));
+    assert_eq!(migrated.interval, Some(SECOND));
+    assert_eq!(host.usage("", 3, counters(2, 1)).cpu_utilization, Some(50.0));
+}
+
+#[test]
+fn what_the_hypervisor_does_not_tell_is_none() {
+    let host = Host::new();
+    let told = || VmCounters { host_cpus: None, cpu_time: None, vcpu_time: None, ..counters(0, 0) };
+    host.usage("", 0, told());
+    let usage = host.usage("", 1, told());
+    assert_eq!((usage.cpu_utilization, usage.host_cpu_utilization), (None, None));
+    assert_eq!(usage.interval, Some(SECOND));
+}
+
+#[test]
+fn where_the_vcpus_do_not_tell_the_whole_domain_does() {
+    let host = Host::new();
+    host.usage("", 0, counters(100, 1000));
+    let untold = VmCounters { vcpu_time: None, ..counters(0, 1001) };
+    assert_eq!(host.usage("", 1, untold).cpu_utilization, Some(50.0));
+    assert_eq!(host.usage("", 2, counters(200, 1001)).cpu_utilization, Some(0.0));
+    assert_eq!(host.usage("", 3, counters(201, 1003)).cpu_utilization, Some(50.0));
+}
+
+#[test]
+fn two_callers_have_intervals_of_their_own() {
+    let host = Host::new();
+    host.usage("billing", 0, counters(0, 0));
+    for second in 1..10 {
+        host.usage("screen", second, counters(second.into(), 0));
+    }
+    let usage = host.usage("billing", 10, counters(10, 0));
+    assert_eq!((usage.interval, usage.cpu_utilization), (Some(10 * SECOND), Some(50.0)));
+    let usage = host.usage("screen", 10, counters(10, 0));
+    assert_eq!(usage.interval, Some(SECOND));
+}
+
+#[test]
+fn rates_have_intervals_apart_from_usage_and_from_deltas() {
+    let host = Host::new();
+    let reading = |bytes: i64| VmCounters {
+        interfaces: vec![nic("tap0", bytes, 0)],
+        disks: vec![disk("vda", [2 * bytes, 30, bytes, 40])],
+        ..counters(0, 0)
+    };
+    let rates = |seconds, bytes| {
+        host.will_say(seconds, Ok(reading(bytes)));
+        host.will_say(seconds, Ok(reading(bytes)));
+        let nics = host.inspector.vnic_rates(&vm(), "").unwrap();
+        (nics, host.inspector.disk_rates(&vm(), "").unwrap())
+    };
+    let deltas = |seconds, bytes| {
+        host.will_say(seconds, Ok(reading(bytes)));
+        host.inspector.vnics(&vm()).unwrap()[0].rx_bytes_delta
+    };
+    assert_eq!(rates(0, 100), (Vec::new(), Vec::new()));
+    assert_eq!(deltas(1, 300), 0);
+    host.usage("", 2, reading(500));
+    let (nics, disks) = rates(4, 1100);
+    assert_eq!((nics[0].rx_bytes_rate, nics[0].tx_bytes_rate), (250.0, 0.0));
+    assert_eq!((nics[0].name.as_str(), nics[0].parameters.len()), ("tap0", 1));
+    assert_eq!((disks[0].read_bytes_rate, disks[0].read_requests_rate), (500.0, 0.0));
+    assert_eq!((disks[0].write_bytes_rate, disks[0].write_requests_rate), (250.0, 0.0));
+    assert_eq!(deltas(5, 1200), 900);
+    assert_eq!(host.usage("", 6, reading(1524)).network_read_kib, Some(1.0));
+    assert_eq!(rates(8, 3), (Vec::new(), Vec::new()), "they were reset");
+    let (nics, _) = rates(10, 5);
+    assert_eq!((nics[0].rx_bytes_rate, nics[0].tx_bytes_rate), (1.0, 0.0));
+}
+
+#[test]
+fn one_pass_over_the_host() {
+    let host = Host::new();
+    host.will_say(0, Ok(counters(0, 0)));
+    host.will_say(0, Ok(counters(0, 0)));
+    assert_eq!(host.inspector.usage_all("").unwrap().len(), 2);
+    let refused =
+        Error::NoData { instance: vm(), reason: crate::Reason::Xml("it is none".to_owned()) };
+    host.will_say(10, Err(refused));
+    host.will_say(10, Ok(counters(5, 0)));
+    let [usage] = &host.inspector.usage_all("").unwrap()[..] else { panic!("not one") };
+    assert_eq!(usage.instance.name.as_deref(), Some("vm2"));
+    assert_eq!(usage.cpu_utilization, Some(25.0));
+}
+
+#[test]
+fn a_pass_in_which_libvirt_is_away_is_an_error() {
+    let host = Host::new();
+    // Each is asked once more over a new connection.
+    for _ in 0..4 {
+        host.will_say(0, Err(lost()));
+    }
+    assert!(matches!(host.inspector.usage_all(""), Err(Error::ConnectionLost { .. })));
+}

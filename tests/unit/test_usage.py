@@ -1,0 +1,251 @@
+"""Rates and usage over the scripted daemon: what every value is, and where it comes from."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+import virtmeter
+from tests.support import sample, xdr
+from tests.support.libvirtd import Never, Then
+from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Disk
+
+if TYPE_CHECKING:
+    from tests.support.libvirtd import Daemon
+    from tests.support.procedures import Domain
+
+UUID = sample.UUID
+SECOND = 10**9
+HOST_CPUS = 8  # of the scripted daemon
+
+
+@pytest.fixture(params=[False, True], ids=["singly", "in bulk"])
+def domain(daemon: Daemon, request: pytest.FixtureRequest) -> Domain:
+    domain = sample.domain(uuid=UUID, bulk=request.param)
+    domain.max_memory_kib, domain.memory_kib = 1024 * 1024, 512 * 1024
+    set_cpu_times(domain, 0, 0)
+    daemon.add(domain)
+    return domain
+
+
+@pytest.fixture
+def inspector(daemon: Daemon) -> virtmeter.LibvirtInspector:
+    """Return one that never reads ahead of what a test sets."""
+    return virtmeter.LibvirtInspector(daemon.uri, max_age=0)
+
+
+def set_cpu_times(domain: Domain, vcpus: int, everything: int) -> None:
+    """Set what the vCPUs have run, and what the whole domain has used."""
+    domain.stats["vcpu.1.time"] = vcpus
+    domain.cpu_time = everything
+    if domain.bulk:
+        domain.stats["cpu.time"] = everything
+
+
+def set_nic(domain: Domain, received: int, sent: int, name: str = "tap1") -> None:
+    domain.interfaces[name] = (received, 2, 3, 4, sent, 6, 7, 8)
+
+
+def test_every_value_of_a_usage(
+    daemon: Daemon, domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    first = inspector.usage(UUID)
+    memory = (1024 * 1024, 100 * 1024, 400 * 1024, 512 * 1024)
+    assert first == (UUID, None, 1, *[None] * 9, *memory)
+    # So little that it fits into any interval.
+    set_cpu_times(domain, 50, 80)
+    set_nic(domain, 1 + 1024, 5 + 3072)
+    domain.disks["vda"].stats = (1 + 7, 2 + 512, 3 + 9, 4 + 2048, -1)
+    usage = inspector.usage(UUID)
+    assert usage.interval
+    assert usage.cpu_utilization == pytest.approx(50 / (usage.interval * SECOND) * 100)
+    share = 80 / (usage.interval * SECOND * HOST_CPUS)
+    assert usage.host_cpu_utilization == pytest.approx(share * 100)
+    assert usage[6:12] == (1.0, 3.0, 7, 9, 0.5, 2.0)
+    assert usage[12:] == memory
+    assert daemon.calls["NODE_GET_INFO"] <= daemon.connections
+
+
+def test_a_usage_is_one_bulk_reading(daemon: Daemon) -> None:
+    daemon.add(domain := sample.domain(uuid=UUID, bulk=True))
+    set_cpu_times(domain, 1, 1)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, workers=1)
+    inspector.usage(UUID)
+    calls = daemon.calls.copy()
+    inspector.usage(UUID)
+    assert daemon.calls - calls == {"CONNECT_GET_ALL_DOMAIN_STATS": 1}
+
+
+def test_cpu_is_never_over_100_percent(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    inspector.usage(UUID)
+    set_cpu_times(domain, 2**63, 2**63)
+    usage = inspector.usage(UUID)
+    assert (usage.cpu_utilization, usage.host_cpu_utilization) == (100.0, 100.0)
+    set_cpu_times(domain, 1, 1)
+    usage = inspector.usage(UUID)
+    assert (usage.cpu_utilization, usage.host_cpu_utilization) == (None, None), "it has migrated"
+    assert usage.interval
+    assert inspector.usage(UUID).cpu_utilization == 0.0
+
+
+def test_one_vcpu_that_tells_no_time(domain: Domain, inspector: virtmeter.LibvirtInspector) -> None:
+    domain.vcpus, domain.stats["vcpu.current"] = 2, xdr.UInt(2)
+    inspector.usage(UUID)
+    set_cpu_times(domain, 10**6, 50)
+    usage = inspector.usage(UUID)
+    assert usage.interval
+    assert usage.cpu_utilization == pytest.approx(50 / (2 * usage.interval * SECOND) * 100)
+
+
+def test_rates_lie_between_what_the_clock_allows(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    methods = inspector.inspect_vnic_rates, inspector.inspect_disk_rates
+    started = time.monotonic()
+    assert [list(method(UUID)) for method in methods] == [[], []]
+    read = time.monotonic()
+    set_nic(domain, 1 + 10**9, 5)
+    domain.disks["vda"].stats = (1 + 10, 2 + 20, 3, 4 + 10**6, -1)
+    again = time.monotonic()
+    [nic], [disk] = inspector.inspect_vnic_rates(UUID), inspector.inspect_disk_rates(UUID)
+    ended = time.monotonic()
+    longest, shortest = ended - started, again - read
+
+    def is_possible(rate: float, added: int) -> bool:
+        return added / longest <= rate and rate * shortest <= added
+
+    assert nic[:4] == sample.answers()["inspect_vnics"][0][:4]
+    assert is_possible(nic.rx_bytes_rate, 10**9)
+    assert nic.tx_bytes_rate == 0.0
+    assert disk.device == "vda"
+    assert is_possible(disk.read_requests_rate, 10)
+    assert is_possible(disk.write_bytes_rate, 10**6)
+    assert disk.write_requests_rate == 0.0
+
+
+def test_a_nic_that_went_back_has_no_rate_once(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    for received, rates in [(1000, 0), (2000, 1), (10, 0), (20, 1), (-1, 0), (30, 0), (30, 1)]:
+        set_nic(domain, received, 5)
+        assert len(list(inspector.inspect_vnic_rates(UUID))) == rates, received
+
+
+def test_a_disk_that_is_plugged_in_has_a_rate_from_its_second_reading_on(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    assert list(inspector.inspect_disk_rates(UUID)) == []
+    more = "<disk><source file='/more'/><target dev='vdb'/></disk></devices>"
+    domain.disks["vdb"] = Disk(stats=(2**40,) * 4 + (-1,))
+    domain.xml = domain.xml.replace("</devices>", more)
+    assert [disk.device for disk in inspector.inspect_disk_rates(UUID)] == ["vda"]
+    assert [tuple(disk) for disk in inspector.inspect_disk_rates(UUID)] == [
+        ("vda", 0.0, 0.0, 0.0, 0.0),
+        ("vdb", 0.0, 0.0, 0.0, 0.0),
+    ]
+
+
+def test_callers_do_not_disturb_each_other(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    for caller in ("billing", "screen"):
+        assert inspector.usage(UUID, caller=caller).interval is None
+        assert list(inspector.inspect_vnic_rates(UUID, caller=caller)) == []
+    for received in range(1025, 10241, 1024):
+        set_nic(domain, received, 5)
+        assert inspector.usage(UUID, caller="screen").network_read_kib == 1.0
+        assert len(list(inspector.inspect_vnic_rates(UUID, caller="screen"))) == 1
+    usage = inspector.usage(UUID, caller="billing")
+    assert usage.network_read_kib == 9.0
+    [rate] = inspector.inspect_vnic_rates(UUID, caller="billing")
+    assert rate.rx_bytes_rate > 0
+    assert list(inspector.inspect_disk_rates(UUID, caller="billing")) == []
+    [nic] = inspector.inspect_vnics(UUID)
+    assert nic.rx_bytes_delta == 0, "nor the deltas, which have their first reading now"
+
+
+def test_threads_that_share_a_caller_share_what_was_used(
+    daemon: Daemon, inspector: virtmeter.LibvirtInspector
+) -> None:
+    daemon.add(sample.domain(uuid=UUID))
+
+    def grow(daemon: Daemon) -> None:
+        received, *others = daemon.domains[UUID].interfaces["tap1"]
+        daemon.domains[UUID].interfaces["tap1"] = (received + 1024, *others)  # type: ignore[assignment]
+
+    daemon.on("DOMAIN_INTERFACE_STATS", Then(grow), repeat=True)
+    with ThreadPoolExecutor(4) as pool:
+        usages = list(pool.map(lambda _: inspector.usage(UUID), range(40)))
+    usages.append(inspector.usage(UUID))
+    # One call is the first, and what it read is nobody's usage.
+    assert sum(usage.network_read_kib or 0 for usage in usages) == 40
+
+
+def test_one_pass_over_the_host(daemon: Daemon, inspector: virtmeter.LibvirtInspector) -> None:
+    daemon.add(*(sample.domain(number) for number in range(1, 6)))
+    stopped, broken = list(daemon.domains.values())[1:3]
+    stopped.state, stopped.id = VIR_DOMAIN_SHUTOFF, -1
+    broken.xml = "<domain"
+    names = ["sample-1", "sample-4", "sample-5"]
+    assert [usage.name for usage in inspector.usage_all()] == names
+    usages = inspector.usage_all()
+    assert [usage.name for usage in usages] == names
+    assert all(usage.interval and usage.network_read_kib == 0 for usage in usages)
+    assert inspector.usage(usages[0]).interval, "one by one, the intervals are the same"
+
+
+def test_a_guest_that_hangs_is_left_out(daemon: Daemon) -> None:
+    daemon.add(sample.domain(1, bulk=True), sample.domain(2, bulk=True))
+    hung = next(iter(daemon.domains))
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), uuid=hung, repeat=True)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3)
+    for _ in range(2):
+        assert [usage.name for usage in inspector.usage_all()] == ["sample-2"]
+    with pytest.raises(virtmeter.InspectionTimeout):
+        inspector.usage(hung)
+
+
+def test_exceptions_are_those_of_all_methods(
+    daemon: Daemon, domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    methods = inspector.usage, inspector.inspect_vnic_rates, inspector.inspect_disk_rates
+    for method in methods:
+        with pytest.raises(virtmeter.InstanceNotFoundException):
+            method("99999999-2222-3333-4444-555555555555")
+        with pytest.raises(ValueError, match="not an instance's UUID"):
+            method("vm")
+    domain.state, domain.id = VIR_DOMAIN_SHUTOFF, -1
+    for method in methods:
+        with pytest.raises(virtmeter.InstanceShutOffException):
+            method(UUID)
+    daemon.stop()
+    with pytest.raises(virtmeter.ConnectionLost):
+        inspector.usage(UUID)
+    with pytest.raises(virtmeter.ConnectionLost):
+        inspector.usage_all()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_starts_anew(domain: Domain, inspector: virtmeter.LibvirtInspector) -> None:
+    del domain
+    inspector.usage(UUID)
+    inspector.close()
+    child = os.fork()
+    if not child:
+        os._exit(inspector.usage(UUID).interval is not None)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert inspector.usage(UUID).interval
+
+
+def test_libvirts_own_test_hypervisor() -> None:
+    with virtmeter.LibvirtInspector("test:///default") as inspector:
+        [first], [usage] = inspector.usage_all(), inspector.usage_all()
+        assert (first.interval, usage.cpu_number) == (None, 2)
+        assert usage.interval
+        assert (usage.memory_total, usage.memory_target) == (8 * 1024**2, 2 * 1024**2)
