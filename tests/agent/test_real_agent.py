@@ -70,6 +70,7 @@ additional_meters = {additional}
 """
 POLLING = "sources: [{name: all, interval: 1, meters: ['*']}]\n"
 POLLING_CPU = "Polling pollster cpu in"
+RATES = ("ceilometer_network_incoming_bytes_rate", "ceilometer_network_outgoing_bytes_rate")
 GOLDEN = (HERE / "metrics-27.0.0.txt").read_text().splitlines()
 ADDITIONAL = (HERE / "additional-27.0.0.txt").read_text().splitlines()
 
@@ -195,6 +196,11 @@ def agent(
         running.stop()
 
 
+def without_rates(samples: Samples) -> Samples:
+    """Return what a stock agent has too; ours has rates beside it, but not in its first cycle."""
+    return {series: value for series, value in samples.items() if not series.startswith(RATES)}
+
+
 def names(samples: Samples) -> list[str]:
     """Return the metrics with the names of their labels."""
     without_values = (re.sub(r'="[^"]*"', "", series) for series in samples)
@@ -214,7 +220,7 @@ def test_the_same_metrics_labels_and_values(cloud: Libvirtd, tmp_path: Path) -> 
         with agent(tmp_path / "threads", cloud.uri, VIRTMETER, threads=8) as running:
             threads = running.cycle()
     assert names(stock) == GOLDEN
-    for samples in (ours, threads):
+    for samples in map(without_rates, (ours, threads)):
         assert samples.keys() == stock.keys()
         for series, value in samples.items():
             if series.startswith("ceilometer_cpu{"):
@@ -233,6 +239,8 @@ def test_counters_go_on_while_the_guest_runs(cloud: Libvirtd, tmp_path: Path) ->
     for series in first:
         if series.startswith(counters) and booted in series:
             assert last[series] >= first[series], series
+    rates = {s.partition("{")[0] for s in last if s.startswith(RATES) and last[s] >= 0}
+    assert rates == set(RATES)
     moved = [s for s in first if s.startswith(counters[0]) and last[s] > first[s]]
     assert [series for series in moved if booted in series]
 
@@ -281,14 +289,14 @@ def test_libvirtd_comes_late_and_is_killed(
             cloud.restart()
             restarted = True
             before = running.cycle()
-            assert names(before) == golden, "all meters appear"
+            assert names(without_rates(before)) == golden, "all meters appear"
             cloud.kill()
             restarted = False
             running.log_has("no connection to", running.count("no connection to") + 1)
             cloud.restart()
             restarted = True
             after = running.cycle()
-            assert names(after) == golden, "no pollster is lost"
+            assert names(without_rates(after)) == golden, "no pollster is lost"
             cpu = next(
                 series
                 for series in after
