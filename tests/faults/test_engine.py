@@ -270,7 +270,8 @@ def test_a_thousand_cycles_with_random_faults() -> None:
             output, errors = process.communicate("\n", timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert counted["wrong"] == 0
-    assert min(counted[what] for what in ("right", "partial", "refused", "lost")) > 0
+    assert counted["right"] > 0
+    assert sum(counted[what] for what in ("partial", "refused", "lost")) > 0, "there were faults"
     assert counted["threads"] <= 4 + 6
     (memory, descriptors, threads), (memory_, descriptors_, threads_) = before, after
     assert memory_ - memory < 4 * 1024 * 1024

@@ -323,7 +323,7 @@ def test_ten_thousand_calls_of_each_method_do_not_grow_the_process(daemon: Daemo
     daemon.add(sample.domain(uuid=sample.UUID))
     daemon.on("DOMAIN_BLOCK_STATS_FLAGS", *[Error(1, VIR_FROM_QEMU, "refused")] * 50)
     script = """
-        import json, os, sys, virtmeter
+        import json, os, sys, time, virtmeter
         uuid = sys.argv[2]
         inspector = virtmeter.LibvirtInspector(sys.argv[1])
         methods = [inspector.inspect_instance, inspector.inspect_vnics, inspector.inspect_disks,
@@ -332,6 +332,9 @@ def test_ten_thousand_calls_of_each_method_do_not_grow_the_process(daemon: Daemo
             with open("/proc/self/statm") as statm:
                 resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             inspector.close()
+            deadline = time.monotonic() + 30
+            while inspector.health().connections and time.monotonic() < deadline:
+                time.sleep(0.01)
             return resident, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
         def call(times):
             for _ in range(times):
