@@ -299,4 +299,5 @@ def test_a_nic_that_is_plugged_in_between_two_calls(
     finally:
         guest.destroy()
         guest.start()
+    inspector.close()  # nothing that was read before
     assert_equal(stock, inspector, [guest])
