@@ -1,0 +1,21 @@
+"""``python -m virtmeter.cli``, and what the command ``virtmeter`` starts."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line, or say that it is not installed."""
+    try:
+        from virtmeter.cli.main import main
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("virtmeter"):
+            raise
+        sys.exit(f"virtmeter: the command line needs {error.name}: pip install 'virtmeter[cli]'")
+    main()
+
+
+if __name__ == "__main__":
+    main()

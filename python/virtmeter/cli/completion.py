@@ -1,0 +1,24 @@
+"""``virtmeter completion``: what a shell needs to complete commands and options."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    r"""Print a script that makes a shell complete virtmeter's commands and options.
+
+    \b
+    Examples:
+      virtmeter completion bash > /etc/bash_completion.d/virtmeter
+      virtmeter completion zsh > "${fpath[1]}/_virtmeter"
+      virtmeter completion fish > ~/.config/fish/completions/virtmeter.fish
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    root = context.find_root().command
+    click.echo(kind(root, {}, "virtmeter", "_VIRTMETER_COMPLETE").source())
