@@ -78,6 +78,9 @@ pub enum Error {
         /// What is known of the reason.
         why: String,
     },
+    /// The caller was interrupted while it waited: by Ctrl-C, say, where Python is the caller.
+    #[error("the caller was interrupted before there was an answer")]
+    Interrupted,
     /// The hypervisor is there, but does not list its instances.
     #[error("{uri} does not list its instances: {failure}")]
     NoList {
@@ -125,7 +128,7 @@ impl Error {
             | Self::NoData { instance, .. }
             | Self::Timeout { instance, .. } => Some(instance),
             Self::ConnectionLost { instance, .. } => instance.as_ref(),
-            Self::InvalidUri { .. } | Self::NoList { .. } => None,
+            Self::InvalidUri { .. } | Self::NoList { .. } | Self::Interrupted => None,
         }
     }
 
@@ -138,7 +141,10 @@ impl Error {
             | Self::InvalidUri { failure, .. }
             | Self::NoList { failure, .. }
             | Self::NoData { reason: Reason::Refused(failure), .. } => Some(failure),
-            Self::NoData { .. } | Self::InstanceShutOff { .. } | Self::Timeout { .. } => None,
+            Self::NoData { .. }
+            | Self::InstanceShutOff { .. }
+            | Self::Timeout { .. }
+            | Self::Interrupted => None,
         }
     }
 }

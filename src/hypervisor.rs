@@ -98,6 +98,13 @@ pub trait Connection {
     /// Any [`Error`](crate::Error).
     fn counters(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters>;
 
+    /// As [`counters`](Self::counters), with what is known without asking its guest's process, which
+    /// may hang: this never waits for it.
+    ///
+    /// # Errors
+    /// Any [`Error`](crate::Error).
+    fn counters_of_hung(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters>;
+
     /// Whether nobody waits for the instance's guest now; `None` where the hypervisor cannot tell.
     /// Never waits for it itself.
     ///

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::collector::{Collector, Health, Kind, Limits, Reading};
+use crate::collector::{self, Collector, Health, Kind, Limits, Reading};
 use crate::deltas::Deltas;
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
@@ -173,10 +173,10 @@ impl<H: Hypervisor> Inspector<H> {
 
     /// What an instance has used since this `caller` last asked this or
     /// [`usage_all`](Self::usage_all), all read at one moment. A caller is a name, as for
-    /// [`vnic_rates`](Self::vnic_rates).
+    /// [`vnic_rates`](Self::vnic_rates). While the guest hangs, its memory and disks are not told.
     ///
     /// # Errors
-    /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
+    /// Any [`Error`].
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         let (counters, at) = match self.collector.ask(Kind::Usage, instance)? {
             (Reading::Usage(counters), at) => (counters, at),
@@ -195,11 +195,13 @@ impl<H: Hypervisor> Inspector<H> {
         let (mut all, mut lost) = (Vec::new(), None);
         let running = |instance: &Instance| instance.state != SHUT_OFF;
         for instance in self.instances()?.into_iter().filter(running) {
+            collector::go_on()?;
             let id = InstanceId { uuid: instance.id, name: Some(instance.name) };
             match self.usage(&id, caller) {
                 Ok(usage) => all.push(usage),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
+                Err(error @ Error::Interrupted) => return Err(error),
                 // The engine says once that a guest hangs.
                 Err(error @ Error::Timeout { .. }) => log::debug!("no usage of one: {error}"),
                 Err(error) => {
@@ -239,6 +241,7 @@ impl<H: Hypervisor> Inspector<H> {
     pub fn servers(&self) -> Result<Vec<Server>> {
         let mut servers = Vec::new();
         for instance in self.instances()? {
+            collector::go_on()?;
             let id = InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
             match self.collector.ask(Kind::Server, &id) {
                 Ok((Reading::Server(Some(description)), _)) => {
@@ -246,9 +249,11 @@ impl<H: Hypervisor> Inspector<H> {
                 }
                 Ok(_) => log::debug!("instance {id} has no metadata of Nova's"),
                 Err(Error::InstanceNotFound { gone: true, .. }) => {}
-                Err(error @ (Error::ConnectionLost { .. } | Error::InvalidUri { .. })) => {
-                    return Err(error);
-                }
+                Err(
+                    error @ (Error::Interrupted
+                    | Error::ConnectionLost { .. }
+                    | Error::InvalidUri { .. }),
+                ) => return Err(error),
                 Err(error) => log::error!("an instance is left out of discovery: {error}"),
             }
         }

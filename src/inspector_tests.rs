@@ -80,7 +80,7 @@ impl Connection for Scripted {
     }
 
     fn disk_stats(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
-        Ok(self.next(notes)?.disks)
+        Ok(self.next(notes)?.disks.unwrap_or_default())
     }
 
     fn disk_info(&mut self, _: &InstanceId, _: &mut Notes) -> Result<Vec<DiskInfo>> {
@@ -89,6 +89,10 @@ impl Connection for Scripted {
 
     fn counters(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
         self.next(notes)
+    }
+
+    fn counters_of_hung(&mut self, _: &InstanceId, _: &mut Notes) -> Result<VmCounters> {
+        unimplemented!("{NOT_ASKED_FOR}")
     }
 
     fn is_free(&mut self, _: &InstanceId) -> Result<Option<bool>> {
@@ -170,11 +174,25 @@ fn lost() -> Error {
 }
 
 #[test]
+fn disks_that_were_not_read_begin_anew() {
+    let host = Host::new();
+    let reading = |disks| VmCounters { disks, ..counters(1, 1) };
+    let disks = |bytes| Some(vec![disk("vda", [bytes, bytes, bytes, bytes])]);
+    host.usage("", 0, reading(disks(0)));
+    assert_eq!(host.usage("", 10, reading(disks(1024))).disk_read_kib, Some(1.0));
+    let hung = host.usage("", 1000, reading(None));
+    assert_eq!((hung.disk_read_kib, hung.cpu_utilization), (None, Some(0.0)));
+    // What was read in a long time must not seem to have been read in this short one.
+    assert_eq!(host.usage("", 1001, reading(disks(1 << 40))).disk_read_kib, None);
+    assert_eq!(host.usage("", 1002, reading(disks(1 << 40))).disk_read_kib, Some(0.0));
+}
+
+#[test]
 fn usage_that_can_be_reckoned_by_hand() {
     let host = Host::new();
     let with = |now: VmCounters, bytes: i64, more: Option<Interface>| VmCounters {
         interfaces: [nic("tap0", bytes, 2 * bytes)].into_iter().chain(more).collect(),
-        disks: vec![disk("vda", [bytes, 3, 4 * bytes, 5]), disk("vdb", [bytes, bytes, 0, 0])],
+        disks: Some(vec![disk("vda", [bytes, 3, 4 * bytes, 5]), disk("vdb", [bytes, bytes, 0, 0])]),
         ..now
     };
     let first = host.usage("", 0, with(counters(100, 110), 1000, None));
@@ -244,7 +262,7 @@ fn rates_have_intervals_apart_from_usage_and_from_deltas() {
     let host = Host::new();
     let reading = |bytes: i64| VmCounters {
         interfaces: vec![nic("tap0", bytes, 0)],
-        disks: vec![disk("vda", [2 * bytes, 30, bytes, 40])],
+        disks: Some(vec![disk("vda", [2 * bytes, 30, bytes, 40])]),
         ..counters(0, 0)
     };
     let rates = |seconds, bytes| {

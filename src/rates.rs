@@ -97,6 +97,13 @@ impl<const N: usize> Meter<N> {
         *last = now;
         Some(growth)
     }
+
+    /// Has this caller's next reading of the instance be the first one, as this one could not be
+    /// taken: so there is no growth.
+    pub(crate) fn forget(&mut self, caller: &str, instance: Uuid) -> Option<Growth<N>> {
+        self.0.remove(&(caller.to_owned(), instance));
+        None
+    }
 }
 
 impl<const N: usize> Default for Meter<N> {

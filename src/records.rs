@@ -243,12 +243,16 @@ pub struct VmCounters {
     pub vcpu_time: Option<i128>,
     /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.
     pub cpu_time: Option<i128>,
+    /// Time for which the vCPUs have waited since boot, nanoseconds.
+    pub vcpu_wait: Option<i128>,
+    /// Time for which the vCPUs could have run but had no CPU of the host, nanoseconds.
+    pub vcpu_delay: Option<i128>,
     /// Its memory now.
     pub memory: Memory,
     /// The NICs with their counters.
     pub interfaces: Vec<Interface>,
-    /// The disks with their counters.
-    pub disks: Vec<DiskStats>,
+    /// The disks with their counters; `None` where its guest was not to be asked.
+    pub disks: Option<Vec<DiskStats>>,
 }
 
 /// The memory of one instance, KiB; `None` where the hypervisor has no value.
@@ -295,6 +299,11 @@ pub struct VmUsage {
     pub disk_write_kib: Option<f64>,
     /// Its memory now.
     pub memory: Memory,
+    /// How much of the time of its own vCPUs they have waited, percent from 0 to 100.
+    pub cpu_wait: Option<f64>,
+    /// How much of the time of its own vCPUs they could have run but had no CPU of the host, percent
+    /// from 0 to 100.
+    pub cpu_steal: Option<f64>,
 }
 
 impl VmUsage {

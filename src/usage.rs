@@ -9,9 +9,11 @@ use crate::records::{
     DiskRateStats, DiskStats, InstanceId, Interface, InterfaceRateStats, VmCounters, VmUsage,
 };
 
-/// The two counters of CPU time, as if they were devices: either may start anew by itself.
+/// The counters of CPU time, as if they were devices: each may start anew by itself.
 const VCPUS: &str = "vcpus";
 const ALL: &str = "all";
+const WAIT: &str = "wait";
+const DELAY: &str = "delay";
 
 /// What callers have last read of each instance.
 #[derive(Debug, Default)]
@@ -77,12 +79,21 @@ impl Readings {
         at: Instant,
         now: &VmCounters,
     ) -> VmUsage {
-        let cpu_times = [(VCPUS, now.vcpu_time), (ALL, now.cpu_time)];
+        let cpu_times = [
+            (VCPUS, now.vcpu_time),
+            (ALL, now.cpu_time),
+            (WAIT, now.vcpu_wait),
+            (DELAY, now.vcpu_delay),
+        ];
         let cpu_times =
             cpu_times.into_iter().filter_map(|(name, time)| Some((name.to_owned(), [time?])));
         let cpus = self.cpus.enter(caller, instance.uuid, Counters::new(at, cpu_times));
         let nics = self.nics.enter(caller, instance.uuid, nics(at, &now.interfaces));
-        let disks = self.disks.enter(caller, instance.uuid, disks(at, &now.disks));
+        let disks = match &now.disks {
+            Some(read) => self.disks.enter(caller, instance.uuid, disks(at, read)),
+            // What they do meanwhile would belong to no interval.
+            None => self.disks.forget(caller, instance.uuid),
+        };
 
         let utilization = |time: &str, cpus_there: Option<u32>| {
             let growth: &Growth<1> = cpus.as_ref()?;
@@ -106,6 +117,8 @@ impl Readings {
             disk_read_kib: bytes_read.map(kib),
             disk_write_kib: bytes_written.map(kib),
             memory: now.memory,
+            cpu_wait: utilization(WAIT, now.cpu_number),
+            cpu_steal: utilization(DELAY, now.cpu_number),
         }
     }
 }

@@ -146,8 +146,8 @@ class LibvirtInspector:
         """Return what an instance has used since this caller's last reading of its usage.
 
         All of it is read at one moment: on QEMU in one bulk reading, ``virDomainListGetStats``. The
-        exceptions are those of the ``inspect_`` methods; while the guest hangs,
-        ``InspectionTimeout``.
+        exceptions are those of the ``inspect_`` methods. While the guest hangs, only the CPU's and
+        the NICs' are there (``health().hung`` names those that do).
 
         :param caller: as for ``inspect_vnic_rates``.
         """

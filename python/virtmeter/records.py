@@ -227,7 +227,8 @@ class VmUsage(NamedTuple):
     counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
     counter says: the interval is of a clock that is never set, and what is beyond all the time
     there was is cut off. NICs and disks count when they were there at both readings and their
-    counters did not go back.
+    counters did not go back. Of a guest that hangs, memory and disks are None, and those of the
+    disks once more in the first reading after that.
     """
 
     id: str
@@ -264,6 +265,12 @@ class VmUsage(NamedTuple):
     """Memory that the guest could use without swapping, KiB (``usable``, or else ``unused``)."""
     memory_target: int | None
     """Memory that the balloon is to leave to the guest, KiB (``balloon.current``)."""
+    cpu_wait: float | None
+    """How much of the time of its vCPUs they have waited, for I/O as libvirt says, percent from 0 to
+    100 (``vcpu.N.wait``)."""
+    cpu_steal: float | None
+    """How much of the time of its vCPUs they could have run but had no host CPU, percent from 0 to
+    100 (``vcpu.N.delay``)."""
 
     def per_second(self, used: float | None) -> float | None:
         """Return the average in a second of something that was used within the interval.

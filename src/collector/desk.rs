@@ -404,10 +404,12 @@ impl<R> Desk<R> {
             let after = now.saturating_duration_since(since).as_secs();
             let line = format!("instance {instance} {what}, {after} s after it hung");
             // What was read around its guest is less than can be read now.
-            let key = Key { kind: Kind::Instance, uuid: instance.uuid };
-            self.ready.remove(&key);
-            if self.flights.get(&key).is_some_and(|flight| !flight.claimed) {
-                self.drop_flight(key);
+            for kind in [Kind::Instance, Kind::Usage] {
+                let key = Key { kind, uuid: instance.uuid };
+                self.ready.remove(&key);
+                if self.flights.get(&key).is_some_and(|flight| !flight.claimed) {
+                    self.drop_flight(key);
+                }
             }
             self.tell(log::Level::Warn, line);
         }
@@ -490,7 +492,7 @@ impl<R> Desk<R> {
 
     fn start_again(&mut self, ticket: &mut Ticket, now: Instant) -> Option<Turn<R>> {
         // What a guest that hangs leaves to be said is asked for once more, and no more.
-        let hangs = ticket.key.kind == Kind::Instance && self.must_not_wait_for_guest(ticket.key);
+        let hangs = ticket.key.kind.knows_hung() && self.must_not_wait_for_guest(ticket.key);
         if hangs && !ticket.again {
             ticket.again = true;
             ticket.claimed = None;
@@ -506,7 +508,7 @@ impl<R> Desk<R> {
 
     /// What can be said at once: there is no connection, or the guest hangs.
     fn answer_without_reading(&self, ticket: &Ticket) -> Option<Outcome<R>> {
-        let needs_guest = ticket.key.kind.needs_guest() && ticket.key.kind != Kind::Instance;
+        let needs_guest = !ticket.key.kind.knows_hung();
         let answer = if let Some(outage) = &self.outage {
             Err(Error::ConnectionLost {
                 uri: self.uri.clone(),
@@ -588,7 +590,7 @@ impl<R> Desk<R> {
             }
             last = next;
             let hangs = self.must_not_wait_for_guest(next);
-            if !wanted(next) || self.is_stuck(next, now) || (hangs && next.kind != Kind::Instance) {
+            if !wanted(next) || self.is_stuck(next, now) || (hangs && !next.kind.knows_hung()) {
                 continue;
             }
             if self.ready.get(&next).is_some_and(|ready| self.is_too_old(ready, now)) {
@@ -678,7 +680,7 @@ impl<R> Desk<R> {
     /// hypervisor would do it anyway: so one that hangs has one thread hanging with it.
     fn may_start(&self, (key, _): (Key, u64)) -> bool {
         if self.must_not_wait_for_guest(key) {
-            return key.kind == Kind::Instance;
+            return key.kind.knows_hung();
         }
         if !key.kind.needs_guest() {
             return true;

@@ -39,6 +39,11 @@ pub(crate) fn ask_while_waiting(go_on: fn() -> bool) {
     PATIENCE.get_or_init(|| go_on);
 }
 
+/// Whether the caller still wants an answer, which is to be asked between the parts of a long one too.
+pub(crate) fn go_on() -> Result<()> {
+    if PATIENCE.get().is_none_or(|go_on| go_on()) { Ok(()) } else { Err(Error::Interrupted) }
+}
+
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Probing threads that may be stuck at a time.
@@ -60,6 +65,11 @@ impl Kind {
     /// Whether it has to wait for the guest's process.
     fn needs_guest(self) -> bool {
         matches!(self, Self::Instance | Self::Disks | Self::DiskInfo | Self::Usage)
+    }
+
+    /// Whether there is something to tell of a guest that hangs.
+    fn knows_hung(self) -> bool {
+        !matches!(self, Self::Disks | Self::DiskInfo)
     }
 }
 
@@ -244,23 +254,16 @@ impl<H: Hypervisor> Room<H> {
                     (state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
                     if timed_out.timed_out() {
                         drop(state);
-                        let goes_on = PATIENCE.get().is_none_or(|go_on| go_on());
+                        let goes_on = go_on();
                         state = self.lock();
-                        if !goes_on {
+                        if let Err(interrupted) = goes_on {
                             state.desk.leave(&ticket);
-                            return self.interrupted(instance);
+                            return Outcome { answer: Err(interrupted), notes: Notes::default() };
                         }
                     }
                 }
             }
         }
-    }
-
-    fn interrupted(&self, instance: &InstanceId) -> Outcome<Reading> {
-        let (instance, timeout) = (instance.clone(), self.limits.timeout);
-        let why = "the caller was interrupted".to_owned();
-        let answer = Err(Error::Timeout { instance, timeout, why });
-        Outcome { answer, notes: Notes::default() }
     }
 
     /// Wakes or starts as many threads as there is work for.
@@ -463,6 +466,9 @@ impl<H: Hypervisor> Line<H> {
                 Kind::Nics => Reading::Nics(connection.interfaces(about, &mut notes)?),
                 Kind::Disks => Reading::Disks(connection.disk_stats(about, &mut notes)?),
                 Kind::DiskInfo => Reading::DiskInfo(connection.disk_info(about, &mut notes)?),
+                Kind::Usage if job.hung => {
+                    Reading::Usage(connection.counters_of_hung(about, &mut notes)?)
+                }
                 Kind::Usage => Reading::Usage(connection.counters(about, &mut notes)?),
             })
         });

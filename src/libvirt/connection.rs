@@ -18,7 +18,7 @@ use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Connection, Notes};
 use crate::recent::Recent;
 use crate::records::{
-    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, Memory, ServerDescription,
     VmCounters,
 };
 
@@ -30,6 +30,8 @@ const VCPUS: Groups = c::VIR_DOMAIN_STATS_VCPU;
 const NICS: Groups = c::VIR_DOMAIN_STATS_INTERFACE;
 const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
 const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
+/// A bulk reading of one domain; none where libvirt has left it out, as it is gone.
+type Bulk = std::result::Result<Option<DomainStats>, Failure>;
 /// All that usage is reckoned from, to be read at one moment.
 const USAGE: Groups = STATE | CPU | MEMORY | VCPUS | NICS | DISKS;
 
@@ -109,11 +111,8 @@ impl Connection for LibvirtConnection {
 
     fn stats_of_hung(&mut self, instance: &InstanceId) -> Result<InstanceStats> {
         self.about(instance, |known, at| {
-            // With the job held by the call that hangs, libvirt tells the vCPUs' times without it.
-            // With nobody holding it, this call would take it, and hang as well.
-            let held = matches!(known.domain.is_free(), Ok(false));
-            let groups = if held { STATE | PERF | VCPUS } else { STATE | PERF };
-            let found = at.present(known.domain.stats(groups, false))?;
+            let (found, held) = without_guest(&known.domain, STATE | PERF, VCPUS);
+            let found = at.present(found)?;
             let state = at.state(&known.domain, &found)?;
             if state == c::VIR_DOMAIN_SHUTOFF {
                 return at.stopped(&known.domain);
@@ -126,15 +125,17 @@ impl Connection for LibvirtConnection {
 
     fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
         self.about(instance, |known, at| {
-            let found = at.stats(&known.domain, Questions::NICS, notes);
-            at.interfaces(&known.domain, &*at.running(&known.domain, found)?, notes)
+            let found =
+                at.running(&known.domain, at.stats(&known.domain, Questions::NICS, notes))?;
+            at.interfaces(&known.domain, &found, notes)
         })
     }
 
     fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
         self.about(instance, |known, at| {
-            let found = at.stats(&known.domain, Questions::DISKS, notes);
-            at.disks(&known.domain, &*at.running(&known.domain, found)?, notes)
+            let found =
+                at.running(&known.domain, at.stats(&known.domain, Questions::DISKS, notes))?;
+            at.disks(&known.domain, &found, notes)
         })
     }
 
@@ -162,14 +163,38 @@ impl Connection for LibvirtConnection {
                 Some(sums) => sums,
                 None => at.info(&known.domain)?.into(),
             };
+            let vcpus = stats::vcpus(&found.parameters);
             Ok(VmCounters {
                 cpu_number: Some(sums.vcpus),
                 host_cpus,
-                vcpu_time: stats::vcpu_time(&found.parameters),
+                vcpu_time: vcpus.ran,
                 cpu_time: Some(sums.cpu_time),
+                vcpu_wait: vcpus.wait,
+                vcpu_delay: vcpus.delay,
                 memory: stats::memory(&sums, &at.memory(known, &found)?),
                 interfaces: at.interfaces(&known.domain, &found, notes)?,
-                disks: at.disks(&known.domain, &found, notes)?,
+                disks: Some(at.disks(&known.domain, &found, notes)?),
+            })
+        })
+    }
+
+    fn counters_of_hung(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
+        let host_cpus = self.host_cpus(instance)?;
+        self.about(instance, |known, at| {
+            notes.begun = Some(Instant::now());
+            let (found, _) = without_guest(&known.domain, STATE | NICS, CPU | VCPUS);
+            let found = at.running(&known.domain, at.present(found).map(Arc::new))?;
+            let vcpus = stats::vcpus(&found.parameters);
+            Ok(VmCounters {
+                cpu_number: Some(at.info(&known.domain)?.vcpus.into()),
+                host_cpus,
+                vcpu_time: vcpus.ran,
+                cpu_time: found.parameters.get("cpu.time").copied(),
+                vcpu_wait: vcpus.wait,
+                vcpu_delay: vcpus.delay,
+                memory: Memory::default(),
+                interfaces: at.interfaces(&known.domain, &found, notes)?,
+                disks: None,
             })
         })
     }
@@ -276,10 +301,7 @@ impl About<'_> {
         self.driver.last.with(use_last)
     }
 
-    fn present(
-        &self,
-        answer: std::result::Result<Option<DomainStats>, Failure>,
-    ) -> Result<DomainStats> {
+    fn present(&self, answer: Bulk) -> Result<DomainStats> {
         let answer = answer.map_err(|failure| self.refused(failure))?;
         answer.ok_or_else(|| self.no_data(Reason::Vanished))
     }
@@ -296,10 +318,15 @@ impl About<'_> {
             }
             answer => answer?,
         };
-        if self.state(domain, &found)? == c::VIR_DOMAIN_SHUTOFF {
+        self.not_shut_off(domain, &found)?;
+        Ok(found)
+    }
+
+    fn not_shut_off(&self, domain: &Domain, found: &DomainStats) -> Result<()> {
+        if self.state(domain, found)? == c::VIR_DOMAIN_SHUTOFF {
             Err(self.shut_off())
         } else {
-            Ok(found)
+            Ok(())
         }
     }
 
@@ -347,10 +374,7 @@ impl About<'_> {
         found: &DomainStats,
         notes: &mut Notes,
     ) -> Result<Vec<DiskStats>> {
-        let devices = self.devices(domain, |devices| {
-            let disks = devices.disks.iter().map(|disk| disk.name.as_str());
-            bulk::names_are(found, "block", |name| devices.targets.contains(name), disks)
-        })?;
+        let devices = self.disk_devices(domain, found)?;
         let read = |Disk { name, .. }: &Disk| {
             let (counters, flags) = match bulk::disk(found, name) {
                 Some(counters) => counters,
@@ -370,37 +394,33 @@ impl About<'_> {
     ) -> Result<(Arc<DomainStats>, Arc<Devices>)> {
         let even_stopped = self.driver.report_stopped;
         if let Some(found) = self.left_over(domain, Questions::SIZES, notes) {
-            if !even_stopped && self.state(domain, &found)? == c::VIR_DOMAIN_SHUTOFF {
-                return Err(self.shut_off());
+            if !even_stopped {
+                self.not_shut_off(domain, &found)?;
             }
-            let disks = |devices: &Devices| {
-                let disks = devices.disks.iter().map(|disk| disk.name.as_str());
-                bulk::names_are(&found, "block", |name| devices.targets.contains(name), disks)
-            };
-            let devices = self.devices(domain, disks)?;
+            let devices = self.disk_devices(domain, &found)?;
             return Ok((found, devices));
         }
         let found = Arc::default();
         if let Some(devices) = self.recent_devices(domain) {
             if !even_stopped {
-                self.not_shut_off(self.present(domain.stats(STATE, true)), domain)?;
+                self.not_shut_off(domain, &self.present(domain.stats(STATE, true))?)?;
             }
             return Ok((found, devices));
         }
         let devices = self.fresh_devices(domain)?;
         // One with a number runs.
         if !even_stopped && !devices.active {
-            self.not_shut_off(Ok(DomainStats::default()), domain)?;
+            self.not_shut_off(domain, &DomainStats::default())?;
         }
         Ok((found, devices))
     }
 
-    fn not_shut_off(&self, found: Result<DomainStats>, domain: &Domain) -> Result<()> {
-        if self.state(domain, &found?)? == c::VIR_DOMAIN_SHUTOFF {
-            Err(self.shut_off())
-        } else {
-            Ok(())
-        }
+    /// The devices, read anew unless the disks that a bulk reading names are those known of late.
+    fn disk_devices(&self, domain: &Domain, found: &DomainStats) -> Result<Arc<Devices>> {
+        self.devices(domain, |devices| {
+            let disks = devices.disks.iter().map(|disk| disk.name.as_str());
+            bulk::names_are(found, "block", |name| devices.targets.contains(name), disks)
+        })
     }
 
     /// What is reported of a domain that is shut off.
@@ -562,6 +582,15 @@ fn lost(
     } else {
         otherwise(failure)
     }
+}
+
+/// A bulk reading that does not wait for the domain's guest, and whether a call that hangs holds the
+/// domain's job. In that case libvirt tells what usually needs the job without it; with nobody
+/// holding it, this call would take it, and hang as well.
+fn without_guest(domain: &Domain, groups: Groups, if_held: Groups) -> (Bulk, bool) {
+    let held = matches!(domain.is_free(), Ok(false));
+    let groups = if held { groups | if_held } else { groups };
+    (domain.stats(groups, false), held)
 }
 
 fn has_vanished(error: &Error) -> bool {

@@ -11,10 +11,13 @@ use crate::records::{DiskInfo, DiskStats, InstanceStats, InterfaceCounters, Memo
 /// (<https://libvirt.org/html/libvirt-libvirt-domain.html#VIR_DOMAIN_STATS_VCPU>).
 pub(super) struct Vcpus {
     current: Option<i128>,
+    /// Time and wait of those that tell both, and whether all do.
     time: i128,
     complete: bool,
-    wait: Option<i128>,
-    delay: Option<i128>,
+    /// What all of them have run, waited and been delayed, nanoseconds; `None` unless all tell.
+    pub(super) ran: Option<i128>,
+    pub(super) wait: Option<i128>,
+    pub(super) delay: Option<i128>,
 }
 
 /// Sums what all vCPUs below `vcpu.maximum` have; the numbering may have holes.
@@ -22,10 +25,9 @@ pub(super) fn vcpus(parameters: &Parameters) -> Vcpus {
     let current = parameters.get("vcpu.current").copied();
     let waits = each_vcpu(parameters, "wait");
     let delays = each_vcpu(parameters, "delay");
-    let times: Vec<i128> = each_vcpu(parameters, "time")
-        .iter()
-        .filter_map(|(number, time)| Some(time + waits.get(number)?))
-        .collect();
+    let ran = each_vcpu(parameters, "time");
+    let times: Vec<i128> =
+        ran.iter().filter_map(|(number, time)| Some(time + waits.get(number)?)).collect();
     let all = |counted: usize| current == i128::try_from(counted).ok();
     Vcpus {
         current,
@@ -33,6 +35,7 @@ pub(super) fn vcpus(parameters: &Parameters) -> Vcpus {
         complete: current.is_none() || all(times.len()),
         wait: all(waits.len()).then(|| waits.values().sum()),
         delay: all(delays.len()).then(|| delays.values().sum()),
+        ran: all(ran.len()).then(|| ran.values().sum()),
     }
 }
 
@@ -48,13 +51,6 @@ fn each_vcpu(parameters: &Parameters, name: &str) -> HashMap<u32, i128> {
             (found == name && i128::from(index) < maximum).then_some((index, *value))
         })
         .collect()
-}
-
-/// How long all vCPUs have run, without their waits, nanoseconds; `None` unless all of them tell.
-pub(super) fn vcpu_time(parameters: &Parameters) -> Option<i128> {
-    let times = each_vcpu(parameters, "time");
-    let current = parameters.get("vcpu.current").copied();
-    (current == i128::try_from(times.len()).ok()).then(|| times.values().sum())
 }
 
 impl Vcpus {

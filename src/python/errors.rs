@@ -17,7 +17,8 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Error::InstanceNotFound { .. } => not_found(py)?,
         Error::InstanceShutOff { .. } => shut_off(py)?,
         Error::NoData { .. } | Error::NoList { .. } => no_data(py)?,
-        Error::Timeout { .. } => timeout(py)?,
+        // Of an interruption, Python hears what the signal's handler has raised.
+        Error::Timeout { .. } | Error::Interrupted => timeout(py)?,
         Error::ConnectionLost { .. } => connection_lost(py)?,
         Error::InvalidUri { .. } => return Ok(PyValueError::new_err(error.to_string())),
     };

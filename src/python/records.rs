@@ -177,6 +177,8 @@ named_tuple!(VmUsage {
     r.memory.used,
     r.memory.free,
     r.memory.target,
+    r.cpu_wait,
+    r.cpu_steal,
 } from r in py);
 
 named_tuple!(Health {

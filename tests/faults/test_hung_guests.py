@@ -157,6 +157,41 @@ def test_hung_guests_keep_what_needs_no_answer_and_hold_up_nobody(
     assert len(caplog.messages) == 2 * len(hung)
 
 
+def test_the_usage_of_a_guest_that_hangs(
+    guests: list[Guest], inspector: virtmeter.LibvirtInspector
+) -> None:
+    hung, ids = guests[7], {guest.uuid for guest in guests}
+
+    def usages() -> dict[str, virtmeter.VmUsage]:
+        return {usage.id: usage for usage in inspector.usage_all() if usage.id in ids}
+
+    usages()
+    before = usages()
+    with hung.sigstopped():
+        for _ in range(3):
+            now = usages()
+            assert set(now) == ids
+            usage = now[hung.uuid]
+            assert usage.cpu_number == before[hung.uuid].cpu_number
+            assert usage.interval
+            assert (usage.network_read_kib, usage.network_write_kib) == (0.0, 0.0)
+            memory_and_disks = {
+                name: value
+                for name, value in usage._asdict().items()
+                if name.startswith(("memory_", "disk_"))
+            }
+            assert set(memory_and_disks.values()) == {None}
+            assert all(now[uuid].memory_total for uuid in ids - {hung.uuid})
+        # Only a call that hangs makes libvirt tell the times of the vCPUs, and there is one.
+        assert usage.cpu_utilization is not None
+        assert usage.cpu_steal is not None
+        assert set(inspector.health().hung) == {hung.uuid}
+    wait_for(lambda: not inspector.health().hung, "it answers again", timeout=10)
+    first, second = usages()[hung.uuid], usages()[hung.uuid]
+    assert first.memory_total == before[hung.uuid].memory_total
+    assert (first.disk_read_kib, second.disk_read_kib) == (None, 0.0)
+
+
 def test_a_libvirtd_that_is_killed_in_the_middle_of_a_cycle(
     rig: Libvirtd,
     guests: list[Guest],

@@ -20,7 +20,9 @@ SAMPLES = [
     virtmeter.DiskInfo("vda", 2**64 - 1, 2, 3),
     virtmeter.InterfaceRateStats("tap0", None, "no-spoof", {"bridge": None}, 0.0, 1.5),
     virtmeter.DiskRateStats("vda", 1.0, 2.0, 3.0, 4.0),
-    virtmeter.VmUsage(UUID, "test", 2, 50.0, 12.5, 2.0, 1.0, 2.0, 3, 4, 5.0, 6.0, 7, 8, 9, 10),
+    virtmeter.VmUsage(
+        UUID, "test", 2, 50.0, 12.5, 2.0, 1.0, 2.0, 3, 4, 5.0, 6.0, 7, 8, 9, 10, 3.0, 4.0
+    ),
 ]
 
 

@@ -55,9 +55,11 @@ def test_every_value_of_a_usage(
 ) -> None:
     first = inspector.usage(UUID)
     memory = (1024 * 1024, 100 * 1024, 400 * 1024, 512 * 1024)
-    assert first == (UUID, None, 1, *[None] * 9, *memory)
+    assert first == (UUID, None, 1, *[None] * 9, *memory, None, None)
     # So little that it fits into any interval.
     set_cpu_times(domain, 50, 80)
+    domain.stats["vcpu.1.wait"] = 1 + 20
+    domain.stats["vcpu.1.delay"] = 1 * 2 + 30
     set_nic(domain, 1 + 1024, 5 + 3072)
     domain.disks["vda"].stats = (1 + 7, 2 + 512, 3 + 9, 4 + 2048, -1)
     usage = inspector.usage(UUID)
@@ -66,7 +68,9 @@ def test_every_value_of_a_usage(
     share = 80 / (usage.interval * SECOND * HOST_CPUS)
     assert usage.host_cpu_utilization == pytest.approx(share * 100)
     assert usage[6:12] == (1.0, 3.0, 7, 9, 0.5, 2.0)
-    assert usage[12:] == memory
+    assert usage[12:16] == memory
+    assert usage.cpu_wait == pytest.approx(20 / (usage.interval * SECOND) * 100)
+    assert usage.cpu_steal == pytest.approx(30 / (usage.interval * SECOND) * 100)
     assert daemon.calls["NODE_GET_INFO"] <= daemon.connections
 
 
@@ -200,7 +204,7 @@ def test_one_pass_over_the_host(daemon: Daemon, inspector: virtmeter.LibvirtInsp
     assert inspector.usage(usages[0]).interval, "one by one, the intervals are the same"
 
 
-def test_a_guest_that_hangs_is_left_out(daemon: Daemon) -> None:
+def test_a_libvirt_that_does_not_even_answer_around_a_guest(daemon: Daemon) -> None:
     daemon.add(sample.domain(1, bulk=True), sample.domain(2, bulk=True))
     hung = next(iter(daemon.domains))
     daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), uuid=hung, repeat=True)
