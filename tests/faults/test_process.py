@@ -18,7 +18,7 @@ import pytest
 
 import virtmeter
 from tests.support import sample
-from tests.support.libvirtd import Daemon, Never, Then
+from tests.support.libvirtd import Daemon, Late, Never, Then
 from tests.support.oracle import METHODS
 from tests.support.procedures import VIR_FROM_QEMU, Error
 
@@ -190,6 +190,28 @@ def test_a_signal_is_seen_to_while_a_call_waits(daemon: Daemon) -> None:
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30) == ("interrupted\n", "")
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("answer", [Never(), Late(0.05)], ids=["while one hangs", "between two"])
+def test_a_signal_ends_a_whole_pass_over_the_host(daemon: Daemon, answer: Never | Late) -> None:
+    daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 201)))
+    for uuid in daemon.domains:
+        daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", answer, uuid=uuid, repeat=True)
+    script = """
+        import sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=100)
+        try:
+            inspector.usage_all()
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    process = start(script, daemon.uri)
+    # The first one lists them.
+    asked = "CONNECT_GET_ALL_DOMAIN_STATS"
+    assert daemon.wait_until(lambda daemon: daemon.calls[asked] > 1, timeout=30)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("interrupted\n", "")
+    assert daemon.calls[asked] < 200
 
 
 def test_many_connections_that_do_not_close_do_not_add_up(daemon: Daemon) -> None:
