@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{Connection, Hypervisor, Notes};
 use crate::per_process::PerProcess;
 use crate::records::{
@@ -117,6 +117,8 @@ struct State {
     open: HashMap<u64, Open>,
     /// How often all connections were closed: older ones are closed when they are not in use.
     closings: u64,
+    /// How often a connection could not be opened: others are looked after then.
+    doubts: u64,
     threads_ever: u64,
     /// The probing thread that serves, and since when it is in a call.
     prober: Option<u64>,
@@ -127,10 +129,21 @@ struct State {
     ended: bool,
 }
 
+impl State {
+    fn use_connection(&mut self, thread: u64, in_use: bool) {
+        if let Some(open) = self.open.get_mut(&thread) {
+            open.in_use = in_use;
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Open {
     closings: u64,
+    doubts: u64,
     in_use: bool,
+    /// Whether readings are taken over it; else it is the probing thread's.
+    serves: bool,
 }
 
 impl<H: Hypervisor> Collector<H> {
@@ -211,6 +224,7 @@ impl<H: Hypervisor> Room<H> {
             desk: Desk::new(hypervisor.uri(), limits),
             open: HashMap::new(),
             closings: 0,
+            doubts: 0,
             threads_ever: 0,
             prober: None,
             probing: None,
@@ -274,7 +288,9 @@ impl<H: Hypervisor> Room<H> {
             let number = state.threads_ever;
             let room = Arc::clone(self);
             let thread = thread::Builder::new().name("virtmeter-read".to_owned());
-            if thread.spawn(move || room.work(number)).is_err() {
+            let started = thread.spawn(move || room.work(number));
+            state.desk.started_thread(started.as_ref().err());
+            if started.is_err() {
                 // Those that there are must do; without any, the caller's time runs out.
                 return;
             }
@@ -315,38 +331,28 @@ impl<H: Hypervisor> Room<H> {
 
     /// A worker: takes readings, one after the other, over its own connection.
     fn work(self: Arc<Self>, number: u64) {
-        let mut line = Line { room: Arc::clone(&self), number, connection: None };
+        let mut line = Line { room: Arc::clone(&self), number, connection: None, serves: true };
         let mut state = self.lock();
-        loop {
-            // Hanging up may take for ever: it is the last thing that a thread does.
-            if state.ended || line.is_outdated(&state) {
-                break;
-            }
-            let Some(job) = state.desk.start(Instant::now()) else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        // Hanging up may take for ever: it is the last thing that a thread does.
+        while !line.is_over(&state) {
+            if line.is_good(&state) {
+                if let Some(job) = state.desk.start(Instant::now()) {
+                    state = self.read(&mut line, &job, state);
+                    // Not at any other time: one that was woken for a reading must take it.
+                    if state.desk.has_thread_to_spare(Instant::now()) {
+                        break;
+                    }
+                    continue;
+                }
+            } else if line.connection.is_some() || state.desk.is_worth_dialing(Instant::now()) {
+                let goes_on;
+                (state, goes_on) = self.prepare(&mut line, state);
+                if !goes_on {
+                    break;
+                }
                 continue;
-            };
-            state.desk.idle -= 1;
-            if let Some(open) = state.open.get_mut(&number) {
-                open.in_use = true;
             }
-            drop(state);
-            let outcome = line.take(&job);
-            state = self.lock();
-            if let Some(open) = state.open.get_mut(&number) {
-                open.in_use = false;
-            }
-            state.desk.idle += 1;
-            state.desk.finish(&job, outcome, Instant::now());
-            // One is for this thread; more may wait for what it has just finished.
-            if state.desk.startable(2) > 1 {
-                self.wake(&state);
-            }
-            self.answered.notify_all();
-            // Not at any other time: one that was woken for a reading must take it.
-            if state.desk.has_thread_to_spare(Instant::now()) {
-                break;
-            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.desk.threads -= 1;
         state.desk.idle -= 1;
@@ -355,13 +361,68 @@ impl<H: Hypervisor> Room<H> {
         line.leave(state);
     }
 
+    /// Has a good connection made before any reading is begun, so that one that cannot be had delays
+    /// none; false if the thread is not to go on without one.
+    fn prepare<'a>(
+        &'a self,
+        line: &mut Line<H>,
+        mut state: MutexGuard<'a, State>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        state.desk.dial(line.number, Instant::now());
+        drop(state);
+        let good = line.make_good();
+        state = self.lock();
+        state.desk.dialed(line.number, good.is_ok(), Instant::now());
+        let mut goes_on = true;
+        match good {
+            // It was opened for this reading, even if all were closed meanwhile.
+            Ok(()) => {
+                if let Some(job) = state.desk.start(Instant::now()) {
+                    state = self.read(line, &job, state);
+                }
+            }
+            // Others serve, and there may be too many of them.
+            Err(Error::ConnectionLost { .. }) => goes_on = !state.desk.is_reachable(),
+            Err(error) => {
+                if let Some(job) = state.desk.start(Instant::now()) {
+                    state.desk.finish(&job, error.into(), Instant::now());
+                }
+            }
+        }
+        self.answered.notify_all();
+        (state, goes_on)
+    }
+
+    /// Has one reading taken.
+    fn read<'a>(
+        &'a self,
+        line: &mut Line<H>,
+        job: &Job,
+        mut state: MutexGuard<'a, State>,
+    ) -> MutexGuard<'a, State> {
+        state.desk.idle -= 1;
+        state.use_connection(line.number, true);
+        drop(state);
+        let outcome = line.take(job);
+        state = self.lock();
+        state.use_connection(line.number, false);
+        state.desk.idle += 1;
+        state.desk.finish(job, outcome, Instant::now());
+        // One is for this thread; more may wait for what it has just finished.
+        if state.desk.startable(2) > 1 {
+            self.wake(&state);
+        }
+        self.answered.notify_all();
+        state
+    }
+
     /// The probing thread: asks after what does not answer.
     fn probe(self: Arc<Self>, number: u64) {
-        let mut line = Line { room: Arc::clone(&self), number, connection: None };
+        let mut line = Line { room: Arc::clone(&self), number, connection: None, serves: false };
         let mut state = self.lock();
         loop {
             // Another one has taken over while this one was stuck.
-            if state.ended || line.is_outdated(&state) || state.prober != Some(number) {
+            if line.is_over(&state) || state.prober != Some(number) {
                 break;
             }
             let now = Instant::now();
@@ -384,7 +445,7 @@ impl<H: Hypervisor> Room<H> {
             let about = question.as_ref().unwrap_or(&anyone);
             state.probing = Some((now, about.uuid));
             drop(state);
-            let answer = line.ask(|_| true, |connection| connection.is_free(about));
+            let answer = line.ask(|connection| connection.is_free(about));
             state = self.lock();
             if state.prober == Some(number) {
                 state.probing = None;
@@ -402,6 +463,16 @@ impl<H: Hypervisor> Room<H> {
         self.send_for_threads(&mut state, Instant::now());
         drop(state);
         line.hang_up();
+    }
+
+    /// A connection could not be opened: the others are to be looked after, too.
+    fn refused(&self, state: &mut State, failure: &Failure) {
+        state.doubts += 1;
+        let open = state.open.values().filter(|open| open.serves).count();
+        // Not those that a call hangs in.
+        let serving = open.saturating_sub(state.desk.stuck());
+        state.desk.refused(failure, serving, Instant::now());
+        self.work.notify_all();
     }
 
     /// Has all connections closed, those in use when they are not any more.
@@ -448,15 +519,42 @@ struct Line<H: Hypervisor> {
     room: Arc<Room<H>>,
     number: u64,
     connection: Option<H::Connection>,
+    /// Whether readings are taken over it.
+    serves: bool,
 }
 
 impl<H: Hypervisor> Line<H> {
+    /// Whether the connection is open and nothing speaks against it.
+    fn is_good(&self, state: &State) -> bool {
+        let trusted = |open: &Open| open.doubts == state.doubts;
+        self.connection.as_ref().is_some_and(Connection::is_alive)
+            && state.open.get(&self.number).is_some_and(trusted)
+    }
+
+    /// Opens a connection, unless there is one that answers.
+    fn make_good(&mut self) -> Result<()> {
+        if self.connection.as_ref().is_some_and(|connection| !connection.is_alive()) {
+            self.broken();
+        }
+        let doubts = self.room.lock().doubts;
+        if self.connection.is_some() {
+            let nobody = InstanceId::from(Uuid::nil());
+            let answer = self.ask(|connection| connection.is_free(&nobody));
+            if !matches!(answer, Err(Error::ConnectionLost { .. })) {
+                if let Some(open) = self.room.lock().open.get_mut(&self.number) {
+                    open.doubts = doubts;
+                }
+                return Ok(());
+            }
+        }
+        self.dial().map(drop)
+    }
+
     /// Takes a reading.
     fn take(&mut self, job: &Job) -> Outcome<Reading> {
         let mut notes = Notes::default();
         let about = &job.instance;
-        let wanted = |state: &State| state.desk.is_wanted(job);
-        let answer = self.ask(wanted, |connection| {
+        let answer = self.ask(|connection| {
             notes = Notes { begun: Some(Instant::now()), ..Notes::default() };
             Ok(match job.key.kind {
                 Kind::List => Reading::List(connection.instances()?),
@@ -475,50 +573,35 @@ impl<H: Hypervisor> Line<H> {
         Outcome { answer, notes }
     }
 
-    /// Asks a question, and once more over a new connection if the first breaks and the answer is
-    /// still wanted.
-    fn ask<T>(
-        &mut self,
-        wanted: impl Fn(&State) -> bool,
-        mut question: impl FnMut(&mut H::Connection) -> Result<T>,
-    ) -> Result<T> {
-        let mut last_chance = false;
-        loop {
-            if self.connection.as_ref().is_some_and(|connection| !connection.is_alive()) {
-                self.broken();
-            }
-            let connection = match &mut self.connection {
-                Some(connection) => connection,
-                None => self.dial()?,
-            };
-            match question(connection) {
-                Err(error @ Error::ConnectionLost { .. }) => {
-                    let mut state = self.room.lock();
-                    state.desk.tell(log::Level::Debug, format!("a connection broke: {error}"));
-                    let again = !last_chance && wanted(&state);
-                    drop(state);
-                    self.broken();
-                    if !again {
-                        return Err(error);
-                    }
-                    last_chance = true;
-                }
-                answer => return answer,
-            }
+    /// Asks a question, over a new connection if there is none.
+    fn ask<T>(&mut self, question: impl FnOnce(&mut H::Connection) -> Result<T>) -> Result<T> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => self.dial()?,
+        };
+        let answer = question(connection);
+        if let Err(error @ Error::ConnectionLost { .. }) = &answer {
+            let line = format!("a connection broke: {error}");
+            self.room.lock().desk.tell(log::Level::Debug, line);
+            self.broken();
         }
+        answer
     }
 
     fn dial(&mut self) -> Result<&mut H::Connection> {
-        // A closing that comes meanwhile is for this connection as well.
-        let closings = self.room.lock().closings;
+        // A closing that comes meanwhile is for this connection as well, and so is a doubt.
+        let state = self.room.lock();
+        let (closings, doubts) = (state.closings, state.doubts);
+        drop(state);
         let opened = self.room.hypervisor.connect(self.room.limits.max_age);
         let mut state = self.room.lock();
         if let Err(Error::ConnectionLost { failure, .. }) = &opened {
-            state.desk.unreachable(failure, Instant::now());
+            self.room.refused(&mut state, failure);
         }
         let connection = opened?;
-        state.open.insert(self.number, Open { closings, in_use: true });
-        state.desk.health.opened += 1;
+        let (serves, in_use) = (self.serves, !self.serves);
+        state.open.insert(self.number, Open { closings, doubts, in_use, serves });
+        state.desk.opened(Instant::now());
         drop(state);
         Ok(self.connection.insert(connection))
     }
@@ -549,8 +632,9 @@ impl<H: Hypervisor> Line<H> {
         self.room.lock().leaving -= 1;
     }
 
-    fn is_outdated(&self, state: &State) -> bool {
+    /// Whether it is to be closed: all were, or nobody needs one any more.
+    fn is_over(&self, state: &State) -> bool {
         let open = state.open.get(&self.number);
-        open.is_some_and(|open| open.closings < state.closings)
+        state.ended || open.is_some_and(|open| open.closings < state.closings)
     }
 }

@@ -14,7 +14,7 @@ from tests.faults.test_process import start
 from tests.support import sample
 from tests.support.libvirtd import Answer, Daemon, Garbage, Never
 from tests.support.polling import cycle
-from tests.support.procedures import PROCEDURES
+from tests.support.procedures import PROCEDURES, VIR_ERR_SYSTEM_ERROR, VIR_FROM_RPC, Error
 from tests.support.qemu import wait_for
 
 TIMEOUT = 1.0
@@ -24,6 +24,7 @@ AFTER_THE_OPEN = [
     if procedure.name.startswith("DOMAIN") or procedure.name == "CONNECT_GET_ALL_DOMAIN_STATS"
 ]
 GARBAGE = Garbage(b"\xff" * 64)
+TOO_MANY = Error(VIR_ERR_SYSTEM_ERROR, VIR_FROM_RPC, "too many connections")
 
 
 def add_samples(daemon: Daemon) -> list[str]:
@@ -102,11 +103,14 @@ def test_twenty_restarts_in_a_row(daemon: Daemon, caplog: pytest.LogCaptureFixtu
     with ThreadPoolExecutor(2) as pool:
         polling = [pool.submit(poll) for _ in range(2)]
         try:
-            for _ in range(20):
+            for number in range(20):
                 opened = daemon.connections
                 daemon.stop()
                 daemon.start()
+                # Some of them while the connection is still being opened.
                 assert daemon.wait_until(lambda daemon: daemon.connections > opened, timeout=30)  # noqa: B023
+                if number % 2:
+                    wait_for(lambda: inspector.connected, "it is connected again")
         finally:
             done.set()
         for future in polling:
@@ -116,6 +120,34 @@ def test_twenty_restarts_in_a_row(daemon: Daemon, caplog: pytest.LogCaptureFixtu
     again = sum("connected to" in line for line in caplog.messages)
     assert lost == again <= 20
     assert inspector.health().threads <= 6
+
+
+@pytest.mark.parametrize("answer", [TOO_MANY, Never()], ids=["refused", "not answered"])
+def test_connections_that_are_too_many_hold_up_nobody(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture, answer: Answer
+) -> None:
+    caplog.set_level("INFO", logger="virtmeter")
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    assert inspector.inspect_vnics(uuids[0])
+    daemon.on("CONNECT_OPEN", answer, repeat=True)
+    opened = daemon.connections
+    end = time.monotonic() + 2 * TIMEOUT
+    while time.monotonic() < end:
+        with ThreadPoolExecutor(8) as pool:
+            for answers in pool.map(lambda _: cycle(inspector, uuids), range(8)):
+                assert {type(answer) for answer in answers.values()} == {list}
+    assert daemon.connections > opened, "more were tried"
+    assert caplog.messages == []
+    health = inspector.health()
+    assert (health.hung, health.outage) == ({}, None)
+    # And when the last one breaks, it is an outage at once.
+    daemon.stop()
+    with pytest.raises(virtmeter.ConnectionLost):
+        inspector.inspect_vnics(uuids[0])
+    daemon.off()
+    daemon.start()
+    assert_well(inspector, uuids)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -149,9 +181,10 @@ def test_a_mute_daemon_that_finds_its_voice_again(daemon: Daemon) -> None:
     uuids = add_samples(daemon)
     inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3)
     for procedure in ("CONNECT_OPEN", *AFTER_THE_OPEN):
-        daemon.on(procedure, Never())
+        daemon.on(procedure, Never(), repeat=True)
     with pytest.raises(virtmeter.ConnectionLost):
         inspector.inspect_vnics(uuids[0])
+    daemon.off()
     # The calls that it has swallowed stay unanswered.
     wait_for(
         lambda: (

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::error::Failure;
 
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(5),
@@ -34,6 +35,7 @@ struct Host {
     callers: Vec<ThreadId>,
     asking: HashMap<usize, (Ticket, Instant)>,
     taking: Vec<(Job, Instant)>,
+    dialing: Vec<u64>,
     answers: Vec<(Key, std::result::Result<Value, Error>)>,
     handed_out: HashMap<Key, Value>,
     readings: u64,
@@ -57,6 +59,7 @@ impl Host {
             callers: (0..3).map(id).collect(),
             asking: HashMap::new(),
             taking: Vec::new(),
+            dialing: Vec::new(),
             answers: Vec::new(),
             handed_out: HashMap::new(),
             readings: 0,
@@ -92,15 +95,33 @@ impl Host {
         assert_eq!(guests, self.desk.waiting);
     }
 
+    /// A thread wants a connection.
+    fn dial(&mut self) {
+        if self.desk.idle > 0 {
+            self.readings += 1;
+            self.desk.dial(self.readings, self.now);
+            self.dialing.push(self.readings);
+        }
+    }
+
+    /// It has one, or cannot have it, while so many others serve.
+    fn dialed(&mut self, has: bool, serving: usize) {
+        let Some(thread) = self.dialing.pop() else { return };
+        self.desk.dialed(thread, has, self.now);
+        if has {
+            self.desk.opened(self.now);
+        } else {
+            self.desk.refused(lost().failure().unwrap(), serving, self.now);
+        }
+        self.look();
+    }
+
     /// A thread comes back from its reading.
     fn finish(&mut self, which: usize, answer: std::result::Result<(), Error>) {
         if self.taking.is_empty() {
             return;
         }
         let (job, begun) = self.taking.remove(which % self.taking.len());
-        if let Err(Error::ConnectionLost { failure, .. }) = &answer {
-            self.desk.unreachable(failure, self.now);
-        }
         self.readings += 1;
         let value = Value { key: job.key, number: self.readings, begun };
         let outcome = Outcome { answer: answer.map(|()| value), notes: Notes::default() };
@@ -127,7 +148,7 @@ impl Host {
                 self.desk.probed(&instance, &Ok(Some(free)), self.now);
             }
             Probe::Ask(instance) => {
-                self.desk.unreachable(lost().failure().unwrap(), self.now);
+                self.desk.refused(lost().failure().unwrap(), 0, self.now);
                 self.desk.probed(&instance, &Err(lost()), self.now);
             }
         }
@@ -350,6 +371,9 @@ fn an_outage_ends_with_a_probe_that_succeeds() {
     host.ask(0, key(Kind::Nics, 1));
     host.start();
     host.finish(0, Err(lost()));
+    assert_eq!(host.answers.len(), 0, "it is asked once more");
+    host.dial();
+    host.dialed(false, 0);
     for _ in 0..3 {
         host.wait(4 * SECOND);
         host.probe(true, false);
@@ -364,11 +388,88 @@ fn an_outage_ends_with_a_probe_that_succeeds() {
     assert_eq!(levels, [log::Level::Warn, log::Level::Info], "one line each way");
 }
 
+#[test]
+fn a_reading_whose_connection_broke_is_taken_once_more() {
+    let mut host = Host::new(LIMITS);
+    for answers in 0..2 {
+        host.ask(0, key(Kind::Disks, 1));
+        host.start();
+        host.finish(0, Err(lost()));
+        assert_eq!((host.answers.len(), host.taking.len()), (answers, 0));
+        host.start();
+        host.finish(0, if answers == 0 { Err(lost()) } else { Ok(()) });
+    }
+    assert!(matches!(host.answers.remove(0), (_, Err(Error::ConnectionLost { .. }))));
+    assert!(host.answers.remove(0).1.is_ok());
+    assert!(host.desk.is_reachable(), "others may serve");
+}
+
+#[test]
+fn one_connection_too_many_is_no_outage() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.ask(1, key(Kind::Disks, 2));
+    assert!(host.desk.needs_thread(host.now));
+    host.desk.refused(lost().failure().unwrap(), 1, host.now);
+    assert!(!host.desk.needs_thread(host.now), "not at once");
+    host.finish(0, Ok(()));
+    host.start();
+    host.finish(0, Ok(()));
+    assert_eq!(host.answers.len(), 2);
+    host.ask(0, key(Kind::Disks, 1));
+    host.ask(1, key(Kind::Disks, 2));
+    host.start();
+    assert_eq!(host.desk.threads, 1);
+    host.wait(SECOND);
+    host.start();
+    assert_eq!(host.desk.threads, 2);
+}
+
+#[test]
+fn an_open_that_hangs_hardly_delays_a_reading_and_no_guest_is_blamed() {
+    let mut host = Host::new(LIMITS);
+    host.read(key(Kind::Nics, 1)).unwrap();
+    host.ask(0, key(Kind::Disks, 1));
+    host.dial();
+    host.ask(1, key(Kind::Disks, 2));
+    host.start();
+    assert_eq!(host.taking.len(), 1, "one reading is for the thread that dials");
+    host.wait(LIMITS.slow());
+    host.start();
+    assert_eq!(host.taking.len(), 2, "by another");
+    host.finish(0, Ok(()));
+    host.finish(0, Ok(()));
+    host.wait(2 * LIMITS.timeout);
+    assert_eq!(host.desk.health(host.now).hung, []);
+    assert_eq!(host.answers.len(), 2);
+}
+
+#[test]
+fn when_every_thread_is_stuck_everybody_is_told_at_once() {
+    let mut host = Host::new(LIMITS);
+    for vm in 1..=LIMITS.threads() as u128 {
+        host.ask(0, key(Kind::Nics, vm));
+        host.start();
+        for _ in 0..11 {
+            host.wait(SECOND / 2);
+            host.probe(false, true);
+        }
+        assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
+    }
+    host.ask(0, key(Kind::Nics, 99));
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))), "at once");
+    host.finish(0, Ok(()));
+    host.read(key(Kind::Nics, 99)).unwrap();
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Ask(usize, Kind, u128),
     Start,
     Finish(usize, bool),
+    Dial,
+    Dialed(bool, usize),
     Wait(u64),
     Probe(bool, bool),
     Close,
@@ -380,6 +481,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(caller, kind, vm)| Step::Ask(caller, kind, vm)),
         6 => Just(Step::Start),
         6 => (0..8_usize, prop::bool::weighted(0.97)).prop_map(|(which, ok)| Step::Finish(which, ok)),
+        2 => Just(Step::Dial),
+        2 => (prop::bool::weighted(0.8), 0..3_usize)
+            .prop_map(|(has, serving)| Step::Dialed(has, serving)),
         4 => (0..6000_u64).prop_map(Step::Wait),
         3 => (any::<bool>(), prop::bool::weighted(0.9)).prop_map(|(free, ok)| Step::Probe(free, ok)),
         1 => Just(Step::Close),
@@ -399,6 +503,8 @@ proptest! {
                 Step::Start => host.start(),
                 Step::Finish(which, true) => host.finish(which, Ok(())),
                 Step::Finish(which, false) => host.finish(which, Err(lost())),
+                Step::Dial => host.dial(),
+                Step::Dialed(has, serving) => host.dialed(has, serving),
                 Step::Wait(time) => {
                     // Whoever waits comes again every now and then.
                     for _ in 0..time / 200 {
@@ -414,6 +520,7 @@ proptest! {
         }
         // All comes to rest: nobody waits, nothing stays stuck, everything is answered.
         for _ in 0..40 {
+            host.dialed(true, 0);
             host.finish_all();
             host.probe(true, true);
             host.wait(SECOND);

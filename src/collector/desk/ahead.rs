@@ -1,0 +1,98 @@
+//! What is read before anybody asks for it: the next in a steady order, and, once somebody is held
+//! up, the instances behind.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::super::Key;
+use super::{Desk, Ready};
+use crate::records::InstanceId;
+
+impl<R> Desk<R> {
+    /// Orders what is expected after `key`, up to so many readings.
+    pub(super) fn read_ahead(
+        &mut self,
+        key: Key,
+        width: usize,
+        now: Instant,
+        mut wanted: impl FnMut(Key) -> bool,
+    ) {
+        let mut seen = HashSet::from([key]);
+        let mut last = key;
+        while seen.len() <= width && self.outage.is_none() {
+            let Some((next, instance)) = self.order.after(last).cloned() else { return };
+            if !seen.insert(next) {
+                return;
+            }
+            last = next;
+            let hangs = self.must_not_wait_for_guest(next);
+            if !wanted(next) || self.is_stuck(next, now) || (hangs && !next.kind.knows_hung()) {
+                continue;
+            }
+            if self.ready.get(&next).is_some_and(|ready| self.is_too_old(ready, now)) {
+                self.ready.remove(&next);
+                self.health.wasted += 1;
+            }
+            if !self.ready.contains_key(&next) && !self.flights.contains_key(&next) {
+                let id = self.new_flight(next, instance, false);
+                self.ahead.push_back((next, id));
+            }
+        }
+    }
+
+    pub(super) fn is_too_old(&self, ready: &Ready<R>, now: Instant) -> bool {
+        now.saturating_duration_since(ready.taken) >= self.limits.max_age
+    }
+
+    /// Looks at the instances behind one that holds up its caller, so that whatever else hangs does
+    /// not hold it up in its turn.
+    pub(super) fn look_behind(&mut self, key: Key, now: Instant) {
+        let again = 2 * self.limits.timeout;
+        if self.swept.is_some_and(|then| now.saturating_duration_since(then) < again) {
+            return;
+        }
+        self.swept = Some(now);
+        self.sweeping = true;
+        self.clear_ready(now);
+        // One reading of each is enough.
+        let mut looked_at = HashSet::from([key.uuid]);
+        let guests = |next: Key| next.kind.needs_guest() && looked_at.insert(next.uuid);
+        self.read_ahead(key, usize::MAX, now, guests);
+        // Where no order is known yet, those that were listed.
+        for instance in std::mem::take(&mut self.listed) {
+            let next = Key { kind: key.kind, uuid: instance.uuid };
+            let known = self.flights.contains_key(&next) || self.must_not_wait_for_guest(next);
+            if next.kind.needs_guest() && looked_at.insert(next.uuid) && !known {
+                let id = self.new_flight(next, instance.clone(), false);
+                self.ahead.push_back((next, id));
+            }
+            self.listed.push(instance);
+        }
+    }
+
+    /// Those that exist, as far as was told last.
+    pub(in crate::collector) fn listed(&mut self, instances: Vec<InstanceId>) {
+        self.listed = instances;
+    }
+
+    /// Nobody is held up any more: what was to be looked at behind is not worth it.
+    pub(super) fn end_sweep(&mut self) {
+        self.sweeping = false;
+        for (key, id) in std::mem::take(&mut self.ahead) {
+            if self.is_pending((key, id)) && self.flights.get(&key).is_some_and(|f| !f.claimed) {
+                self.flights.remove(&key);
+            }
+        }
+    }
+
+    /// Drops what nobody has asked for in time, once there is much of it.
+    pub(super) fn clear_ready(&mut self, now: Instant) {
+        if self.ready.len() > 2 * self.limits.read_ahead {
+            let before = self.ready.len();
+            self.ready.retain(|_, ready| {
+                now.saturating_duration_since(ready.taken) < self.limits.max_age
+            });
+            self.health.wasted += u64::try_from(before - self.ready.len()).unwrap_or(0);
+        }
+    }
+}

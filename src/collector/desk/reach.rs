@@ -1,0 +1,209 @@
+//! Whether the hypervisor can be reached, and whether guests that hung answer again.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::super::outage::Outage;
+use super::super::quarantine::Patient;
+use super::super::{Key, Kind};
+use super::Desk;
+use crate::error::{Error, Failure, Result};
+use crate::records::InstanceId;
+
+/// What the probing thread does next.
+pub(in crate::collector) enum Probe {
+    /// Nothing, until it is woken.
+    Rest,
+    /// Nothing, until then.
+    Wait(Instant),
+    /// Whether the hypervisor can be reached.
+    Reach,
+    /// Whether this instance's guest answers.
+    Ask(InstanceId),
+}
+
+impl<R> Desk<R> {
+    /// What the probing thread does now.
+    /// (One that is `careful` asks after no guest: that call may hang as well.)
+    pub(in crate::collector) fn probe(&mut self, now: Instant, careful: bool) -> Probe {
+        if let Some(outage) = &self.outage {
+            return if now < outage.next_try { Probe::Wait(outage.next_try) } else { Probe::Reach };
+        }
+        if careful {
+            self.to_probe.retain(|instance| instance.uuid.is_nil());
+        }
+        if let Some(instance) = self.to_probe.pop_front() {
+            return Probe::Ask(instance);
+        }
+        if !self.wants_probe(now) {
+            self.next_probe = None;
+            return Probe::Rest;
+        }
+        match self.next_probe {
+            Some(next) if now < next => Probe::Wait(next),
+            _ => {
+                self.next_probe = Some(now + self.limits.probe_pause());
+                // First whether the hypervisor answers at all: to a question about nobody, as one
+                // about a guest may have to wait for whoever waits for it.
+                self.to_probe = VecDeque::from([Uuid::nil().into()]);
+                if !careful {
+                    let guests = self.quarantine.probed().map(|hung| hung.instance.clone());
+                    self.to_probe.extend(guests);
+                }
+                self.to_probe.pop_front().map_or(Probe::Rest, Probe::Ask)
+            }
+        }
+    }
+
+    /// A probing thread is stuck with this guest: no other one is to ask after it.
+    pub(in crate::collector) fn leave_unprobed(&mut self, instance: Uuid) {
+        self.quarantine.leave_unprobed(instance);
+    }
+
+    /// Whether the probing thread has something to do.
+    pub(in crate::collector) fn wants_probe(&self, now: Instant) -> bool {
+        self.outage.is_some() || self.quarantine.all().next().is_some() || self.is_slow(now)
+    }
+
+    /// Whether somebody has waited for long.
+    pub(super) fn is_slow(&self, now: Instant) -> bool {
+        self.slow(now) > self.stuck()
+    }
+
+    /// Somebody waits for the instance's guest, or nobody.
+    pub(in crate::collector) fn probed(
+        &mut self,
+        instance: &InstanceId,
+        answer: &Result<Option<bool>>,
+        now: Instant,
+    ) {
+        let mut what = "is read again";
+        let out = match answer {
+            Err(Error::ConnectionLost { .. }) => return,
+            Ok(Some(false)) => {
+                self.quarantine.busy(instance.uuid);
+                None
+            }
+            Ok(Some(true)) => self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout),
+            // The hypervisor cannot tell: it is free when the call that was stuck has returned.
+            Ok(None) => self.quarantine.free(instance.uuid, now, Duration::MAX),
+            Err(_) => {
+                what = "is gone or shut off";
+                self.quarantine.release(instance.uuid)
+            }
+        };
+        self.heard = Some(now);
+        if let Some(Patient { instance, since, .. }) = out {
+            let after = now.saturating_duration_since(since).as_secs();
+            let line = format!("instance {instance} {what}, {after} s after it hung");
+            // What was read around its guest is less than can be read now.
+            for kind in [Kind::Instance, Kind::Usage] {
+                let key = Key { kind, uuid: instance.uuid };
+                self.ready.remove(&key);
+                if self.flights.get(&key).is_some_and(|flight| !flight.claimed) {
+                    self.drop_flight(key);
+                }
+            }
+            self.tell(log::Level::Warn, line);
+        }
+    }
+
+    /// A thread opens a connection, or looks whether its own is good.
+    pub(in crate::collector) fn dial(&mut self, thread: u64, now: Instant) {
+        self.idle -= 1;
+        self.dialing.insert(thread, now);
+    }
+
+    /// It is done with that, with a good connection or without.
+    pub(in crate::collector) fn dialed(&mut self, thread: u64, good: bool, now: Instant) {
+        self.idle += 1;
+        self.dialing.remove(&thread);
+        if good {
+            self.reached(Ok(()), now);
+        }
+    }
+
+    /// A connection was opened, by whomever.
+    pub(in crate::collector) fn opened(&mut self, now: Instant) {
+        self.health.opened += 1;
+        self.opened = Some(now);
+    }
+
+    /// Whether a thread without a connection should open one.
+    pub(in crate::collector) fn is_worth_dialing(&self, now: Instant) -> bool {
+        self.startable(1) > 0 && self.may_dial(now)
+    }
+
+    /// Whether it makes sense to try: not while others have waited for long, or were refused.
+    pub(super) fn may_dial(&self, now: Instant) -> bool {
+        let waits = |since: Instant| {
+            // Others that came later have one, or it is so long ago that it is lost.
+            let lost = self.opened.is_some_and(|opened| since < opened)
+                || now.saturating_duration_since(since) >= 2 * self.limits.timeout;
+            self.is_slow_since(since, now) && !lost
+        };
+        self.dialing.values().filter(|since| waits(**since)).count() < 2
+            && self.dial_again.is_none_or(|again| now >= again)
+    }
+
+    pub(super) fn dialing_slowly(&self, now: Instant) -> usize {
+        self.dialing.values().filter(|since| self.is_slow_since(**since, now)).count()
+    }
+
+    pub(super) fn is_slow_since(&self, since: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(since) >= self.limits.slow()
+    }
+
+    /// A connection could not be opened. That is an outage if no other one serves; else there may
+    /// just be too many. (One that breaks is no outage: the reading may be to blame.)
+    pub(in crate::collector) fn refused(
+        &mut self,
+        failure: &Failure,
+        serving: usize,
+        now: Instant,
+    ) {
+        if serving == 0 {
+            self.begin_outage(failure.clone(), now);
+        } else {
+            self.dial_again = Some(now + self.limits.probe_pause());
+            self.tell(log::Level::Debug, format!("no further connection: {failure}"));
+        }
+    }
+
+    /// The probe has reached the hypervisor, or not.
+    pub(in crate::collector) fn reached(&mut self, answer: Result<()>, now: Instant) {
+        if let Err(Error::ConnectionLost { failure, .. }) = answer {
+            if let Some(outage) = &mut self.outage {
+                outage.goes_on(failure, now);
+            }
+        } else {
+            self.heard = Some(now);
+            self.end_outage(now);
+        }
+    }
+
+    pub(in crate::collector) fn is_reachable(&self) -> bool {
+        self.outage.is_none()
+    }
+
+    pub(super) fn begin_outage(&mut self, failure: Failure, now: Instant) {
+        self.drop_readings(|_| true);
+        self.to_probe.clear();
+        if self.outage.is_none() {
+            let line =
+                format!("no connection to {}: {failure}; virtmeter goes on trying", self.place());
+            self.tell(log::Level::Warn, line);
+            self.outage = Some(Outage::new(failure, now));
+        }
+    }
+
+    pub(super) fn end_outage(&mut self, now: Instant) {
+        if let Some(outage) = self.outage.take() {
+            let after = now.saturating_duration_since(outage.since).as_secs();
+            let line = format!("connected to {} again, after {after} s", self.place());
+            self.tell(log::Level::Info, line);
+        }
+    }
+}
