@@ -407,12 +407,13 @@ impl<H: Hypervisor> Room<H> {
         state = self.lock();
         state.use_connection(line.number, false);
         state.desk.idle += 1;
-        state.desk.finish(job, outcome, Instant::now());
+        if state.desk.finish(job, outcome, Instant::now()) {
+            self.answered.notify_all();
+        }
         // One is for this thread; more may wait for what it has just finished.
         if state.desk.startable(2) > 1 {
             self.wake(&state);
         }
-        self.answered.notify_all();
         state
     }
 

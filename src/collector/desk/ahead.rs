@@ -9,6 +9,24 @@ use super::{Desk, Ready};
 use crate::records::InstanceId;
 
 impl<R> Desk<R> {
+    /// Orders the readings that are expected after `key`, so many at the most: once half of them are
+    /// used up, as each order wakes threads.
+    pub(super) fn top_up(&mut self, key: Key, most: usize, now: Instant) {
+        let (mut last, enough) = (key, most.div_ceil(2));
+        for _ in 0..enough {
+            match self.order.after(last) {
+                Some((next, _)) if self.is_coming(*next, now) => last = *next,
+                _ => return self.read_ahead(key, most, now, |_| true),
+            }
+        }
+    }
+
+    /// Whether a reading is there, and young enough, or under way.
+    fn is_coming(&self, key: Key, now: Instant) -> bool {
+        self.flights.contains_key(&key)
+            || self.ready.get(&key).is_some_and(|ready| !self.is_too_old(ready, now))
+    }
+
     /// Orders what is expected after `key`, up to so many readings.
     pub(super) fn read_ahead(
         &mut self,
@@ -20,7 +38,8 @@ impl<R> Desk<R> {
         let mut seen = HashSet::from([key]);
         let mut last = key;
         while seen.len() <= width && self.outage.is_none() {
-            let Some((next, instance)) = self.order.after(last).cloned() else { return };
+            let Some((next, _)) = self.order.after(last) else { return };
+            let (before, next) = (last, *next);
             if !seen.insert(next) {
                 return;
             }
@@ -34,7 +53,8 @@ impl<R> Desk<R> {
                 self.health.wasted += 1;
             }
             if !self.ready.contains_key(&next) && !self.flights.contains_key(&next) {
-                let id = self.new_flight(next, instance, false);
+                let Some((_, instance)) = self.order.after(before) else { return };
+                let id = self.new_flight(next, instance.clone(), false);
                 self.ahead.push_back((next, id));
             }
         }

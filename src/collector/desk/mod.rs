@@ -182,7 +182,7 @@ impl<R> Desk<R> {
         };
         // Twice the expected might be chance.
         let width = if streak < 2 { 0 } else { self.reach.min(1 << streak.min(16)) };
-        self.read_ahead(key, width, now, |_| true);
+        self.top_up(key, width, now);
         Ticket { caller, key, instance: instance.clone(), asked: now, claimed: None, again: false }
     }
 
@@ -267,21 +267,21 @@ impl<R> Desk<R> {
         Some(Job { id, key, instance, hung })
     }
 
-    /// A reading has come to its end.
-    pub(super) fn finish(&mut self, job: &Job, outcome: Outcome<R>, now: Instant) {
-        let Some(running) = self.running.remove(&job.id) else { return };
+    /// A reading has come to its end. Returns whether a caller is to be told.
+    pub(super) fn finish(&mut self, job: &Job, outcome: Outcome<R>, now: Instant) -> bool {
+        let Some(running) = self.running.remove(&job.id) else { return false };
         if running.guest && !running.given_up {
             self.waiting.remove(&job.key.uuid);
         }
-        if !matches!(outcome.answer, Err(Error::ConnectionLost { .. })) {
+        let broken = matches!(outcome.answer, Err(Error::ConnectionLost { .. }));
+        if !broken {
             self.heard = Some(now);
         }
         if running.given_up {
             self.health.late += u64::from(outcome.answer.is_ok());
             self.quarantine.returned(job.key.uuid, job.id);
-            return;
+            return false;
         }
-        let broken = matches!(outcome.answer, Err(Error::ConnectionLost { .. }));
         match self.flights.get_mut(&job.key) {
             // The connection may have been broken before: once more, over another.
             Some(flight) if flight.id == job.id && flight.claimed && broken && !flight.again => {
@@ -289,7 +289,10 @@ impl<R> Desk<R> {
                 flight.started = None;
                 self.asked.push_front((job.key, job.id));
             }
-            Some(flight) if flight.id == job.id && flight.claimed => flight.outcome = Some(outcome),
+            Some(flight) if flight.id == job.id && flight.claimed => {
+                flight.outcome = Some(outcome);
+                return true;
+            }
             Some(flight) if flight.id == job.id => {
                 self.flights.remove(&job.key);
                 // A failure may be over by the time that somebody asks.
@@ -301,6 +304,7 @@ impl<R> Desk<R> {
             }
             _ => {}
         }
+        false
     }
 
     /// Whether one more thread should take readings.
