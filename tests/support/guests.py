@@ -23,6 +23,8 @@ HOST_ADDRESS = "192.0.2.1"
 HOST_MAC = "52:54:00:00:00:ff"
 GUEST_ADDRESS = "192.0.2.2"
 GUEST_MAC = "52:54:00:00:00:01"
+WORKER_ADDRESS = "192.0.2.3"
+WORKER_MAC = "52:54:00:00:00:02"
 FILTER = "virtmeter-test-filter"
 HARDWARE_EVENTS = ("cpu_cycles", "instructions", "cache_references", "cache_misses")
 MIB = 1 << 20
@@ -50,9 +52,7 @@ MODULES = (
     "virtio_net",
 )
 
-# Reads go past the page cache because it is dropped before each round. A disk that was unplugged
-# is skipped, for dd would put a regular file in its place; a NIC may be a newly plugged one.
-INIT = f"""\
+PREPARE = """\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -60,6 +60,12 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod "$module"; done
+"""
+
+# Reads go past the page cache because it is dropped before each round. A disk that was unplugged
+# is skipped, for dd would put a regular file in its place; a NIC may be a newly plugged one.
+INIT = f"""\
+{PREPARE}
 echo 'virtmeter test guest is up'
 while :; do
     echo 3 >/proc/sys/vm/drop_caches
@@ -74,6 +80,26 @@ while :; do
 done
 """
 
+# A guest that does what it is told: to write so many blocks to its disk, past every cache, and to
+# send so many packets. It says for how long it has been at that, by its own clock, in seconds.
+BLOCK = 64 << 10
+PAYLOAD = 1000
+PACKET = PAYLOAD + 14 + 20 + 8  # with the headers of Ethernet, IP and ICMP
+WORK = f"""\
+{PREPARE}
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
+stty raw -echo
+ifconfig eth0 {WORKER_ADDRESS} netmask 255.255.255.0 up
+arp -s {HOST_ADDRESS} {HOST_MAC}
+echo ready
+while read blocks packets; do
+    read began _ </proc/uptime
+    dd if=/dev/zero of=/dev/vda bs={BLOCK} count=$blocks oflag=direct status=none
+    for _ in $(seq $packets); do ping -q -c 1 -s {PAYLOAD} {HOST_ADDRESS} >/dev/null; done
+    read ended _ </proc/uptime
+    echo "worked from $began to $ended"
+done
+"""
 
 EXTRACTED_KERNEL = Path(__file__).parents[2] / "build/kernel"
 
@@ -114,7 +140,8 @@ def build_initramfs(kernel: Kernel) -> bytes:
     directories = ("bin", "dev", "modules", "proc", "sys")
     archive = b"".join(_entry(name, stat.S_IFDIR | 0o755) for name in directories)
     archive += _entry("bin/busybox", stat.S_IFREG | 0o755, Path(busybox).read_bytes())
-    archive += _entry("init", stat.S_IFREG | 0o755, INIT.encode())
+    for name, script in (("init", INIT), ("work", WORK)):
+        archive += _entry(name, stat.S_IFREG | 0o755, script.encode())
     for index, name in enumerate(MODULES):
         # A module that has no file is built into this kernel.
         for path in kernel.modules.glob(f"kernel/**/{name}.ko*"):
@@ -231,8 +258,7 @@ def definitions(
             kvm=False,
             memory=128,
             vcpus="<vcpu current='2'>4</vcpu>",
-            boot=f"<kernel>{images}/vmlinuz</kernel><initrd>{images}/initramfs</initrd>"
-            "<cmdline>console=ttyS0 quiet panic=-1 ipv6.disable=1</cmdline>",
+            boot=_boot(images),
         ),
         "disks": domain_xml("disks", *disks, kvm=kvm),
         "nics": domain_xml("nics", *nics, kvm=kvm),
@@ -279,6 +305,29 @@ def _bootable(raw: Path) -> Path:
     subprocess.run(command, check=True)
     raw.unlink()
     return image
+
+
+def worker_definition(images: Path, serial: Path) -> str:
+    """A guest that runs WORK, and is told at its serial line, a socket of this path."""
+    image = images / "worker.raw"
+    _make_sparse(image, 16 * MIB)
+    return domain_xml(
+        "worker",
+        _file_disk("vda", image),
+        _nic(WORKER_MAC),
+        f"<serial type='unix'><source mode='bind' path='{serial}'/></serial>",
+        kvm=False,
+        memory=128,
+        boot=_boot(images, "rdinit=/work"),
+    )
+
+
+def _boot(images: Path, more: str = "") -> str:
+    """Our kernel."""
+    return (
+        f"<kernel>{images}/vmlinuz</kernel><initrd>{images}/initramfs</initrd>"
+        f"<cmdline>console=ttyS0 quiet panic=-1 ipv6.disable=1 {more}</cmdline>"
+    )
 
 
 def domain_uuid(name: str) -> str:

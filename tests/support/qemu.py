@@ -67,6 +67,8 @@ ip addr add {guests.HOST_ADDRESS}/24 dev {guests.BRIDGE}
 ip link set {guests.BRIDGE} up
 ip neigh add {guests.GUEST_ADDRESS} lladdr {guests.GUEST_MAC} nud permanent \\
     dev {guests.BRIDGE}
+ip neigh add {guests.WORKER_ADDRESS} lladdr {guests.WORKER_MAC} nud permanent \\
+    dev {guests.BRIDGE}
 echo ready
 cat >/dev/null
 kill -9 -1
