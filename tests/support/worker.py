@@ -45,6 +45,7 @@ class Worker:
             try:
                 self._boot()
             except TimeoutError:
+                self._line.close()
                 self._guest.destroy()
                 self._boot()
             stack.callback(self._guest.destroy)
