@@ -372,15 +372,16 @@ impl<H: Hypervisor> Room<H> {
         drop(state);
         let good = line.make_good();
         state = self.lock();
-        state.desk.dialed(line.number, good.is_ok(), Instant::now());
+        state.desk.dialed(line.number, matches!(good, Ok(true)), Instant::now());
         let mut goes_on = true;
         match good {
             // It was opened for this reading, even if all were closed meanwhile.
-            Ok(()) => {
+            Ok(true) => {
                 if let Some(job) = state.desk.start(Instant::now()) {
                     state = self.read(line, &job, state);
                 }
             }
+            Ok(false) => {}
             // Others serve, and there may be too many of them.
             Err(Error::ConnectionLost { .. }) => goes_on = !state.desk.is_reachable(),
             Err(error) => {
@@ -532,23 +533,22 @@ impl<H: Hypervisor> Line<H> {
             && state.open.get(&self.number).is_some_and(trusted)
     }
 
-    /// Opens a connection, unless there is one that answers.
-    fn make_good(&mut self) -> Result<()> {
-        if self.connection.as_ref().is_some_and(|connection| !connection.is_alive()) {
-            self.broken();
-        }
+    /// Looks whether the connection serves, or opens one if there is none; false if it was broken.
+    fn make_good(&mut self) -> Result<bool> {
         let doubts = self.room.lock().doubts;
-        if self.connection.is_some() {
-            let nobody = InstanceId::from(Uuid::nil());
-            let answer = self.ask(|connection| connection.is_free(&nobody));
-            if !matches!(answer, Err(Error::ConnectionLost { .. })) {
-                if let Some(open) = self.room.lock().open.get_mut(&self.number) {
-                    open.doubts = doubts;
-                }
-                return Ok(());
+        match &self.connection {
+            None => return self.dial().map(|_| true),
+            Some(connection) if !connection.is_alive() => self.broken(),
+            Some(_) => {
+                let nobody = InstanceId::from(Uuid::nil());
+                // Whatever it says, unless the connection breaks.
+                let _ = self.ask(|connection| connection.is_free(&nobody));
             }
         }
-        self.dial().map(drop)
+        if let Some(open) = self.room.lock().open.get_mut(&self.number) {
+            open.doubts = doubts;
+        }
+        Ok(self.connection.is_some())
     }
 
     /// Takes a reading.
@@ -608,7 +608,7 @@ impl<H: Hypervisor> Line<H> {
     }
 
     fn broken(&mut self) {
-        self.room.lock().desk.health.broken += 1;
+        self.room.lock().desk.broke();
         self.hang_up();
     }
 

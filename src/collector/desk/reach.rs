@@ -131,6 +131,12 @@ impl<R> Desk<R> {
         self.opened = Some(now);
     }
 
+    /// A connection broke: who counted on it may have to open another.
+    pub(in crate::collector) fn broke(&mut self) {
+        self.health.broken += 1;
+        self.dial_again = None;
+    }
+
     /// Whether a thread without a connection should open one.
     pub(in crate::collector) fn is_worth_dialing(&self, now: Instant) -> bool {
         self.startable(1) > 0 && self.may_dial(now)
