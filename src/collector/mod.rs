@@ -262,6 +262,9 @@ impl<H: Hypervisor> Room<H> {
                     return outcome;
                 }
                 Turn::Wait(until) => {
+                    if std::mem::take(&mut state.desk.forget) {
+                        self.hypervisor.forget();
+                    }
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
                     let timed_out;

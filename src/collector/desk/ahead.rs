@@ -73,7 +73,9 @@ impl<R> Desk<R> {
         }
         self.swept = Some(now);
         self.sweeping = true;
-        self.clear_ready(now);
+        // What was read before does not say who hangs now.
+        self.ready.clear();
+        self.forget = true;
         // One reading of each is enough.
         let mut looked_at = HashSet::from([key.uuid]);
         let guests = |next: Key| next.kind.needs_guest() && looked_at.insert(next.uuid);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::Key;
-use super::{Desk, Flight, Ticket};
+use super::{Desk, Flight, Running, Ticket};
 use crate::error::{Error, Failure};
 
 impl<R> Desk<R> {
@@ -22,7 +22,7 @@ impl<R> Desk<R> {
              storage"
         } else if needs_guest && self.too_many_hang() {
             "so many guests hang that no thread is left to wait for more"
-        } else if self.stuck() + self.dialing_slowly(now) >= self.limits.threads() {
+        } else if self.stuck() + self.dialing_in_vain(now) >= self.limits.threads() {
             "so many calls hang that no thread is left to make more"
         } else {
             return None;
@@ -53,7 +53,7 @@ impl<R> Desk<R> {
     /// Whether every thread that may wait for a guest does so in vain. Then nobody is asked any more
     /// whether he hangs as well: finding out would cost each caller the whole timeout.
     pub(super) fn too_many_hang(&self) -> bool {
-        let stuck = self.running.values().filter(|running| running.guest && running.given_up);
+        let stuck = self.running.values().filter(|running| running.guest && running.hangs);
         stuck.count() >= self.limits.waiting_for_guests()
     }
 
@@ -81,7 +81,7 @@ impl<R> Desk<R> {
         let Some(started) = flight.started else {
             self.flights.remove(&key);
             if !self.is_heard(now) {
-                self.begin_outage(silence(self.limits.timeout), now);
+                self.begin_silence(now);
             }
             return;
         };
@@ -92,7 +92,7 @@ impl<R> Desk<R> {
             return;
         }
         if !self.is_heard(now) {
-            self.begin_outage(silence(self.limits.timeout), now);
+            self.begin_silence(now);
         } else if key.kind.needs_guest() {
             self.abandon(key);
             // Those that have taken long by now are judged with it, or they would hold up their
@@ -115,12 +115,18 @@ impl<R> Desk<R> {
         }
     }
 
+    /// An outage, in which every call hangs.
+    fn begin_silence(&mut self, now: Instant) {
+        self.running.values_mut().for_each(|running| running.hangs = true);
+        self.begin_outage(silence(self.limits.timeout), now);
+    }
+
     /// Leaves a running flight to its thread, and its guest in quarantine.
     pub(super) fn abandon(&mut self, key: Key) {
         let Some(flight) = self.drop_flight(key) else { return };
         let Some(running) = self.running.get_mut(&flight.id) else { return };
+        running.hangs = true;
         if !running.guest {
-            running.stuck = true;
             return;
         }
         if self.quarantine.enter(&flight.instance, flight.id, running.started) {
@@ -141,7 +147,8 @@ impl<R> Desk<R> {
     /// Whether calls hang that do not even need the guest's process. One more is tried after a while,
     /// and that is all, or one instance would take all threads.
     pub(super) fn is_stuck(&self, key: Key, now: Instant) -> bool {
-        let stuck = self.running.values().filter(|running| running.stuck && running.key == key);
+        let alike = |running: &&Running| running.hangs && !running.guest && running.key == key;
+        let stuck = self.running.values().filter(alike);
         let last = stuck.clone().map(|running| running.started).max();
         let again = 4 * self.limits.timeout;
         stuck.count() > 1 || last.is_some_and(|s| now.saturating_duration_since(s) < again)

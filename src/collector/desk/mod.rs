@@ -88,8 +88,8 @@ struct Running {
     /// Whether it needs the guest's process.
     guest: bool,
     given_up: bool,
-    /// Whether it has hung without that need.
-    stuck: bool,
+    /// Whether it was given up because it hung, and not because nobody wants it any more.
+    hangs: bool,
 }
 
 pub(super) struct Desk<R> {
@@ -116,6 +116,8 @@ pub(super) struct Desk<R> {
     /// Whether that is still going on, and which instances were listed last.
     sweeping: bool,
     listed: Vec<InstanceId>,
+    /// Whether connections are to drop what they share.
+    pub(super) forget: bool,
     to_probe: VecDeque<InstanceId>,
     next_probe: Option<Instant>,
     flown: u64,
@@ -153,6 +155,7 @@ impl<R> Desk<R> {
             swept: None,
             sweeping: false,
             listed: Vec::new(),
+            forget: false,
             to_probe: VecDeque::new(),
             next_probe: None,
             flown: 0,
@@ -263,7 +266,7 @@ impl<R> Desk<R> {
             self.waiting.insert(key.uuid);
         }
         self.running
-            .insert(id, Running { key, started: now, guest, given_up: false, stuck: false });
+            .insert(id, Running { key, started: now, guest, given_up: false, hangs: false });
         Some(Job { id, key, instance, hung })
     }
 
@@ -380,7 +383,7 @@ impl<R> Desk<R> {
     }
 
     pub(super) fn stuck(&self) -> usize {
-        self.running.values().filter(|running| running.given_up).count()
+        self.running.values().filter(|running| running.hangs).count()
     }
 
     /// Waits for the flight that a caller has claimed; `None` if it was given up, so that the caller

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::outage::Outage;
 use super::super::quarantine::Patient;
 use super::super::{Key, Kind};
-use super::Desk;
+use super::{Desk, Running};
 use crate::error::{Error, Failure, Result};
 use crate::records::InstanceId;
 
@@ -69,7 +69,9 @@ impl<R> Desk<R> {
 
     /// Whether somebody has waited for long.
     pub(super) fn is_slow(&self, now: Instant) -> bool {
-        self.slow(now) > self.stuck()
+        let slow =
+            |running: &Running| !running.given_up && self.is_slow_since(running.started, now);
+        self.running.values().any(slow) || self.dialing_slowly(now) > 0
     }
 
     /// Somebody waits for the instance's guest, or nobody.
@@ -152,6 +154,12 @@ impl<R> Desk<R> {
         };
         self.dialing.values().filter(|since| waits(**since)).count() < 2
             && self.dial_again.is_none_or(|again| now >= again)
+    }
+
+    /// How many threads have waited for a connection for so long that they may never have one.
+    pub(super) fn dialing_in_vain(&self, now: Instant) -> usize {
+        let waited = |since: &&Instant| now.saturating_duration_since(**since);
+        self.dialing.values().filter(|since| waited(since) >= self.limits.timeout).count()
     }
 
     pub(super) fn dialing_slowly(&self, now: Instant) -> usize {

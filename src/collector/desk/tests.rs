@@ -326,6 +326,22 @@ fn those_that_hang_together_are_given_up_together() {
 }
 
 #[test]
+fn what_was_read_just_before_is_no_sign_of_life() {
+    let mut host = Host::new(LIMITS);
+    host.cycle(6);
+    host.cycle(6);
+    let read_already = key(Kind::Instance, 4);
+    assert!(host.desk.ready.contains_key(&read_already));
+    host.desk.ready.remove(&key(Kind::Instance, 2));
+    host.ask(0, key(Kind::Instance, 2));
+    host.start();
+    assert!(!host.desk.flights.contains_key(&read_already));
+    host.wait(LIMITS.held_up());
+    assert!(host.desk.flights.contains_key(&read_already), "it is asked again");
+    assert!(host.desk.forget, "and not from what is left over");
+}
+
+#[test]
 fn when_too_many_hang_nobody_waits_for_another_guest() {
     let mut host = Host::new(LIMITS);
     // With three workers and two more, four may wait for guests.
