@@ -1,0 +1,117 @@
+"""Reads all VMs, one pass after the other, for all who ask at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Union
+
+import virtmeter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
+
+METADATA_AGE = 300.0
+"""Seconds for which what Nova says of its instances is good, unless there is a new one."""
+
+Answer = Union["Sequence[Any]", virtmeter.InspectorException]
+"""The records that a method has returned, or what it has raised."""
+
+LOG = logging.getLogger(__name__)
+
+
+class Pass:
+    """What one pass over the host has read so far. Only the reading thread writes to it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.began = time.monotonic()
+        self.reached = False
+        """Whether libvirt has answered, and no connection was lost since."""
+        self.instances: list[virtmeter.Instance] = []
+        self.answers: list[tuple[virtmeter.Instance, Answer]] = []
+        self.servers: dict[str, virtmeter.Server] = {}
+        self.complete = False
+        """Whether every VM was asked for everything."""
+        self.ended = False
+
+
+class Reader:
+    """Begins a pass when somebody asks and none is under way; whoever asks meanwhile shares it.
+
+    All readings are taken by one thread in one order, so that the inspector knows what comes next
+    and takes it ahead, several at a time.
+    """
+
+    def __init__(self, inspector: virtmeter.LibvirtInspector) -> None:
+        """Begin to wait for the first who asks."""
+        self._inspector = inspector
+        self._changed = threading.Condition()
+        self._pass: Pass | None = None
+        self._metadata_read = float("-inf")
+        self._asked_for: set[str] = set()
+        self._servers: dict[str, virtmeter.Server] = {}
+        # It may be waiting for a guest when the process is to end.
+        threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
+
+    def read(self, seconds: float) -> Pass:
+        """Return the pass that is under way or a new one, as far as it has come by then."""
+        with self._changed:
+            if self._pass is None or self._pass.ended:
+                self._pass = Pass()
+                self._changed.notify_all()
+            current = self._pass
+            self._changed.wait_for(lambda: current.ended, seconds)
+            return current
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pass is not None and not self._pass.ended)
+                current = self._pass
+            assert current is not None
+            try:
+                self._fill(current)
+            except virtmeter.ConnectionLost:
+                current.reached = False
+            except Exception as error:  # noqa: BLE001 - the next pass may do better
+                LOG.warning("this pass ended early: %s", error)
+            with self._changed:
+                current.ended = True
+                self._changed.notify_all()
+
+    def _fill(self, current: Pass) -> None:
+        instances = sorted(self._inspector.list_instances())
+        current.reached = True
+        current.servers = self._servers
+        current.instances = instances
+        running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
+        for method in METHODS:
+            for instance in running:
+                self._ask(current, method, instance)
+        current.servers = self._read_metadata({instance.id for instance in instances})
+        current.complete = True
+
+    def _ask(self, current: Pass, method: str, instance: virtmeter.Instance) -> None:
+        try:
+            answer = getattr(self._inspector, method)(instance)
+        except virtmeter.ConnectionLost:
+            raise
+        except (virtmeter.InstanceNotFoundException, virtmeter.InstanceShutOffException):
+            return  # it has ended since the list was read
+        except virtmeter.InspectorException as error:
+            current.answers.append((instance, error))
+        else:
+            records = [answer] if method == "inspect_instance" else list(answer)
+            current.answers.append((instance, records))
+
+    def _read_metadata(self, ids: set[str]) -> dict[str, virtmeter.Server]:
+        """Return what Nova says, read again when it is old or an instance is new."""
+        now = time.monotonic()
+        if not ids <= self._asked_for or now - self._metadata_read > METADATA_AGE:
+            self._servers = {server.id: server for server in self._inspector.list_servers()}
+            self._asked_for, self._metadata_read = ids, now
+        return self._servers

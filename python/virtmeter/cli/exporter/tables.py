@@ -1,0 +1,108 @@
+"""Which metric each field of a record becomes: names and units follow Prometheus' conventions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import virtmeter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Field(NamedTuple):
+    """A field of a record, and the metric that it becomes."""
+
+    field: str
+    metric: str
+    help: str
+    convert: Callable[[Any], float] = float
+
+
+def _seconds(nanoseconds: int) -> float:
+    return nanoseconds / 10**9
+
+
+def _bytes(mebibytes: float) -> float:
+    return mebibytes * 2**20
+
+
+# What is said of every running VM; the name and the unit follow Prometheus' conventions.
+INSTANCE = (
+    Field("cpu_number", "vcpus", "vCPUs plugged in."),
+    Field("cpu_time", "cpu_seconds_total", "CPU time used, with the vCPUs' waiting.", _seconds),
+    Field("vcpu_wait", "vcpu_wait_seconds_total", "Time that vCPUs waited for I/O.", _seconds),
+    Field(
+        "vcpu_delay",
+        "vcpu_delay_seconds_total",
+        "Time that vCPUs could have run but had no host CPU: the guest's steal.",
+        _seconds,
+    ),
+    Field("memory_actual", "memory_actual_bytes", "Memory that the balloon leaves it.", _bytes),
+    Field("memory_available", "memory_available_bytes", "Memory its kernel sees.", _bytes),
+    Field("memory_usage", "memory_usage_bytes", "Memory in use in the guest.", _bytes),
+    Field("memory_resident", "memory_resident_bytes", "Its resident memory on the host.", _bytes),
+    Field("memory_disk_caches", "memory_disk_caches_bytes", "Caches it could give up.", _bytes),
+    Field("memory_swap_in", "memory_swap_in_bytes_total", "Read from the guest's swap.", _bytes),
+    Field("memory_swap_out", "memory_swap_out_bytes_total", "Written to its swap.", _bytes),
+    Field("memory_major_faults", "memory_major_faults_total", "Page faults that read a disk."),
+    Field("memory_minor_faults", "memory_minor_faults_total", "Page faults that did not."),
+    Field(
+        "memory_hugetlb_allocations",
+        "memory_hugetlb_allocations_total",
+        "Huge pages that the guest allocated.",
+    ),
+    Field(
+        "memory_hugetlb_failures",
+        "memory_hugetlb_failures_total",
+        "Huge pages that the guest failed to allocate.",
+    ),
+    Field("cpu_cycles", "cpu_cycles_total", "CPU cycles."),
+    Field("instructions", "instructions_total", "CPU instructions."),
+    Field("cache_references", "cache_references_total", "References to the CPU's caches."),
+    Field("cache_misses", "cache_misses_total", "Misses of the CPU's caches."),
+)
+
+NIC = (
+    Field("rx_bytes", "nic_receive_bytes_total", "Bytes that the guest received."),
+    Field("rx_packets", "nic_receive_packets_total", "Packets that the guest received."),
+    Field("rx_drop", "nic_receive_dropped_total", "Incoming packets that were dropped."),
+    Field("rx_errors", "nic_receive_errors_total", "Errors in receiving."),
+    Field("tx_bytes", "nic_transmit_bytes_total", "Bytes that the guest sent."),
+    Field("tx_packets", "nic_transmit_packets_total", "Packets that the guest sent."),
+    Field("tx_drop", "nic_transmit_dropped_total", "Outgoing packets that were dropped."),
+    Field("tx_errors", "nic_transmit_errors_total", "Errors in sending."),
+)
+
+DISK = (
+    Field("read_bytes", "disk_read_bytes_total", "Bytes read."),
+    Field("read_requests", "disk_read_requests_total", "Read operations."),
+    Field("rd_total_times", "disk_read_seconds_total", "Time spent in reading.", _seconds),
+    Field("write_bytes", "disk_write_bytes_total", "Bytes written."),
+    Field("write_requests", "disk_write_requests_total", "Write operations."),
+    Field("wr_total_times", "disk_write_seconds_total", "Time spent in writing.", _seconds),
+    Field("flush_requests", "disk_flush_requests_total", "Flushes."),
+    Field("flush_total_times", "disk_flush_seconds_total", "Time spent in flushing.", _seconds),
+    Field("errors", "disk_errors_total", "Errors; not all hypervisors count them."),
+)
+
+DISK_INFO = (
+    Field("capacity", "disk_capacity_bytes", "Size that the guest sees."),
+    Field("allocation", "disk_allocation_bytes", "What the image occupies on the host."),
+    Field("physical", "disk_physical_bytes", "Size of the image's file or device."),
+)
+
+DOMAIN = ("uuid", "domain")
+
+TABLES: dict[type, tuple[tuple[Field, ...], tuple[str, ...]]] = {
+    virtmeter.InstanceStats: (INSTANCE, DOMAIN),
+    virtmeter.InterfaceStats: (NIC, (*DOMAIN, "nic", "mac")),
+    virtmeter.DiskStats: (DISK, (*DOMAIN, "disk")),
+    virtmeter.DiskInfo: (DISK_INFO, (*DOMAIN, "disk")),
+}
+"""By the type of a record: what its fields become, and the labels."""
+
+NOVA = (*("server_name", "project_id", "user_id", "flavor", "image_id", "os_type", "architecture"),)
+"""What Nova says of an instance, as labels; empty for domains that are not Nova's."""
+
+STATES = ", ".join(f"{state.value} {state.name.lower()}" for state in virtmeter.PowerState)

@@ -1,0 +1,81 @@
+"""Who may read the metrics: the users of a file as ``htpasswd -B`` writes it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+from typing import TYPE_CHECKING
+
+import bcrypt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LONGEST = 72
+"""bcrypt reads no more of a password than that, and htpasswd cuts it off."""
+
+
+class Users:
+    """Users and the hashes of their passwords."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        :raises ValueError: it has no user, or a line that is none.
+        """
+        self._hashes: dict[bytes, bytes] = {}
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if not line.strip() or line.startswith(b"#"):
+                continue
+            name, _, hashed = line.strip().partition(b":")
+            try:
+                bcrypt.checkpw(b"", hashed)
+            except ValueError:
+                raise ValueError(
+                    f"{path}, line {number}: no bcrypt hash; 'htpasswd -B' writes them"
+                ) from None
+            self._hashes[name] = hashed
+        if not self._hashes:
+            raise ValueError(f"{path} has no users; 'htpasswd -B -c {path} NAME' adds one")
+        self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(rounds=_rounds(self._hashes.values())))
+        # One at a time: who tries passwords occupies one processor at the most.
+        self._checking = threading.Lock()
+
+    def knows(self, header: str) -> bool:
+        """Return whether an Authorization header has a user's name and password."""
+        scheme, _, encoded = header.partition(" ")
+        if scheme.lower() != "basic":
+            return False
+        try:
+            name, _, password = base64.b64decode(encoded, validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return False
+        # A name that does not exist takes as long as a wrong password.
+        hashed = self._hashes.get(name, self._nobody)
+        with self._checking:
+            right = bcrypt.checkpw(password[:LONGEST], hashed)
+        return right and name in self._hashes
+
+    def guard(self, app: WSGIApplication) -> WSGIApplication:
+        """Let only users in."""
+
+        def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            if self.knows(environ.get("HTTP_AUTHORIZATION", "")):
+                return app(environ, start_response)
+            headers = [
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("WWW-Authenticate", 'Basic realm="virtmeter", charset="UTF-8"'),
+            ]
+            start_response("401 Unauthorized", headers)
+            return [b"virtmeter needs a user and a password.\n"]
+
+        return guarded
+
+
+def _rounds(hashes: Iterable[bytes]) -> int:
+    """Return the cost of the dearest hash: $2y$COST$..."""
+    return max(int(hashed.split(b"$")[2]) for hashed in hashes)

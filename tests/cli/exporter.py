@@ -1,0 +1,103 @@
+"""A running ``virtmeter export``, and what it says."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import urllib.request
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    import ssl
+    from http.client import HTTPResponse
+
+    from typing_extensions import Self
+
+COMMAND = (sys.executable, "-m", "virtmeter.cli")
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+class Exporter:
+    """As a context manager: from its start to a SIGTERM, which must end it well."""
+
+    def __init__(
+        self, uri: str, *options: str, listen: str = "127.0.0.1:0", ends_with: int = 0
+    ) -> None:
+        self._ends_with = ends_with
+        self.process = subprocess.Popen(
+            [*COMMAND, "export", "--uri", uri, "--listen", listen, *options],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said = ""
+
+    def __enter__(self) -> Self:
+        assert self.process.stderr is not None
+        self.started: list[str] = []
+        for line in self.process.stderr:
+            self.started.append(line)
+            if "serving" in line:
+                self.url = line.split()[-1]
+                return self
+        self.process.kill()
+        raise AssertionError(f"it has not started: {self.started}")
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            _, self.said = self.process.communicate(timeout=10)
+        finally:
+            self.process.kill()  # of no effect on one that has ended
+        if exception[0] is None:
+            assert self.process.returncode == self._ends_with
+            assert "Traceback" not in self.said, self.said
+
+    def get(
+        self,
+        path: str = "/metrics",
+        *,
+        timeout: float | None = None,
+        headers: dict[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> HTTPResponse:
+        """Ask, as Prometheus does if it has a timeout."""
+        headers = dict(headers or {})
+        if timeout is not None:
+            headers["X-Prometheus-Scrape-Timeout-Seconds"] = str(timeout)
+        request = urllib.request.Request(self.url.replace("/metrics", path), headers=headers)
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=timeout or 30, context=tls)
+        return answer
+
+    def scrape(self, timeout: float | None = None) -> Samples:
+        with self.get(timeout=timeout) as answer:
+            assert answer.status == 200
+            return Samples(answer.read().decode())
+
+
+class Samples:
+    """The samples of an exposition."""
+
+    def __init__(self, text: str) -> None:
+        self.values: dict[Sample, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                key = (sample.name, frozenset(sample.labels.items()))
+                assert key not in self.values, key
+                self.values[key] = sample.value
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        """Return the value of the only sample that has these labels, among others."""
+        found = self.all(name, **labels)
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
+    def all(self, name: str, **labels: str) -> list[float]:
+        """Return the values of all that have these labels."""
+        return [
+            value
+            for (this, its), value in self.values.items()
+            if this == name and labels.items() <= dict(its).items()
+        ]

@@ -1,0 +1,385 @@
+"""``virtmeter export`` over daemons that say what the test wants: what it serves, and to whom."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING
+
+import bcrypt
+import pytest
+
+import virtmeter
+from tests.cli.exporter import COMMAND, Exporter, Samples
+from tests.support import sample
+from tests.support.libvirtd import Daemon, Never
+from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Domain
+from tests.support.qemu import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GOLDEN = Path(__file__).with_name("metrics.txt")
+DASHBOARD = Path(__file__).parents[2] / "contrib/grafana-dashboard.json"
+PROMTOOL = Path(__file__).parents[2] / "build/prometheus/usr/bin/promtool"
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+TEST = "test:///default"
+
+NOVA = """
+<nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
+  <nova:name>shop "front"</nova:name>
+  <nova:flavor name="m1.small"><nova:memory>512</nova:memory><nova:disk>1</nova:disk>
+    <nova:swap>0</nova:swap><nova:ephemeral>0</nova:ephemeral><nova:vcpus>1</nova:vcpus>
+  </nova:flavor>
+  <nova:owner><nova:user uuid="user-1">u</nova:user><nova:project uuid="project-1">p</nova:project>
+  </nova:owner>
+  <nova:root type="image" uuid="image-1"/>
+</nova:instance>
+"""
+
+
+def run(*arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "export", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def of_nova(domain: Domain) -> Domain:
+    more = f"<metadata>{NOVA}</metadata><os><type arch='x86_64'>hvm</type></os><devices>"
+    domain.xml = domain.xml.replace("<devices>", more)
+    return domain
+
+
+@pytest.fixture
+def sampled(daemon: Daemon) -> Daemon:
+    """A daemon with the sample domain, which is Nova's, and one that is shut off."""
+    daemon.add(
+        of_nova(sample.domain()),
+        Domain(
+            uuid=f"{2:08x}-2222-3333-4444-555555555555",
+            name='odd "name"\nof\\two lines é',
+            id=-1,
+            state=VIR_DOMAIN_SHUTOFF,
+        ),
+    )
+    return daemon
+
+
+@pytest.fixture
+def exporter(sampled: Daemon) -> Iterator[Exporter]:
+    with Exporter(sampled.uri, "--timeout", "2") as exporter:
+        yield exporter
+
+
+def stands_still(line: str) -> str:
+    """Leave out the values of what virtmeter says of itself."""
+    line = line.replace(virtmeter.__version__, "VERSION")
+    return line if line.startswith(("#", "virtmeter_domain")) else line.rpartition(" ")[0]
+
+
+def test_every_metric_with_its_type_its_unit_and_its_value(exporter: Exporter) -> None:
+    with exporter.get(headers=OPENMETRICS) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        text = answer.read().decode()
+    lines = [stands_still(line) for line in text.splitlines()]
+    assert lines == GOLDEN.read_text().splitlines()
+
+
+@pytest.mark.skipif(not PROMTOOL.exists(), reason="Prometheus' package is not in build/prometheus")
+def test_promtool_has_no_objections(exporter: Exporter) -> None:
+    with exporter.get() as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        text = answer.read()
+    checked = subprocess.run(
+        [PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_a_scraper_can_choose_metrics_by_name(exporter: Exporter) -> None:
+    with exporter.get("/metrics?name[]=virtmeter_up") as answer:
+        assert answer.read().decode().splitlines()[2:] == ["virtmeter_up 1.0"]
+
+
+def test_the_other_pages(exporter: Exporter) -> None:
+    with exporter.get("/") as answer:
+        assert b'href="/metrics"' in answer.read()
+    with exporter.get("/-/healthy") as answer:
+        assert answer.status == 200
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        exporter.get("/metrics/")
+    assert caught.value.code == 404
+    caught.value.close()
+
+
+def test_scrapes_share_one_reading_and_get_at_their_deadline_what_it_has(sampled: Daemon) -> None:
+    sampled.on("DOMAIN_GET_BLOCK_INFO", Never())
+    with Exporter(sampled.uri, "--timeout", "60") as exporter:
+        with ThreadPoolExecutor(8) as pool:
+            scrapes = list(pool.map(lambda _: exporter.scrape(timeout=3), range(8)))
+        for samples in scrapes:
+            assert samples("virtmeter_up") == 1
+            assert samples("virtmeter_scrape_complete") == 0
+            assert samples("virtmeter_domain_cpu_seconds_total") == 1001e-9
+            assert samples("virtmeter_domain_disk_write_requests_total") == 3
+            assert samples("virtmeter_domain_disk_capacity_bytes") is None
+            assert samples("virtmeter_scrape_age_seconds") > 0  # type: ignore[operator]
+        assert sampled.calls["DOMAIN_GET_BLOCK_INFO"] == 1
+
+
+def test_without_the_header_the_deadline_is_that_of_the_option(sampled: Daemon) -> None:
+    sampled.on("DOMAIN_GET_BLOCK_INFO", Never())
+    with Exporter(sampled.uri, "--timeout", "60", "--deadline", "0.5") as exporter:
+        assert exporter.scrape()("virtmeter_scrape_complete") == 0
+        for header in ("nonsense", "nan", "-1"):
+            with exporter.get(headers={"X-Prometheus-Scrape-Timeout-Seconds": header}) as answer:
+                assert Samples(answer.read().decode())("virtmeter_scrape_complete") == 0
+
+
+def test_libvirt_away_and_back(sampled: Daemon, exporter: Exporter) -> None:
+    assert exporter.scrape()("virtmeter_up") == 1
+    sampled.stop()
+    away = exporter.scrape()
+    assert away("virtmeter_up") == 0
+    assert away("virtmeter_scrape_complete") == 0
+    assert away.all("virtmeter_domain_state") == []
+    assert away("virtmeter_outage_seconds") is not None
+    sampled.start()
+    wait_for(lambda: exporter.scrape()("virtmeter_up") == 1, "libvirt is back")
+    assert exporter.scrape()("virtmeter_domain_vcpus") == 1
+
+
+def test_a_new_instance_has_its_metadata_in_the_next_scrape(
+    sampled: Daemon, exporter: Exporter
+) -> None:
+    exporter.scrape()
+    xml = sampled.calls["DOMAIN_GET_XML_DESC"]
+    sampled.add(of_nova(sample.domain(3)))
+    samples = exporter.scrape()
+    assert samples("virtmeter_domain_info", domain="sample-3", project_id="project-1") == 1
+    assert sampled.calls["DOMAIN_GET_XML_DESC"] > xml
+
+
+def test_no_vms_at_all(daemon: Daemon) -> None:
+    with Exporter(daemon.uri) as exporter:
+        samples = exporter.scrape()
+    assert samples("virtmeter_scrape_complete") == 1
+    assert not [name for name, _ in samples.values if name.startswith("virtmeter_domain")]
+
+
+def test_a_vm_that_libvirt_refuses_is_counted_and_takes_no_other_with_it(
+    sampled: Daemon, exporter: Exporter
+) -> None:
+    broken = sample.domain(4)
+    broken.xml = "<broken"
+    sampled.add(broken)
+    samples = exporter.scrape()
+    assert samples("virtmeter_scrape_complete") == 1
+    assert samples("virtmeter_scrape_failures") == 3, "NICs, disks and their sizes"
+    assert samples("virtmeter_domain_answering", domain="sample-4") == 1
+    assert samples("virtmeter_domain_disk_capacity_bytes", domain="sample-1") == 1 << 30
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 and its key, in one file; it is its own authority."""
+    if which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=virtmeter", "-keyout", path, "-out", path),
+            *("-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    # -keyout and -out write one after the other, so that the second wins.
+    return path
+
+
+@pytest.fixture
+def passwords(tmp_path: Path) -> Path:
+    path = tmp_path / "users"
+    hashes = {
+        name: bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).replace(b"$2b$", b"$2y$")
+        for name, password in (("prometheus", "sésame"), ("other", "x" * 72))
+    }
+    lines = [b"# users", *(name.encode() + b":" + each for name, each in hashes.items()), b""]
+    path.write_bytes(b"\n".join(lines))
+    return path
+
+
+def basic(name: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def test_tls_and_passwords(certificate: Path, passwords: Path) -> None:
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    options = ("--tls-cert", str(certificate), "--auth-file", str(passwords))
+    with Exporter(TEST, *options) as exporter:
+        assert exporter.url.startswith("https://127.0.0.1:")
+        for right in (basic("prometheus", "sésame"), basic("other", "x" * 80)):
+            with exporter.get(headers=right, tls=trusting) as answer:
+                assert Samples(answer.read().decode())("virtmeter_up") == 1
+        for wrong in (
+            {},
+            basic("prometheus", "sesame"),
+            basic("nobody", ""),
+            {"Authorization": "Basic !"},
+            {"Authorization": "Bearer x"},
+        ):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                exporter.get(headers=wrong, tls=trusting)
+            assert caught.value.code == 401
+            assert caught.value.headers["WWW-Authenticate"].startswith("Basic ")
+            caught.value.close()
+        with pytest.raises(urllib.error.URLError):
+            exporter.get(tls=ssl.create_default_context())
+
+
+def test_a_client_without_a_certificate_stays_out_and_one_that_stalls_holds_up_nobody(
+    certificate: Path,
+) -> None:
+    ours = str(certificate)
+    knows_itself = ssl.create_default_context(cafile=ours)
+    knows_itself.load_cert_chain(ours)
+    with Exporter(TEST, "--tls-cert", ours, "--tls-client-ca", ours) as exporter:
+        port = int(exporter.url.split(":")[2].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port)) as stalling:
+            with exporter.get("/-/healthy", tls=knows_itself) as answer:
+                assert answer.status == 200
+            with pytest.raises((urllib.error.URLError, OSError)):
+                exporter.get("/-/healthy", tls=ssl.create_default_context(cafile=ours))
+            assert stalling.fileno() > 0
+
+
+def test_passwords_without_tls_are_warned_of_only_where_others_can_listen(passwords: Path) -> None:
+    with Exporter(TEST, "--auth-file", str(passwords)) as exporter:
+        assert not any("TLS" in line for line in exporter.started)
+    with Exporter(TEST, "--auth-file", str(passwords), listen="0.0.0.0:0") as exporter:
+        assert sum("without TLS" in line for line in exporter.started) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6")
+def test_an_ipv6_address_in_brackets() -> None:
+    with Exporter(TEST, listen="[::1]:0") as exporter:
+        assert exporter.url.startswith("http://[::1]:")
+        assert exporter.scrape()("virtmeter_up") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--listen", "9177"), "'9177' is not HOST:PORT"),
+        (("--listen", "host:http"), "is not HOST:PORT"),
+        (("--listen", "a@b:1"), "is not HOST:PORT"),
+        (("--tls-key", __file__), "need --tls-cert"),
+        (("--output", "file"), "--output needs --once"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], words: str) -> None:
+    completed = run("--uri", TEST, *arguments)
+    assert completed.returncode == 2
+    assert words in completed.stderr
+
+
+def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
+    hashed = tmp_path / "md5"
+    hashed.write_text("user:$apr1$abc$def\n")
+    empty = tmp_path / "empty"
+    empty.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, words in (
+            (("--listen", f"127.0.0.1:{port}"), "Address already in use"),
+            (("--tls-cert", str(hashed)), "certificate"),
+            (("--auth-file", str(hashed)), "line 1: no bcrypt hash"),
+            (("--auth-file", str(empty)), "has no users"),
+        ):
+            completed = run("--uri", TEST, *arguments)
+            assert completed.returncode == 1
+            [line] = completed.stderr.splitlines()
+            assert words in line
+
+
+def test_once_prints_and_ends(sampled: Daemon) -> None:
+    completed = run("--once", "--uri", sampled.uri)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert Samples(completed.stdout)("virtmeter_domain_cpu_seconds_total") == 1001e-9
+
+
+def test_once_replaces_a_file_whole(sampled: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "virtmeter.prom"
+    file.write_text("old")
+    inode = file.stat().st_ino
+    completed = run("--once", "--uri", sampled.uri, "--output", str(file))
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+    assert Samples(file.read_text())("virtmeter_up") == 1
+    assert file.stat().st_ino != inode
+    assert file.stat().st_mode & 0o777 == 0o644, "node_exporter is another user"
+    assert list(tmp_path.iterdir()) == [file]
+    sampled.stop()
+    completed = run("--once", "--uri", sampled.uri, "--output", str(file))
+    assert completed.returncode == 3
+    assert len(completed.stderr.splitlines()) <= 2, completed.stderr
+    assert Samples(file.read_text())("virtmeter_up") == 0
+    completed = run("--once", "--uri", sampled.uri, "--output", str(tmp_path / "no/such/file"))
+    assert completed.returncode in (1, 2)
+    assert "Traceback" not in completed.stderr
+
+
+def test_once_that_comes_to_its_deadline_says_so(sampled: Daemon) -> None:
+    sampled.on("DOMAIN_GET_BLOCK_INFO", Never())
+    completed = run("--once", "--uri", sampled.uri, "--deadline", "1", "--timeout", "60")
+    assert completed.returncode == 1
+    assert "some values are missing" in completed.stderr
+    assert Samples(completed.stdout)("virtmeter_scrape_complete") == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_signal_ends_it_while_a_guest_holds_up_a_scrape(
+    sampled: Daemon, number: signal.Signals, status: int
+) -> None:
+    sampled.on("DOMAIN_GET_BLOCK_INFO", Never())
+    with Exporter(sampled.uri, "--timeout", "60", ends_with=status) as exporter:
+
+        def scrape_in_vain() -> None:
+            with suppress(OSError):
+                exporter.scrape(60)
+
+        scrape = threading.Thread(target=scrape_in_vain)
+        scrape.start()
+        assert sampled.wait_until(lambda daemon: bool(daemon.calls["DOMAIN_GET_BLOCK_INFO"]))
+        exporter.process.send_signal(number)
+        assert exporter.process.wait(timeout=10) == status
+        scrape.join()
+
+
+def test_the_dashboard_asks_for_what_is_exported(exporter: Exporter) -> None:
+    with exporter.get() as answer:
+        exported = set(re.findall(r"^# TYPE (\S+)", answer.read().decode(), re.M))
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = [
+        *(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())),
+        *(each["definition"] for each in dashboard["templating"]["list"] if "definition" in each),
+    ]
+    assert len(asked) > 20
+    used = set(re.findall(r"virtmeter_\w+", " ".join(asked)))
+    assert used - exported == set()
