@@ -9,7 +9,7 @@ import ssl
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import click
@@ -21,6 +21,9 @@ from virtmeter.cli.exporter import metrics
 from virtmeter.cli.exporter.reading import Pass, Reader
 from virtmeter.cli.exporter.server import Server, application
 from virtmeter.cli.exporter.users import Users
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 
 class Address(NamedTuple):
@@ -114,24 +117,29 @@ def export(
     signal.signal(signal.SIGTERM, terminate)
     tls = tls_context(tls_cert, tls_key, tls_client_ca) if tls_cert else None
     users = Users(auth_file) if auth_file else None
-    inspector = connection.inspector(uri, timeout, workers)
-    reader = Reader(inspector)
-    if once:
-        return write_once(reader.read(deadline), inspector, output)
-    app = application(reader, inspector.health, deadline)
-    if users:
-        app = users.guard(app)
+    with connection.inspector(uri, timeout, workers) as inspector:
+        reader = Reader(inspector)
+        if once:
+            return write_once(reader.read(deadline), inspector, output)
+        app = application(reader, inspector.health, deadline)
+        serve(users.guard(app) if users else app, listen, tls, guarded=users is not None)
+    return 0
+
+
+def serve(
+    app: WSGIApplication, listen: Address, tls: ssl.SSLContext | None, *, guarded: bool
+) -> None:
+    """Serve until a signal comes."""
     try:
         server = Server(listen.host, listen.port, app, tls)
     except OSError as error:
         raise click.ClickException(
             f"cannot listen on {listen.host}, port {listen.port}: {error.strerror}"
         ) from None
-    if users and not tls and not ipaddress.ip_address(server.server_name).is_loopback:
+    if guarded and not tls and not ipaddress.ip_address(server.server_name).is_loopback:
         click.echo("virtmeter: without TLS, passwords can be read on their way", err=True)
     click.echo(f"virtmeter: serving {server.url}/metrics", err=True)
     server.serve_forever()
-    return 0
 
 
 def terminate(*_: object) -> NoReturn:

@@ -12,7 +12,7 @@ import click
 
 import virtmeter
 
-COMMANDS = ("stats", "export", "completion")
+COMMANDS = ("stats", "export", "check", "completion")
 
 FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""
