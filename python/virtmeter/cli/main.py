@@ -12,7 +12,7 @@ import click
 
 import virtmeter
 
-COMMANDS = ("stats", "export", "check", "completion")
+COMMANDS = ("stats", "export", "check", "doctor", "completion")
 
 FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""

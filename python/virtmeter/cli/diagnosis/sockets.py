@@ -1,0 +1,118 @@
+"""Whether this user gets at libvirt's socket, and whose socket that is."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from virtmeter.cli.diagnosis.finding import OK, PROBLEM, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIRECTORY = Path("/run/libvirt")
+DAEMONS = {
+    "virtqemud": "virtqemud, the modular daemon",
+    "virtproxyd": "virtproxyd, which passes on to the modular daemons",
+    "libvirtd": "libvirtd, the monolithic daemon",
+}
+START = (
+    "start it: 'systemctl start virtqemud-ro.socket' where libvirt is modular, 'systemctl start "
+    "libvirtd-ro.socket' where it is not; a container needs the host's /run/libvirt mounted"
+)
+
+
+def sockets(uri: str, timeout: float) -> Iterator[Finding]:
+    """Try the socket that libvirt's library would use, if there is one."""
+    candidates = paths(uri)
+    if not candidates:
+        return
+    for path in candidates:
+        try:
+            path.lstat()
+        except PermissionError:
+            yield forbidden(path.parent, "directory")
+            return
+        except OSError:
+            continue
+        yield connect(path, timeout)
+        return
+    absent = " nor ".join(map(str, candidates))
+    yield Finding(
+        PROBLEM, f"there is no socket {absent}: libvirt's daemon does not run here", START
+    )
+
+
+def paths(uri: str) -> list[Path]:
+    """Return where the socket may be; nowhere for what needs no local daemon, or another's."""
+    parts = urlsplit(uri or os.environ.get("LIBVIRT_DEFAULT_URI") or "qemu:///system")
+    driver, _, transport = parts.scheme.partition("+")
+    if driver != "qemu" or parts.netloc or parts.path != "/system" or transport not in ("", "unix"):
+        return []
+    if given := parse_qs(parts.query).get("socket"):
+        return [Path(given[0])]
+    return [DIRECTORY / "virtqemud-sock-ro", DIRECTORY / "libvirt-sock-ro"]
+
+
+def connect(path: Path, timeout: float) -> Finding:
+    """Say what comes of a connection."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(timeout)
+        try:
+            client.connect(str(path))
+        except PermissionError:
+            return forbidden(path, "socket")
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:
+                return Finding(PROBLEM, f"nobody listens at libvirt's socket {path}", START)
+            return Finding(PROBLEM, f"libvirt's socket {path} cannot be used: {error}")
+        return Finding(OK, f"the socket {path} is open to {user()}, and of {daemon(client, path)}")
+
+
+def forbidden(path: Path, kind: str) -> Finding:
+    """Say who may use it, and how to become one of them."""
+    what = f"{user()} may not use libvirt's {kind} {path}"
+    try:
+        status = path.stat()
+        group = grp.getgrgid(status.st_gid).gr_name
+    except (OSError, KeyError):
+        return Finding(PROBLEM, what, "run virtmeter as a user who may, as root may")
+    if status.st_mode & 0o060 and status.st_gid != 0:
+        return Finding(
+            PROBLEM,
+            what,
+            f"become a member of its group: 'usermod -aG {group} {user()}', then log in",
+        )
+    return Finding(
+        PROBLEM,
+        what,
+        "run virtmeter as its owner, or set unix_sock_group and unix_sock_ro_perms in the daemon's "
+        "configuration (libvirtd.conf or virtqemud.conf) or in its systemd socket unit",
+    )
+
+
+def user() -> str:
+    """Return who we are."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"user {os.geteuid()}"
+
+
+def daemon(client: socket.socket, path: Path) -> str:
+    """Return which daemon is on the other side; where systemd listens for it, by the path."""
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid = struct.unpack("3i", credentials)[0]
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        name = ""
+    by_path = "virtqemud" if path.name.startswith("virtqemud") else "libvirtd"
+    return DAEMONS.get(name, DAEMONS[by_path])

@@ -1,0 +1,63 @@
+"""A process that asks libvirt for versions, which virtmeter itself does not need: JSON comes out.
+
+In a process of its own because a daemon that hangs would never answer it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from virtmeter.cli.diagnosis.finding import OK, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def versions(uri: str, timeout: float) -> Iterator[Finding]:
+    """Say which libvirt this is, where that can be found out."""
+    command = [sys.executable, "-m", __name__, uri]
+    try:
+        found = subprocess.run(
+            command, capture_output=True, timeout=timeout + 5, check=True, text=True
+        ).stdout
+    except (subprocess.SubprocessError, OSError):
+        return
+    for line in found.splitlines():
+        what, version = json.loads(line)
+        yield Finding(OK, f"{what} {version}")
+
+
+def main(uri: str) -> None:
+    """Print a line for each version as soon as it is known."""
+    libvirt = ctypes.CDLL("libvirt.so.0")
+    libvirt.virConnectOpenReadOnly.restype = ctypes.c_void_p
+    libvirt.virConnectOpenReadOnly.argtypes = [ctypes.c_char_p]
+    libvirt.virConnectGetType.restype = ctypes.c_char_p
+    libvirt.virConnectGetType.argtypes = [ctypes.c_void_p]
+    for function in (libvirt.virConnectGetLibVersion, libvirt.virConnectGetVersion):
+        function.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_ulong)]
+    number = ctypes.c_ulong()
+    libvirt.virGetVersion(ctypes.byref(number), None, None)
+    say("libvirt's client library", number.value)
+    connection = libvirt.virConnectOpenReadOnly(uri.encode() or None)
+    if not connection:
+        return
+    if libvirt.virConnectGetLibVersion(connection, ctypes.byref(number)) == 0:
+        say("libvirt's daemon", number.value)
+    if libvirt.virConnectGetVersion(connection, ctypes.byref(number)) == 0 and number.value:
+        say(f"hypervisor {libvirt.virConnectGetType(connection).decode()}", number.value)
+
+
+def say(what: str, number: int) -> None:
+    """Print one of them: 9000002 is 9.0.2."""
+    version = f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
+    sys.stdout.write(json.dumps([what, version]) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

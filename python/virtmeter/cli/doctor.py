@@ -1,0 +1,105 @@
+"""``virtmeter doctor``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import textwrap
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING
+
+import click
+
+import virtmeter
+from virtmeter.cli import connection
+from virtmeter.cli.diagnosis.agent import agent
+from virtmeter.cli.diagnosis.finding import OK, PROBLEM, Finding
+from virtmeter.cli.diagnosis.sockets import sockets
+from virtmeter.cli.diagnosis.versions import versions
+from virtmeter.cli.diagnosis.vms import vms
+from virtmeter.cli.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
+MARGIN = 9
+
+
+@click.command()
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print what was found.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Measure NICs and disks of so many VMs at the most.",
+)
+@connection.connects
+def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> int:
+    r"""Look for what is wrong with this host, and say what to do.
+
+    Looks at libvirt's library, socket and daemon, reads every VM, and looks at Ceilometer where it
+    is installed. Nothing is changed. Exit status 1: there is a problem.
+
+    \b
+    Examples:
+      virtmeter doctor
+      virtmeter doctor --uri qemu:///system --timeout 2
+      virtmeter doctor --format json | jq '.findings[] | select(.level != "ok")'
+    """
+    # What it logs is what the findings say.
+    logging.getLogger("virtmeter").setLevel(logging.CRITICAL)
+    found = []
+    for finding in look(uri, timeout, workers, sample):
+        found.append(finding)
+        if form == "table":
+            show(finding)
+    if form == "json":
+        click.echo(json.dumps({"findings": [each._asdict() for each in found]}, indent=2))
+    else:
+        click.echo(summary(found))
+    return int(any(each.level == PROBLEM for each in found))
+
+
+def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Finding]:
+    """Yield what is found, from the ground up."""
+    yield Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
+    try:
+        _ = virtmeter.LibvirtInspector
+    except ImportError as error:
+        yield Finding(PROBLEM, str(error))
+    else:
+        yield from versions(uri, timeout)
+        yield from sockets(uri, timeout)
+        try:
+            with connection.inspector(uri, timeout, workers) as inspector:
+                exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
+                yield from vms(inspector, exact, sample)
+        except (virtmeter.InspectorException, ValueError) as error:
+            yield Finding(PROBLEM, str(error))
+    yield from agent()
+
+
+def show(finding: Finding) -> None:
+    """Print one, with its advice below it."""
+    width = max(40, get_terminal_size((100, 0)).columns - MARGIN)
+    level = click.style(f"{finding.level:{MARGIN}}", fg=STYLES[finding.level])
+    what = textwrap.wrap(printable(finding.what), width)
+    advice = textwrap.wrap(f"-> {printable(finding.advice)}", width) if finding.advice else []
+    click.echo(level + f"\n{'':{MARGIN}}".join([*what, *advice]))
+
+
+def summary(found: list[Finding]) -> str:
+    """Return how it is, in a sentence."""
+    counted = {level: sum(each.level == level for each in found) for level in STYLES}
+    return f"\n{counted['problem']} problem(s), {counted['warning']} warning(s)"

@@ -1,0 +1,237 @@
+"""``virtmeter doctor``: each finding, provoked."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.exporter import COMMAND
+from tests.cli.test_export import of_nova
+from tests.support import sample
+from tests.support.libvirtd import Never
+from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.libvirtd import Daemon
+    from tests.support.qemu import Libvirtd
+
+TEST = "test:///default"
+# /dev/null over the library: the dynamic linker cannot load it, nor find another.
+HIDE = (
+    "mount --bind /dev/null \"$(realpath \"$(ldconfig -p | sed -n 's/.*libvirt.so.0.*=> //p' "
+    '| head -n 1)")" && exec "$@"'
+)
+# What is imported later, nobody might not be allowed to read.
+AS_NOBODY = """
+import os, sys
+import virtmeter.cli.main, virtmeter.cli.doctor
+list(virtmeter.cli.doctor.agent())
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+virtmeter.cli.main.main()
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "doctor", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class Report:
+    """What it has found, for tests to look for words in it."""
+
+    def __init__(self, completed: subprocess.CompletedProcess[str], status: int) -> None:
+        assert completed.returncode == status, completed.stdout + completed.stderr
+        assert completed.stderr == ""
+        self.findings = json.loads(completed.stdout)["findings"]
+
+    def has(self, level: str, *words: str) -> bool:
+        """Whether one finding of this level has all these words."""
+        return any(
+            each["level"] == level and all(word in f"{each}" for word in words)
+            for each in self.findings
+        )
+
+    def levels(self) -> set[str]:
+        return {each["level"] for each in self.findings}
+
+
+def report(*arguments: str, status: int = 0, **environment: str) -> Report:
+    return Report(run(*arguments, "--format", "json", **environment), status)
+
+
+def test_a_host_that_is_well(daemon: Daemon) -> None:
+    daemon.add(of_nova(sample.domain()))
+    found = report("--uri", daemon.uri)
+    assert found.levels() == {"ok"}
+    for words in (
+        "virtmeter ",
+        "libvirt's client library ",
+        "libvirt's daemon 9.0.0",
+        "hypervisor QEMU 7.2.0",
+        "1 VM(s), 1 of them running",
+        "no VM hangs",
+        "inspect_disk_info: median",
+        "block_info",
+        "all VMs tell their memory",
+        "all VMs are OpenStack Nova's",
+        "reads libvirt through virtmeter",
+    ):
+        assert found.has("ok", words), words
+
+
+def test_in_words(daemon: Daemon) -> None:
+    odd = sample.domain()
+    odd.name, odd.memory = "red\x1b[31m", {}
+    daemon.add(odd)
+    completed = run("--uri", daemon.uri)
+    assert completed.returncode == 0
+    assert completed.stderr == ""
+    assert completed.stdout.startswith("ok       virtmeter ")
+    assert "warning  no memory in use is known" in completed.stdout
+    assert "\n         -> " in completed.stdout
+    assert completed.stdout.endswith("\n0 problem(s), 1 warning(s)\n")
+    assert "\x1b" not in completed.stdout
+
+
+def test_real_guests(rig: Libvirtd) -> None:
+    guests = rig.guests
+    found = report("--uri", rig.uri)
+    assert found.has("ok", "libvirtd, the monolithic daemon")
+    assert found.has("warning", "without a balloon", guests["no-balloon"].name)
+    assert found.has("warning", "balloon says nothing", guests["disks"].name, "dommemstat")
+    assert not found.has("warning", guests["booted"].name)
+    with guests["disks"].sigstopped():
+        found = report("--uri", rig.uri, "--timeout", "1", status=1)
+    assert found.has("problem", f"{guests['disks'].name} hangs", "QEMU process")
+    assert not found.has("problem", guests["nics"].name)
+
+
+def test_a_vm_that_is_not_novas_among_those_that_are(daemon: Daemon) -> None:
+    daemon.add(of_nova(sample.domain(1)), sample.domain(2))
+    found = report("--uri", daemon.uri)
+    assert found.has("warning", "without OpenStack Nova's metadata", "sample-2")
+    assert not found.has("warning", "sample-1")
+
+
+def test_a_slow_daemon(daemon: Daemon) -> None:
+    daemon.add(sample.domain())
+    daemon.latency["DOMAIN_GET_BLOCK_INFO"] = 0.5
+    found = report("--uri", daemon.uri)
+    assert found.has("warning", "inspect_disk_info: median", "overloaded")
+    assert not found.has("warning", "inspect_vnics")
+
+
+def test_a_reading_that_is_refused(daemon: Daemon) -> None:
+    daemon.add(sample.domain())
+    refused = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, "no such luck")
+    daemon.on("DOMAIN_GET_XML_DESC", refused, repeat=True)
+    assert report("--uri", daemon.uri).has("warning", "sample-1: inspect_vnics", "no such luck")
+
+
+def test_no_vms_at_all(daemon: Daemon) -> None:
+    found = report("--uri", daemon.uri)
+    assert found.levels() == {"ok"}
+    assert found.has("ok", "0 VM(s), 0 of them running")
+
+
+def test_no_socket() -> None:
+    found = report("--uri", "qemu+unix:///system?socket=/nowhere", status=1)
+    assert found.has("problem", "there is no socket /nowhere", "systemctl start")
+
+
+def test_a_socket_that_nobody_listens_at(daemon: Daemon) -> None:
+    daemon.stop(keep_socket_file=True)
+    found = report("--uri", daemon.uri, status=1)
+    assert found.has("problem", f"nobody listens at libvirt's socket {daemon.socket_path}")
+
+
+def test_a_daemon_that_says_nothing(daemon: Daemon) -> None:
+    daemon.on("CONNECT_OPEN", Never(), repeat=True)
+    found = report("--uri", daemon.uri, "--timeout", "0.5", status=1)
+    assert found.has("ok", "the socket", "is open to")
+    assert found.has("problem", "no connection to")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("mode", "directory", "words"),
+    [
+        (0o660, 0o755, "usermod -aG daemon "),
+        (0o600, 0o755, "unix_sock_ro_perms"),
+        (0o666, 0o750, "usermod -aG daemon "),
+    ],
+)
+def test_a_socket_that_is_forbidden(daemon: Daemon, mode: int, directory: int, words: str) -> None:
+    group = grp.getgrnam("daemon").gr_gid
+    for path, bits in ((daemon.socket_path, mode), (daemon.socket_path.parent, directory)):
+        os.chown(path, 0, group)
+        path.chmod(bits)
+    command = [sys.executable, "-c", AS_NOBODY, "doctor", "--uri", daemon.uri, "--format", "json"]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    found = Report(completed, 1)
+    assert found.has("problem", "nobody may not use libvirt's", words)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide the library in a namespace")
+def test_no_libvirt_library() -> None:
+    command = [*COMMAND, "doctor", "--uri", TEST, "--format", "json"]
+    completed = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", HIDE, "sh", *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = Report(completed, 1)
+    assert found.has("problem", "needs the system's libvirt client library", "libvirt0")
+
+
+@pytest.mark.parametrize(
+    ("configured", "level", "words"),
+    [
+        ("[virtmeter]\nenabled = false\n", "warning", "[virtmeter] enabled is false"),
+        ("[virtmeter]\nenabled = perhaps\n", "warning", "cannot be read"),
+        ("", "ok", "reads libvirt through virtmeter"),
+    ],
+)
+def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, words: str) -> None:
+    directory = tmp_path / ".ceilometer"
+    directory.mkdir()
+    (directory / "ceilometer.conf").write_text(configured)
+    assert report("--uri", TEST, HOME=str(tmp_path)).has(level, "Ceilometer", words)
+
+
+def test_ctrl_c(daemon: Daemon) -> None:
+    daemon.add(sample.domain())
+    daemon.on("DOMAIN_GET_BLOCK_INFO", Never(), repeat=True)
+    process = subprocess.Popen(
+        [*COMMAND, "doctor", "--uri", daemon.uri, "--timeout", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert daemon.wait_until(lambda it: bool(it.calls["DOMAIN_GET_BLOCK_INFO"]), timeout=30)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
