@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GOLDEN = Path(__file__).with_name("metrics.txt")
-DASHBOARD = Path(__file__).parents[2] / "contrib/grafana-dashboard.json"
-PROMTOOL = Path(__file__).parents[2] / "build/prometheus/usr/bin/promtool"
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "contrib/grafana-dashboard.json"
+PROMTOOL = ROOT / "build/prometheus/usr/bin/promtool"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 TEST = "test:///default"
 
@@ -383,3 +384,10 @@ def test_the_dashboard_asks_for_what_is_exported(exporter: Exporter) -> None:
     assert len(asked) > 20
     used = set(re.findall(r"virtmeter_\w+", " ".join(asked)))
     assert used - exported == set()
+
+
+def test_the_page_of_the_command_has_every_metric(exporter: Exporter) -> None:
+    with exporter.get() as answer:
+        exported = set(re.findall(r"^# TYPE (\S+) (\S+)", answer.read().decode(), re.M))
+    page = (ROOT / "docs/commands/export.md").read_text()
+    assert set(re.findall(r"^\| `(virtmeter_\w+)` \| (\w+)", page, re.M)) == exported

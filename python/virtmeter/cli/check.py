@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @connection.connects
 def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], form: str) -> int:
-    r"""Compare virtmeter with Ceilometer's own inspector on this host.
+    """Compare virtmeter with Ceilometer's own inspector on this host.
 
     Reads every VM, or those named by UUID, name or glob, with both of them, and prints what
     differs and how long each took. Nothing is changed. It needs Ceilometer and libvirt-python in

@@ -46,7 +46,7 @@ MARGIN = 9
 )
 @connection.connects
 def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> int:
-    r"""Look for what is wrong with this host, and say what to do.
+    """Look for what is wrong with this host, and say what to do.
 
     Looks at libvirt's library, socket and daemon, reads every VM, and looks at Ceilometer where it
     is installed. Nothing is changed. Exit status 1: there is a problem.

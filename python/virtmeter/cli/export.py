@@ -99,7 +99,7 @@ def export(
     once: bool,
     output: Path | None,
 ) -> int:
-    r"""Serve what all VMs use as metrics for Prometheus.
+    """Serve what all VMs use as metrics for Prometheus.
 
     Scrapes are answered even when libvirt is away or VMs hang, with what there is; the metrics
     virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering say so.
