@@ -139,6 +139,7 @@ def test_scrapes_share_one_reading_and_get_at_their_deadline_what_it_has(sampled
             assert samples("virtmeter_domain_cpu_seconds_total") == 1001e-9
             assert samples("virtmeter_domain_disk_write_requests_total") == 3
             assert samples("virtmeter_domain_disk_capacity_bytes") is None
+            assert samples.all("virtmeter_domain_info") == [], "it is not known yet"
             assert samples("virtmeter_scrape_age_seconds") > 0  # type: ignore[operator]
         assert sampled.calls["DOMAIN_GET_BLOCK_INFO"] == 1
 
@@ -344,6 +345,20 @@ def test_once_replaces_a_file_whole(sampled: Daemon, tmp_path: Path) -> None:
     completed = run("--once", "--uri", sampled.uri, "--output", str(tmp_path / "no/such/file"))
     assert completed.returncode in (1, 2)
     assert "Traceback" not in completed.stderr
+
+
+def test_once_with_a_uri_that_is_none() -> None:
+    completed = run("--once", "--uri", "nonsense://")
+    assert completed.returncode == 1
+    assert Samples(completed.stdout)("virtmeter_up") == 0
+    assert "Traceback" not in completed.stderr
+
+
+def test_a_device_that_is_refused_is_not_in_the_log_at_every_scrape() -> None:
+    with Exporter(TEST) as exporter:
+        for _ in range(3):
+            assert exporter.scrape()("virtmeter_scrape_complete") == 1
+    assert exporter.said.count("is left out of this reading") == 1
 
 
 def test_once_that_comes_to_its_deadline_says_so(sampled: Daemon) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import signal
 import ssl
@@ -18,6 +19,7 @@ from prometheus_client import generate_latest
 import virtmeter
 from virtmeter.cli import connection
 from virtmeter.cli.exporter import metrics
+from virtmeter.cli.exporter.logs import Seldom
 from virtmeter.cli.exporter.reading import Pass, Reader
 from virtmeter.cli.exporter.server import Server, application
 from virtmeter.cli.exporter.users import Users
@@ -114,7 +116,6 @@ def export(
         raise click.UsageError("--output needs --once")
     if (tls_key or tls_client_ca) and not tls_cert:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
-    signal.signal(signal.SIGTERM, terminate)
     tls = tls_context(tls_cert, tls_key, tls_client_ca) if tls_cert else None
     users = Users(auth_file) if auth_file else None
     with connection.inspector(uri, timeout, workers) as inspector:
@@ -130,6 +131,8 @@ def serve(
     app: WSGIApplication, listen: Address, tls: ssl.SSLContext | None, *, guarded: bool
 ) -> None:
     """Serve until a signal comes."""
+    signal.signal(signal.SIGTERM, terminate)
+    logging.getLogger("virtmeter.collector").addFilter(Seldom())
     try:
         server = Server(listen.host, listen.port, app, tls)
     except OSError as error:
@@ -174,9 +177,10 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
             replace(output, text)
         except OSError as error:
             raise click.ClickException(f"cannot write {output}: {error.strerror}") from None
+    if current.failure:
+        raise current.failure
     if not current.reached:
-        reason, _ = inspector.health().outage or ("libvirt has not answered in time", 0)
-        raise virtmeter.ConnectionLost(reason)
+        raise virtmeter.ConnectionLost("libvirt has not answered in time")
     if not current.complete:
         click.echo("virtmeter: not all was read in time: some values are missing", err=True)
         return 1

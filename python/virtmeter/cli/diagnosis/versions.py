@@ -16,14 +16,19 @@ from virtmeter.cli.diagnosis.finding import OK, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TO_START = 2.0
+"""Seconds that Python may take to start."""
+
 
 def versions(uri: str, timeout: float) -> Iterator[Finding]:
     """Say which libvirt this is, where that can be found out."""
     command = [sys.executable, "-m", __name__, uri]
     try:
         found = subprocess.run(
-            command, capture_output=True, timeout=timeout + 5, check=True, text=True
+            command, capture_output=True, timeout=timeout + TO_START, check=True
         ).stdout
+    except subprocess.TimeoutExpired as expired:
+        found = expired.stdout or b""
     except (subprocess.SubprocessError, OSError):
         return
     for line in found.splitlines():

@@ -92,7 +92,8 @@ def _domains(
             silent.add(instance.id)
     for instance in current.instances:
         labels = (instance.id, instance.name)
-        info.add_metric((*labels, *_nova(current.servers.get(instance.id))), {})
+        if instance.id in current.described:
+            info.add_metric((*labels, *_nova(current.servers.get(instance.id))), {})
         state.add_metric(labels, instance.state)
         if instance.state != virtmeter.PowerState.SHUTOFF:
             answering.add_metric(labels, instance.id not in silent)

@@ -33,9 +33,13 @@ class Pass:
         """Whether libvirt has answered, and no connection was lost since."""
         self.instances: list[virtmeter.Instance] = []
         self.answers: list[tuple[virtmeter.Instance, Answer]] = []
+        self.described: set[str] = set()
+        """The VMs of which it is known whether they are Nova's."""
         self.servers: dict[str, virtmeter.Server] = {}
         self.complete = False
         """Whether every VM was asked for everything."""
+        self.failure: Exception | None = None
+        """Why it ended early."""
         self.ended = False
 
 
@@ -52,7 +56,7 @@ class Reader:
         self._changed = threading.Condition()
         self._pass: Pass | None = None
         self._metadata_read = float("-inf")
-        self._asked_for: set[str] = set()
+        self._described: set[str] = set()
         self._servers: dict[str, virtmeter.Server] = {}
         # It may be waiting for a guest when the process is to end.
         threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
@@ -75,10 +79,10 @@ class Reader:
             assert current is not None
             try:
                 self._fill(current)
-            except virtmeter.ConnectionLost:
-                current.reached = False
             except Exception as error:  # noqa: BLE001 - the next pass may do better
-                LOG.warning("this pass ended early: %s", error)
+                current.failure, current.reached = error, False
+                if not isinstance(error, virtmeter.ConnectionLost):  # which the inspector logs
+                    LOG.warning("the VMs could not all be read: %s", error)
             with self._changed:
                 current.ended = True
                 self._changed.notify_all()
@@ -86,13 +90,14 @@ class Reader:
     def _fill(self, current: Pass) -> None:
         instances = sorted(self._inspector.list_instances())
         current.reached = True
-        current.servers = self._servers
+        current.described, current.servers = self._described, self._servers
         current.instances = instances
         running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
         for method in METHODS:
             for instance in running:
                 self._ask(current, method, instance)
-        current.servers = self._read_metadata({instance.id for instance in instances})
+        self._read_metadata({instance.id for instance in instances})
+        current.described, current.servers = self._described, self._servers
         current.complete = True
 
     def _ask(self, current: Pass, method: str, instance: virtmeter.Instance) -> None:
@@ -108,10 +113,9 @@ class Reader:
             records = [answer] if method == "inspect_instance" else list(answer)
             current.answers.append((instance, records))
 
-    def _read_metadata(self, ids: set[str]) -> dict[str, virtmeter.Server]:
-        """Return what Nova says, read again when it is old or an instance is new."""
+    def _read_metadata(self, ids: set[str]) -> None:
+        """Read what Nova says, when it is old or an instance is new."""
         now = time.monotonic()
-        if not ids <= self._asked_for or now - self._metadata_read > METADATA_AGE:
+        if not ids <= self._described or now - self._metadata_read > METADATA_AGE:
             self._servers = {server.id: server for server in self._inspector.list_servers()}
-            self._asked_for, self._metadata_read = ids, now
-        return self._servers
+            self._described, self._metadata_read = ids, now

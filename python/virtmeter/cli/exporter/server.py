@@ -56,12 +56,14 @@ def application(reader: Reader, health: Callable[[], Health], deadline: float) -
 
 
 def time_to_read(header: str, deadline: float) -> float:
-    """Return for how long a scrape may wait; a tenth of Prometheus' timeout is for the answer."""
+    """Return for how long a scrape may wait; the rest of Prometheus' timeout is for the answer."""
     try:
-        seconds = float(header) * 0.9
+        seconds = float(header)
     except ValueError:
         return deadline
-    return min(seconds, threading.TIMEOUT_MAX) if seconds > 0 else deadline
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        return deadline
+    return seconds - min(max(0.5, seconds / 10), seconds / 2)
 
 
 class Handler(WSGIRequestHandler):
