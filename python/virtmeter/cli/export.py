@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
+DEADLINE = 8.0
+"""Seconds; Prometheus waits for 10 where nobody has told it otherwise."""
+
+
 class Address(NamedTuple):
     """Where to listen."""
 
@@ -75,10 +79,9 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--deadline",
     type=click.FloatRange(min=0, min_open=True),
-    default=8.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Answer a scrape within so long that does not say itself how long it waits.",
+    help="Wait no longer for VMs, where a scrape does not say how long it waits itself.  "
+    "[default: 8; with --once: as long as it takes]",
 )
 @click.option("--once", is_flag=True, help="Print the metrics once, and serve nothing.")
 @click.option(
@@ -97,7 +100,7 @@ def export(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     auth_file: Path | None,
-    deadline: float,
+    deadline: float | None,
     once: bool,
     output: Path | None,
 ) -> int:
@@ -122,7 +125,7 @@ def export(
         reader = Reader(inspector)
         if once:
             return write_once(reader.read(deadline), inspector, output)
-        app = application(reader, inspector.health, deadline)
+        app = application(reader, inspector.health, deadline or DEADLINE)
         serve(users.guard(app) if users else app, listen, tls, guarded=users is not None)
     return 0
 

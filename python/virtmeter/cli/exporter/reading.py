@@ -61,8 +61,11 @@ class Reader:
         # It may be waiting for a guest when the process is to end.
         threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
 
-    def read(self, seconds: float) -> Pass:
-        """Return the pass that is under way or a new one, as far as it has come by then."""
+    def read(self, seconds: float | None) -> Pass:
+        """Return the pass that is under way or a new one, as far as it has come by then.
+
+        :param seconds: how long to wait for its end; None: for as long as it takes.
+        """
         with self._changed:
             if self._pass is None or self._pass.ended:
                 self._pass = Pass()
@@ -90,14 +93,14 @@ class Reader:
     def _fill(self, current: Pass) -> None:
         instances = sorted(self._inspector.list_instances())
         current.reached = True
-        current.described, current.servers = self._described, self._servers
+        current.servers, current.described = self._servers, self._described
         current.instances = instances
         running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
         for method in METHODS:
             for instance in running:
                 self._ask(current, method, instance)
         self._read_metadata({instance.id for instance in instances})
-        current.described, current.servers = self._described, self._servers
+        current.servers, current.described = self._servers, self._described
         current.complete = True
 
     def _ask(self, current: Pass, method: str, instance: virtmeter.Instance) -> None:
