@@ -56,6 +56,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def report(*arguments: str, status: int = 0, **environment: str) -> dict[str, Any]:
     completed = run(*arguments, "--format", "json", **environment)
     assert completed.returncode == status, completed.stdout + completed.stderr
+    assert completed.stdout, completed.stderr
     found: dict[str, Any] = json.loads(completed.stdout)
     return found
 
@@ -81,7 +82,7 @@ def test_those_that_were_asked_for(rig: Libvirtd) -> None:
 def test_a_guest_that_hangs_is_named_and_the_others_are_compared(rig: Libvirtd) -> None:
     guest = rig.guests["perf"]
     with guest.sigstopped():
-        found = report("--uri", rig.uri, "--timeout", "1", status=1)
+        found = report("--uri", rig.uri, "--timeout", "2", status=1)
     assert found["no_answer"] == [{"id": guest.uuid, "name": guest.name}]
     assert found["differences"] == []
     assert found["values"] > 100

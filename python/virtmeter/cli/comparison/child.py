@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COMMAND = (sys.executable, "-m", "virtmeter.cli.comparison.stock")
 TO_START = 60.0
 """Seconds that importing Ceilometer may take."""
+TO_CONNECT = 10.0
+"""Seconds that its inspector may take to connect, which it tries more than once."""
 
 
 class Silent(Exception):  # noqa: N818 - an event
@@ -81,7 +83,7 @@ class Stock:
                     "libvirt-python beside virtmeter, as in the compute agent's environment"
                 )
             self._say(self._uri)
-            if failed := self._hear(self._timeout).get("failed"):
+            if failed := self._hear(TO_CONNECT).get("failed"):
                 raise click.ClickException(f"the stock inspector cannot connect: {failed}")
         except Silent:
             raise click.ClickException("the stock inspector does not start") from None
