@@ -20,6 +20,16 @@ COMMAND = (sys.executable, "-m", "virtmeter.cli")
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
+def run(*arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "export", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 class Exporter:
     """As a context manager: from its start to a SIGTERM, which must end it well."""
 

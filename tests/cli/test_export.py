@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import signal
-import socket
-import ssl
 import subprocess
 import threading
 import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from shutil import which
 from typing import TYPE_CHECKING
 
-import bcrypt
 import pytest
 
 import virtmeter
-from tests.cli.exporter import COMMAND, Exporter, Samples
+from tests.cli.exporter import Exporter, Samples, run
 from tests.support import sample
 from tests.support.libvirtd import Daemon, Never
 from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Domain
@@ -48,16 +43,6 @@ NOVA = """
   <nova:root type="image" uuid="image-1"/>
 </nova:instance>
 """
-
-
-def run(*arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "export", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
 
 
 def of_nova(domain: Domain) -> Domain:
@@ -197,130 +182,6 @@ def test_a_vm_that_libvirt_refuses_is_counted_and_takes_no_other_with_it(
     assert samples("virtmeter_domain_disk_capacity_bytes", domain="sample-1") == 1 << 30
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 and its key, in one file; it is its own authority."""
-    if which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-days", "2", "-subj", "/CN=virtmeter", "-keyout", path, "-out", path),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    # -keyout and -out write one after the other, so that the second wins.
-    return path
-
-
-@pytest.fixture
-def passwords(tmp_path: Path) -> Path:
-    path = tmp_path / "users"
-    hashes = {
-        name: bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).replace(b"$2b$", b"$2y$")
-        for name, password in (("prometheus", "sésame"), ("other", "x" * 72))
-    }
-    lines = [b"# users", *(name.encode() + b":" + each for name, each in hashes.items()), b""]
-    path.write_bytes(b"\n".join(lines))
-    return path
-
-
-def basic(name: str, password: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
-
-
-def test_tls_and_passwords(certificate: Path, passwords: Path) -> None:
-    trusting = ssl.create_default_context(cafile=str(certificate))
-    options = ("--tls-cert", str(certificate), "--auth-file", str(passwords))
-    with Exporter(TEST, *options) as exporter:
-        assert exporter.url.startswith("https://127.0.0.1:")
-        for right in (basic("prometheus", "sésame"), basic("other", "x" * 80)):
-            with exporter.get(headers=right, tls=trusting) as answer:
-                assert Samples(answer.read().decode())("virtmeter_up") == 1
-        for wrong in (
-            {},
-            basic("prometheus", "sesame"),
-            basic("nobody", ""),
-            {"Authorization": "Basic !"},
-            {"Authorization": "Bearer x"},
-        ):
-            with pytest.raises(urllib.error.HTTPError) as caught:
-                exporter.get(headers=wrong, tls=trusting)
-            assert caught.value.code == 401
-            assert caught.value.headers["WWW-Authenticate"].startswith("Basic ")
-            caught.value.close()
-        with pytest.raises(urllib.error.URLError):
-            exporter.get(tls=ssl.create_default_context())
-
-
-def test_a_client_without_a_certificate_stays_out_and_one_that_stalls_holds_up_nobody(
-    certificate: Path,
-) -> None:
-    ours = str(certificate)
-    knows_itself = ssl.create_default_context(cafile=ours)
-    knows_itself.load_cert_chain(ours)
-    with Exporter(TEST, "--tls-cert", ours, "--tls-client-ca", ours) as exporter:
-        port = int(exporter.url.split(":")[2].split("/")[0])
-        with socket.create_connection(("127.0.0.1", port)) as stalling:
-            with exporter.get("/-/healthy", tls=knows_itself) as answer:
-                assert answer.status == 200
-            with pytest.raises((urllib.error.URLError, OSError)):
-                exporter.get("/-/healthy", tls=ssl.create_default_context(cafile=ours))
-            assert stalling.fileno() > 0
-
-
-def test_passwords_without_tls_are_warned_of_only_where_others_can_listen(passwords: Path) -> None:
-    with Exporter(TEST, "--auth-file", str(passwords)) as exporter:
-        assert not any("TLS" in line for line in exporter.started)
-    with Exporter(TEST, "--auth-file", str(passwords), listen="0.0.0.0:0") as exporter:
-        assert sum("without TLS" in line for line in exporter.started) == 1
-
-
-@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6")
-def test_an_ipv6_address_in_brackets() -> None:
-    with Exporter(TEST, listen="[::1]:0") as exporter:
-        assert exporter.url.startswith("http://[::1]:")
-        assert exporter.scrape()("virtmeter_up") == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--listen", "9177"), "'9177' is not HOST:PORT"),
-        (("--listen", "host:http"), "is not HOST:PORT"),
-        (("--listen", "a@b:1"), "is not HOST:PORT"),
-        (("--tls-key", __file__), "need --tls-cert"),
-        (("--output", "file"), "--output needs --once"),
-    ],
-)
-def test_wrong_usage(arguments: tuple[str, ...], words: str) -> None:
-    completed = run("--uri", TEST, *arguments)
-    assert completed.returncode == 2
-    assert words in completed.stderr
-
-
-def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
-    hashed = tmp_path / "md5"
-    hashed.write_text("user:$apr1$abc$def\n")
-    empty = tmp_path / "empty"
-    empty.touch()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        for arguments, words in (
-            (("--listen", f"127.0.0.1:{port}"), "Address already in use"),
-            (("--tls-cert", str(hashed)), "certificate"),
-            (("--auth-file", str(hashed)), "line 1: no bcrypt hash"),
-            (("--auth-file", str(empty)), "has no users"),
-        ):
-            completed = run("--uri", TEST, *arguments)
-            assert completed.returncode == 1
-            [line] = completed.stderr.splitlines()
-            assert words in line
-
-
 def test_once_prints_and_ends(sampled: Daemon) -> None:
     completed = run("--once", "--uri", sampled.uri)
     assert (completed.returncode, completed.stderr) == (0, "")
@@ -388,17 +249,37 @@ def test_a_signal_ends_it_while_a_guest_holds_up_a_scrape(
         scrape.join()
 
 
+def dashboards_queries() -> list[str]:
+    dashboard = json.loads(DASHBOARD.read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+
+
 def test_the_dashboard_asks_for_what_is_exported(exporter: Exporter) -> None:
     with exporter.get() as answer:
         exported = set(re.findall(r"^# TYPE (\S+)", answer.read().decode(), re.M))
-    dashboard = json.loads(DASHBOARD.read_text())
-    asked = [
-        *(target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())),
-        *(each["definition"] for each in dashboard["templating"]["list"] if "definition" in each),
-    ]
-    assert len(asked) > 20
-    used = set(re.findall(r"virtmeter_\w+", " ".join(asked)))
+    dashboard = DASHBOARD.read_text()
+    assert len(dashboards_queries()) > 20
+    used = set(re.findall(r"virtmeter_\w+", dashboard))
     assert used - exported == set()
+
+
+@pytest.mark.skipif(not PROMTOOL.exists(), reason="Prometheus' package is not in build/prometheus")
+def test_prometheus_understands_the_dashboards_queries_and_the_pages_alerts(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"query{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, query in enumerate(dashboards_queries())
+    ]
+    (tmp_path / "queries").write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
+    page = (ROOT / "docs/commands/export.md").read_text()
+    [alerts] = re.findall(r"```yaml\n(groups:.*?)```", page, re.S)
+    (tmp_path / "alerts").write_text(alerts)
+    checked = subprocess.run(
+        [PROMTOOL, "check", "rules", tmp_path / "queries", tmp_path / "alerts"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_the_page_of_the_command_has_every_metric(exporter: Exporter) -> None:
