@@ -1,0 +1,76 @@
+"""Readings for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from rich.console import Group
+from rich.text import Text
+
+from virtmeter.cli import states, tables, units
+from virtmeter.cli.stats import formats
+from virtmeter.cli.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from virtmeter.cli.stats.readings import Reading
+
+Column = tables.Column["Reading"]
+
+
+def shown(readings: Sequence[Reading], uri: str, width: int | None) -> RenderableType:
+    """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
+    what = states.told([(reading.state, reading.hung) for reading in readings])
+    title = Text(f"{what} at {printable(uri)}" if uri else what, style="dim")
+    if not readings:
+        return title
+    return Group(title, Text(), tables.table(tables.fitting(COLUMNS, readings, width), readings))
+
+
+def _mebibytes(field: str) -> Callable[[Reading], str]:
+    def cell(reading: Reading) -> str:
+        value = getattr(reading.stats, field)
+        return units.size(None if value is None else value * units.MIB)
+
+    return cell
+
+
+def _nics(field: str) -> Callable[[Reading], str]:
+    return lambda reading: units.size(formats.total(formats.plain(reading)["nics"], field))
+
+
+def _disks(field: str, unit: Callable[[float | None], str] = units.size) -> Callable[[Reading], str]:
+    return lambda reading: unit(formats.total(formats.plain(reading)["disks"], field))
+
+
+def _cpu_time(reading: Reading) -> str:
+    nanoseconds = reading.stats.cpu_time
+    return units.duration(None if nanoseconds is None else nanoseconds / 1e9)
+
+
+def _memory_of(reading: Reading) -> str:
+    """What the guest's kernel sees, which `used` is a part of; or else what the balloon leaves it."""
+    stats = reading.stats
+    return _mebibytes("memory_actual" if stats.memory_usage is None else "memory_available")(reading)
+
+
+COLUMNS = (
+    Column("\nVM", lambda reading: printable(reading.instance.name), left=True),
+    Column("\nstate", lambda each: states.cell(each.state, hung=each.hung), left=True, width=7),
+    Column("\nvCPUs", lambda reading: units.number(reading.stats.cpu_number), spare=1),
+    Column("CPU\ntime", _cpu_time, width=6),
+    Column("memory\nused", _mebibytes("memory_usage")),
+    Column("\nof", _memory_of),
+    Column("on host\nresident", _mebibytes("memory_resident"), spare=4),
+    Column("NICs\nin", _nics("rx_bytes")),
+    Column("\nout", _nics("tx_bytes")),
+    Column("disks\nread", _disks("read_bytes")),
+    Column("\nwrite", _disks("write_bytes")),
+    Column("\nreads", _disks("read_requests", units.number), spare=3),
+    Column("\nwrites", _disks("write_requests", units.number), spare=3),
+    Column("\nsize", _disks("capacity"), spare=2),
+    Column("\nused", _disks("allocation"), spare=2),
+)

@@ -1,0 +1,69 @@
+"""Tables that fit: where a terminal is narrow, the columns that matter least are left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Generic, TypeVar, Union
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Row = TypeVar("Row")
+GAP = 2
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """One column: its title, on two lines, and what a row has in it."""
+
+    title: str
+    cell: Callable[[Row], Union[Text, str]]
+    spare: int = 0
+    """The greater, the sooner it is left out; 0: never."""
+    left: bool = False
+    width: int = 5
+    """What it has at least, so that it stands still while its numbers change."""
+
+    def text(self, row: Row) -> Text:
+        """Return the cell; a string is shown as it is, whatever brackets are in it."""
+        cell = self.cell(row)
+        return Text(cell) if isinstance(cell, str) else cell
+
+    def room(self, rows: Sequence[Row]) -> int:
+        """Return how wide it must be."""
+        lines = [*self.title.split("\n"), *(self.text(row).plain for row in rows)]
+        return max(self.width, *map(cell_len, lines))
+
+
+def fitting(
+    columns: Sequence[Column[Row]], rows: Sequence[Row], width: int | None
+) -> dict[Column[Row], int]:
+    """Return the columns that there is room for, with their widths; all of them without a width."""
+    kept = {column: column.room(rows) for column in columns}
+    while width is not None and sum(kept.values()) + GAP * (len(kept) - 1) > width:
+        least = max(kept, key=lambda column: column.spare)
+        if not least.spare:
+            break
+        del kept[least]
+    return kept
+
+
+def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
+    """Return the rows under their titles."""
+    made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for column, width in columns.items():
+        side = "left" if column.left else "right"
+        title = Text(column.title)
+        made.add_column(
+            title,
+            justify="left" if column.left else "right",
+            # A name may be folded, rather than lose the end that tells it from others.
+            **({"overflow": "fold"} if side == "left" else {"width": width, "no_wrap": True}),
+        )
+    for row in rows:
+        made.add_row(*(column.text(row) for column in columns))
+    return made
