@@ -48,7 +48,13 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def inspector(
-    uri: str, timeout: float, workers: int, *, report_stopped: bool = False, quiet: bool = False
+    uri: str,
+    timeout: float,
+    workers: int,
+    *,
+    report_stopped: bool = False,
+    max_age: float = 1.0,
+    quiet: bool = False,
 ) -> Iterator[virtmeter.LibvirtInspector]:
     """Give an inspector with what these options say.
 
@@ -60,7 +66,11 @@ def inspector(
         logger.addFilter(_said_by_the_command)
     try:
         made = virtmeter.LibvirtInspector(
-            uri, timeout=timeout, workers=workers, report_stopped=report_stopped
+            uri,
+            timeout=timeout,
+            workers=workers,
+            report_stopped=report_stopped,
+            max_age=max_age,
         )
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.

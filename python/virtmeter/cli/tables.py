@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Callable, Generic, TypeVar
 
 from rich.cells import cell_len
 from rich.table import Table
@@ -21,7 +21,7 @@ class Column(Generic[Row]):
     """One column: its title, on two lines, and what a row has in it."""
 
     title: str
-    cell: Callable[[Row], Union[Text, str]]
+    cell: Callable[[Row], Text | str]
     spare: int = 0
     """The greater, the sooner it is left out; 0: never."""
     left: bool = False
@@ -44,12 +44,17 @@ def fitting(
 ) -> dict[Column[Row], int]:
     """Return the columns that there is room for, with their widths; all of them without a width."""
     kept = {column: column.room(rows) for column in columns}
-    while width is not None and sum(kept.values()) + GAP * (len(kept) - 1) > width:
+    while width is not None and total(kept) > width:
         least = max(kept, key=lambda column: column.spare)
         if not least.spare:
             break
         del kept[least]
     return kept
+
+
+def total(columns: dict[Column[Row], int]) -> int:
+    """Return how wide they are together."""
+    return sum(columns.values()) + GAP * (len(columns) - 1)
 
 
 def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:

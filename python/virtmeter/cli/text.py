@@ -6,10 +6,10 @@ import re
 
 
 def printable(text: str) -> str:
-    """Return the text with what could steer a terminal, or break a line, as escapes.
+    r"""Return the text with what could steer a terminal, or break a line, as escapes.
 
-    >>> printable("web\\x1b[2J")
-    'web\\\\x1b[2J'
+    >>> printable("web\x1b[2J")
+    'web\\x1b[2J'
     """
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text

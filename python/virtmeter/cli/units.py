@@ -42,11 +42,10 @@ def duration(seconds: float | None) -> str:
 
 def _short(count: float, base: int, units: str | list[str]) -> str:
     """Return the number with three digits that matter, and its unit."""
-    for power, unit in enumerate(units):
-        if count < 999.5 or power == len(units) - 1:
-            break
-        count /= base
+    power = 0
+    while count >= 999.5 and power < len(units) - 1:
+        count, power = count / base, power + 1
     if power == 0:
-        return f"{count:.0f}{unit}"
+        return f"{count:.0f}{units[0]}"
     digits = 2 if count < 9.995 else 1 if count < 99.95 else 0
-    return f"{count:.{digits}f}{unit}"
+    return f"{count:.{digits}f}{units[power]}"

@@ -42,9 +42,7 @@ def stats(
       virtmeter stats --all --uri qemu:///system
       virtmeter stats --format json | jq '.[] | {name, memory_usage}'
     """
-    with connection.inspector(
-        uri, timeout, workers, report_stopped=True, quiet=True
-    ) as inspector:
+    with connection.inspector(uri, timeout, workers, report_stopped=True, quiet=True) as inspector:
         instances = select(inspector.list_instances(), wanted, stopped=stopped)
         readings = read_all(inspector, instances, workers)
     readings.sort(key=lambda reading: (natural(reading.instance.name), reading.instance.id))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from virtmeter import DiskInfo, DiskStats, Instance, InterfaceStats, LibvirtInspector
 
 Value = TypeVar("Value")
+NOTHING = InstanceStats()
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Reading:
     """What is known of one VM; None is what could not be read, or what a VM that is off has not."""
 
     instance: Instance
-    stats: InstanceStats = InstanceStats()
+    stats: InstanceStats = NOTHING
     nics: list[InterfaceStats] | None = None
     disks: list[DiskStats] | None = None
     sizes: list[DiskInfo] | None = None
@@ -68,7 +69,7 @@ def _read(inspector: LibvirtInspector, instance: Instance) -> Reading | None:
             return None
 
     try:
-        reading.stats = what(lambda: inspector.inspect_instance(instance)) or InstanceStats()
+        reading.stats = what(lambda: inspector.inspect_instance(instance)) or NOTHING
         reading.nics = what(lambda: list(inspector.inspect_vnics(instance)))
         reading.disks = what(lambda: list(inspector.inspect_disks(instance)))
         reading.sizes = what(lambda: list(inspector.inspect_disk_info(instance)))

@@ -42,7 +42,9 @@ def _nics(field: str) -> Callable[[Reading], str]:
     return lambda reading: units.size(formats.total(formats.plain(reading)["nics"], field))
 
 
-def _disks(field: str, unit: Callable[[float | None], str] = units.size) -> Callable[[Reading], str]:
+def _disks(
+    field: str, unit: Callable[[float | None], str] = units.size
+) -> Callable[[Reading], str]:
     return lambda reading: unit(formats.total(formats.plain(reading)["disks"], field))
 
 
@@ -52,9 +54,11 @@ def _cpu_time(reading: Reading) -> str:
 
 
 def _memory_of(reading: Reading) -> str:
-    """What the guest's kernel sees, which `used` is a part of; or else what the balloon leaves it."""
+    """Return what its kernel sees, a part of which is used, or else what the balloon leaves it."""
     stats = reading.stats
-    return _mebibytes("memory_actual" if stats.memory_usage is None else "memory_available")(reading)
+    return _mebibytes("memory_actual" if stats.memory_usage is None else "memory_available")(
+        reading
+    )
 
 
 COLUMNS = (
