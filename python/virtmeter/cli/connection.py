@@ -13,6 +13,9 @@ import virtmeter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+UNSUPPORTED = "[libvirt error 3,"
+"""Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
+
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--uri``, ``--timeout`` and ``--workers``."""
@@ -59,7 +62,7 @@ def inspector(
     """Give an inspector with what these options say.
 
     :param quiet: log no outages and no hung VMs: the command shows these itself, or fails with
-        them, and nothing should be said twice.
+        them, and nothing should be said twice. Nor what a hypervisor cannot tell.
     """
     logger = logging.getLogger("virtmeter.collector")
     if quiet:
@@ -82,4 +85,5 @@ def inspector(
 def _said_by_the_command(record: logging.LogRecord) -> bool:
     """Whether a line of the core's is to be logged all the same."""
     line = record.getMessage()
-    return not (line.startswith("no connection to ") or " hangs: " in line)
+    told = line.startswith("no connection to ") or " hangs: " in line
+    return not told and UNSUPPORTED not in line

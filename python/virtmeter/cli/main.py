@@ -46,7 +46,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(virtmeter.__version__, message="virtmeter %(version)s")
 def commands() -> None:
-    r"""See what every virtual machine on this host uses.
+    """See what every virtual machine on this host uses.
 
     \b
     Exit status: 0 all went well; 1 something did not, and was said;
@@ -94,10 +94,13 @@ def status(command: click.Command) -> int:
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         _say(str(error))
         return FAILED
-    except BrokenPipeError:
-        # The reader, head say, has seen enough; nothing is left to flush at exit.
+    except OSError as error:
+        # Nothing is left to flush at exit, which would fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):
+            return 0  # the reader, head say, has seen enough
+        _say(str(error))
+        return FAILED
     return answer if isinstance(answer, int) else 0
 
 

@@ -23,7 +23,7 @@ class Column(Generic[Row]):
     title: str
     cell: Callable[[Row], Text | str]
     spare: int = 0
-    """The greater, the sooner it is left out; 0: never."""
+    """The greater, the sooner it is left out, with all others of this number; 0: never."""
     left: bool = False
     width: int = 5
     """What it has at least, so that it stands still while its numbers change."""
@@ -45,10 +45,10 @@ def fitting(
     """Return the columns that there is room for, with their widths; all of them without a width."""
     kept = {column: column.room(rows) for column in columns}
     while width is not None and total(kept) > width:
-        least = max(kept, key=lambda column: column.spare)
-        if not least.spare:
+        least = max(column.spare for column in kept)
+        if least == 0:
             break
-        del kept[least]
+        kept = {column: room for column, room in kept.items() if column.spare < least}
     return kept
 
 

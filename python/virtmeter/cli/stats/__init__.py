@@ -31,7 +31,7 @@ ENDLESS = 1 << 16
 def stats(
     wanted: tuple[str, ...], stopped: bool, form: str, uri: str, timeout: float, workers: int
 ) -> int:
-    r"""Show what every running VM has used, since it was started.
+    """Show what every running VM has used, since it was started.
 
     INSTANCE is a UUID, a name or a pattern of names; without any, all are shown.
 

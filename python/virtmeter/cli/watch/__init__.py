@@ -32,7 +32,7 @@ def watch(
     timeout: float,
     workers: int,
 ) -> int:
-    r"""Show live what every running VM uses. Press ? for the keys, q to quit.
+    """Show live what every running VM uses. Press ? for the keys, q to quit.
 
     INSTANCE is a UUID, a name or a pattern of names; without any, all are shown.
     Where standard output is no terminal, there is a line for each VM and reading.

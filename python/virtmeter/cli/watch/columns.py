@@ -50,7 +50,7 @@ def _curve(width: int) -> Column:
     return tables.Column(
         CURVE,
         lambda row: Text(curve(row.history.values, width).rjust(width), style="cyan"),
-        spare=6,
+        spare=4,
         width=CURVE_AT_LEAST,
     )
 
@@ -93,7 +93,7 @@ COLUMNS = (
     Column("\nstate", lambda row: states.cell(row.state, hung=row.hung), left=True, width=7),
     Column("CPU\n%", _share("cpu_utilization")),
     _curve(CURVE_AT_LEAST),
-    Column("\nwait", _share("cpu_wait"), spare=4),
+    Column("\nwait", _share("cpu_wait"), spare=3),
     Column("\nsteal", _share("cpu_steal"), spare=3),
     Column("memory\nused", _kib("memory_used")),
     Column("\nof", _kib("memory_total"), spare=2),
