@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 GAP = 2
+SHORTEST_NAME, LONGEST_NAME = 8, 40
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,18 @@ class Column(Generic[Row]):
 def fitting(
     columns: Sequence[Column[Row]], rows: Sequence[Row], width: int | None
 ) -> dict[Column[Row], int]:
-    """Return the columns that there is room for, with their widths; all of them without a width."""
+    """Return the columns that there is room for, with their widths; all of them without a width.
+
+    What is still too wide is at the cost of the first column, which has the names.
+    """
     kept = {column: column.room(rows) for column in columns}
-    while width is not None and total(kept) > width:
-        least = max(column.spare for column in kept)
-        if least == 0:
-            break
+    if width is None:
+        return kept
+    name = columns[0]
+    kept[name] = min(kept[name], LONGEST_NAME)
+    while total(kept) > width and (least := max(column.spare for column in kept)):
         kept = {column: room for column, room in kept.items() if column.spare < least}
+    kept[name] = max(SHORTEST_NAME, kept[name] - max(0, total(kept) - width))
     return kept
 
 
@@ -57,17 +63,16 @@ def total(columns: dict[Column[Row], int]) -> int:
     return sum(columns.values()) + GAP * (len(columns) - 1)
 
 
-def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
-    """Return the rows under their titles."""
+def table(columns: dict[Column[Row], int], rows: Sequence[Row], *, fold: bool = True) -> Table:
+    """Return the rows under their titles; what is too long is folded, or else cut off."""
     made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for column, width in columns.items():
-        side = "left" if column.left else "right"
-        title = Text(column.title)
         made.add_column(
-            title,
+            Text(column.title),
             justify="left" if column.left else "right",
-            # A name may be folded, rather than lose the end that tells it from others.
-            **({"overflow": "fold"} if side == "left" else {"width": width, "no_wrap": True}),
+            width=width,
+            no_wrap=not fold,
+            overflow="fold" if fold else "ellipsis",
         )
     for row in rows:
         made.add_row(*(column.text(row) for column in columns))
