@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -41,6 +41,14 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(f"virtmeter.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Return the command's status; a reader, head say, may have seen enough before its end."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _discard_output()
+            return 0
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,14 +102,19 @@ def status(command: click.Command) -> int:
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         _say(str(error))
         return FAILED
+    except BrokenPipeError:
+        _discard_output()
+        return 0
     except OSError as error:
-        # Nothing is left to flush at exit, which would fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return 0  # the reader, head say, has seen enough
+        _discard_output()
         _say(str(error))
         return FAILED
     return answer if isinstance(answer, int) else 0
+
+
+def _discard_output() -> None:
+    """Leave nothing to be flushed at exit, which would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(line: str) -> None:

@@ -24,11 +24,12 @@ HEADER = LAYOUT.format(
 
 def show(inspector: LibvirtInspector, model: Model, *, interval: float, count: int | None) -> int:
     """Print until there were so many readings, or for ever; return the exit status."""
-    click.echo(HEADER)
     while True:
         begun = time.monotonic()
-        outage = model.outage
+        first, outage = model.taken is None, model.outage
         model.update(take(inspector))
+        if first:
+            click.echo(HEADER)
         if not model.outage:
             now = time.strftime("%Y-%m-%dT%H:%M:%S")
             for row in model.shown():

@@ -24,18 +24,18 @@ LATE = 2
 
 HELP = """\
 Keys
-  c  w  s   sort by CPU, wait, steal        r     reverse the order
-  m  n      by memory, NICs                 /     only VMs with this in their name
-  d  o      by disks' bytes, operations     Esc   all VMs again; leave this page
-  v         by name                         q     quit, as Ctrl-C does
-  ↑ ↓ PgUp PgDn Home End   scroll           ? h   this page
+  c  w  s   sort by CPU, wait, steal       r     reverse the order
+  m  n      by memory, NICs                /     only VMs of such a name or id
+  d  o      by disks' bytes, operations    Esc   all VMs again, this page away
+  v         by name                        q     quit, as Ctrl-C does
+  ↑ ↓ PgUp PgDn Home End   scroll          ? h   this page
 
 Columns
   CPU            how much of their time the VM's vCPUs have run
-  wait, steal    waited for I/O, as libvirt says (0 unless the host has
-                 kernel.sched_schedstats = 1); wanted a CPU of the host in vain
+  wait, steal    waited for I/O, says libvirt (0 unless the host's kernel has
+                 sched_schedstats = 1); could have run, but got no host CPU
   memory         used in the guest, of the most that it may have
-  NICs, disks    bytes in a second, K = 1024; reads, writes: how many in a second
+  NICs, disks    bytes a second, K = 1024; reads, writes: how many a second
   hung           the VM does not answer: its memory and disks are not known"""
 
 
