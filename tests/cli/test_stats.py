@@ -109,7 +109,7 @@ def test_a_hung_guest_is_marked_and_told(rig: Libvirtd) -> None:
         table, whole = (cli.run(*common, "--format", form) for form in ("table", "json"))
     for done in (table, whole):
         [line] = done.stderr.splitlines()
-        assert line.startswith(f"virtmeter: {guest.name} hangs: it has not answered within 1 s")
+        assert line.startswith(f"virtmeter: {guest.name} hangs: it did not answer within 1 s")
         assert done.returncode == 1
     hung, well = json.loads(whole.stdout)
     assert (hung["hung"], hung["state"], well["hung"]) == (True, "running", False)
