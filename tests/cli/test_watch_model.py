@@ -117,7 +117,7 @@ def test_scrolling_stays_within_the_rows() -> None:
 def test_hung_vms_stay_and_the_history_goes_on(model: Model) -> None:
     model.update(snapshot(used(2, cpu_utilization=7.0), taken=STEP, hung=(10,)))
     assert {row.name: row.hung for row in model.rows} == {"vm-2": False, "vm-10": True}
-    assert [list(row.history.values) for row in model.rows] == [[5.0, 7.0], [50.0]]
+    assert [list(row.history.values) for row in model.rows] == [[5.0, 7.0], [50.0, None]]
 
 
 def test_an_outage_keeps_what_was_read(model: Model) -> None:
@@ -159,7 +159,7 @@ def test_a_history_has_the_average_of_each_step() -> None:
 
 
 def test_the_curve_shows_the_last_and_the_least() -> None:
-    assert curve([0, 0.1, 50, 100], 8) == " ▁▄█"
+    assert curve([0, 0.1, 50, 100, None, 0], 8) == "   ▁▄█  "
     assert curve([0, 50, 100], 2) == "▄█"
 
 
@@ -240,3 +240,14 @@ def test_the_picture_fits_every_terminal(model: Model, width: int, height: int) 
     odd = vm(7)._replace(name="x\x1b[2J" * 40)
     model.update(Snapshot(0.0, (vm(1), odd), (used(1, cpu_utilization=3.0),)))
     assert picture(model, width=width, height=height)
+
+
+def test_the_curve_ends_with_the_last_reading(model: Model) -> None:
+    model.update(snapshot(used(2, cpu_utilization=0.0), used(9, cpu_utilization=100.0), taken=STEP))
+    lines = picture(model)
+    end = max(line.find("█") for line in lines)
+    idle, busy = (
+        next(line for line in lines if line.startswith(name)) for name in ("vm-2", "vm-9")
+    )
+    assert busy[end - 1 : end + 1] == "██"
+    assert idle[end - 1 : end + 1] == "▁ "

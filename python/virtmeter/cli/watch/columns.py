@@ -39,17 +39,19 @@ def share(percent: float | None) -> Text:
     return Text(units.percent(percent), style=style if percent else "dim")
 
 
-def curve(values: Iterable[float], width: int) -> str:
-    """Return the last of these percentages as bars, from 0 to 100."""
-    last = list(values)[-width:]
-    return "".join(BARS[max(value > 0, round(value / 100 * (len(BARS) - 1)))] for value in last)
+def curve(values: Iterable[float | None], width: int) -> str:
+    """Return the last of these percentages as bars, from 0 to 100, the youngest on the right."""
+    known = (value or 0 for value in list(values)[-width:])
+    bars = (BARS[max(value > 0, round(value / 100 * (len(BARS) - 1)))] for value in known)
+    return "".join(bars).rjust(width)
 
 
 def _curve(width: int) -> Column:
     width = min(width, CURVE_AT_MOST)
     return tables.Column(
         CURVE,
-        lambda row: Text(curve(row.history.values, width).rjust(width), style="cyan"),
+        lambda row: Text(curve(row.history.values, width), style="cyan"),
+        left=True,  # on the right, rich would take empty steps at the end for padding
         spare=4,
         width=CURVE_AT_LEAST,
     )

@@ -25,19 +25,20 @@ KEPT = 120
 class History:
     """Averages over steps of time, the youngest last; that one still changes."""
 
-    values: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    values: deque[float | None] = field(default_factory=lambda: deque(maxlen=KEPT))
+    """None: nothing is known of that step."""
     _step: int = -1
-    _count: int = 0
+    _known: list[float] = field(default_factory=list)
 
-    def add(self, now: float, value: float) -> None:
+    def add(self, now: float, value: float | None) -> None:
         """Add a value to the average of its step."""
         step = int(now // STEP)
-        if step == self._step:
-            self._count += 1
-            self.values[-1] += (value - self.values[-1]) / self._count
-        else:
-            self._step, self._count = step, 1
-            self.values.append(value)
+        if step != self._step:
+            self._step, self._known = step, []
+            self.values.append(None)
+        if value is not None:
+            self._known.append(value)
+            self.values[-1] = sum(self._known) / len(self._known)
 
 
 @dataclass
@@ -131,8 +132,7 @@ class Model:
             if is_wanted(each, self._wanted, stopped=False)
         ]
         for row in self.rows:
-            if row.usage and row.usage.cpu_utilization is not None:
-                row.history.add(snapshot.taken, row.usage.cpu_utilization)
+            row.history.add(snapshot.taken, row.usage and row.usage.cpu_utilization)
 
     def sort_by(self, key: str) -> None:
         """Sort by what this key stands for, in its usual direction."""
