@@ -245,7 +245,7 @@ def test_the_picture_fits_every_terminal(model: Model, width: int, height: int) 
 def test_the_curve_ends_with_the_last_reading(model: Model) -> None:
     model.update(snapshot(used(2, cpu_utilization=0.0), used(9, cpu_utilization=100.0), taken=STEP))
     lines = picture(model)
-    end = max(line.find("█") for line in lines)
+    end = max(line.rfind("█") for line in lines)
     idle, busy = (
         next(line for line in lines if line.startswith(name)) for name in ("vm-2", "vm-9")
     )

@@ -69,7 +69,7 @@ def _trouble(reading: Reading, timeout: float) -> str:
     name = printable(reading.instance.name)
     if reading.hung:
         return (
-            f"{name} hangs: it did not answer within {timeout:g} s, so nothing is known of its memory "
-            "and disks; look at its QEMU process and storage"
+            f"{name} hangs: it did not answer within {timeout:g} s, so nothing is known of its "
+            "memory and disks; look at its QEMU process and storage"
         )
     return f"{name}: {printable(reading.problem or '')}"
