@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 import virtmeter
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
-from virtmeter.cli.main import COMMANDS
+from virtmeter.cli.main import COMMANDS, commands
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -72,6 +73,17 @@ def test_every_help_has_examples(command: str) -> None:
     lines = done.stdout.splitlines()
     examples = lines[lines.index("  Examples:") + 1 :]
     assert examples[0].startswith("    virtmeter ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_has_its_documentation(command: str) -> None:
+    page = (Path(__file__).parents[2] / f"docs/commands/{command}.md").read_text()
+    assert page.startswith(f"# virtmeter {command}\n")
+    assert "## Exit status" in page
+    found = commands.get_command(click.Context(commands), command)
+    assert found
+    options = [name for option in found.params for name in option.opts if name.startswith("--")]
+    assert [name for name in options if f"`{name}`" not in page] == []
 
 
 def test_without_the_extra_there_is_a_line_that_says_what_to_install(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from virtmeter.cli.states import word
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from virtmeter.cli.stats.readings import Reading
 
@@ -50,8 +50,8 @@ def as_csv(readings: Sequence[Reading]) -> str:
         rows.writerow(
             [
                 *(one["id"], name, one["state"], hung, *(one[field] for field in stats)),
-                *(_count(nics), *(total(nics, field) for field in NIC_COUNTERS)),
-                *(_count(disks), *(total(disks, field) for field in DISK_COUNTERS)),
+                *(_count(nics), *_totals(nics, NIC_COUNTERS)),
+                *(_count(disks), *_totals(disks, DISK_COUNTERS)),
             ]
         )
     return file.getvalue().rstrip("\n")
@@ -70,9 +70,9 @@ def plain(reading: Reading) -> dict[str, Any]:
     }
 
 
-def total(devices: Iterable[dict[str, Any]] | None, field: str) -> int | None:
-    """Return the sum over all devices that have this counter; -1 stands for one that has not."""
-    counted = [each[field] for each in devices or () if each[field] not in (None, -1)]
+def total(values: Iterable[int | None]) -> int | None:
+    """Return the sum of what is counted; -1 stands for what is not."""
+    counted = [value for value in values if value is not None and value != -1]
     return sum(counted) if counted else None
 
 
@@ -95,6 +95,10 @@ def _disks(
         nothing = {"device": disk.device, **dict.fromkeys(DISK_COUNTERS)}
         merged.setdefault(disk.device, nothing).update(disk._asdict())
     return list(merged.values())
+
+
+def _totals(devices: list[dict[str, Any]] | None, fields: Sequence[str]) -> Iterator[int | None]:
+    return (total(device[field] for device in devices or ()) for field in fields)
 
 
 def _count(devices: list[dict[str, Any]] | None) -> int | None:

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from virtmeter.cli import states, tables, units
-from virtmeter.cli.stats import formats
+from virtmeter.cli.stats.formats import total
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
@@ -38,14 +38,15 @@ def _mebibytes(field: str) -> Callable[[Reading], str]:
     return cell
 
 
-def _nics(field: str) -> Callable[[Reading], str]:
-    return lambda reading: units.size(formats.total(formats.plain(reading)["nics"], field))
-
-
-def _disks(
-    field: str, unit: Callable[[float | None], str] = units.size
+def _sum(
+    devices: str, field: str, unit: Callable[[float | None], str] = units.size
 ) -> Callable[[Reading], str]:
-    return lambda reading: unit(formats.total(formats.plain(reading)["disks"], field))
+    """Return what tells of one value of all NICs, disks, or sizes of disks."""
+
+    def cell(reading: Reading) -> str:
+        return unit(total(getattr(each, field) for each in getattr(reading, devices) or ()))
+
+    return cell
 
 
 def _cpu_time(reading: Reading) -> str:
@@ -69,12 +70,12 @@ COLUMNS = (
     Column("memory\nused", _mebibytes("memory_usage")),
     Column("\nof", _memory_of, spare=2),
     Column("on host\nresident", _mebibytes("memory_resident"), spare=6),
-    Column("NICs\nin", _nics("rx_bytes"), spare=1),
-    Column("\nout", _nics("tx_bytes"), spare=1),
-    Column("disks\nread", _disks("read_bytes")),
-    Column("\nwrite", _disks("write_bytes")),
-    Column("\nreads", _disks("read_requests", units.number), spare=5),
-    Column("\nwrites", _disks("write_requests", units.number), spare=5),
-    Column("\nsize", _disks("capacity"), spare=4),
-    Column("\nused", _disks("allocation"), spare=4),
+    Column("NICs\nin", _sum("nics", "rx_bytes"), spare=1),
+    Column("\nout", _sum("nics", "tx_bytes"), spare=1),
+    Column("disks\nread", _sum("disks", "read_bytes")),
+    Column("\nwrite", _sum("disks", "write_bytes")),
+    Column("\nreads", _sum("disks", "read_requests", units.number), spare=5),
+    Column("\nwrites", _sum("disks", "write_requests", units.number), spare=5),
+    Column("\nsize", _sum("sizes", "capacity"), spare=4),
+    Column("\nused", _sum("sizes", "allocation"), spare=4),
 )
