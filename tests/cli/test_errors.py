@@ -56,6 +56,7 @@ def test_a_uri_that_names_nothing(command: str) -> None:
         ("stats", "--timeout", "0"),
         ("stats", "--workers", "0"),
         ("watch", "--interval", "0"),
+        ("watch", "--interval", "inf"),
         ("watch", "--count", "0"),
     ],
     ids=" ".join,

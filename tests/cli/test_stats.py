@@ -123,7 +123,7 @@ def test_a_hung_guest_is_marked_and_told(rig: Libvirtd) -> None:
 
 
 def test_without_a_terminal_nothing_is_coloured_or_cut(odd: Daemon) -> None:
-    done = cli.run("stats", "--uri", odd.uri, COLUMNS="40", FORCE_COLOR="")
+    done = cli.run("stats", "--uri", odd.uri, COLUMNS="40")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("6 VMs: 6 running at qemu+unix://")

@@ -152,6 +152,14 @@ def test_a_terminal_that_changes_its_size(host: str) -> None:
         assert child.exitstatus == 0
 
 
+def test_a_terminal_that_does_not_know_its_size(host: str) -> None:
+    with cli.terminal("watch", "--uri", host, columns=0, rows=0) as child:
+        drawn(child, "40 running")
+        child.send("q")
+        cli.everything(child)
+        assert child.exitstatus == 0
+
+
 def test_a_guest_that_hangs_stays_on_the_screen(rig: Libvirtd) -> None:
     guest = rig.guests["booted"]
     common = ("watch", "--uri", rig.uri, "--timeout", "1", *FAST)
@@ -197,7 +205,8 @@ def test_keys_are_heard_while_libvirt_hangs(daemon: Daemon, key: str, status: in
 
 
 def test_lines_without_a_terminal(rig: Libvirtd) -> None:
-    done = cli.run("watch", "--uri", rig.uri, "--count", "2", *FAST, "*-booted", "*-disks")
+    common = ("watch", "--uri", rig.uri, "--count", "2", *FAST, "*-booted", "*-disks")
+    done = cli.run(*common, FORCE_COLOR="1")
     assert (done.returncode, done.stderr) == (0, "")
     header, *lines = done.stdout.splitlines()
     assert header.split()[:3] == ["time", "state", "CPU%"]

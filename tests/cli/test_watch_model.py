@@ -208,7 +208,7 @@ def test_the_picture(model: Model) -> None:
 
 def test_the_picture_of_what_is_wrong(model: Model) -> None:
     assert picture(model, note="a disk\nis left out")[2] == "a disk\\nis left out"
-    assert picture(model, now=30.0)[2] == "libvirt has not answered for 30 s"
+    assert picture(model, now=30.0)[2] == "no reading for 30 s: libvirt or a VM does not answer"
     model.update(snapshot(hung=(2, 9)))
     lines = picture(model)
     assert lines[0].startswith("2 VMs: 2 hung")

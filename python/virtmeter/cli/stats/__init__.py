@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 from rich.console import Console
 
@@ -59,7 +61,7 @@ def stats(
 def _print_table(readings: list[Reading], uri: str) -> None:
     """Print the table as wide as the terminal; without one, as wide as it is, and plain."""
     console = Console(highlight=False)
-    room = console.width if console.is_terminal else None
+    room = console.width if sys.stdout.isatty() else None
     if room is None:
         console.width = ENDLESS
     console.print(table.shown(readings, uri, room))

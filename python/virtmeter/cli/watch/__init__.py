@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 from rich.console import Console
 
@@ -14,7 +16,7 @@ from virtmeter.cli.watch.model import BY_NAME, Model
 @click.argument("wanted", metavar="[INSTANCE]...", nargs=-1)
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1),
+    type=click.FloatRange(min=0.1, max=86400),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -48,7 +50,7 @@ def watch(
     # What is read ahead long before its time would make intervals of any length.
     fresh = min(1.0, interval / 10)
     with connection.inspector(uri, timeout, workers, max_age=fresh, quiet=True) as inspector:
-        if console.is_terminal and not console.is_dumb_terminal:
+        if sys.stdout.isatty() and not console.is_dumb_terminal:
             return screen.show(console, inspector, model, interval=interval, count=count)
         model.order = BY_NAME
         return lines.show(inspector, model, interval=interval, count=count)

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.screen import Screen
 
@@ -119,7 +120,8 @@ class _Face:
 
     def draw(self, model: Model, commands: Commands, uri: str, interval: float, note: str) -> None:
         # What rich takes for the size may be a variable that no resize changes.
-        self._console.size = os.get_terminal_size(self._console.file.fileno())
+        width, height = os.get_terminal_size(self._console.file.fileno())
+        self._console.size = ConsoleDimensions(width or 80, height or 24)
         with self._console:  # in one piece, so that nothing flickers
             self._console.control(Control.home())
             shown = view.screen(

@@ -117,7 +117,9 @@ def _news(model: Model, interval: float, now: float, note: str) -> Text:
         lines = f"{age:.0f} s without libvirt, which is tried again: {model.outage}"
         return Text(printable(lines), style="bold red")
     if age > LATE * interval + 1:
-        return Text(f"libvirt has not answered for {age:.0f} s", style="bold yellow")
+        return Text(
+            f"no reading for {age:.0f} s: libvirt or a VM does not answer", style="bold yellow"
+        )
     return Text(printable(note), style="yellow")
 
 
