@@ -232,6 +232,15 @@ def test_a_disk_that_is_full(daemon: Daemon, form: str) -> None:
     assert done.returncode == 1
 
 
+def test_an_output_that_is_closed(tmp_path: Path) -> None:
+    shell = 'exec "$@" >&-'
+    command = [*cli.COMMAND, "stats", "--uri", cli.some_host(tmp_path, "one")]
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_ctrl_c_waits_for_nobody(daemon: Daemon) -> None:
     daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 20)))
     daemon.on("DOMAIN_GET_XML_DESC", Never(), repeat=True)

@@ -67,6 +67,8 @@ def main() -> NoReturn:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("virtmeter: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    if sys.stdout is None:  # `>&-`: nobody wants to see it
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
     ended = status(commands)

@@ -24,13 +24,11 @@ CURVE_AT_LEAST, CURVE_AT_MOST = 12, 48
 def fitting(rows: Sequence[Row], width: int) -> dict[Column, int]:
     """Return the columns that there is room for; the curve takes what is left over."""
     kept = tables.fitting(COLUMNS, rows, width)
-    spare = width - tables.total(kept)
-    return {
-        (_curve(room + spare) if column.title == CURVE else column): (
-            min(room + spare, CURVE_AT_MOST) if column.title == CURVE else room
-        )
+    long = min(CURVE_AT_LEAST + width - tables.total(kept), CURVE_AT_MOST)
+    return dict(
+        (_curve(long), long) if column.title == CURVE else (column, room)
         for column, room in kept.items()
-    }
+    )
 
 
 def share(percent: float | None) -> Text:
@@ -47,7 +45,6 @@ def curve(values: Iterable[float | None], width: int) -> str:
 
 
 def _curve(width: int) -> Column:
-    width = min(width, CURVE_AT_MOST)
     return tables.Column(
         CURVE,
         lambda row: Text(curve(row.history.values, width), style="cyan"),
