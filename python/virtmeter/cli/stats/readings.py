@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, TypeVar
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 NOTHING = InstanceStats()
+AWAKE = 0.1
 
 
 @dataclass
@@ -78,6 +80,13 @@ def _read(inspector: LibvirtInspector, instance: Instance) -> Reading | None:
     return reading
 
 
+def _get(answers: queue.SimpleQueue[Value]) -> Value:
+    """Wait for an answer; now and then for none, as Python may oversleep a Ctrl-C otherwise."""
+    while True:
+        with suppress(queue.Empty):
+            return answers.get(timeout=AWAKE)
+
+
 def _in_threads(
     read: Callable[[Instance], Reading | None], instances: Iterable[Instance], threads: int
 ) -> list[Reading]:
@@ -105,7 +114,7 @@ def _in_threads(
         threading.Thread(target=work, daemon=True).start()
     answers: dict[int, Reading] = {}
     for _ in to_do:
-        index, answer = done.get()
+        index, answer = _get(done)
         if isinstance(answer, BaseException):
             raise answer
         if answer is not None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from virtmeter import LibvirtInspector
     from virtmeter.cli.watch.model import Model, Row
 
+AWAKE = 0.1
 LAYOUT = "{:<19}  {:<8}" + " {:>6}" * 7 + " {:>7}" * 3 + " {:>8}  {}"
 HEADER = LAYOUT.format(
     *("time", "state", "CPU%", "wait%", "steal%", "memory", "of"),
@@ -38,7 +39,9 @@ def show(inspector: LibvirtInspector, model: Model, *, interval: float, count: i
             click.echo(f"virtmeter: {printable(model.outage)}", err=True)
         if count is not None and (count := count - 1) <= 0:
             return 0
-        time.sleep(pause(begun, interval))
+        # Python may oversleep a Ctrl-C that comes just when it begins to sleep.
+        while (left := pause(begun, interval)) > 0:
+            time.sleep(min(left, AWAKE))
 
 
 def _line(now: str, row: Row) -> str:
