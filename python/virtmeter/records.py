@@ -266,8 +266,8 @@ class VmUsage(NamedTuple):
     memory_target: int | None
     """Memory that the balloon is to leave to the guest, KiB (``balloon.current``)."""
     cpu_wait: float | None
-    """How much of the time of its vCPUs they have waited, for I/O as libvirt says, percent from 0 to
-    100 (``vcpu.N.wait``)."""
+    """How much of the time of its vCPUs they have waited, for I/O as libvirt says, percent from 0
+    to 100 (``vcpu.N.wait``)."""
     cpu_steal: float | None
     """How much of the time of its vCPUs they could have run but had no host CPU, percent from 0 to
     100 (``vcpu.N.delay``)."""
