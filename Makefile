@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
 demo:
 	@tools/setup demo
-	@python examples/overview.py '$(URI)'
+	@virtmeter stats --all --uri '$(URI)'
 
 test:
 	@tools/setup test

@@ -23,7 +23,7 @@ def test_every_row_of_parity_has_its_test_and_every_such_test_its_row() -> None:
     assert set(re.findall(r"^def (test_\w+)", better, re.M)) - rows == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     links = [link.split("#")[0] for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text)]

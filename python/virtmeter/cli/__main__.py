@@ -10,11 +10,14 @@ def main() -> NoReturn:
     """Run the command line, or say that it is not installed."""
     try:
         from virtmeter.cli.main import main
+
+        main()
+    except KeyboardInterrupt:  # before the command had begun, which has its own way to end
+        sys.exit(130)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("virtmeter"):
             raise
         sys.exit(f"virtmeter: the command line needs {error.name}: pip install 'virtmeter[cli]'")
-    main()
 
 
 if __name__ == "__main__":

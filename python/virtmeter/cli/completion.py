@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print a script that makes a shell complete virtmeter's commands and options.
+    """Print what a shell needs to complete commands and options.
 
     \b
     Examples:

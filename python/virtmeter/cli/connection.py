@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,7 +11,10 @@ import click
 import virtmeter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+UNSUPPORTED = "[libvirt error 3,"
+"""Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,10 +49,41 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+@contextmanager
 def inspector(
-    uri: str, timeout: float, workers: int, *, report_stopped: bool = False
-) -> virtmeter.LibvirtInspector:
-    """Return an inspector with what these options say."""
-    return virtmeter.LibvirtInspector(
-        uri, timeout=timeout, workers=workers, report_stopped=report_stopped
-    )
+    uri: str,
+    timeout: float,
+    workers: int,
+    *,
+    report_stopped: bool = False,
+    max_age: float = 1.0,
+    quiet: bool = False,
+) -> Iterator[virtmeter.LibvirtInspector]:
+    """Give an inspector with what these options say.
+
+    :param quiet: log no outages and no hung VMs: the command shows these itself, or fails with
+        them, and nothing should be said twice. Nor what a hypervisor cannot tell.
+    """
+    logger = logging.getLogger("virtmeter.collector")
+    if quiet:
+        logger.addFilter(_said_by_the_command)
+    try:
+        made = virtmeter.LibvirtInspector(
+            uri,
+            timeout=timeout,
+            workers=workers,
+            report_stopped=report_stopped,
+            max_age=max_age,
+        )
+        yield made
+        # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.
+        made.close()
+    finally:
+        logger.removeFilter(_said_by_the_command)
+
+
+def _said_by_the_command(record: logging.LogRecord) -> bool:
+    """Whether a line of the core's is to be logged all the same."""
+    line = record.getMessage()
+    told = line.startswith("no connection to ") or " hangs: " in line
+    return not told and UNSUPPORTED not in line

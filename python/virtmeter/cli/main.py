@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
+import signal
 import sys
-from typing import NoReturn
+import threading
+from typing import Any, NoReturn
 
 import click
 
 import virtmeter
+from virtmeter.cli.text import printable
 
-COMMANDS = ("stats", "export", "check", "doctor", "completion")
+COMMANDS = ("stats", "watch", "export", "check", "doctor", "completion")
 
 FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""
 UNREACHABLE = 3
 """libvirt cannot be reached."""
 INTERRUPTED = 130
+
+HINT = "'virtmeter doctor' looks for the reason"
 
 
 class Commands(click.Group):
@@ -36,11 +42,19 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Return the command's status; a reader, head say, may have seen enough before its end."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _discard_output()
+            return 0
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(virtmeter.__version__, message="virtmeter %(version)s")
 def commands() -> None:
-    r"""See what every virtual machine on this host uses.
+    """See what every virtual machine on this host uses.
 
     \b
     Exit status: 0 all went well; 1 something did not, and was said;
@@ -50,8 +64,27 @@ def commands() -> None:
 
 def main() -> NoReturn:
     """Run the command line, and end the process with its status."""
-    logging.basicConfig(format="virtmeter: %(message)s", level=logging.WARNING)
-    sys.exit(status(commands))
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("virtmeter: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    if sys.stdout is None:  # `>&-`: nobody wants to see it
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
+    ended = status(commands)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if threading.active_count() > 1:
+        # They wait for libvirt, and nobody needs their answers any more.
+        sys.stderr.flush()
+        os._exit(ended)
+    sys.exit(ended)
+
+
+class _OneLine(logging.Formatter):
+    """Messages have names of VMs in them, which may have anything in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def status(command: click.Command) -> int:
@@ -65,13 +98,26 @@ def status(command: click.Command) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except virtmeter.ConnectionLost as error:
-        click.echo(f"virtmeter: {error}. 'virtmeter doctor' looks for the reason", err=True)
+        # The library goes on trying; a command that has failed does not.
+        _say(f"{str(error).removesuffix('; virtmeter goes on trying')}. {HINT}")
         return UNREACHABLE
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
-        click.echo(f"virtmeter: {error}", err=True)
+        _say(str(error))
         return FAILED
     except BrokenPipeError:
-        # The reader, head say, has seen enough; nothing is left to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as error:
+        _discard_output()
+        _say(str(error))
+        return FAILED
     return answer if isinstance(answer, int) else 0
+
+
+def _discard_output() -> None:
+    """Leave nothing to be flushed at exit, which would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(line: str) -> None:
+    click.echo(f"virtmeter: {printable(line)}", err=True)

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 def select(
     instances: Iterable[Instance], wanted: Sequence[str], *, stopped: bool
 ) -> list[Instance]:
-    """Return those that were asked for, or all; those that are shut off only if ``stopped``.
-
-    An instance that was named itself, not by a glob, is returned even when it is shut off.
-    """
+    """Return those that were asked for, as ``is_wanted`` tells; none may be asked for in vain."""
     instances = list(instances)
-    chosen = {}
     for pattern in wanted:
-        matching = [each for each in instances if _matches(each, pattern)]
-        if not matching:
+        if not any(_matches(each, pattern) for each in instances):
             raise click.UsageError(
                 f"no VM here is called '{pattern}': 'virtmeter stats --all' lists them all"
             )
-        for each in matching:
-            if stopped or pattern.lower() in (each.id, each.name.lower()) or _runs(each):
-                chosen[each.id] = each
-    if wanted:
-        return list(chosen.values())
-    return [each for each in instances if stopped or _runs(each)]
+    return [each for each in instances if is_wanted(each, wanted, stopped=stopped)]
+
+
+def is_wanted(instance: Instance, wanted: Sequence[str], *, stopped: bool) -> bool:
+    """Return whether it was asked for, or nothing in particular was.
+
+    One that is shut off is wanted if ``stopped``, or if it was named itself, not by a glob.
+    """
+    if stopped or instance.state != PowerState.SHUTOFF:
+        return not wanted or any(_matches(instance, pattern) for pattern in wanted)
+    return any(_is(instance, pattern) for pattern in wanted)
 
 
 def _matches(instance: Instance, pattern: str) -> bool:
-    return pattern.lower() == instance.id or fnmatchcase(instance.name, pattern)
+    return _is(instance, pattern) or fnmatchcase(instance.name, pattern)
 
 
-def _runs(instance: Instance) -> bool:
-    return instance.state != PowerState.SHUTOFF
+def _is(instance: Instance, name: str) -> bool:
+    return name == instance.name or name.lower() == instance.id

@@ -1,0 +1,105 @@
+"""Readings for other programs: every value as the library has it, in JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+from virtmeter import DiskInfo, DiskStats, InstanceStats, InterfaceStats
+from virtmeter.cli.states import word
+from virtmeter.cli.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from virtmeter.cli.stats.readings import Reading
+
+# What a second reading would tell, and there is but one.
+DELTAS = ("rx_bytes_delta", "tx_bytes_delta")
+NIC_COUNTERS = tuple(name for name in InterfaceStats._fields[4:] if name not in DELTAS)
+DISK_COUNTERS = (*DiskStats._fields[1:], *DiskInfo._fields[1:])
+
+
+def as_json(readings: Sequence[Reading]) -> str:
+    """Return one list of all VMs."""
+    return json.dumps([plain(reading) for reading in readings], indent=2)
+
+
+def as_jsonl(readings: Sequence[Reading]) -> str:
+    """Return one line for each VM."""
+    return "\n".join(json.dumps(plain(reading)) for reading in readings)
+
+
+def as_csv(readings: Sequence[Reading]) -> str:
+    """Return one row for each VM, with sums over its NICs and its disks."""
+    stats = InstanceStats._fields
+    header = [
+        *("id", "name", "state", "hung", *stats),
+        *("nics", *(f"nic_{name}" for name in NIC_COUNTERS)),
+        *("disks", *(f"disk_{name}" for name in DISK_COUNTERS)),
+    ]
+    file = io.StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(header)
+    for reading in readings:
+        one = plain(reading)
+        nics, disks = one["nics"], one["disks"]
+        name, hung = printable(one["name"]), str(one["hung"]).lower()
+        rows.writerow(
+            [
+                *(one["id"], name, one["state"], hung, *(one[field] for field in stats)),
+                *(_count(nics), *_totals(nics, NIC_COUNTERS)),
+                *(_count(disks), *_totals(disks, DISK_COUNTERS)),
+            ]
+        )
+    return file.getvalue().rstrip("\n")
+
+
+def plain(reading: Reading) -> dict[str, Any]:
+    """Return a reading as dictionaries, lists, strings, numbers and None."""
+    return {
+        "id": reading.instance.id,
+        "name": reading.instance.name,
+        "state": word(reading.state),
+        "hung": reading.hung,
+        **reading.stats._asdict(),
+        "nics": _nics(reading.nics),
+        "disks": _disks(reading.disks, reading.sizes),
+    }
+
+
+def total(values: Iterable[int | None]) -> int | None:
+    """Return the sum of what is counted; -1 stands for what is not."""
+    counted = [value for value in values if value is not None and value != -1]
+    return sum(counted) if counted else None
+
+
+def _nics(nics: Iterable[InterfaceStats] | None) -> list[dict[str, Any]] | None:
+    if nics is None:
+        return None
+    return [
+        {name: value for name, value in nic._asdict().items() if name not in DELTAS} for nic in nics
+    ]
+
+
+def _disks(
+    disks: list[DiskStats] | None, sizes: list[DiskInfo] | None
+) -> list[dict[str, Any]] | None:
+    """Return counters and sizes of each disk; of some there may be but one of the two."""
+    if disks is None and sizes is None:
+        return None
+    merged: dict[str, dict[str, Any]] = {}
+    for disk in (*(disks or ()), *(sizes or ())):
+        nothing = {"device": disk.device, **dict.fromkeys(DISK_COUNTERS)}
+        merged.setdefault(disk.device, nothing).update(disk._asdict())
+    return list(merged.values())
+
+
+def _totals(devices: list[dict[str, Any]] | None, fields: Sequence[str]) -> Iterator[int | None]:
+    return (total(device[field] for device in devices or ()) for field in fields)
+
+
+def _count(devices: list[dict[str, Any]] | None) -> int | None:
+    return None if devices is None else len(devices)

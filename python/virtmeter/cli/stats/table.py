@@ -1,0 +1,81 @@
+"""Readings for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable
+
+from rich.console import Group
+from rich.text import Text
+
+from virtmeter.cli import states, tables, units
+from virtmeter.cli.stats.formats import total
+from virtmeter.cli.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from virtmeter.cli.stats.readings import Reading
+
+Column = tables.Column["Reading"]
+
+
+def shown(readings: Sequence[Reading], uri: str, width: int | None) -> RenderableType:
+    """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
+    what = states.told([(reading.state, reading.hung) for reading in readings])
+    title = Text(f"{what} at {printable(uri)}" if uri else what, style="dim")
+    if not readings:
+        return title
+    return Group(title, Text(), tables.table(tables.fitting(COLUMNS, readings, width), readings))
+
+
+def _mebibytes(field: str) -> Callable[[Reading], str]:
+    def cell(reading: Reading) -> str:
+        value = getattr(reading.stats, field)
+        return units.size(None if value is None else value * units.MIB)
+
+    return cell
+
+
+def _sum(
+    devices: str, field: str, unit: Callable[[float | None], str] = units.size
+) -> Callable[[Reading], str]:
+    """Return what tells of one value of all NICs, disks, or sizes of disks."""
+
+    def cell(reading: Reading) -> str:
+        return unit(total(getattr(each, field) for each in getattr(reading, devices) or ()))
+
+    return cell
+
+
+def _cpu_time(reading: Reading) -> str:
+    nanoseconds = reading.stats.cpu_time
+    return units.duration(None if nanoseconds is None else nanoseconds / 1e9)
+
+
+def _memory_of(reading: Reading) -> str:
+    """Return what its kernel sees, a part of which is used, or else what the balloon leaves it."""
+    stats = reading.stats
+    return _mebibytes("memory_actual" if stats.memory_usage is None else "memory_available")(
+        reading
+    )
+
+
+COLUMNS = (
+    Column("\nVM", lambda reading: printable(reading.instance.name), left=True),
+    Column("\nstate", lambda each: states.cell(each.state, hung=each.hung), left=True, width=7),
+    Column("\nvCPUs", lambda reading: units.number(reading.stats.cpu_number), spare=3),
+    Column("CPU\ntime", _cpu_time, width=6),
+    Column("memory\nused", _mebibytes("memory_usage")),
+    Column("\nof", _memory_of, spare=2),
+    Column("on host\nresident", _mebibytes("memory_resident"), spare=6),
+    Column("NICs\nin", _sum("nics", "rx_bytes"), spare=1),
+    Column("\nout", _sum("nics", "tx_bytes"), spare=1),
+    Column("disks\nread", _sum("disks", "read_bytes")),
+    Column("\nwrite", _sum("disks", "write_bytes")),
+    Column("\nreads", _sum("disks", "read_requests", units.number), spare=5),
+    Column("\nwrites", _sum("disks", "write_requests", units.number), spare=5),
+    Column("\nsize", _sum("sizes", "capacity"), spare=4),
+    Column("\nused", _sum("sizes", "allocation"), spare=4),
+)

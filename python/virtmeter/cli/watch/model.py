@@ -1,0 +1,167 @@
+"""What is watched: the VMs, in which order, and which of them. Pure: no terminal, no libvirt."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, NamedTuple
+
+from virtmeter import InspectorException
+from virtmeter.cli.selection import is_wanted, select
+from virtmeter.cli.text import natural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from virtmeter import VmUsage
+    from virtmeter.cli.watch.readings import Snapshot
+
+STEP = 5.0
+"""Seconds that one character of the history stands for, or the interval where that is longer."""
+KEPT = 120
+
+
+@dataclass
+class History:
+    """Averages over steps of time, the youngest last; that one still changes."""
+
+    values: deque[float | None] = field(default_factory=lambda: deque(maxlen=KEPT))
+    """None: nothing is known of that step."""
+    _step: int = -1
+    _known: list[float] = field(default_factory=list)
+
+    def add(self, now: float, value: float | None) -> None:
+        """Add a value to the average of its step."""
+        step = int(now // STEP)
+        if step != self._step:
+            self._step, self._known = step, []
+            self.values.append(None)
+        if value is not None:
+            self._known.append(value)
+            self.values[-1] = sum(self._known) / len(self._known)
+
+
+@dataclass
+class Row:
+    """One VM."""
+
+    id: str
+    name: str
+    state: int
+    hung: bool
+    usage: VmUsage | None
+    history: History
+
+    def rate(self, name: str) -> float | None:
+        """Return how much of something it has used, in a second."""
+        return self.usage and self.usage.per_second(getattr(self.usage, name))
+
+    def rates(self, *names: str) -> float | None:
+        """Return the sum of several, where there is any."""
+        known = [rate for rate in map(self.rate, names) if rate is not None]
+        return sum(known) if known else None
+
+
+class Order(NamedTuple):
+    """What rows can be sorted by."""
+
+    what: str
+    value: Callable[[Row], float | None]
+
+
+def _value(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.usage and getattr(row.usage, name)
+
+
+BY_NAME = "v"
+ORDERS = {
+    "c": Order("CPU", _value("cpu_utilization")),
+    "w": Order("wait", _value("cpu_wait")),
+    "s": Order("steal", _value("cpu_steal")),
+    "m": Order("memory", _value("memory_used")),
+    "n": Order("NICs", lambda row: row.rates("network_read_kib", "network_write_kib")),
+    "d": Order("disks", lambda row: row.rates("disk_read_kib", "disk_write_kib")),
+    "o": Order(
+        "disk operations", lambda row: row.rates("disk_read_requests", "disk_write_requests")
+    ),
+    BY_NAME: Order("VM", lambda row: None),  # noqa: ARG005
+}
+"""By the keys that choose them; the greatest first, but names in their order."""
+
+
+class Model:
+    """The VMs as they were last read, and what the user has chosen to see of them."""
+
+    def __init__(self, wanted: Sequence[str] = ()) -> None:
+        """Start without any VM; ``wanted`` says which are to be watched, if not all that run."""
+        self.rows: list[Row] = []
+        self.order = "c"
+        self.reverse = False
+        self.filter = ""
+        self.top = 0
+        """The first row that the screen has room for."""
+        self.taken: float | None = None
+        """When the last reading came that told anything."""
+        self.outage = ""
+        """Why the last reading told nothing."""
+        self._wanted = wanted
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take in a reading; one that failed leaves the rows as they were.
+
+        If already the first one fails, there is nothing to be watched, and it is raised why.
+        """
+        outage = isinstance(snapshot.error, InspectorException) and self.taken is not None
+        if snapshot.error and not outage:
+            raise snapshot.error
+        self.outage = str(snapshot.error or "").removesuffix("; virtmeter goes on trying")
+        if snapshot.error:
+            return
+        if self.taken is None:
+            select(snapshot.instances, self._wanted, stopped=False)
+        self.taken = snapshot.taken
+        usages = {usage.id: usage for usage in snapshot.usages}
+        histories = {row.id: row.history for row in self.rows}
+        self.rows = [
+            Row(
+                *(each.id, each.name, each.state, each.id in snapshot.hung),
+                usage=usages.get(each.id),
+                history=histories.get(each.id) or History(),
+            )
+            for each in snapshot.instances
+            if is_wanted(each, self._wanted, stopped=False)
+        ]
+        for row in self.rows:
+            row.history.add(snapshot.taken, row.usage and row.usage.cpu_utilization)
+
+    def sort_by(self, key: str) -> None:
+        """Sort by what this key stands for, in its usual direction."""
+        self.order, self.reverse, self.top = key, False, 0
+
+    def filter_by(self, text: str) -> None:
+        """Show only those VMs that have this in their name, or begin their id with it."""
+        self.filter, self.top = text, 0
+
+    def shown(self) -> list[Row]:
+        """Return the rows that pass the filter, in order; those without a value at the end."""
+        text = self.filter.lower()
+        rows = [row for row in self.rows if text in row.name.lower() or row.id.startswith(text)]
+        rows.sort(key=lambda row: (natural(row.name), row.id), reverse=self._names_reversed())
+        if self.order == BY_NAME:
+            return rows
+        value = ORDERS[self.order].value
+        known = [(row, each) for row in rows if (each := value(row)) is not None]
+        known.sort(key=lambda pair: pair[1], reverse=not self.reverse)
+        return [row for row, _ in known] + [row for row in rows if value(row) is None]
+
+    def _names_reversed(self) -> bool:
+        return self.reverse and self.order == BY_NAME
+
+    def scroll(self, by: int, room: int) -> None:
+        """Move the part that the screen shows, which has room for so many rows."""
+        self.top = max(0, min(self.top + by, len(self.shown()) - room))
+
+    def total(self, of: Callable[[Row], float | None]) -> float | None:
+        """Return the sum over all VMs that have this value."""
+        known: Iterable[float] = [each for each in map(of, self.rows) if each is not None]
+        return sum(known) if known else None

@@ -1,0 +1,73 @@
+"""Readings of the whole host, one after the other, in a thread that libvirt may keep waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import virtmeter
+from virtmeter import Instance, VmUsage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from virtmeter import LibvirtInspector
+
+CALLER = "watch"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one reading told."""
+
+    taken: float
+    """When it was complete, by ``time.monotonic``."""
+    instances: tuple[Instance, ...] = ()
+    """All that libvirt knows, running or not."""
+    usages: tuple[VmUsage, ...] = ()
+    hung: Collection[str] = ()
+    error: Exception | None = None
+    """Why there is nothing of all this."""
+
+
+def take(inspector: LibvirtInspector) -> Snapshot:
+    """Read the host once."""
+    try:
+        usages = inspector.usage_all(caller=CALLER)
+        listed = inspector.list_instances()
+        hung = frozenset(inspector.health().hung)
+    except (virtmeter.InspectorException, ValueError, ImportError) as error:
+        return Snapshot(time.monotonic(), error=error)
+    return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung)
+
+
+def pause(begun: float, interval: float) -> float:
+    """Return how long to wait for the next reading's time, which is an interval after the last."""
+    return max(0.0, begun + interval - time.monotonic())
+
+
+class Reader(threading.Thread):
+    """Takes a reading each interval and hands it over; dies with the process, wherever it waits."""
+
+    def __init__(
+        self, inspector: LibvirtInspector, interval: float, came: Callable[[Snapshot], object]
+    ) -> None:
+        """Start nothing yet; ``came`` is called in this thread."""
+        super().__init__(name="virtmeter-watch", daemon=True)
+        self._inspector = inspector
+        self._interval = interval
+        self._came = came
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Read until nobody watches any more."""
+        while not self._ended.is_set():
+            begun = time.monotonic()
+            self._came(take(self._inspector))
+            self._ended.wait(pause(begun, self._interval))
+
+    def end(self) -> None:
+        """Have it end after the reading that it may be in; nobody needs to wait for that."""
+        self._ended.set()

@@ -1,0 +1,163 @@
+"""The live screen: waits for keys, readings and signals, and draws."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import signal
+import sys
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from rich.console import ConsoleDimensions
+from rich.control import Control
+from rich.screen import Screen
+
+from virtmeter.cli.watch import view
+from virtmeter.cli.watch.commands import Commands
+from virtmeter.cli.watch.keys import Keyboard
+from virtmeter.cli.watch.readings import Reader, Snapshot
+from virtmeter.cli.watch.signals import NEWS, Bell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from virtmeter import LibvirtInspector
+    from virtmeter.cli.watch.model import Model
+
+TICK = 1.0
+"""Seconds after which the screen is drawn anew, though nothing came: it tells how old it is."""
+
+
+def show(
+    console: Console,
+    inspector: LibvirtInspector,
+    model: Model,
+    *,
+    interval: float,
+    count: int | None,
+) -> int:
+    """Show the model until the user has seen enough; return the exit status."""
+    came: queue.SimpleQueue[Snapshot] = queue.SimpleQueue()
+    keyboard = Keyboard(sys.stdin.fileno()) if sys.stdin.isatty() else None
+    commands = Commands(model)
+    log = _LastLine()
+    with ExitStack() as stack:
+        bell = stack.enter_context(Bell())
+
+        def hand_over(snapshot: Snapshot) -> None:
+            came.put(snapshot)
+            bell.ring()
+
+        reader = Reader(inspector, interval, hand_over)
+        stack.callback(reader.end)
+        stack.enter_context(log.instead_of_stderr())
+        selector = stack.enter_context(selectors.DefaultSelector())
+        selector.register(bell, selectors.EVENT_READ)
+        if keyboard:
+            selector.register(keyboard, selectors.EVENT_READ)
+        face = _Face(console, keyboard)
+        stack.callback(face.leave)
+        face.enter()
+        reader.start()
+        while True:
+            face.draw(model, commands, inspector.uri, interval, log.line)
+            for key, _ in selector.select(TICK):
+                if key.fileobj is keyboard:
+                    pressed = keyboard.read()
+                    if pressed is None:
+                        selector.unregister(keyboard)
+                    elif not all(commands.do(name, face.room()) for name in pressed):
+                        return 0
+                    continue
+                heard = bell.heard()
+                if signal.SIGINT in heard:
+                    raise KeyboardInterrupt
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    if number in heard:
+                        return 128 + number
+                if signal.SIGTSTP in heard:
+                    face.leave()
+                    bell.stop_process()
+                    face.enter()
+                while NEWS in heard and not came.empty():
+                    model.update(came.get())
+                    log.next()
+                    if count is not None and (count := count - 1) <= 0:
+                        return 0
+
+
+class _Face:
+    """The terminal while it shows the screen, and not what was on it before."""
+
+    def __init__(self, console: Console, keyboard: Keyboard | None) -> None:
+        self._console = console
+        self._keyboard = keyboard
+
+    def enter(self) -> None:
+        if self._keyboard:
+            self._keyboard.seize()
+        self._console.set_alt_screen(True)
+        self._console.show_cursor(False)
+
+    def leave(self) -> None:
+        """Leave all as it was before, even if the terminal is gone."""
+        with suppress(OSError):
+            if self._console.is_alt_screen:
+                self._console.set_alt_screen(False)
+                self._console.show_cursor(True)
+        with suppress(OSError):
+            if self._keyboard:
+                self._keyboard.release()
+
+    def room(self) -> int:
+        return view.room(self._console.height)
+
+    def draw(self, model: Model, commands: Commands, uri: str, interval: float, note: str) -> None:
+        # What rich takes for the size may be a variable that no resize changes.
+        width, height = os.get_terminal_size(self._console.file.fileno())
+        self._console.size = ConsoleDimensions(width or 80, height or 24)
+        with self._console:  # in one piece, so that nothing flickers
+            self._console.control(Control.home())
+            shown = view.screen(
+                model,
+                commands,
+                *self._console.size,
+                uri=uri,
+                interval=interval,
+                now=time.monotonic(),
+                note=note,
+            )
+            self._console.print(Screen(shown), end="")
+
+
+class _LastLine(logging.Handler):
+    """The last line that was logged since the last reading but one; the screen shows it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = ["", ""]
+
+    @property
+    def line(self) -> str:
+        return self._lines[1] or self._lines[0]
+
+    def next(self) -> None:
+        self._lines = [self._lines[1], ""]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines[1] = record.getMessage()
+
+    @contextmanager
+    def instead_of_stderr(self) -> Iterator[None]:
+        root = logging.getLogger()
+        before, root.handlers = root.handlers, [self]
+        try:
+            yield
+        finally:
+            root.handlers = before

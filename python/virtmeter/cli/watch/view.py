@@ -1,0 +1,144 @@
+"""The model as it is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.layout import Layout
+from rich.text import Text
+
+from virtmeter.cli import states, tables, units
+from virtmeter.cli.text import printable
+from virtmeter.cli.watch import columns
+from virtmeter.cli.watch.model import BY_NAME, ORDERS
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from virtmeter.cli.watch.commands import Commands
+    from virtmeter.cli.watch.model import Model, Row
+
+HEAD, TITLES, FOOT = 3, 2, 1
+LATE = 2
+"""Intervals after which a reading is said to be old."""
+
+HELP = """\
+Keys
+  c  w  s   sort by CPU, wait, steal       r     reverse the order
+  m  n      by memory, NICs                /     only VMs of such a name or id
+  d  o      by disks' bytes, operations    Esc   all VMs again, this page away
+  v         by name                        q     quit, as Ctrl-C does
+  ↑ ↓ PgUp PgDn Home End   scroll          ? h   this page
+
+Columns
+  CPU            how much of their time the VM's vCPUs have run
+  wait, steal    waited for I/O, says libvirt (0 unless the host's kernel has
+                 sched_schedstats = 1); could have run, but got no host CPU
+  memory         used in the guest, of the most that it may have
+  NICs, disks    bytes a second, K = 1024; reads, writes: how many a second
+  hung           the VM does not answer: its memory and disks are not known"""
+
+
+def room(height: int) -> int:
+    """Return how many rows a screen has room for."""
+    return max(1, height - HEAD - TITLES - FOOT)
+
+
+def screen(
+    model: Model,
+    commands: Commands,
+    width: int,
+    height: int,
+    *,
+    uri: str,
+    interval: float,
+    now: float,
+    note: str = "",
+) -> RenderableType:
+    """Return all that is on the screen; ``note`` is something that was logged."""
+    rows = model.shown()
+    model.scroll(0, room(height))
+    seen = rows[model.top : model.top + room(height)]
+    head = Text("\n", no_wrap=True, overflow="ellipsis").join(
+        (_host(model, uri, interval), _totals(model), _news(model, interval, now, note))
+    )
+    body: RenderableType = Text(HELP)
+    if not commands.help:
+        body = tables.table(columns.fitting(rows, width), seen, fold=False)
+    page = Layout()
+    page.split_column(
+        Layout(head, size=HEAD), Layout(body), Layout(_foot(model, commands, len(rows)), size=FOOT)
+    )
+    return page
+
+
+def _host(model: Model, uri: str, interval: float) -> Text:
+    what = states.told([(row.state, row.hung) for row in model.rows])
+    return Text("   ").join(
+        (
+            Text(what if model.taken is not None else "reading", style="bold"),
+            Text(f"every {interval:g} s", style="dim"),
+            Text(printable(uri), style="dim"),
+        )
+    )
+
+
+def _totals(model: Model) -> Text:
+    """Return what all of them use."""
+
+    def host_cpu(row: Row) -> float | None:
+        return row.usage.host_cpu_utilization if row.usage else None
+
+    def memory(row: Row) -> float | None:
+        return row.usage.memory_used if row.usage else None
+
+    def kib(name: str) -> str:
+        return _kib(model.total(lambda row: row.rate(name)))
+
+    return Text("   ").join(
+        Text.assemble((f"{what} ", "dim"), value)
+        for what, value in (
+            ("host CPU", f"{units.percent(model.total(host_cpu))}%"),
+            ("memory", _kib(model.total(memory))),
+            ("NICs", f"{kib('network_read_kib')}/s in {kib('network_write_kib')}/s out"),
+            ("disks", f"{kib('disk_read_kib')}/s read {kib('disk_write_kib')}/s write"),
+        )
+    )
+
+
+def _kib(kib: float | None) -> str:
+    return units.size(None if kib is None else kib * units.KIB)
+
+
+def _news(model: Model, interval: float, now: float, note: str) -> Text:
+    """Return what is not as it should be."""
+    age = 0.0 if model.taken is None else now - model.taken
+    if model.outage:
+        lines = f"{age:.0f} s without libvirt, which is tried again: {model.outage}"
+        return Text(printable(lines), style="bold red")
+    if age > LATE * interval + 1:
+        return Text(
+            f"no reading for {age:.0f} s: libvirt or a VM does not answer", style="bold yellow"
+        )
+    return Text(printable(note), style="yellow")
+
+
+def _foot(model: Model, commands: Commands, count: int) -> Text:
+    if commands.typing:
+        return _keys((f"/{printable(model.filter)}▏", ""), ("Enter", "keep"), ("Esc", "show all"))
+    order = [
+        (key, f"[{ORDERS[key].what}{'▲' if model.reverse != (key == BY_NAME) else '▼'}]")
+        if key == model.order
+        else (key, ORDERS[key].what)
+        for key in ORDERS
+        if key == model.order or key in "cmndv"
+    ]
+    chosen = [("Esc", f"without /{printable(model.filter)}")] if model.filter else []
+    scrolled = [("↑↓", f"{model.top + 1} of {count}")] if model.top else []
+    return _keys(("q", "quit"), ("?", "help"), ("/", "filter"), *chosen, *order, *scrolled)
+
+
+def _keys(*keys: tuple[str, str]) -> Text:
+    return Text("  ", no_wrap=True, overflow="ellipsis").join(
+        Text.assemble((key, "bold cyan"), " ", what) for key, what in keys
+    )

@@ -1,0 +1,112 @@
+"""What goes wrong is a line and a status, and never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+import virtmeter
+from tests.support import cli, sample
+from tests.support.libvirtd import Never
+from virtmeter.cli.main import COMMANDS, commands
+
+if TYPE_CHECKING:
+    from tests.support.libvirtd import Daemon
+
+READERS = ("stats", "watch")
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_an_unreachable_libvirt_is_told_once(tmp_path: Path, command: str) -> None:
+    done = cli.run(command, "--uri", f"qemu+unix:///system?socket={tmp_path}/nobody")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("virtmeter: no connection to qemu+unix:///system?socket=")
+    assert "goes on trying" not in line
+    assert line.endswith("'virtmeter doctor' looks for the reason")
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_libvirt_that_says_nothing_is_told_in_time(daemon: Daemon, command: str) -> None:
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), repeat=True)
+    done = cli.run(command, "--uri", daemon.uri, "--timeout", "0.5")
+    [line] = done.stderr.splitlines()
+    assert "libvirt has not answered anything within 500ms" in line
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_uri_that_names_nothing(command: str) -> None:
+    done = cli.run(command, "--uri", "nothing-like-it:///")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("virtmeter: libvirt cannot open the URI")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("stats", "--format", "xml"),
+        ("stats", "--timeout", "0"),
+        ("stats", "--workers", "0"),
+        ("watch", "--interval", "0"),
+        ("watch", "--interval", "inf"),
+        ("watch", "--count", "0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    done = cli.run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_examples(command: str) -> None:
+    done = cli.run(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    examples = lines[lines.index("  Examples:") + 1 :]
+    assert examples[0].startswith("    virtmeter ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_has_its_documentation(command: str) -> None:
+    page = (Path(__file__).parents[2] / f"docs/commands/{command}.md").read_text()
+    assert page.startswith(f"# virtmeter {command}\n")
+    assert "## Exit status" in page
+    found = commands.get_command(click.Context(commands), command)
+    assert found
+    options = [name for option in found.params for name in option.opts if name.startswith("--")]
+    assert [name for name in options if f"`{name}`" not in page] == []
+
+
+def test_without_the_extra_there_is_a_line_that_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "virtmeter").symlink_to(Path(virtmeter.__file__).parent)
+    script = f"""
+import runpy, sys
+sys.path.append({str(tmp_path)!r})
+runpy.run_module("virtmeter.cli", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == (
+        "virtmeter: the command line needs click: pip install 'virtmeter[cli]'\n"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_vm_that_cannot_be_read_is_no_reason_to_stop(daemon: Daemon) -> None:
+    daemon.add(*(sample.domain(number, bulk=True) for number in (1, 2)))
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), uuid=sample.domain(1).uuid, repeat=True)
+    done = cli.run("stats", "--uri", daemon.uri, "--timeout", "0.5", "--format", "jsonl")
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1

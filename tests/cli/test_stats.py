@@ -1,0 +1,254 @@
+"""``virtmeter stats``, over real guests where those can show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.text import Text
+
+import virtmeter
+from tests.support import cli, sample
+from tests.support.libvirtd import Never, Then
+from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, Error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.libvirtd import Daemon
+    from tests.support.qemu import Libvirtd
+
+ODD = ("ünï-☃", "a\nb\x1b[2J", "[red]x[/red]", "x" * 150, 'q",; \x9b31m', "-\u202eabc")
+FORMATS = ("table", "json", "jsonl", "csv")
+
+
+def read(uri: str, *arguments: str) -> list[dict[str, Any]]:
+    done = cli.run("stats", "--format", "json", "--uri", uri, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    answer: list[dict[str, Any]] = json.loads(done.stdout)
+    return answer
+
+
+def names(readings: list[dict[str, Any]]) -> list[str]:
+    return [reading["name"].removeprefix("virtmeter-test-") for reading in readings]
+
+
+@pytest.fixture
+def odd(daemon: Daemon) -> Daemon:
+    for number, name in enumerate(ODD, 1):
+        domain = sample.domain(number, bulk=True)
+        domain.name = name
+        daemon.add(domain)
+    return daemon
+
+
+def test_json_has_what_the_library_reads(rig: Libvirtd) -> None:
+    guest = rig.guests["disks"]  # it is paused, so nothing moves but its memory on the host
+    [told] = read(rig.uri, guest.name)
+    with virtmeter.LibvirtInspector(rig.uri) as inspector:
+        stats = inspector.inspect_instance(guest.uuid)._asdict()
+        disks = [
+            counters._asdict() | sizes._asdict()
+            for counters, sizes in zip(
+                inspector.inspect_disks(guest.uuid), inspector.inspect_disk_info(guest.uuid)
+            )
+        ]
+    moving = ("cpu_time", "memory_resident", "vcpu_delay", "vcpu_wait")
+    assert (told["id"], told["name"], told["state"]) == (guest.uuid, guest.name, "paused")
+    assert told["hung"] is False
+    assert {k: told[k] for k in stats if k not in moving} == {
+        k: v for k, v in stats.items() if k not in moving
+    }
+    assert all(told[name] >= 0 for name in moving)
+    assert told["disks"] == disks
+    assert [disk["device"] for disk in disks] == ["vda", "vdb", "vdc", "sda", "hda"]
+    assert told["nics"] == []
+    [nics] = read(rig.uri, rig.guests["nics"].uuid.upper())
+    assert len(nics["nics"]) == 4
+    assert nics["nics"][0]["mac"] == "52:54:00:00:00:11"
+
+
+def test_which_are_shown(rig: Libvirtd) -> None:
+    running = ["booted", "disks", "many-vcpus", "nics", "no-balloon", "perf"]
+    assert names(read(rig.uri)) == running
+    assert names(read(rig.uri, "--all")) == [*running, "shutoff"]
+    assert names(read(rig.uri, "*-n*", "virtmeter-test-disks")) == ["disks", "nics", "no-balloon"]
+    assert names(read(rig.uri, "*-s*")) == []
+    [off] = read(rig.uri, "virtmeter-test-shutoff")
+    assert (off["state"], off["cpu_number"], off["nics"]) == ("shutoff", 1, None)
+    assert off["disks"][0]["capacity"] == 16 << 20
+    unknown = cli.run("stats", "--uri", rig.uri, "nobody")
+    assert unknown.returncode == 2
+    assert "no VM here is called 'nobody'" in unknown.stderr
+
+
+def test_csv_has_the_sums_of_json(rig: Libvirtd) -> None:
+    done = cli.run("stats", "--format", "csv", "--uri", rig.uri, "*-disks", "*-nics")
+    assert (done.returncode, done.stderr) == (0, "")
+    disks, nics = csv.DictReader(io.StringIO(done.stdout))
+    whole = dict(zip(("disks", "nics"), read(rig.uri, "*-disks", "*-nics")))
+    assert disks["id"] == whole["disks"]["id"]
+    assert (disks["disks"], disks["nics"], nics["nics"], nics["disks"]) == ("5", "0", "4", "0")
+    for field in ("read_bytes", "flush_requests", "capacity", "allocation"):
+        assert disks[f"disk_{field}"] == str(sum(disk[field] for disk in whole["disks"]["disks"]))
+    for field in ("rx_bytes", "tx_packets"):
+        assert nics[f"nic_{field}"] == str(sum(nic[field] for nic in whole["nics"]["nics"]))
+    assert disks["disk_errors"] == "", "QEMU does not count them"
+
+
+def test_a_hung_guest_is_marked_and_told(rig: Libvirtd) -> None:
+    guest = rig.guests["booted"]
+    with guest.sigstopped():
+        common = ("stats", "--timeout", "1", "--uri", rig.uri, guest.name, "*-disks")
+        table, whole = (cli.run(*common, "--format", form) for form in ("table", "json"))
+    for done in (table, whole):
+        [line] = done.stderr.splitlines()
+        assert line.startswith(f"virtmeter: {guest.name} hangs: it did not answer within 1 s")
+        assert done.returncode == 1
+    hung, well = json.loads(whole.stdout)
+    assert (hung["hung"], hung["state"], well["hung"]) == (True, "running", False)
+    assert hung["cpu_time"] > 0
+    assert hung["nics"][0]["rx_bytes"] > 0
+    assert (hung["memory_usage"], hung["disks"]) == (None, None)
+    assert well["disks"] != []
+    assert "2 VMs: 1 hung, 1 paused" in table.stdout
+    [row] = [line for line in table.stdout.splitlines() if line.startswith(guest.name)]
+    assert "  hung  " in row
+
+
+def test_without_a_terminal_nothing_is_coloured_or_cut(odd: Daemon) -> None:
+    done = cli.run("stats", "--uri", odd.uri, COLUMNS="40")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("6 VMs: 6 running at qemu+unix://")
+    assert len(lines) == 4 + len(ODD)
+    assert any(line.startswith("x" * 150 + "  running  ") for line in lines)
+    assert "writes" in lines[3]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_name_steers_no_terminal_and_breaks_no_format(odd: Daemon, form: str) -> None:
+    done = cli.run("stats", "--uri", odd.uri, "--format", form)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [char for char in done.stdout if not char.isprintable() and char != "\n"] == []
+    if form == "json":
+        assert {each["name"] for each in json.loads(done.stdout)} == set(ODD)
+    if form == "jsonl":
+        assert {json.loads(line)["name"] for line in done.stdout.splitlines()} == set(ODD)
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(done.stdout)))
+        assert {row["name"] for row in rows} >= {"ünï-☃", "a\\nb\\x1b[2J", "[red]x[/red]"}
+        assert {row["disk_capacity"] for row in rows} == {str(1 << 30)}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_terminal_is_not_too_narrow(tmp_path: Path, width: int) -> None:
+    uri = cli.some_host(tmp_path, "instance-0000002a", "instance-0000002b")
+    with cli.terminal("stats", "--uri", uri, columns=width) as child:
+        said = cli.everything(child)
+    assert child.exitstatus == 0
+    assert "\x1b[32mrunning" in said, "in colours"
+    lines = [plain(line) for line in said.splitlines()]
+    assert max(map(len, lines)) <= width
+    assert ("writes" in said) == (width == 120)
+    if width > 60:
+        assert sum(line.startswith("instance-0000002") for line in lines) == 2
+
+
+def plain(line: str) -> str:
+    return Text.from_ansi(line).plain
+
+
+@pytest.mark.parametrize(
+    ("form", "said"), [("table", "no VM at "), ("json", "[]"), ("jsonl", ""), ("csv", "id,name,")]
+)
+def test_a_host_without_any_vm(daemon: Daemon, form: str, said: str) -> None:
+    done = cli.run("stats", "--uri", daemon.uri, "--format", form)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(said)
+    assert len(done.stdout.splitlines()) == (1 if said else 0)
+
+
+def test_a_vm_that_goes_away_meanwhile_is_left_out(daemon: Daemon) -> None:
+    gone, stays = sample.domain(1), sample.domain(2)
+    daemon.add(gone, stays)
+    leave = Then(lambda daemon: daemon.domains.pop(gone.uuid, None))
+    daemon.on("DOMAIN_GET_XML_DESC", leave, uuid=gone.uuid)
+    assert [each["id"] for each in read(daemon.uri)] == [stays.uuid]
+
+
+def test_a_vm_that_libvirt_refuses_to_read_is_told_in_one_line(daemon: Daemon) -> None:
+    bad, good = sample.domain(1), sample.domain(2)
+    daemon.add(bad, good)
+    refusal = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, "not\ntoday")
+    daemon.on("DOMAIN_GET_XML_DESC", refusal, uuid=bad.uuid, repeat=True)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "jsonl")
+    one, two = map(json.loads, done.stdout.splitlines())
+    [line] = done.stderr.splitlines()
+    assert line.startswith("virtmeter: sample-1: ")
+    assert "not\\ntoday" in line
+    assert (one["cpu_number"], one["nics"], one["disks"]) == (1, None, None)
+    assert two["nics"][0]["rx_bytes"] == 2
+    assert done.returncode == 1
+
+
+def test_a_reader_that_has_seen_enough(odd: Daemon) -> None:
+    odd.add(*(sample.domain(number, bulk=True) for number in range(10, 60)))
+    stats = subprocess.Popen(
+        [*cli.COMMAND, "stats", "--uri", odd.uri, "--format", "json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=cli.environment(),
+    )
+    with stats:
+        assert stats.stdout
+        assert stats.stderr
+        assert stats.stdout.readline() == "[\n"
+        stats.stdout.close()
+        assert stats.stderr.read() == ""
+        assert stats.wait(cli.TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_disk_that_is_full(daemon: Daemon, form: str) -> None:
+    daemon.add(sample.domain(1, bulk=True))
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [*cli.COMMAND, "stats", "--uri", daemon.uri, "--format", form],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=cli.environment(),
+        )
+    assert done.stderr == "virtmeter: [Errno 28] No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_an_output_that_is_closed(tmp_path: Path) -> None:
+    shell = 'exec "$@" >&-'
+    command = [*cli.COMMAND, "stats", "--uri", cli.some_host(tmp_path, "one")]
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *command], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_waits_for_nobody(daemon: Daemon) -> None:
+    daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 20)))
+    daemon.on("DOMAIN_GET_XML_DESC", Never(), repeat=True)
+    command = [*cli.COMMAND, "stats", "--uri", daemon.uri, "--timeout", "1000"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cli.environment()
+    ) as stats:
+        assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_GET_XML_DESC"] > 0, 20)
+        os.kill(stats.pid, signal.SIGINT)
+        said, _ = stats.communicate(timeout=cli.TIMEOUT)
+    assert (stats.returncode, said) == (130, "\n")

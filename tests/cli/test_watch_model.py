@@ -1,0 +1,253 @@
+"""The model of the watch, its keys and its picture: all without a terminal and without libvirt."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import click
+import pytest
+from rich.console import Console
+from rich.screen import Screen
+
+import virtmeter
+from virtmeter import Instance, PowerState, VmUsage
+from virtmeter.cli.watch import view
+from virtmeter.cli.watch.columns import curve
+from virtmeter.cli.watch.commands import Commands
+from virtmeter.cli.watch.keys import names
+from virtmeter.cli.watch.model import ORDERS, STEP, History, Model
+from virtmeter.cli.watch.readings import Snapshot
+
+NOTHING = VmUsage(*[None] * len(VmUsage._fields))  # type: ignore[arg-type]
+
+
+def vm(number: int) -> Instance:
+    return Instance(f"{number:08}-0000-0000-0000-000000000000", f"vm-{number}", PowerState.RUNNING)
+
+
+def used(number: int, **values: Any) -> VmUsage:
+    return NOTHING._replace(id=vm(number).id, name=vm(number).name, interval=2.0, **values)
+
+
+def snapshot(*usages: VmUsage, taken: float = 0.0, hung: tuple[int, ...] = ()) -> Snapshot:
+    numbers = sorted({int(usage.id[:8]) for usage in usages} | set(hung))
+    return Snapshot(
+        taken, tuple(map(vm, numbers)), usages, frozenset(vm(number).id for number in hung)
+    )
+
+
+def order(model: Model) -> list[int]:
+    return [int(row.name[3:]) for row in model.shown()]
+
+
+@pytest.fixture
+def model() -> Model:
+    model = Model()
+    model.update(
+        snapshot(
+            used(2, cpu_utilization=5.0, memory_used=300, disk_read_kib=2.0, cpu_steal=1.0),
+            used(9, cpu_utilization=95.0, memory_used=100, disk_write_kib=8.0, cpu_steal=0.5),
+            used(10, cpu_utilization=50.0, memory_used=None, network_read_kib=4.0, cpu_wait=3.0),
+        )
+    )
+    return model
+
+
+def test_every_key_sorts_and_what_has_no_value_comes_last(model: Model) -> None:
+    expected = {
+        "c": [9, 10, 2],
+        "w": [10, 2, 9],
+        "s": [2, 9, 10],
+        "m": [2, 9, 10],
+        "n": [10, 2, 9],
+        "d": [9, 2, 10],
+        "o": [2, 9, 10],
+        "v": [2, 9, 10],
+    }
+    assert set(expected) == set(ORDERS)
+    commands = Commands(model)
+    for key, numbers in expected.items():
+        assert commands.do(key, 10)
+        assert order(model) == numbers, key
+    commands.do("m", 10)
+    commands.do("r", 10)
+    assert order(model) == [9, 2, 10]
+    commands.do("v", 10)
+    assert order(model) == [2, 9, 10], "a new order begins in its usual direction"
+    commands.do("r", 10)
+    assert order(model) == [10, 9, 2]
+
+
+def test_a_filter_is_typed_kept_and_cleared(model: Model) -> None:
+    commands = Commands(model)
+    for key in ["/", "M", "-", "1", "q", "backspace"]:
+        assert commands.do(key, 10), "q is a letter here"
+    assert (model.filter, order(model)) == ("M-1", [10])
+    commands.do("enter", 10)
+    assert not commands.typing
+    assert order(model) == [10]
+    assert not commands.do("q", 10)
+    commands.do("escape", 10)
+    assert len(order(model)) == 3
+    commands.do("/", 10)
+    for key in "00000009":
+        commands.do(key, 10)
+    assert order(model) == [9], "by the beginning of its id"
+    commands.do("escape", 10)
+    assert (model.filter, commands.typing) == ("", False)
+
+
+def test_scrolling_stays_within_the_rows() -> None:
+    model = Model()
+    model.update(snapshot(*map(used, range(1, 31))))
+    commands = Commands(model)
+    commands.do("v", 10)
+    tops = []
+    for key in ["up", "down", "page down", "page down", "page down", "end", "home", "end", "up"]:
+        commands.do(key, 10)
+        tops.append(model.top)
+    assert tops == [0, 1, 11, 20, 20, 20, 0, 20, 19]
+    commands.do("/", 10)
+    commands.do("3", 10)
+    assert model.top == 0
+
+
+def test_hung_vms_stay_and_the_history_goes_on(model: Model) -> None:
+    model.update(snapshot(used(2, cpu_utilization=7.0), taken=STEP, hung=(10,)))
+    assert {row.name: row.hung for row in model.rows} == {"vm-2": False, "vm-10": True}
+    assert [list(row.history.values) for row in model.rows] == [[5.0, 7.0], [50.0, None]]
+
+
+def test_an_outage_keeps_what_was_read(model: Model) -> None:
+    lost = virtmeter.ConnectionLost("no connection; virtmeter goes on trying")
+    model.update(Snapshot(1.0, error=lost))
+    assert (model.outage, len(model.rows)) == ("no connection", 3)
+    model.update(snapshot(used(2), taken=2.0))
+    assert (model.outage, len(model.rows)) == ("", 1)
+
+
+def test_a_first_reading_that_fails_is_an_error() -> None:
+    with pytest.raises(virtmeter.ConnectionLost):
+        Model().update(Snapshot(1.0, error=virtmeter.ConnectionLost("no connection")))
+    with pytest.raises(click.UsageError, match="no VM here is called 'web'"):
+        Model(["web"]).update(snapshot(used(1)))
+
+
+def test_only_those_that_were_asked_for() -> None:
+    off = Instance("00000003-0000-0000-0000-000000000000", "off", PowerState.SHUTOFF)
+    whole = snapshot(used(1), used(2), used(12))
+    model = Model(["vm-1*", "OFF".lower()])
+    model.update(Snapshot(0.0, (*whole.instances, off), whole.usages))
+    assert [row.name for row in model.rows] == ["vm-1", "vm-12", "off"]
+    model.update(snapshot(used(2)))
+    assert model.rows == [], "they may all be gone later"
+    everything = Model()
+    everything.update(Snapshot(0.0, (*whole.instances, off), whole.usages))
+    assert len(everything.rows) == 3
+
+
+def test_a_history_has_the_average_of_each_step() -> None:
+    history = History()
+    for now, value in [(0.1, 10.0), (1.0, 20.0), (4.9, 30.0), (STEP, 50.0), (3 * STEP, 70.0)]:
+        history.add(now, value)
+    assert list(history.values) == [20.0, 50.0, 70.0]
+    for step in range(1000):
+        history.add(step * STEP, 1.0)
+    assert len(history.values) < 200
+
+
+def test_the_curve_shows_the_last_and_the_least() -> None:
+    assert curve([0, 0.1, 50, 100, None, 0], 8) == "   ▁▄█  "
+    assert curve([0, 50, 100], 2) == "▄█"
+
+
+def test_keys_are_told_apart() -> None:
+    typed = "q\x1b[A\x1bOB\x1b[5~\x1b[1;5Cé\x7f\r\x1b"
+    known = ["q", "up", "down", "page up", "\x1b[1;5C", "é", "backspace", "enter", "escape"]
+    assert names(typed) == known
+
+
+def picture(
+    model: Model,
+    commands: Commands | None = None,
+    *,
+    width: int = 120,
+    height: int = 12,
+    **more: Any,
+) -> list[str]:
+    """What is on the screen, line by line."""
+    console = Console(
+        file=io.StringIO(), width=width, height=height, force_terminal=True, highlight=False
+    )
+    settings: dict[str, Any] = {"uri": "qemu:///system", "interval": 2.0, "now": 0.0} | more
+    shown = view.screen(model, commands or Commands(model), width, height, **settings)
+    console.print(Screen(shown), end="")
+    assert isinstance(console.file, io.StringIO)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()).split("\n")
+    assert len(lines) == height
+    assert {len(line) for line in lines} == {width}
+    return [line.rstrip() for line in lines]
+
+
+def test_the_picture(model: Model) -> None:
+    lines = picture(model)
+    assert lines[0] == "3 VMs: 3 running   every 2 s   qemu:///system"
+    assert lines[1] == (
+        "host CPU -%   memory 400K   NICs 2.00K/s in -/s out   disks 1.00K/s read 4.00K/s write"
+    )
+    assert lines[4].split()[:3] == ["VM", "state", "%"]
+    assert [line.split()[:3] for line in lines[5:8]] == [
+        ["vm-9", "running", "95.0"],
+        ["vm-10", "running", "50.0"],
+        ["vm-2", "running", "5.0"],
+    ]
+    assert lines[-1].startswith("q quit  ? help  / filter  c [CPU▼]  m memory")
+
+
+def test_the_picture_of_what_is_wrong(model: Model) -> None:
+    assert picture(model, note="a disk\nis left out")[2] == "a disk\\nis left out"
+    assert picture(model, now=30.0)[2] == "no reading for 30 s: libvirt or a VM does not answer"
+    model.update(snapshot(hung=(2, 9)))
+    lines = picture(model)
+    assert lines[0].startswith("2 VMs: 2 hung")
+    assert [line.split()[:2] for line in lines[5:7]] == [["vm-2", "hung"], ["vm-9", "hung"]]
+    model.update(Snapshot(1.0, error=virtmeter.ConnectionLost("no connection to it")))
+    assert "no connection to it" in picture(model, now=12.0)[2]
+    assert picture(model, now=12.0)[5].startswith("vm-2"), "what was there is still to be seen"
+
+
+def test_the_picture_of_many_and_of_the_help(model: Model) -> None:
+    model.update(snapshot(*map(used, range(1, 31))))
+    commands = Commands(model)
+    commands.do("v", view.room(12))
+    commands.do("page down", view.room(12))
+    lines = picture(model, commands)
+    assert [line.split()[0] for line in lines[5:11]] == [f"vm-{n}" for n in range(7, 13)]
+    assert "7 of 30" in lines[-1]
+    commands.do("?", 6)
+    assert "sort by CPU, wait, steal" in "".join(picture(model, commands, width=80, height=24))
+    assert max(map(len, view.HELP.splitlines())) < 80
+    commands.do("escape", 6)
+    commands.do("/", 6)
+    commands.do("9", 6)
+    assert picture(model, commands)[-1].startswith("/9▏ ")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (20, 3), (60, 24), (80, 6), (300, 80)])
+def test_the_picture_fits_every_terminal(model: Model, width: int, height: int) -> None:
+    odd = vm(7)._replace(name="x\x1b[2J" * 40)
+    model.update(Snapshot(0.0, (vm(1), odd), (used(1, cpu_utilization=3.0),)))
+    assert picture(model, width=width, height=height)
+
+
+def test_the_curve_ends_with_the_last_reading(model: Model) -> None:
+    model.update(snapshot(used(2, cpu_utilization=0.0), used(9, cpu_utilization=100.0), taken=STEP))
+    lines = picture(model)
+    end = max(line.rfind("█") for line in lines)
+    idle, busy = (
+        next(line for line in lines if line.startswith(name)) for name in ("vm-2", "vm-9")
+    )
+    assert busy[end - 1 : end + 1] == "██"
+    assert idle[end - 1 : end + 1] == "▁ "
