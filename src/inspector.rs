@@ -193,10 +193,12 @@ impl<H: Hypervisor> Inspector<H> {
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
         let (mut all, mut lost) = (Vec::new(), None);
-        let running = |instance: &Instance| instance.state != SHUT_OFF;
-        for instance in self.instances()?.into_iter().filter(running) {
+        let mut instances = self.instances()?;
+        instances.retain(|instance| instance.state != SHUT_OFF);
+        let ids = ids(&instances);
+        self.collector.expect(Kind::Usage, &ids);
+        for id in ids {
             collector::go_on()?;
-            let id = InstanceId { uuid: instance.id, name: Some(instance.name) };
             match self.usage(&id, caller) {
                 Ok(usage) => all.push(usage),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
@@ -240,9 +242,11 @@ impl<H: Hypervisor> Inspector<H> {
     /// As [`instances`](Self::instances).
     pub fn servers(&self) -> Result<Vec<Server>> {
         let mut servers = Vec::new();
-        for instance in self.instances()? {
+        let instances = self.instances()?;
+        let ids = ids(&instances);
+        self.collector.expect(Kind::Server, &ids);
+        for (instance, id) in instances.into_iter().zip(ids) {
             collector::go_on()?;
-            let id = InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
             match self.collector.ask(Kind::Server, &id) {
                 Ok((Reading::Server(Some(description)), _)) => {
                     servers.push(Server { instance, description });
@@ -263,6 +267,12 @@ impl<H: Hypervisor> Inspector<H> {
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {
         self.deltas.with(|deltas| use_deltas(&mut lock(deltas)))
     }
+}
+
+fn ids(instances: &[Instance]) -> Vec<InstanceId> {
+    let id =
+        |instance: &Instance| InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
+    instances.iter().map(id).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

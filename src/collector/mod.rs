@@ -174,6 +174,14 @@ impl<H: Hypervisor> Collector<H> {
         Ok(list)
     }
 
+    /// The caller is about to ask this of all these instances, one after the other: that much is
+    /// read ahead, and nothing for its next time.
+    pub(crate) fn expect(&self, kind: Kind, instances: &[InstanceId]) {
+        let room = self.here.with(Arc::clone);
+        let caller = thread::current().id();
+        room.lock().desk.expect(caller, kind, instances, Instant::now());
+    }
+
     /// The answer to a question about an instance, within the timeout (or twice that, where the
     /// first answer is that it hangs), and when it was read.
     pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Instant)> {

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::Key;
+use uuid::Uuid;
+
+use super::{Key, Kind};
 use crate::recent::Recent;
 use crate::records::InstanceId;
 
@@ -15,6 +17,8 @@ use crate::records::InstanceId;
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// More callers than this at a time are not told apart.
 const CALLERS: usize = 64;
+/// The streak of one who has said what it will ask.
+const CERTAIN: u32 = 16;
 
 /// What is asked after what, and where each caller is.
 pub(super) struct Order {
@@ -64,6 +68,25 @@ impl Order {
         known.last = key;
         known.answered = now;
         known.streak
+    }
+
+    /// A caller is about to ask all of these, one after the other, and nothing after the last.
+    pub(super) fn expect(
+        &mut self,
+        caller: ThreadId,
+        all: impl IntoIterator<Item = (Key, InstanceId)>,
+        now: Instant,
+    ) {
+        let start = Key { kind: Kind::List, uuid: Uuid::nil() };
+        let mut last = start;
+        for (key, instance) in all {
+            self.next.insert(last, (key, instance), now);
+            last = key;
+        }
+        self.next.remove(&last);
+        if self.callers.len() < CALLERS || self.callers.contains_key(&caller) {
+            self.callers.insert(caller, Caller { last: start, answered: now, streak: CERTAIN });
+        }
     }
 
     /// Notes that a caller has its answer.

@@ -204,6 +204,21 @@ def test_one_pass_over_the_host(daemon: Daemon, inspector: virtmeter.LibvirtInsp
     assert inspector.usage(usages[0]).interval, "one by one, the intervals are the same"
 
 
+def test_a_pass_reads_nothing_for_the_next_one(daemon: Daemon) -> None:
+    daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 31)))
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    for _ in range(3):
+        before = daemon.calls.copy()
+        usages = inspector.usage_all()
+        assert len(usages) == 30
+        # A list, and one for each.
+        assert (daemon.calls - before)["CONNECT_GET_ALL_DOMAIN_STATS"] == 31
+        time.sleep(0.1)
+        assert daemon.calls["CONNECT_GET_ALL_DOMAIN_STATS"] % 31 == 0
+        if usages[0].interval:
+            assert all((usage.interval or 0) >= 0.1 for usage in usages)
+
+
 def test_a_libvirt_that_does_not_even_answer_around_a_guest(daemon: Daemon) -> None:
     daemon.add(sample.domain(1, bulk=True), sample.domain(2, bulk=True))
     hung = next(iter(daemon.domains))

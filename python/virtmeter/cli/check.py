@@ -45,7 +45,7 @@ def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], fo
       virtmeter check --uri qemu:///system 'instance-*'
       virtmeter check --format json | jq .differences
     """
-    with connection.inspector(uri, timeout, workers) as inspector:
+    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
         chosen = select(inspector.list_instances(), instances, stopped=True)
         exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
         with Stock(uri, timeout) as stock:

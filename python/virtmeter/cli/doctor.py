@@ -82,7 +82,7 @@ def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Findin
         yield from versions(uri, timeout)
         yield from sockets(uri, timeout)
         try:
-            with connection.inspector(uri, timeout, workers) as inspector:
+            with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
                 exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
                 yield from vms(inspector, exact, sample)
         except (virtmeter.InspectorException, ValueError) as error:

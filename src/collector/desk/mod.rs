@@ -189,6 +189,19 @@ impl<R> Desk<R> {
         Ticket { caller, key, instance: instance.clone(), asked: now, claimed: None, again: false }
     }
 
+    /// A caller is about to ask this of all these instances, one after the other.
+    pub(super) fn expect(
+        &mut self,
+        caller: ThreadId,
+        kind: Kind,
+        instances: &[InstanceId],
+        now: Instant,
+    ) {
+        let key = |instance: &InstanceId| Key { kind, uuid: instance.uuid };
+        let all = instances.iter().map(|instance| (key(instance), instance.clone()));
+        self.order.expect(caller, all, now);
+    }
+
     /// What a caller does now.
     pub(super) fn turn(&mut self, ticket: &mut Ticket, now: Instant) -> Turn<R> {
         self.give_up_unclaimed(now);

@@ -236,6 +236,21 @@ fn in_a_steady_order_the_next_readings_are_taken_ahead() {
 }
 
 #[test]
+fn who_says_what_it_will_ask_has_that_read_ahead_and_no_more() {
+    let mut host = Host::new(LIMITS);
+    let ids: Vec<InstanceId> = (1..=20).map(|vm| Uuid::from_u128(vm).into()).collect();
+    for pass in 1..=2 {
+        host.desk.expect(host.callers[0], Kind::Usage, &ids, host.now);
+        for vm in 1..=20 {
+            host.read(key(Kind::Usage, vm)).unwrap();
+        }
+        assert_eq!(host.desk.health.read_ahead, 19 * pass);
+        host.finish_all();
+        assert_eq!(host.readings, 20 * pass, "nothing for the next pass");
+    }
+}
+
+#[test]
 fn who_asks_about_one_instance_pays_for_that_one() {
     let mut host = Host::new(LIMITS);
     host.cycle(20);
