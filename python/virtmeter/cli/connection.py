@@ -56,7 +56,6 @@ def inspector(
     workers: int,
     *,
     report_stopped: bool = False,
-    max_age: float = 1.0,
     quiet: bool = False,
 ) -> Iterator[virtmeter.LibvirtInspector]:
     """Give an inspector with what these options say.
@@ -73,7 +72,6 @@ def inspector(
             timeout=timeout,
             workers=workers,
             report_stopped=report_stopped,
-            max_age=max_age,
         )
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.

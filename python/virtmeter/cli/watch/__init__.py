@@ -47,9 +47,7 @@ def watch(
     """
     console = Console(highlight=False)
     model = Model(wanted)
-    # What is read ahead long before its time would make intervals of any length.
-    fresh = min(1.0, interval / 10)
-    with connection.inspector(uri, timeout, workers, max_age=fresh, quiet=True) as inspector:
+    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
         if sys.stdout.isatty() and not console.is_dumb_terminal:
             return screen.show(console, inspector, model, interval=interval, count=count)
         model.order = BY_NAME
