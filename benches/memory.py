@@ -7,7 +7,7 @@ from benches.idle_host import IdleHost
 from benches.report import Part, Target
 from tests.support.oracle import METHODS
 
-SIZES = (1_000, 10_000)
+SIZES = (100, 1_000, 10_000)
 # The stock inspector takes minutes for more, and keeps no more in them.
 CYCLES = {STOCK: 1, OURS: 4}
 SMALL = 20
@@ -30,16 +30,18 @@ def part() -> Part:
     for count in SIZES:
         row = (f"{grown[kind, count] / KIB:,.0f} kB" for kind in CYCLES)
         part.rows.append((f"{count:,} VMs, after a few cycles", *row))
-    few, many = SIZES
-    a_vm = {kind: (grown[kind, many] - grown[kind, few]) / (many - few) for kind in CYCLES}
-    row = (f"{a_vm[kind] / KIB:.1f} kB" for kind in CYCLES)
-    part.rows.append((f"a VM, from {few:,} to {many:,}", *row))
+    dearest = 0.0
+    for few, many in zip(SIZES, SIZES[1:]):
+        a_vm = {kind: (grown[kind, many] - grown[kind, few]) / (many - few) for kind in CYCLES}
+        row = (f"{a_vm[kind] / KIB:.1f} kB" for kind in CYCLES)
+        part.rows.append((f"a VM, from {few:,} to {many:,}", *row))
+        dearest = max(dearest, a_vm[OURS])
     leaked = _grown(OURS, SMALL, MANY, after=WARM_UP)
     what = f"{SMALL} VMs, {MANY:,} cycles more after the first {WARM_UP}"
     part.rows.append((what, "", f"{leaked / KIB:,.0f} kB"))
     a_reading = leaked / (MANY * SMALL * len(METHODS))
     part.targets += [
-        Target("memory a VM", "under 10 kB", f"{a_vm[OURS] / KIB:.1f} kB", a_vm[OURS] < 10 * KIB),
+        Target("memory a VM", "under 10 kB", f"{dearest / KIB:.1f} kB", dearest < 10 * KIB),
         Target(
             f"memory over {MANY:,} cycles",
             f"no growth (under {A_READING} bytes a reading)",

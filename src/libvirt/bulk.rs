@@ -4,11 +4,12 @@
 
 use virt_sys as c;
 
-use super::sys::{DomainStats, Parameters};
+use super::parameters::Parameters;
+use super::sys::DomainStats;
 
 /// Whether the driver has this group.
 pub(super) fn has_memory(stats: &Parameters) -> bool {
-    stats.contains_key("balloon.current")
+    stats.contains("balloon.current")
 }
 
 /// The memory statistics (`virDomainMemoryStats`). libvirt always tells what the balloon leaves to
@@ -31,7 +32,7 @@ pub(super) fn memory(stats: &Parameters, balloon: bool) -> Vec<(u32, u64)> {
     ];
     let told = |(name, tag): &(&str, u32)| {
         let known = *tag != c::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON || balloon;
-        let value = stats.get(*name).filter(|_| known)?;
+        let value = stats.get(name).filter(|_| known)?;
         Some((*tag, u64::try_from(*value).ok()?))
     };
     PARTS.iter().filter_map(told).collect()
@@ -82,7 +83,7 @@ pub(super) fn names_are<'a>(
     known: impl Fn(&str) -> bool,
     expected: impl Iterator<Item = &'a str>,
 ) -> bool {
-    if !stats.parameters.contains_key(&format!("{group}.count")) {
+    if !stats.parameters.contains(&format!("{group}.count")) {
         return true;
     }
     let prefix = format!("{group}.");
@@ -94,7 +95,7 @@ pub(super) fn names_are<'a>(
 
 /// Where in the reading a device is: `block.0`, say.
 fn place(stats: &DomainStats, group: &str, device: &str) -> Option<String> {
-    let names = |(name, named): (&String, &String)| {
+    let names = |(name, named): &(String, String)| {
         let place = name.strip_suffix(".name")?;
         let found = named == device && place.split('.').next() == Some(group);
         found.then(|| place.to_owned())

@@ -11,8 +11,9 @@ use virt_sys as c;
 
 use super::domain_xml::{self, Devices, Disk};
 use super::last::{Last, Questions};
+use super::parameters::Parameters;
 use super::stats::{self, Sums};
-use super::sys::{self, Connection as Open, Domain, DomainInfo, DomainStats, Parameters};
+use super::sys::{self, Connection as Open, Domain, DomainInfo, DomainStats};
 use super::{Driver, bulk, nova_xml};
 use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Connection, Notes};

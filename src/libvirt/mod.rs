@@ -7,6 +7,7 @@ mod domain_xml;
 mod failures;
 mod last;
 mod nova_xml;
+mod parameters;
 mod stats;
 mod sys;
 mod xml;

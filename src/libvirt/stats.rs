@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use virt_sys as c;
 
-use super::sys::{DomainInfo, Parameters};
+use super::parameters::Parameters;
+use super::sys::DomainInfo;
 use crate::records::{DiskInfo, DiskStats, InstanceStats, InterfaceCounters, Memory};
 
 /// The vCPUs' share of an instance's statistics

@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::mem::MaybeUninit;
 use std::process;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use virt_sys as c;
 
 use super::calls::{Call, Calls};
+use super::parameters::Parameters;
 use crate::error::Failure;
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
@@ -25,9 +25,6 @@ const BLOCK_PARAMETERS: usize = 16;
 /// The most memory statistics that it carries for one domain. libvirt's client copies as many as the daemon sends,
 /// whatever it was told, so there must be room for all of them.
 const MEMORY_STATS: usize = 1024;
-
-/// What libvirt calls typed parameters: names and values, integers only.
-pub(super) type Parameters = HashMap<String, i128>;
 
 type Answer<T> = Result<T, Failure>;
 
@@ -205,7 +202,7 @@ pub(super) struct DomainStats {
     pub(super) number: c_uint,
     pub(super) parameters: Parameters,
     /// The names of NICs and disks (`net.N.name`, `block.N.name`).
-    pub(super) names: HashMap<String, String>,
+    pub(super) names: Box<[(String, String)]>,
 }
 
 impl Domain {
@@ -416,8 +413,7 @@ fn take_records(
             let filled = usize::try_from(record.nparams).unwrap_or_default();
             // SAFETY: the record has `nparams` parameters.
             let all = || (0..filled).map(|i| unsafe { &*record.params.add(i) });
-            let mut parameters = Parameters::with_capacity(filled);
-            parameters.extend(all().filter_map(integer));
+            let parameters = all().filter_map(integer).collect();
             let names = all().filter_map(name).collect();
             // SAFETY: the domain is valid; the record's own reference goes with the record.
             let referred = unsafe { c::virDomainRef(record.dom) } == 0;
