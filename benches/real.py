@@ -82,9 +82,9 @@ def part(count: int) -> Part:
         "round trips are counted by the scripted daemon."
     )
     part.notes.append(
-        "The CPU of virtmeter's agent is mostly libvirt's client and the kernel's: four round trips "
-        "of about 40 µs each, for which threads are switched, and the making of Python's tuples. "
-        "virtmeter's own code is about a sixth of it (perf)."
+        "The CPU of virtmeter's agent is mostly libvirt's client and the kernel's: four round "
+        "trips of about 40 µs each, for which threads are switched, and the making of Python's "
+        "tuples. virtmeter's own code is about a sixth of it (perf)."
     )
     return part
 
