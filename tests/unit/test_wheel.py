@@ -32,12 +32,16 @@ def test_it_needs_no_package_and_carries_types_and_licences(wheel: zipfile.ZipFi
     files = {name.split("dist-info/")[-1]: name for name in wheel.namelist()}
     assert {"licenses/LICENSE", "licenses/NOTICE", "licenses/LICENSES/LGPL-2.1.txt"} <= set(files)
     assert {"virtmeter/py.typed", "virtmeter/_native.pyi"} <= set(files)
-    assert "Requires-Dist" not in wheel.read(files["METADATA"]).decode()
+    metadata = wheel.read(files["METADATA"]).decode().splitlines()
+    needs = [line for line in metadata if line.startswith("Requires-Dist:")]
+    assert needs
+    assert all(line.endswith("extra == 'cli'") for line in needs), "but for the command line"
     points = wheel.read(files["entry_points.txt"]).decode()
     for group in (
         "ceilometer.builder.poll.compute",
         "ceilometer.compute.virt",
         "ceilometer.poll.compute",
+        "console_scripts",
         "oslo.config.opts",
     ):
         assert f"[{group}]" in points
