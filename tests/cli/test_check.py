@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.exporter import COMMAND
-from tests.support import sample
+from tests.support import cli, sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
 from virtmeter.cli.comparison import documented
@@ -147,20 +146,11 @@ def test_ctrl_c_while_the_stock_inspector_hangs(daemon: Daemon) -> None:
     daemon.add(sample.domain())
     # virtmeter has its answers to what only the stock inspector asks for.
     daemon.on("DOMAIN_GET_INFO", Never(), repeat=True)
-    process = subprocess.Popen(
-        [*COMMAND, "check", "--uri", daemon.uri, "--timeout", "60"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    completed = cli.interrupted(
+        *("check", "--uri", daemon.uri, "--timeout", "60"),
+        when=lambda: bool(daemon.calls["DOMAIN_GET_INFO"]),
     )
-    try:
-        assert daemon.wait_until(lambda daemon: bool(daemon.calls["DOMAIN_GET_INFO"]), timeout=30)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in stderr
+    assert (completed.returncode, completed.stderr.strip()) == (130, "")
     wait_for(lambda: daemon.open_connections == 0, "its child is gone too")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import json
 import os
-import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import pytest
 
 from tests.cli.exporter import COMMAND
 from tests.cli.test_export import of_nova
-from tests.support import sample
+from tests.support import cli, sample
 from tests.support.libvirtd import Never
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
 
@@ -221,17 +220,8 @@ def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, 
 def test_ctrl_c(daemon: Daemon) -> None:
     daemon.add(sample.domain())
     daemon.on("DOMAIN_GET_BLOCK_INFO", Never(), repeat=True)
-    process = subprocess.Popen(
-        [*COMMAND, "doctor", "--uri", daemon.uri, "--timeout", "60"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    completed = cli.interrupted(
+        *("doctor", "--uri", daemon.uri, "--timeout", "60"),
+        when=lambda: bool(daemon.calls["DOMAIN_GET_BLOCK_INFO"]),
     )
-    try:
-        assert daemon.wait_until(lambda it: bool(it.calls["DOMAIN_GET_BLOCK_INFO"]), timeout=30)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in stderr
+    assert (completed.returncode, completed.stderr.strip()) == (130, "")

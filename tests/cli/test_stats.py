@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -244,11 +242,8 @@ def test_an_output_that_is_closed(tmp_path: Path) -> None:
 def test_ctrl_c_waits_for_nobody(daemon: Daemon) -> None:
     daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 20)))
     daemon.on("DOMAIN_GET_XML_DESC", Never(), repeat=True)
-    command = [*cli.COMMAND, "stats", "--uri", daemon.uri, "--timeout", "1000"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=cli.environment()
-    ) as stats:
-        assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_GET_XML_DESC"] > 0, 20)
-        os.kill(stats.pid, signal.SIGINT)
-        said, _ = stats.communicate(timeout=cli.TIMEOUT)
-    assert (stats.returncode, said) == (130, "\n")
+    completed = cli.interrupted(
+        *("stats", "--uri", daemon.uri, "--timeout", "1000"),
+        when=lambda: bool(daemon.calls["DOMAIN_GET_XML_DESC"]),
+    )
+    assert (completed.returncode, completed.stdout, completed.stderr.strip()) == (130, "", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 import pexpect
 
 from tests.support.guests import domain_uuid
+from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "virtmeter.cli")
@@ -39,6 +41,20 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         timeout=TIMEOUT,
         env=environment(**more),
     )
+
+
+def interrupted(*arguments: str, when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+    """Run a command without a terminal, and press Ctrl-C as soon as something is true."""
+    command = [*COMMAND, *arguments]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment())
+    try:
+        wait_for(when, "the command has come so far")
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 @contextmanager
