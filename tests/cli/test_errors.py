@@ -55,10 +55,13 @@ def test_a_uri_that_names_nothing(command: str) -> None:
         ("nonsense",),
         ("stats", "--format", "xml"),
         ("stats", "--timeout", "0"),
+        ("stats", "--timeout", "nan"),
         ("stats", "--workers", "0"),
         ("watch", "--interval", "0"),
         ("watch", "--interval", "inf"),
+        ("watch", "--interval", "nan"),
         ("watch", "--count", "0"),
+        ("export", "--deadline", "inf"),
     ],
     ids=" ".join,
 )

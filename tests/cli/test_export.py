@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import virtmeter
-from tests.cli.exporter import Exporter, Samples, run
+from tests.cli.exporter import COMMAND, Exporter, Samples, run
 from tests.support import sample
 from tests.support.libvirtd import Daemon, Never
 from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Domain
@@ -175,6 +177,9 @@ def test_a_vm_that_libvirt_refuses_is_counted_and_takes_no_other_with_it(
     broken = sample.domain(4)
     broken.xml = "<broken"
     sampled.add(broken)
+    once = run("--once", "--uri", sampled.uri)
+    assert once.returncode == 1
+    assert once.stderr.endswith("virtmeter: 3 readings failed: some values are missing\n")
     samples = exporter.scrape()
     assert samples("virtmeter_scrape_complete") == 1
     assert samples("virtmeter_scrape_failures") == 3, "NICs, disks and their sizes"
@@ -206,6 +211,26 @@ def test_once_replaces_a_file_whole(sampled: Daemon, tmp_path: Path) -> None:
     completed = run("--once", "--uri", sampled.uri, "--output", str(tmp_path / "no/such/file"))
     assert completed.returncode in (1, 2)
     assert "Traceback" not in completed.stderr
+
+
+def test_once_writes_to_what_is_no_file_and_through_a_link(tmp_path: Path) -> None:
+    pipe, file, link = (tmp_path / name for name in ("pipe", "file", "link"))
+    os.mkfifo(pipe)
+    file.touch()
+    link.symlink_to(file)
+    with ThreadPoolExecutor(1) as pool:
+        piped = pool.submit(pipe.read_text)
+        assert run("--once", "--uri", TEST, "--output", str(pipe)).returncode == 0
+        assert Samples(piped.result(10))("virtmeter_up") == 1
+    assert pipe.is_fifo()
+    assert run("--once", "--uri", TEST, "--output", str(link)).returncode == 0
+    assert link.is_symlink()
+    assert Samples(file.read_text())("virtmeter_up") == 1
+
+
+def test_the_status_is_the_same_with_standard_error_closed() -> None:
+    command = shlex.join([*COMMAND, "export", "--once", "--uri", TEST])
+    assert subprocess.run(f"{command} >/dev/null 2>&-", shell=True, check=False).returncode == 0
 
 
 def test_once_with_a_uri_that_is_none() -> None:

@@ -6,7 +6,9 @@ import base64
 import socket
 import ssl
 import subprocess
+import time
 import urllib.error
+from contextlib import ExitStack
 from pathlib import Path
 from shutil import which
 
@@ -14,6 +16,7 @@ import bcrypt
 import pytest
 
 from tests.cli.exporter import Exporter, Samples, run
+from virtmeter.cli.exporter.server import MOST
 
 TEST = "test:///default"
 
@@ -93,6 +96,38 @@ def test_a_client_without_a_certificate_stays_out_and_one_that_stalls_holds_up_n
             assert stalling.fileno() > 0
 
 
+def test_whoever_is_known_does_not_wait_for_those_who_try_passwords(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_bytes(b"prometheus:" + bcrypt.hashpw(b"sesame", bcrypt.gensalt(10)))
+    with Exporter(TEST, "--auth-file", str(users)) as exporter:
+        right = basic("prometheus", "sesame")
+        exporter.get(headers=right).close()
+        host, port = exporter.url.split("/")[2].split(":")
+        wrong = basic("prometheus", "wrong")["Authorization"]
+        with ExitStack() as stack:
+            for _ in range(80):
+                client = stack.enter_context(socket.create_connection((host, int(port))))
+                client.sendall(f"GET / HTTP/1.0\r\nAuthorization: {wrong}\r\n\r\n".encode())
+            began = time.monotonic()
+            exporter.get(headers=right).close()
+            assert time.monotonic() - began < 2, "each password takes 50 ms and more"
+
+
+def test_those_who_send_slowly_are_hung_up_on_when_there_are_many() -> None:
+    with Exporter(TEST) as exporter, ExitStack() as stack:
+        host, port = exporter.url.split("/")[2].split(":")
+        clients = []
+        for _ in range(MOST + 10):
+            clients.append(stack.enter_context(socket.create_connection((host, int(port)))))
+            clients[-1].sendall(b"GET / HTTP/1.0\r\n")
+        clients[0].settimeout(5)
+        assert clients[0].recv(1) == b""
+        assert exporter.get("/-/healthy").status == 200
+        clients[-1].sendall(b"\r\n")
+        clients[-1].settimeout(5)
+        assert clients[-1].recv(4) == b"HTTP"
+
+
 def test_passwords_without_tls_are_warned_of_only_where_others_can_listen(passwords: Path) -> None:
     with Exporter(TEST, "--auth-file", str(passwords)) as exporter:
         assert not any("TLS" in line for line in exporter.started)
@@ -126,14 +161,18 @@ def test_wrong_usage(arguments: tuple[str, ...], words: str) -> None:
 def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
     hashed = tmp_path / "md5"
     hashed.write_text("user:$apr1$abc$def\n")
+    cut = tmp_path / "cut"
+    cut.write_bytes(b"user:" + bcrypt.hashpw(b"", bcrypt.gensalt(4))[:-1])
     empty = tmp_path / "empty"
     empty.touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for arguments, words in (
             (("--listen", f"127.0.0.1:{port}"), "Address already in use"),
+            (("--listen", "..:9177"), "cannot listen on .., port 9177"),
             (("--tls-cert", str(hashed)), "certificate"),
             (("--auth-file", str(hashed)), "line 1: no bcrypt hash"),
+            (("--auth-file", str(cut)), "line 1: no bcrypt hash"),
             (("--auth-file", str(empty)), "has no users"),
         ):
             completed = run("--uri", TEST, *arguments)

@@ -51,14 +51,17 @@ def assert_as_before(said: str, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [("q", 0), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), ("\x03", 130)],
-    ids=["q", "SIGINT", "SIGTERM", "SIGHUP", "Ctrl-C"],
+    [
+        *(("q", 0), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)),
+        *(("\x03", 130), ("\x1c", 131)),
+    ],
+    ids=["q", "SIGINT", "SIGTERM", "SIGHUP", "Ctrl-C", "Ctrl-\\"],
 )
 def test_the_terminal_is_left_as_it_was(
     host: str, ending: str | signal.Signals, status: int
 ) -> None:
-    # trap: the shell that looks at the terminal afterwards outlives a Ctrl-C.
-    with cli.terminal("watch", "--uri", host, script="trap : INT; " + ROUND) as child:
+    # trap: the shell that looks at the terminal afterwards outlives a Ctrl-C and a Ctrl-\.
+    with cli.terminal("watch", "--uri", host, script="trap : INT QUIT; " + ROUND) as child:
         drawn(child, "40 VMs: 40 running")
         said = child.before
         if isinstance(ending, str):

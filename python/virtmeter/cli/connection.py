@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,26 @@ UNSUPPORTED = "[libvirt error 3,"
 """Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds within a range, up to a day. NaN is out of every range."""
+
+    def __init__(self, least: float) -> None:
+        """Take the least that is allowed."""
+        super().__init__(least, 86400)
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return the number."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--uri``, ``--timeout`` and ``--workers``."""
     options = (
@@ -29,7 +50,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Seconds(0.01),
             default=5.0,
             show_default=True,
             metavar="SECONDS",

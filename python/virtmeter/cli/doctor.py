@@ -14,7 +14,7 @@ import click
 import virtmeter
 from virtmeter.cli import connection
 from virtmeter.cli.diagnosis.agent import agent
-from virtmeter.cli.diagnosis.finding import OK, PROBLEM, Finding
+from virtmeter.cli.diagnosis.finding import OK, PROBLEM, RESTART, Finding
 from virtmeter.cli.diagnosis.sockets import sockets
 from virtmeter.cli.diagnosis.versions import versions
 from virtmeter.cli.diagnosis.vms import vms
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 MARGIN = 9
+OPERATION_TIMEOUT = 68
+"""The code of the error of a libvirt that says nothing."""
 
 
 @click.command()
@@ -85,6 +87,11 @@ def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Findin
             with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
                 exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
                 yield from vms(inspector, exact, sample)
+        except virtmeter.ConnectionLost as error:
+            if error.error_code == OPERATION_TIMEOUT:
+                yield Finding(PROBLEM, f"libvirt has not answered within {timeout:g} s", RESTART)
+            else:
+                yield Finding(PROBLEM, str(error).removesuffix("; virtmeter goes on trying"))
         except (virtmeter.InspectorException, ValueError) as error:
             yield Finding(PROBLEM, str(error))
     yield from agent()

@@ -78,7 +78,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=0, min_open=True),
+    type=connection.Seconds(0.01),
     metavar="SECONDS",
     help="Wait no longer for VMs, where a scrape does not say how long it waits itself.  "
     "[default: 8; with --once: as long as it takes]",
@@ -138,9 +138,10 @@ def serve(
     logging.getLogger("virtmeter.collector").addFilter(Seldom())
     try:
         server = Server(listen.host, listen.port, app, tls)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that cannot be one is the latter
+        why = getattr(error, "strerror", error)
         raise click.ClickException(
-            f"cannot listen on {listen.host}, port {listen.port}: {error.strerror}"
+            f"cannot listen on {listen.host}, port {listen.port}: {why}"
         ) from None
     if guarded and not tls and not ipaddress.ip_address(server.server_name).is_loopback:
         click.echo("virtmeter: without TLS, passwords can be read on their way", err=True)
@@ -186,12 +187,21 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
         raise virtmeter.ConnectionLost("libvirt has not answered in time")
     if not current.complete:
         click.echo("virtmeter: not all was read in time: some values are missing", err=True)
-        return 1
-    return 0
+    elif failed := sum(
+        isinstance(answer, virtmeter.InspectorException) for _, answer in current.answers
+    ):
+        click.echo(f"virtmeter: {failed} readings failed: some values are missing", err=True)
+    else:
+        return 0
+    return 1
 
 
 def replace(path: Path, text: bytes) -> None:
     """Put a file into place in one step, so that nobody reads half of it."""
+    if path.exists() and not path.is_file():  # as /dev/null: nothing may take its place
+        path.write_bytes(text)
+        return
+    path = path.resolve()
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

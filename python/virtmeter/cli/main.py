@@ -64,17 +64,19 @@ def commands() -> None:
 
 def main() -> NoReturn:
     """Run the command line, and end the process with its status."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # `>&-`: nobody wants to see it
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("virtmeter: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    if sys.stdout is None:  # `>&-`: nobody wants to see it
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
     ended = status(commands)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if threading.active_count() > 1:
-        # They wait for libvirt, and nobody needs their answers any more.
+        # They wait for libvirt or check a password, and nobody needs their answers any more.
+        # Python would end them on their way back from native code, which aborts the process.
         sys.stderr.flush()
         os._exit(ended)
     sys.exit(ended)
@@ -95,6 +97,8 @@ def status(command: click.Command) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except SystemExit as ended:  # of a signal
+        return ended.code if isinstance(ended.code, int) else FAILED
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except virtmeter.ConnectionLost as error:

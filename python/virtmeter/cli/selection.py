@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from virtmeter import PowerState
+from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,8 +23,9 @@ def select(
     instances = list(instances)
     for pattern in wanted:
         if not any(_matches(each, pattern) for each in instances):
+            name = printable(pattern)
             raise click.UsageError(
-                f"no VM here is called '{pattern}': 'virtmeter stats --all' lists them all"
+                f"no VM here is called '{name}': 'virtmeter stats --all' lists them all"
             )
     return [each for each in instances if is_wanted(each, wanted, stopped=stopped)]
 

@@ -13,6 +13,11 @@ PROBLEM = "problem"
 
 SHOWN = 5
 
+RESTART = (
+    "libvirt's daemon runs and does not answer: look at its log ('journalctl -u virtqemud' or '-u "
+    "libvirtd') and restart it; the VMs go on meanwhile"
+)
+
 
 class Finding(NamedTuple):
     """One sentence, and what to do about it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from virtmeter.cli.diagnosis.finding import OK, PROBLEM, Finding
+from virtmeter.cli.diagnosis.finding import OK, PROBLEM, RESTART, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,9 @@ def connect(path: Path, timeout: float) -> Finding:
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
                 return Finding(PROBLEM, f"nobody listens at libvirt's socket {path}", START)
-            return Finding(PROBLEM, f"libvirt's socket {path} cannot be used: {error}")
+            # Its queue is full, as nobody takes from it.
+            advice = RESTART if error.errno in (None, errno.EAGAIN) else ""
+            return Finding(PROBLEM, f"libvirt's socket {path} cannot be used: {error}", advice)
         return Finding(OK, f"the socket {path} is open to {user()}, and of {daemon(client, path)}")
 
 

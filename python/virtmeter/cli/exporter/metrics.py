@@ -66,9 +66,7 @@ def _scrape(
     build.add_metric([], {"version": virtmeter.__version__})
     yield build
     yield _single("virtmeter_up", "1 when libvirt answers.", current.reached)
-    yield _single(
-        "virtmeter_scrape_complete", "1 when every VM was read; 0: some values miss.", complete
-    )
+    yield _single("virtmeter_scrape_complete", "1 when there was time to ask every VM.", complete)
     yield _single("virtmeter_scrape_age_seconds", "Age of the oldest value in here.", age)
     yield _single(
         "virtmeter_scrape_failures",

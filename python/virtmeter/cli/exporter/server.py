@@ -6,8 +6,10 @@ import logging
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import make_wsgi_app
@@ -43,6 +45,9 @@ def application(reader: Reader, health: Callable[[], Health], deadline: float) -
     """Return what answers requests."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET":
+            start_response("405 Method Not Allowed", [("Content-Type", TEXT), ("Allow", "GET")])
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"Only GET is answered.\n"]
         if environ["PATH_INFO"] == "/metrics":
             header = environ.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "")
             current = reader.read(time_to_read(header, deadline))
@@ -66,10 +71,21 @@ def time_to_read(header: str, deadline: float) -> float:
     return seconds - min(max(0.5, seconds / 10), seconds / 2)
 
 
+MOST = 100
+"""Clients that may be sending their requests at a time; then the slowest is hung up on."""
+
+
 class Handler(WSGIRequestHandler):
     """Reads a request; whoever does not send one in time is hung up on."""
 
     timeout = 10.0
+
+    def parse_request(self) -> bool:
+        """Read the rest of a request, and tell the server that it is there."""
+        parsed = super().parse_request()
+        assert isinstance(self.server, Server)
+        self.server.has_sent(self.request)
+        return parsed
 
     def log_message(self, *_: object) -> None:
         """Log no requests."""
@@ -91,6 +107,8 @@ class Server(ThreadingMixIn, WSGIServer):
         """
         resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self.address_family, bound = resolved[0], str(resolved[4][0])
+        self._sending: dict[Any, float] = {}
+        """The connections whose requests are not there yet, and since when; the oldest first."""
         super().__init__((bound, port), Handler)
         self.set_app(app)
         self._scheme = "https" if tls else "http"
@@ -105,6 +123,29 @@ class Server(ThreadingMixIn, WSGIServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer in a thread, and remember since when that waits for the request."""
+        self._sending[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def has_sent(self, request: Any) -> None:  # noqa: ANN401
+        """Take note that a request is there."""
+        self._sending.pop(request, None)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        """Hang up; there may never have been a request."""
+        self.has_sent(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Hang up on those who send their requests too slowly, byte by byte maybe."""
+        late = time.monotonic() - Handler.timeout
+        for request, since in list(self._sending.items()):
+            if since < late or len(self._sending) > MOST:
+                self.has_sent(request)
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
         """Take no notice of clients that go away, or that want no TLS."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
+import re
+import secrets
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+HASH = re.compile(rb"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 LONGEST = 72
 """bcrypt reads no more of a password than that, and htpasswd cuts it off."""
 
@@ -32,18 +36,19 @@ class Users:
             if not line.strip() or line.startswith(b"#"):
                 continue
             name, _, hashed = line.strip().partition(b":")
-            try:
-                bcrypt.checkpw(b"", hashed)
-            except ValueError:
+            if not _is_hash(hashed):
                 raise ValueError(
                     f"{path}, line {number}: no bcrypt hash; 'htpasswd -B' writes them"
-                ) from None
+                )
             self._hashes[name] = hashed
         if not self._hashes:
             raise ValueError(f"{path} has no users; 'htpasswd -B -c {path} NAME' adds one")
         self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(rounds=_rounds(self._hashes.values())))
         # One at a time: who tries passwords occupies one processor at the most.
         self._checking = threading.Lock()
+        self._key = secrets.token_bytes()
+        # What was right once is known at once, however many try passwords meanwhile.
+        self._right: set[bytes] = set()
 
     def knows(self, header: str) -> bool:
         """Return whether an Authorization header has a user's name and password."""
@@ -54,11 +59,17 @@ class Users:
             name, _, password = base64.b64decode(encoded, validate=True).partition(b":")
         except (binascii.Error, ValueError):
             return False
+        password = password[:LONGEST]
+        seal = hmac.digest(self._key, name + b":" + password, "sha256")
+        if seal in self._right:
+            return True
         # A name that does not exist takes as long as a wrong password.
         hashed = self._hashes.get(name, self._nobody)
         with self._checking:
-            right = bcrypt.checkpw(password[:LONGEST], hashed)
-        return right and name in self._hashes
+            right = bcrypt.checkpw(password, hashed) and name in self._hashes
+        if right:
+            self._right.add(seal)
+        return right
 
     def guard(self, app: WSGIApplication) -> WSGIApplication:
         """Let only users in."""
@@ -74,6 +85,16 @@ class Users:
             return [b"virtmeter needs a user and a password.\n"]
 
         return guarded
+
+
+def _is_hash(hashed: bytes) -> bool:
+    if not HASH.fullmatch(hashed):  # old versions of bcrypt panic of some
+        return False
+    try:
+        bcrypt.checkpw(b"", hashed)
+    except ValueError:
+        return False
+    return True
 
 
 def _rounds(hashes: Iterable[bytes]) -> int:

@@ -16,7 +16,7 @@ from virtmeter.cli.watch.model import BY_NAME, Model
 @click.argument("wanted", metavar="[INSTANCE]...", nargs=-1)
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1, max=86400),
+    type=connection.Seconds(0.1),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

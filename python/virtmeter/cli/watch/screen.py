@@ -20,7 +20,7 @@ from virtmeter.cli.watch import view
 from virtmeter.cli.watch.commands import Commands
 from virtmeter.cli.watch.keys import Keyboard
 from virtmeter.cli.watch.readings import Reader, Snapshot
-from virtmeter.cli.watch.signals import NEWS, Bell
+from virtmeter.cli.watch.signals import ENDS, NEWS, Bell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def show(
                 heard = bell.heard()
                 if signal.SIGINT in heard:
                     raise KeyboardInterrupt
-                for number in (signal.SIGTERM, signal.SIGHUP):
+                for number in ENDS:
                     if number in heard:
                         return 128 + number
                 if signal.SIGTSTP in heard:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 NEWS = 0
 """What a call of ``ring`` reads as."""
-HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGWINCH)
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+HEARD = (signal.SIGINT, *ENDS, signal.SIGTSTP, signal.SIGWINCH)
 
 
 class Bell:
