@@ -46,8 +46,10 @@ pub(crate) fn go_on() -> Result<()> {
 
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Probing threads that may be stuck at a time.
+/// Probing threads that may be stuck with guests at a time, and those that may be stuck at all: the
+/// more there are, the longer the next one waits.
 const PROBERS: usize = 3;
+const MOST_PROBERS: usize = 16;
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -258,7 +260,8 @@ impl<H: Hypervisor> Room<H> {
     /// A caller's way through the room.
     fn wait_for(self: &Arc<Self>, key: Key, instance: &InstanceId) -> Outcome<Reading> {
         let mut state = self.lock();
-        let mut ticket = state.desk.ask(thread::current().id(), key, instance, Instant::now());
+        let mut looked_up = Instant::now();
+        let mut ticket = state.desk.ask(thread::current().id(), key, instance, looked_up);
         loop {
             let now = Instant::now();
             match state.desk.turn(&mut ticket, now) {
@@ -275,9 +278,10 @@ impl<H: Hypervisor> Room<H> {
                     }
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
-                    let timed_out;
-                    (state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
-                    if timed_out.timed_out() {
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    // However often it is woken meanwhile, by the answers of others.
+                    if looked_up.elapsed() >= self.limits.slow() {
+                        looked_up = Instant::now();
                         drop(state);
                         let goes_on = go_on();
                         state = self.lock();
@@ -311,11 +315,20 @@ impl<H: Hypervisor> Room<H> {
         if state.desk.wants_probe(now) && !state.ended {
             // Asking after a guest should take no time, and reaching the hypervisor not much.
             let (guest, nobody) = (self.limits.timeout / 4, 2 * self.limits.timeout);
+            let connects = state.probing.is_some_and(|(since, about)| {
+                about.is_nil() && now.saturating_duration_since(since) >= guest
+            });
+            if connects && !state.desk.is_heard(now) {
+                // That may hang where nothing else does: the others look whether theirs serve.
+                state.doubts += 1;
+                self.work.notify_all();
+            }
             let stuck = state.probing.filter(|(since, about)| {
-                let long = if about.is_nil() { nobody } else { guest };
+                let more = state.probers.saturating_sub(PROBERS - 1).min(MOST_PROBERS);
+                let long = if about.is_nil() { nobody * (1 << more) } else { guest };
                 now.saturating_duration_since(*since) >= long
             });
-            if (state.prober.is_none() || stuck.is_some()) && state.probers < PROBERS {
+            if (state.prober.is_none() || stuck.is_some()) && state.probers < MOST_PROBERS {
                 if let Some((_, instance)) = stuck {
                     state.desk.leave_unprobed(instance);
                 }
@@ -362,6 +375,9 @@ impl<H: Hypervisor> Room<H> {
                     break;
                 }
                 continue;
+            } else if state.desk.startable(1) > 0 && state.desk.is_reachable() {
+                // It was woken for a reading that only one with a connection can take.
+                break;
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -380,6 +396,8 @@ impl<H: Hypervisor> Room<H> {
         mut state: MutexGuard<'a, State>,
     ) -> (MutexGuard<'a, State>, bool) {
         state.desk.dial(line.number, Instant::now());
+        // What it was woken for need not wait for that.
+        self.wake(&state);
         drop(state);
         let good = line.make_good();
         state = self.lock();
@@ -439,8 +457,8 @@ impl<H: Hypervisor> Room<H> {
                 break;
             }
             let now = Instant::now();
-            // The last one there can be must come back.
-            let careful = state.probers == PROBERS;
+            // This one must come back, as not many more there can be.
+            let careful = state.probers >= PROBERS;
             let question = match state.desk.probe(now, careful) {
                 Probe::Rest => {
                     state = self.probe.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -474,8 +492,7 @@ impl<H: Hypervisor> Room<H> {
             state.prober = None;
         }
         self.send_for_threads(&mut state, Instant::now());
-        drop(state);
-        line.hang_up();
+        line.leave(state);
     }
 
     /// A connection could not be opened: the others are to be looked after, too.
@@ -582,6 +599,10 @@ impl<H: Hypervisor> Line<H> {
                 Kind::Usage => Reading::Usage(connection.counters(about, &mut notes)?),
             })
         });
+        if matches!(answer, Err(Error::ConnectionLost { .. })) {
+            // So may the others be: this reading is not to break twice by that.
+            self.room.lock().doubts += 1;
+        }
         Outcome { answer, notes }
     }
 

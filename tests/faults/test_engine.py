@@ -60,15 +60,15 @@ def hanging(daemon: Daemon, *uuids: str) -> Iterator[None]:
         over.set()
 
 
-def reading_threads() -> set[str]:
-    """Return the threads of this process that take readings."""
+def reading_threads(name: str = "virtmeter-read") -> set[str]:
+    """Return the threads of this process that take readings, or have another name."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
         try:
-            name = (task / "comm").read_text().strip()
+            found_name = (task / "comm").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if name == "virtmeter-read":
+        if found_name == name:
             found.add(task.name)
     return found
 
@@ -171,6 +171,19 @@ def test_connections_that_do_not_close_take_no_threads_away(daemon: Daemon) -> N
     for _ in range(3):
         inspector.close()
         assert cycle(inspector, uuids) == expected(uuids)
+
+
+def test_probing_threads_whose_connections_do_not_close_do_not_add_up(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 2)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2, workers=2, max_stuck=1)
+    before = reading_threads("virtmeter-probe")
+    with hanging(daemon, uuids[0]):
+        daemon.on("CONNECT_CLOSE", Never(), repeat=True)
+        for _ in range(20):
+            cycle(inspector, uuids)
+            threading.Event().wait(0.1)
+            inspector.close()
+        assert len(reading_threads("virtmeter-probe") - before) <= 3 + 2 + 1
 
 
 class Erratic(Daemon):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import virtmeter
+from tests.faults.test_engine import hanging
 from tests.faults.test_process import start
 from tests.support import sample
 from tests.support.libvirtd import Answer, Daemon, Garbage, Never
@@ -141,13 +142,62 @@ def test_connections_that_are_too_many_hold_up_nobody(
     assert caplog.messages == []
     health = inspector.health()
     assert (health.hung, health.outage) == ({}, None)
-    # And when the last one breaks, it is an outage at once.
+    # And when the last one breaks, it is an outage at once. (A list is never read ahead.)
     daemon.stop()
     with pytest.raises(virtmeter.ConnectionLost):
-        inspector.inspect_vnics(uuids[0])
+        inspector.list_instances()
     daemon.off()
     daemon.start()
     assert_well(inspector, uuids)
+
+
+def open_all(inspector: virtmeter.LibvirtInspector, daemon: Daemon, uuids: list[str]) -> None:
+    """Have several workers open their connections."""
+    daemon.latency["DOMAIN_INTERFACE_STATS"] = 0.02
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: cycle(inspector, uuids), range(8)))
+    daemon.latency.clear()
+    assert inspector.health().connections > 2
+
+
+def test_a_guest_that_hangs_while_no_further_connection_is_opened(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    open_all(inspector, daemon, uuids)
+    with hanging(daemon, uuids[2]):
+        daemon.on("CONNECT_OPEN", Never(), repeat=True)
+        for _ in range(2):
+            answers = cycle(inspector, uuids)
+            assert {
+                uuid for (_, uuid), answer in answers.items() if not isinstance(answer, list)
+            } == {uuids[2]}
+        health = inspector.health()
+        assert (set(health.hung), health.outage) == ({uuids[2]}, None)
+
+
+def test_a_restart_that_many_connections_notice_only_when_they_are_used(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    for _ in range(5):
+        open_all(inspector, daemon, uuids)
+        daemon.stop()
+        daemon.start()
+        with ThreadPoolExecutor(8) as pool:
+            for answers in pool.map(lambda _: cycle(inspector, uuids), range(8)):
+                assert {type(answer) for answer in answers.values()} == {list}
+
+
+def test_threads_that_cannot_connect_take_no_turns_of_the_one_that_can(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=5)
+    open_all(inspector, daemon, uuids)
+    daemon.on("CONNECT_OPEN", Never(), repeat=True)
+    for connection in list(daemon._open)[1:]:
+        connection.hang_up()
+    for number in range(20):
+        began = time.monotonic()
+        assert inspector.inspect_vnics(uuids[number * 3 % 5])
+        assert time.monotonic() - began < 0.2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -177,13 +227,19 @@ def test_a_socket_that_gets_its_permission_later(daemon: Daemon) -> None:
         assert process.communicate("\n", timeout=30) == (f"{right}\n", "")
 
 
-def test_a_mute_daemon_that_finds_its_voice_again(daemon: Daemon) -> None:
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_a_mute_daemon_that_finds_its_voice_again(daemon: Daemon, seconds: float) -> None:
     uuids = add_samples(daemon)
     inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3)
     for procedure in ("CONNECT_OPEN", *AFTER_THE_OPEN):
         daemon.on(procedure, Never(), repeat=True)
     with pytest.raises(virtmeter.ConnectionLost):
         inspector.inspect_vnics(uuids[0])
+    # For long enough that several probing threads wait in vain.
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        cycle(inspector, uuids)
+        time.sleep(0.05)
     daemon.off()
     # The calls that it has swallowed stay unanswered.
     wait_for(

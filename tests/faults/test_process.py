@@ -192,6 +192,28 @@ def test_a_signal_is_seen_to_while_a_call_waits(daemon: Daemon) -> None:
     assert process.returncode == 0
 
 
+def test_a_signal_is_seen_to_while_others_have_their_answers(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID), other := sample.domain(2))
+    daemon.on("DOMAIN_MEMORY_STATS", Never(), uuid=sample.UUID)
+    script = """
+        import sys, threading, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=100)
+        def poll():
+            while True:
+                inspector.inspect_vnics(sys.argv[3])
+        for _ in range(2):
+            threading.Thread(target=poll, daemon=True).start()
+        try:
+            inspector.inspect_instance(sys.argv[2])
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    """
+    process = start(script, daemon.uri, sample.UUID, other.uuid)
+    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_MEMORY_STATS"] == 1, timeout=30)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("interrupted\n", "")
+
+
 @pytest.mark.parametrize("answer", [Never(), Late(0.05)], ids=["while one hangs", "between two"])
 def test_a_signal_ends_a_whole_pass_over_the_host(daemon: Daemon, answer: Never | Late) -> None:
     daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 201)))

@@ -155,7 +155,7 @@ impl<R> Desk<R> {
     }
 
     /// Whether the hypervisor has answered anything of late.
-    pub(super) fn is_heard(&self, now: Instant) -> bool {
+    pub(in crate::collector) fn is_heard(&self, now: Instant) -> bool {
         let lately = self.limits.timeout / 2;
         self.heard.is_some_and(|heard| now.saturating_duration_since(heard) <= lately)
     }

@@ -261,6 +261,7 @@ impl<R> Desk<R> {
         let claimed = |flight: &&mut Flight<R>| Some(flight.id) == ticket.claimed;
         if let Some(flight) = self.flights.get_mut(&ticket.key).filter(claimed) {
             flight.claimed = false;
+            flight.ahead = true;
             if flight.outcome.is_some() {
                 self.flights.remove(&ticket.key);
             }

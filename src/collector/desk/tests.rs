@@ -222,6 +222,28 @@ const MOMENT: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn what_was_begun_for_one_who_left_may_be_too_old_for_the_next() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    let (ticket, _) = host.asking.remove(&0).unwrap();
+    host.desk.leave(&ticket);
+    host.now += 2 * LIMITS.max_age;
+    let asked = host.now;
+    host.ask(1, key(Kind::Disks, 1));
+    while let Some((job, began)) = host.taking.pop() {
+        let value = Value { key: job.key, number: job.id, begun: began };
+        let notes = Notes { begun: Some(began), ..Notes::default() };
+        host.desk.idle += 1;
+        host.desk.finish(&job, Outcome { answer: Ok(value), notes }, host.now);
+        host.look();
+        host.start();
+    }
+    let (_, answer) = host.answers.pop().unwrap();
+    assert!(answer.unwrap().begun >= asked);
+}
+
+#[test]
 fn in_a_steady_order_the_next_readings_are_taken_ahead() {
     let mut host = Host::new(LIMITS);
     host.cycle(20);
