@@ -46,7 +46,14 @@ pub(super) type Taken = (Instant, Arc<DomainStats>);
 
 /// What was last read of the domains.
 #[derive(Debug)]
-pub(super) struct Last(Mutex<Recent<Uuid, Domain>>);
+pub(super) struct Last(Mutex<Known>);
+
+#[derive(Debug)]
+struct Known {
+    domains: Recent<Uuid, Domain>,
+    /// What was asked for before this must not come back.
+    forgotten: Option<Instant>,
+}
 
 #[derive(Debug, Default)]
 struct Domain {
@@ -68,14 +75,15 @@ impl Last {
         max_age: Duration,
     ) -> Option<Arc<Devices>> {
         let known = self.lock();
-        let (asked, devices) = known.peek(&domain)?.devices.as_ref()?;
+        let (asked, devices) = known.domains.peek(&domain)?.devices.as_ref()?;
         (now.saturating_duration_since(*asked) < max_age).then(|| Arc::clone(devices))
     }
 
     /// Keeps devices that were asked for at `asked`.
     pub(super) fn keep_devices(&self, domain: Uuid, asked: Instant, devices: &Arc<Devices>) {
-        let mut known = self.lock();
-        entry(&mut known, domain, asked).devices = Some((asked, Arc::clone(devices)));
+        if let Some(last) = self.lock().entry(domain, asked) {
+            last.devices = Some((asked, Arc::clone(devices)));
+        }
     }
 
     /// The bulk reading that is left for a question, if it is young enough.
@@ -87,7 +95,7 @@ impl Last {
         max_age: Duration,
     ) -> Option<Taken> {
         let mut known = self.lock();
-        let last = known.get_mut(&domain, now)?;
+        let last = known.domains.get_mut(&domain, now)?;
         let begun = last.begun?;
         if now.saturating_duration_since(begun) >= max_age {
             last.stats = None;
@@ -107,13 +115,13 @@ impl Last {
 
     /// What a bulk reading should be made for.
     pub(super) fn wanted(&self, domain: Uuid) -> Questions {
-        self.lock().peek(&domain).map(|last| last.wanted).unwrap_or_default()
+        self.lock().domains.peek(&domain).map(|last| last.wanted).unwrap_or_default()
     }
 
     /// Keeps a bulk reading that was made for one question, for others.
     pub(super) fn keep(&self, domain: Uuid, taken: Taken, made_for: Questions, left: Questions) {
         let mut known = self.lock();
-        let last = entry(&mut known, domain, taken.0);
+        let Some(last) = known.entry(domain, taken.0) else { return };
         // Two were under way at once, and the older one has come later.
         let (begun, stats) = taken;
         // Whoever has this one must not get an older one after it.
@@ -128,24 +136,30 @@ impl Last {
         last.stats = (left != Questions::NONE).then_some(stats);
     }
 
-    /// Drops all.
+    /// Drops all, and what is still under way with it.
     pub(super) fn forget(&self) {
-        *self.lock() = Recent::new(KEPT);
+        *self.lock() = Known { domains: Recent::new(KEPT), forgotten: Some(Instant::now()) };
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Domain>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn entry(known: &mut Recent<Uuid, Domain>, domain: Uuid, now: Instant) -> &mut Domain {
-    let last = known.remove(&domain).unwrap_or_default();
-    known.insert(domain, last, now)
+impl Known {
+    /// Where to keep what was asked for at `asked`; nowhere if all was forgotten meanwhile.
+    fn entry(&mut self, domain: Uuid, asked: Instant) -> Option<&mut Domain> {
+        if self.forgotten.is_some_and(|forgotten| asked <= forgotten) {
+            return None;
+        }
+        let last = self.domains.remove(&domain).unwrap_or_default();
+        Some(self.domains.insert(domain, last, asked))
+    }
 }
 
 impl Default for Last {
     fn default() -> Self {
-        Self(Mutex::new(Recent::new(KEPT)))
+        Self(Mutex::new(Known { domains: Recent::new(KEPT), forgotten: None }))
     }
 }
 
@@ -179,6 +193,20 @@ mod tests {
         last.keep(VM, stats(), Questions::INSTANCE, last.wanted(VM));
         assert!(last.take(VM, Questions::NICS, now, SECOND).is_some());
         assert!(last.take(VM, Questions::NICS, now, SECOND).is_none());
+    }
+
+    #[test]
+    fn what_was_under_way_while_all_was_forgotten_does_not_come_back() {
+        let (last, asked) = (Last::default(), Instant::now());
+        let devices = super::super::domain_xml::devices("<domain/>").map(Arc::new).unwrap();
+        last.forget();
+        last.keep_devices(VM, asked, &devices);
+        last.keep(VM, (asked, Arc::default()), Questions::INSTANCE, Questions::DISKS);
+        assert!(last.devices(VM, asked, SECOND).is_none());
+        assert!(last.take(VM, Questions::DISKS, asked, SECOND).is_none());
+        let asked = Instant::now() + SECOND;
+        last.keep_devices(VM, asked, &devices);
+        assert!(last.devices(VM, asked, SECOND).is_some());
     }
 
     #[test]

@@ -188,7 +188,8 @@ def test_garbage_is_survived(
         daemon.stop()
         error = asking.exception()
         if error is None:
-            assert asking.result() == []
+            # Without what garbage told of, or over another connection before the daemon stopped.
+            assert asking.result() in ([], sample.answers()[method])
         else:
             assert isinstance(error, virtmeter.InspectorException)
             assert error.instance_id == sample.UUID

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +222,35 @@ def test_a_libvirtd_that_is_killed_in_the_middle_of_a_cycle(
         assert_equal(stock_inspector(rig.uri), inspector, guests)
         assert sum("no connection" in line for line in caplog.messages) == 1
         assert sum("connected to" in line for line in caplog.messages) == 1
+
+
+def test_a_libvirtd_that_is_restarted_twenty_times_in_a_row(
+    rig: Libvirtd, guests: list[Guest], inspector: virtmeter.LibvirtInspector
+) -> None:
+    uuids = [guest.uuid for guest in guests]
+    done = threading.Event()
+
+    def poll() -> set[type]:
+        kinds = set()
+        while not done.is_set():
+            kinds |= {type(answer) for answer in cycle(inspector, uuids).values()}
+        return kinds
+
+    with ThreadPoolExecutor(1) as pool:
+        polling = pool.submit(poll)
+        try:
+            for _ in range(20):
+                rig.restart()
+        finally:
+            done.set()
+        # A libvirtd that has just begun may not have found all its guests again.
+        refused = {virtmeter.ConnectionLost, virtmeter.NoDataException}
+        assert polling.result() <= {list, *refused}
+    wait_for(lambda: set(map(type, cycle(inspector, uuids).values())) == {list}, "all is well")
+    assert_equal(stock_inspector(rig.uri), inspector, guests)
+    health = inspector.health()
+    assert (health.hung, health.outage, health.stuck) == ({}, None, 0)
+    assert health.threads <= 6
 
 
 def destroy(guest: Guest) -> None:

@@ -46,6 +46,7 @@ def run(
     :param exact: one that reads nothing ahead, for what moves.
     """
     result = Result(instances)
+    _all(inspector, instances)  # So it learns the order, which an agent's inspector knows.
     before = _all(inspector, instances)
     theirs = _all_of_stock(stock, instances, result.silent)
     inspector.close()  # What was read ahead is from before.
