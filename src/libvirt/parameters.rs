@@ -1,15 +1,29 @@
 //! What libvirt calls typed parameters: names and values, integers only. Pure.
 //!
 //! A bulk reading of one domain has dozens of them, and those of a thousand domains may be kept for
-//! the questions that come right after. So they are packed: a map would need four times the room.
+//! the questions that come right after. So they are packed, and domains that have the same ones share
+//! their names: a map would need six times the room.
+
+use std::cell::RefCell;
+use std::sync::Arc;
 
 /// A map from names to integers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
-    /// All names, sorted, one after the other, and where each of them ends.
-    names: Box<str>,
-    ends: Box<[u32]>,
+    names: Arc<Names>,
     values: Box<[i128]>,
+}
+
+/// Names, sorted, one after the other, and where each of them ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    all: Box<str>,
+    ends: Box<[u32]>,
+}
+
+thread_local! {
+    /// The names that this thread has met last: most domains of a host have the same ones.
+    static LAST: RefCell<Arc<Names>> = RefCell::default();
 }
 
 impl Parameters {
@@ -17,7 +31,7 @@ impl Parameters {
         let (mut low, mut high) = (0, self.values.len());
         while low < high {
             let middle = low.midpoint(high);
-            match self.name(middle).cmp(name) {
+            match self.names.get(middle).cmp(name) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
                 std::cmp::Ordering::Equal => return self.values.get(middle),
@@ -32,13 +46,25 @@ impl Parameters {
 
     /// All of them, in the order of their names.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &i128)> {
-        self.values.iter().enumerate().map(|(at, value)| (self.name(at), value))
+        self.values.iter().enumerate().map(|(at, value)| (self.names.get(at), value))
     }
+}
 
-    fn name(&self, at: usize) -> &str {
+impl Names {
+    fn get(&self, at: usize) -> &str {
         let end = |at: usize| self.ends.get(at).map_or(0, |end| *end as usize);
         let start = at.checked_sub(1).map_or(0, end);
-        self.names.get(start..end(at)).unwrap_or_default()
+        self.all.get(start..end(at)).unwrap_or_default()
+    }
+
+    /// The same, as they were met last if they were.
+    fn shared(self) -> Arc<Self> {
+        LAST.with_borrow_mut(|last| {
+            if **last != self {
+                *last = Arc::new(self);
+            }
+            Arc::clone(last)
+        })
     }
 }
 
@@ -49,14 +75,15 @@ impl FromIterator<(String, i128)> for Parameters {
         pairs.reverse();
         pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
         pairs.dedup_by(|(a, _), (b, _)| a == b);
-        let mut names = String::with_capacity(pairs.iter().map(|(name, _)| name.len()).sum());
+        let mut all = String::with_capacity(pairs.iter().map(|(name, _)| name.len()).sum());
         let mut ends = Vec::with_capacity(pairs.len());
         for (name, _) in &pairs {
-            names.push_str(name);
-            ends.push(u32::try_from(names.len()).unwrap_or(u32::MAX));
+            all.push_str(name);
+            ends.push(u32::try_from(all.len()).unwrap_or(u32::MAX));
         }
+        let names = Names { all: all.into(), ends: ends.into() }.shared();
         let values = pairs.into_iter().map(|(_, value)| value).collect();
-        Self { names: names.into(), ends: ends.into(), values }
+        Self { names, values }
     }
 }
 
@@ -82,6 +109,8 @@ mod tests {
             }
             let all: Vec<_> = packed.iter().map(|(name, value)| (name.to_owned(), *value)).collect();
             prop_assert_eq!(all, map.into_iter().collect::<Vec<_>>());
+            let others: Parameters = pairs.iter().map(|(name, _)| (name.clone(), 1)).collect();
+            prop_assert!(Arc::ptr_eq(&packed.names, &others.names));
         }
     }
 }
