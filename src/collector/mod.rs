@@ -287,7 +287,7 @@ impl<H: Hypervisor> Room<H> {
                         state = self.lock();
                         if let Err(interrupted) = goes_on {
                             state.desk.leave(&ticket);
-                            return Outcome { answer: Err(interrupted), notes: Notes::default() };
+                            return interrupted.into();
                         }
                     }
                 }

@@ -22,14 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("instances", nargs=-1, metavar="[INSTANCE]...")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print what was found.",
-)
+@connection.table_or_json
 @connection.connects
 def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], form: str) -> int:
     """Compare virtmeter with Ceilometer's own inspector on this host.

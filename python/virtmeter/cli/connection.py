@@ -38,6 +38,16 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+table_or_json = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="How to print what was found.",
+)
+
+
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--uri``, ``--timeout`` and ``--workers``."""
     options = (

@@ -30,14 +30,7 @@ OPERATION_TIMEOUT = 68
 
 
 @click.command()
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How to print what was found.",
-)
+@connection.table_or_json
 @click.option(
     "--sample",
     type=click.IntRange(min=0),

@@ -20,7 +20,7 @@ import virtmeter
 from virtmeter.cli import connection
 from virtmeter.cli.exporter import metrics
 from virtmeter.cli.exporter.logs import Seldom
-from virtmeter.cli.exporter.reading import Pass, Reader
+from virtmeter.cli.exporter.reading import Pass, Reader, failures
 from virtmeter.cli.exporter.server import Server, application
 from virtmeter.cli.exporter.users import Users
 
@@ -187,9 +187,7 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
         raise virtmeter.ConnectionLost("libvirt has not answered in time")
     if not current.complete:
         click.echo("virtmeter: not all was read in time: some values are missing", err=True)
-    elif failed := sum(
-        isinstance(answer, virtmeter.InspectorException) for _, answer in current.answers
-    ):
+    elif failed := failures(current.answers):
         click.echo(f"virtmeter: {failed} readings failed: some values are missing", err=True)
     else:
         return 0

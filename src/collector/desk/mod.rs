@@ -353,9 +353,8 @@ impl<R> Desk<R> {
 
     /// How many readings take so long that others should not wait for their threads.
     fn slow(&self, now: Instant) -> usize {
-        let slow = |running: &&Running| {
-            running.given_up || now.saturating_duration_since(running.started) >= self.limits.slow()
-        };
+        let slow =
+            |running: &&Running| running.given_up || self.is_slow_since(running.started, now);
         self.running.values().filter(slow).count() + self.dialing_slowly(now)
     }
 

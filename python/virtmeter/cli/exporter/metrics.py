@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import virtmeter
-from virtmeter.cli.exporter.reading import Pass
+from virtmeter.cli.exporter.reading import Pass, failures
 from virtmeter.cli.exporter.tables import DOMAIN, NOVA, STATES, TABLES
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def _scrape(
     current: Pass, answers: Sequence[tuple[Instance, Answer]], *, complete: bool
 ) -> Iterator[Metric]:
     """Yield what is to be known of the reading itself."""
-    refused = sum(isinstance(answer, virtmeter.InspectorException) for _, answer in answers)
     age = time.monotonic() - current.began
     build = InfoMetricFamily("virtmeter_build", "The version that is running.")
     build.add_metric([], {"version": virtmeter.__version__})
@@ -71,7 +70,7 @@ def _scrape(
     yield _single(
         "virtmeter_scrape_failures",
         "Readings that libvirt refused or a VM did not answer.",
-        refused,
+        failures(answers),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 import virtmeter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
 
@@ -21,6 +21,11 @@ Answer = Union["Sequence[Any]", virtmeter.InspectorException]
 """The records that a method has returned, or what it has raised."""
 
 LOG = logging.getLogger(__name__)
+
+
+def failures(answers: Iterable[tuple[virtmeter.Instance, Answer]]) -> int:
+    """Return how many of them libvirt refused, or a VM did not give."""
+    return sum(isinstance(answer, virtmeter.InspectorException) for _, answer in answers)
 
 
 class Pass:
