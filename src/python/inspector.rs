@@ -150,7 +150,7 @@ impl LibvirtInspector {
     }
 
     fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        py.detach(|| self.inspector.health()).into_named_tuple(py)
+        without_gil(py, || self.inspector.health())?.into_named_tuple(py)
     }
 
     #[getter]
@@ -164,8 +164,7 @@ impl LibvirtInspector {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.inspector.close());
-        raised_meanwhile().map_or(Ok(()), Err)
+        without_gil(py, || self.inspector.close())
     }
 
     fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -195,21 +194,16 @@ impl LibvirtInspector {
         py: Python<'_>,
         question: impl FnOnce(&Inspector<Libvirt>) -> Result<T> + Send,
     ) -> PyResult<T> {
-        let answer = py.detach(|| question(&self.inspector));
-        raised_meanwhile().map_or(Ok(()), Err)?;
+        let answer = without_gil(py, || question(&self.inspector))?;
         answer.map_err(|error| exception(py, &error))
     }
 }
 
-impl Drop for LibvirtInspector {
-    /// Closing is a round trip. The core would do it too, but cannot let go of the GIL for it.
-    fn drop(&mut self) {
-        Python::try_attach(|py| {
-            if let Err(raised) = self.close(py) {
-                raised.write_unraisable(py, None);
-            }
-        });
-    }
+/// Calls the core, which may wait and log. What a signal or a log handler has raised meanwhile is
+/// this call's to raise, and no other's.
+fn without_gil<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> PyResult<T> {
+    let answer = py.detach(call);
+    raised_meanwhile().map_or(Ok(answer), Err)
 }
 
 /// A time in seconds that somebody has given; at most a day, so that no sum of them overflows.
