@@ -1,6 +1,7 @@
 //! What went through each NIC since it was last read. Pure bookkeeping: no I/O, no clock.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -15,6 +16,8 @@ pub(crate) struct Deltas {
     instances: HashMap<Uuid, HashMap<String, Last>>,
     /// How many instances were left after the last sweep.
     swept_to: usize,
+    /// Since when a list of the existing ones is awaited.
+    awaited: Option<(Started, Instant)>,
     /// Counts the readings entered so far; orders readings that overlap.
     entered: u64,
 }
@@ -60,9 +63,20 @@ impl Deltas {
         self.instances.remove(&instance);
     }
 
-    /// Whether so much is remembered that it is time to ask which instances still exist.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.instances.len() >= FEW.max(2 * self.swept_to)
+    /// Whether so much is remembered that it is time to ask which instances still exist. That is said
+    /// once, and again when there are twice as many.
+    pub(crate) fn wants_list(&mut self, now: Instant) -> bool {
+        let crowded = self.instances.len() >= FEW.max(2 * self.swept_to);
+        if crowded {
+            self.swept_to = self.instances.len();
+            self.awaited = Some((self.start(), now));
+        }
+        crowded
+    }
+
+    /// Since when a list that was wanted is awaited: one that was asked for earlier will not do.
+    pub(crate) fn awaited(&self) -> Option<(Started, Instant)> {
+        self.awaited
     }
 
     /// Forgets every instance that is not among those that exist, by a list that was asked for
@@ -72,11 +86,7 @@ impl Deltas {
             existing.contains(instance) || nics.values().any(|last| last.entered > started.0)
         });
         self.swept_to = self.instances.len();
-    }
-
-    /// Keeps all, and asks again when there are twice as many.
-    pub(crate) fn postpone_sweep(&mut self) {
-        self.swept_to = self.instances.len();
+        self.awaited = None;
     }
 }
 
@@ -219,26 +229,28 @@ mod tests {
         for vm in 0..FEW as u128 - 1 {
             read(&mut deltas, Uuid::from_u128(vm), (1, 1));
         }
-        assert!(!deltas.is_crowded());
+        assert!(!deltas.wants_list(Instant::now()));
         read(&mut deltas, Uuid::from_u128(9999), (1, 1));
-        assert!(deltas.is_crowded());
+        assert!(deltas.wants_list(Instant::now()));
         let existing: HashSet<_> = (0..50).map(Uuid::from_u128).collect();
         let listed = deltas.start();
         read(&mut deltas, Uuid::from_u128(5555), (1, 1));
         deltas.sweep(&existing, listed);
         assert_eq!(deltas.instances.len(), 51, "those that exist, and one newer than the list");
-        assert!(!deltas.is_crowded());
+        assert!(!deltas.wants_list(Instant::now()));
+        assert!(deltas.awaited().is_none());
     }
 
     #[test]
-    fn a_sweep_that_fails_is_not_tried_with_every_reading() {
+    fn a_list_that_does_not_come_is_not_asked_for_with_every_reading() {
         let mut deltas = Deltas::default();
         for vm in 0..FEW as u128 {
             read(&mut deltas, Uuid::from_u128(vm), (1, 1));
         }
-        assert!(deltas.is_crowded());
-        deltas.postpone_sweep();
-        assert!(!deltas.is_crowded());
+        assert!(deltas.wants_list(Instant::now()));
+        assert!(deltas.awaited().is_some());
+        read(&mut deltas, Uuid::max(), (1, 1));
+        assert!(!deltas.wants_list(Instant::now()));
     }
 
     proptest! {

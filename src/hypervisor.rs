@@ -8,13 +8,36 @@ use crate::records::{
     VmCounters,
 };
 
+/// When the values of a reading were measured. A call may wait for long before it measures them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Right before the hypervisor was first asked: no value is older. How fresh a reading is goes by
+    /// this.
+    pub earliest: Instant,
+    /// Right after the call that brought the values: none is younger. Intervals go by this.
+    pub latest: Instant,
+}
+
 /// What there is to know of a reading beside its values.
 #[derive(Debug, Default)]
 pub struct Notes {
     /// What the log is to say once it is handed out: a disk that was refused, say.
     pub lines: Vec<String>,
-    /// When it was begun: right before the hypervisor was first asked for what is in it.
-    pub begun: Option<Instant>,
+    /// When its values were measured; `None` for whoever takes the reading to say.
+    pub moment: Option<Moment>,
+}
+
+impl Notes {
+    /// Takes down that a call which was begun then has brought values just now.
+    pub fn measured_since(&mut self, begun: Instant) {
+        let earliest = self.moment.map_or(begun, |moment| moment.earliest.min(begun));
+        self.moment = Some(Moment { earliest, latest: Instant::now() });
+    }
+
+    /// No value is older than this.
+    pub(crate) fn earliest(&self) -> Option<Instant> {
+        self.moment.map(|moment| moment.earliest)
+    }
 }
 
 /// A hypervisor that readings come from, and how to reach it.

@@ -1,9 +1,13 @@
 //! What a caller can ask about an instance; knows no hypervisor.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+// In the caller's own thread.
+#![allow(clippy::disallowed_macros)]
 
-use crate::collector::{self, Collector, Health, Kind, Limits, Reading};
-use crate::deltas::Deltas;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::collector::{Collector, Health, Kind, Limits, Patience, Reading};
+use crate::deltas::{Deltas, Started};
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
@@ -101,14 +105,15 @@ impl<H: Hypervisor> Inspector<H> {
                 _ => Vec::new(),
             },
         };
-        let (vnics, crowded) = self.with_deltas(|deltas| {
+        let (vnics, wants_list, awaited) = self.with_deltas(|deltas| {
             let vnics = deltas.enter(instance.uuid, started, interfaces);
-            (vnics, deltas.is_crowded())
+            (vnics, deltas.wants_list(Instant::now()), deltas.awaited())
         });
-        if crowded {
-            if let Err(error) = self.instances() {
-                log::debug!("instances that are gone stay remembered for now: {error}");
-                self.with_deltas(|deltas| deltas.postpone_sweep());
+        if wants_list {
+            self.collector.look_what_exists();
+        } else if let Some((started, since)) = awaited {
+            if let Some(instances) = self.collector.what_exists(since) {
+                self.forget_all_but(&instances, started);
             }
         }
         Ok(vnics)
@@ -196,9 +201,10 @@ impl<H: Hypervisor> Inspector<H> {
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
+        let mut patience = Patience::new(self.limits());
         self.collector.expect(Kind::Usage, &ids);
         for id in ids {
-            collector::go_on()?;
+            patience.go_on()?;
             match self.usage(&id, caller) {
                 Ok(usage) => all.push(usage),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
@@ -223,16 +229,22 @@ impl<H: Hypervisor> Inspector<H> {
     /// Every instance that the hypervisor knows, running or not.
     ///
     /// # Errors
-    /// [`Error::ConnectionLost`], [`Error::InvalidUri`] or [`Error::NoList`].
+    /// [`Error::ConnectionLost`], [`Error::InvalidUri`], or [`Error::NoList`], also where the list alone
+    /// does not come.
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let started = self.with_deltas(|deltas| deltas.start());
         let instances = match self.collector.list()? {
             Reading::List(instances) => instances,
             _ => Vec::new(),
         };
-        let existing = instances.iter().map(|instance| instance.id).collect();
-        self.with_deltas(|deltas| deltas.sweep(&existing, started));
+        self.forget_all_but(&instances, started);
         Ok(instances)
+    }
+
+    /// Forgets instances that are gone, by a list that was asked for then.
+    fn forget_all_but(&self, existing: &[Instance], started: Started) {
+        let existing = existing.iter().map(|instance| instance.id).collect();
+        self.with_deltas(|deltas| deltas.sweep(&existing, started));
     }
 
     /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read
@@ -244,14 +256,15 @@ impl<H: Hypervisor> Inspector<H> {
         let mut servers = Vec::new();
         let instances = self.instances()?;
         let ids = ids(&instances);
+        let (mut patience, mut others) = (Patience::new(self.limits()), 0);
         self.collector.expect(Kind::Server, &ids);
         for (instance, id) in instances.into_iter().zip(ids) {
-            collector::go_on()?;
+            patience.go_on()?;
             match self.collector.ask(Kind::Server, &id) {
                 Ok((Reading::Server(Some(description)), _)) => {
                     servers.push(Server { instance, description });
                 }
-                Ok(_) => log::debug!("instance {id} has no metadata of Nova's"),
+                Ok(_) => others += 1,
                 Err(Error::InstanceNotFound { gone: true, .. }) => {}
                 Err(
                     error @ (Error::Interrupted
@@ -260,6 +273,9 @@ impl<H: Hypervisor> Inspector<H> {
                 ) => return Err(error),
                 Err(error) => log::error!("an instance is left out of discovery: {error}"),
             }
+        }
+        if others > 0 {
+            log::debug!("{others} instances have no metadata of Nova's");
         }
         Ok(servers)
     }

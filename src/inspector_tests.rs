@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::*;
-use crate::hypervisor::{Connection, Notes};
+use crate::hypervisor::{Connection, Moment, Notes};
 use crate::records::{Interface, InterfaceCounters, Memory, ServerDescription};
 
 const NOT_ASKED_FOR: &str = "nobody asks for this here";
@@ -29,7 +29,7 @@ struct Scripted(Arc<Mutex<Readings>>);
 impl Scripted {
     fn next(&self, notes: &mut Notes) -> Result<VmCounters> {
         let (begun, answer) = lock(&self.0).pop_front().unwrap();
-        notes.begun = Some(begun);
+        notes.moment = Some(Moment { earliest: begun, latest: begun });
         answer
     }
 }
@@ -313,4 +313,23 @@ fn a_pass_in_which_libvirt_is_away_is_an_error() {
         host.will_say(0, Err(lost()));
     }
     assert!(matches!(host.inspector.usage_all(""), Err(Error::ConnectionLost { .. })));
+}
+
+#[test]
+fn a_pass_asks_its_caller_now_and_then_and_not_for_each_instance() {
+    use std::cell::Cell;
+    thread_local! {
+        static ASKED: Cell<u32> = const { Cell::new(0) };
+    }
+    crate::collector::ask_while_waiting(|| {
+        ASKED.set(ASKED.get() + 1);
+        true
+    });
+    let host = Host::new();
+    for seconds in 0..20 {
+        host.will_say(seconds, Ok(counters(0, 0)));
+        host.will_say(seconds, Ok(counters(0, 0)));
+        assert_eq!(host.inspector.usage_all("").unwrap().len(), 2);
+    }
+    assert!(ASKED.get() < 20, "{} times in 40 readings", ASKED.get());
 }

@@ -33,7 +33,7 @@ mod python;
 
 pub use collector::{Health, Limits};
 pub use error::{Error, Failure, Reason, Result};
-pub use hypervisor::{Connection, Hypervisor, Notes};
+pub use hypervisor::{Connection, Hypervisor, Moment, Notes};
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
 pub use records::{

@@ -4,13 +4,17 @@
 //! held at the fork stays locked for ever in the child. So the child gets a fresh state at its first
 //! use, reached without a lock.
 
-use std::process;
+//! (A child is told by a count of forks. Its pid may be its parent's, where both are the first of
+//! their pid namespace.)
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::libvirt::generation;
+
 struct Owned<T> {
-    pid: u32,
+    generation: u64,
     state: T,
 }
 
@@ -23,16 +27,16 @@ pub(crate) struct PerProcess<T> {
 impl<T> PerProcess<T> {
     /// A state for this process, and how to make one for the next.
     pub(crate) fn new(make: impl Fn() -> T + Send + Sync + 'static) -> Self {
-        let owned = Owned { pid: process::id(), state: make() };
+        let owned = Owned { generation: generation(), state: make() };
         Self { owned: ArcSwap::from_pointee(owned), make: Box::new(make) }
     }
 
     /// The state of this process.
     pub(crate) fn with<R>(&self, use_state: impl FnOnce(&T) -> R) -> R {
         let mut owned = self.owned.load_full();
-        if owned.pid != process::id() {
+        if owned.generation != generation() {
             // Threads of the child may race for this: all but one find a winner's state in place.
-            let fresh = Owned { pid: process::id(), state: (self.make)() };
+            let fresh = Owned { generation: generation(), state: (self.make)() };
             self.owned.compare_and_swap(&owned, Arc::new(fresh));
             owned = self.owned.load_full();
         }

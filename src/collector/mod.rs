@@ -34,14 +34,39 @@ pub use limits::Limits;
 static PATIENCE: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Sets who is asked, once for the process: a caller who is told `false` gives up its question.
-#[cfg(feature = "python")]
+#[cfg(any(feature = "python", test))]
 pub(crate) fn ask_while_waiting(go_on: fn() -> bool) {
     PATIENCE.get_or_init(|| go_on);
 }
 
-/// Whether the caller still wants an answer, which is to be asked between the parts of a long one too.
-pub(crate) fn go_on() -> Result<()> {
-    if PATIENCE.get().is_none_or(|go_on| go_on()) { Ok(()) } else { Err(Error::Interrupted) }
+/// Looks every now and then whether a caller still wants an answer. It costs Python's GIL, so it is not
+/// done for each part of a long one.
+pub(crate) struct Patience {
+    every: Duration,
+    looked: Instant,
+}
+
+impl Patience {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { every: limits.slow(), looked: Instant::now() }
+    }
+
+    /// Whether it is time to look.
+    fn is_due(&self) -> bool {
+        self.looked.elapsed() >= self.every
+    }
+
+    /// Looks if it is time to.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the caller does not want the answer any more.
+    pub(crate) fn go_on(&mut self) -> Result<()> {
+        if !self.is_due() {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        if PATIENCE.get().is_none_or(|go_on| go_on()) { Ok(()) } else { Err(Error::Interrupted) }
+    }
 }
 
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
@@ -55,6 +80,8 @@ const MOST_PROBERS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     List,
+    /// A list for housekeeping, which nobody waits for.
+    Existing,
     Server,
     Instance,
     Nics,
@@ -176,6 +203,21 @@ impl<H: Hypervisor> Collector<H> {
         Ok(list)
     }
 
+    /// Has a list of the instances that exist read, for housekeeping: nobody waits for it.
+    pub(crate) fn look_what_exists(&self) {
+        let room = self.here.with(Arc::clone);
+        let (mut state, now) = (room.lock(), Instant::now());
+        state.desk.look_what_exists(now);
+        room.send_for_threads(&mut state, now);
+    }
+
+    /// That list, once it is there, if it was asked for since.
+    pub(crate) fn what_exists(&self, since: Instant) -> Option<Vec<Instance>> {
+        let room = self.here.with(Arc::clone);
+        let found = room.lock().desk.what_exists(since)?;
+        if let Reading::List(instances) = found { Some(instances) } else { None }
+    }
+
     /// The caller is about to ask this of all these instances, one after the other: that much is
     /// read ahead, and nothing for its next time.
     pub(crate) fn expect(&self, kind: Kind, instances: &[InstanceId]) {
@@ -185,15 +227,14 @@ impl<H: Hypervisor> Collector<H> {
     }
 
     /// The answer to a question about an instance, within the timeout (or twice that, where the
-    /// first answer is that it hangs), and when it was read.
+    /// first answer is that it hangs), and when its values were measured at the latest.
     pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Instant)> {
         let room = self.here.with(Arc::clone);
         let outcome = room.wait_for(Key { kind, uuid: instance.uuid }, instance);
-        for note in outcome.notes.lines {
-            log::warn!("{note}");
-        }
-        let begun = outcome.notes.begun.unwrap_or_else(Instant::now);
-        outcome.answer.map(|reading| (reading, begun))
+        let Notes { lines, moment } = outcome.notes;
+        log_all(lines.into_iter().map(|line| (log::Level::Warn, line)));
+        let latest = moment.map_or_else(Instant::now, |moment| moment.latest);
+        outcome.answer.map(|reading| (reading, latest))
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -260,8 +301,8 @@ impl<H: Hypervisor> Room<H> {
     /// A caller's way through the room.
     fn wait_for(self: &Arc<Self>, key: Key, instance: &InstanceId) -> Outcome<Reading> {
         let mut state = self.lock();
-        let mut looked_up = Instant::now();
-        let mut ticket = state.desk.ask(thread::current().id(), key, instance, looked_up);
+        let mut patience = Patience::new(self.limits);
+        let mut ticket = state.desk.ask(thread::current().id(), key, instance, Instant::now());
         loop {
             let now = Instant::now();
             match state.desk.turn(&mut ticket, now) {
@@ -280,10 +321,9 @@ impl<H: Hypervisor> Room<H> {
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                     // However often it is woken meanwhile, by the answers of others.
-                    if looked_up.elapsed() >= self.limits.slow() {
-                        looked_up = Instant::now();
+                    if patience.is_due() {
                         drop(state);
-                        let goes_on = go_on();
+                        let goes_on = patience.go_on();
                         state = self.lock();
                         if let Err(interrupted) = goes_on {
                             state.desk.leave(&ticket);
@@ -529,17 +569,25 @@ impl<H: Hypervisor> Room<H> {
         let answered = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
         ANSWERED.store(answered, Relaxed);
         if !answered {
-            log::warn!("libvirt did not confirm within {patience:?} that a connection is closed");
+            let line =
+                format!("libvirt did not confirm within {patience:?} that a connection is closed");
+            log_all([(log::Level::Warn, line)]);
         }
     }
 }
 
-/// Unlocks, and logs what has happened. That is for callers alone: what a log line reaches may be an
-/// interpreter that ends, and takes a thread of ours, which it does not know, down with it.
+/// Unlocks, and logs what has happened.
 fn unlock_and_log(mut state: MutexGuard<'_, State>) {
     let news = std::mem::take(&mut state.desk.news);
     drop(state);
-    for (level, line) in news {
+    log_all(news);
+}
+
+/// Logs, which is for callers alone: a log line may reach a slow handler, which no other caller is to
+/// wait for, or an interpreter that ends, and takes a thread of ours, which it does not know, with it.
+#[allow(clippy::disallowed_macros)]
+fn log_all(lines: impl IntoIterator<Item = (log::Level, String)>) {
+    for (level, line) in lines {
         log::log!(level, "{line}");
     }
 }
@@ -584,9 +632,10 @@ impl<H: Hypervisor> Line<H> {
         let mut notes = Notes::default();
         let about = &job.instance;
         let answer = self.ask(|connection| {
-            notes = Notes { begun: Some(Instant::now()), ..Notes::default() };
-            Ok(match job.key.kind {
-                Kind::List => Reading::List(connection.instances()?),
+            let begun = Instant::now();
+            notes = Notes::default();
+            let reading = match job.key.kind {
+                Kind::List | Kind::Existing => Reading::List(connection.instances()?),
                 Kind::Server => Reading::Server(connection.server(about)?),
                 Kind::Instance if job.hung => Reading::Instance(connection.stats_of_hung(about)?),
                 Kind::Instance => Reading::Instance(connection.instance_stats(about, &mut notes)?),
@@ -597,7 +646,11 @@ impl<H: Hypervisor> Line<H> {
                     Reading::Usage(connection.counters_of_hung(about, &mut notes)?)
                 }
                 Kind::Usage => Reading::Usage(connection.counters(about, &mut notes)?),
-            })
+            };
+            if notes.moment.is_none() {
+                notes.measured_since(begun);
+            }
+            Ok(reading)
         });
         if matches!(answer, Err(Error::ConnectionLost { .. })) {
             // So may the others be: this reading is not to break twice by that.

@@ -2,7 +2,8 @@
 //!
 //! An instance goes in when a reading that needs its guest's process has timed out. It comes out
 //! when the hypervisor says that nobody waits for it any more and the call that was stuck has
-//! returned; or, should that call be lost, when it has been free for long enough.
+//! returned; or, should that call be lost, when it has been free for long enough. Where the
+//! hypervisor says nothing of it, it is tried again a while after its call has returned.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -20,7 +21,9 @@ pub(super) struct Patient {
     /// When the reading began that was not answered.
     pub(super) since: Instant,
     /// The readings that are stuck with it.
-    stuck: HashSet<u64>,
+    pub(super) stuck: HashSet<u64>,
+    /// When something was last heard of it.
+    told: Instant,
     /// Since when nobody waits for it, as far as was seen.
     free_since: Option<Instant>,
     /// Whether it is not to be asked after, as that has not come back.
@@ -37,6 +40,7 @@ impl Quarantine {
                 instance: instance.clone(),
                 since,
                 stuck: HashSet::new(),
+                told: since,
                 free_since: None,
                 unprobed: false,
             }
@@ -74,8 +78,9 @@ impl Quarantine {
     }
 
     /// Notes that somebody still waits for the instance.
-    pub(super) fn busy(&mut self, instance: Uuid) {
+    pub(super) fn busy(&mut self, instance: Uuid, now: Instant) {
         if let Some(patient) = self.0.get_mut(&instance) {
+            patient.told = now;
             patient.free_since = None;
             patient.unprobed = false;
         }
@@ -90,11 +95,23 @@ impl Quarantine {
         patience: Duration,
     ) -> Option<Patient> {
         let patient = self.0.get_mut(&instance)?;
+        patient.told = now;
         patient.unprobed = false;
         let since = *patient.free_since.get_or_insert(now);
         let stuck = u32::try_from(patient.stuck.len()).unwrap_or(u32::MAX);
         let over = now.saturating_duration_since(since) >= patience.saturating_mul(stuck);
         if over { self.0.remove(&instance) } else { None }
+    }
+
+    /// Lets those out of whom nothing was heard for `patience`, and whose calls have returned: what
+    /// else hangs may keep the question after them from being asked.
+    pub(super) fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Patient> {
+        let overdue = |patient: &Patient| {
+            patient.stuck.is_empty() && now.saturating_duration_since(patient.told) >= patience
+        };
+        let out: Vec<Uuid> =
+            self.0.iter().filter(|(_, patient)| overdue(patient)).map(|(uuid, _)| *uuid).collect();
+        out.into_iter().filter_map(|uuid| self.0.remove(&uuid)).collect()
     }
 
     /// Lets an instance out that is gone or shut off.
@@ -134,9 +151,24 @@ mod tests {
         quarantine.enter(&instance(), 2, now);
         assert!(!free(&mut quarantine, 0));
         assert!(!free(&mut quarantine, 19));
-        quarantine.busy(instance().uuid);
+        quarantine.busy(instance().uuid, now + 20 * SECOND);
         assert!(!free(&mut quarantine, 21));
         assert!(!free(&mut quarantine, 40));
         assert!(free(&mut quarantine, 41));
+    }
+
+    #[test]
+    fn one_that_nothing_is_said_of_comes_out_after_its_call() {
+        let (mut quarantine, now) = (Quarantine::default(), Instant::now());
+        let out = |quarantine: &mut Quarantine, after: u32| {
+            quarantine.overdue(now + after * SECOND, 10 * SECOND).len()
+        };
+        quarantine.enter(&instance(), 1, now);
+        assert_eq!(out(&mut quarantine, 60), 0, "never two calls in one guest");
+        quarantine.returned(instance().uuid, 1);
+        quarantine.busy(instance().uuid, now + 60 * SECOND);
+        assert_eq!(out(&mut quarantine, 69), 0);
+        assert_eq!(out(&mut quarantine, 70), 1);
+        assert!(!quarantine.has(instance().uuid));
     }
 }

@@ -16,7 +16,7 @@ use super::stats::{self, Sums};
 use super::sys::{self, Connection as Open, Domain, DomainInfo, DomainStats};
 use super::{Driver, bulk, nova_xml};
 use crate::error::{Error, Failure, Reason, Result};
-use crate::hypervisor::{Connection, Notes};
+use crate::hypervisor::{Connection, Moment, Notes};
 use crate::recent::Recent;
 use crate::records::{
     DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, Memory, ServerDescription,
@@ -46,7 +46,6 @@ pub struct LibvirtConnection {
     // Before the connection: a domain holds it open.
     domains: Recent<Uuid, Known>,
     open: Open,
-    host_cpus: Option<u32>,
 }
 
 /// A domain that was looked up. It stays valid: libvirt finds the domain by its UUID.
@@ -58,7 +57,7 @@ struct Known {
 
 impl LibvirtConnection {
     pub(super) fn new(driver: Arc<Driver>, open: Open, max_age: Duration) -> Self {
-        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open, host_cpus: None }
+        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open }
     }
 }
 
@@ -81,7 +80,7 @@ impl Connection for LibvirtConnection {
     }
 
     fn server(&mut self, instance: &InstanceId) -> Result<Option<ServerDescription>> {
-        self.about(instance, |known, at| {
+        self.about(instance, &mut Notes::default(), |known, at, _| {
             let xml = at.xml(&known.domain)?;
             xml.and_then(|xml| nova_xml::server(&xml)).map_err(|unusable| at.unusable(unusable))
         })
@@ -92,7 +91,7 @@ impl Connection for LibvirtConnection {
         instance: &InstanceId,
         notes: &mut Notes,
     ) -> Result<InstanceStats> {
-        self.about(instance, |known, at| {
+        self.about(instance, notes, |known, at, notes| {
             let found = at.stats(&known.domain, Questions::INSTANCE, notes)?;
             let state = at.state(&known.domain, &found)?;
             if state == c::VIR_DOMAIN_SHUTOFF {
@@ -111,7 +110,7 @@ impl Connection for LibvirtConnection {
     }
 
     fn stats_of_hung(&mut self, instance: &InstanceId) -> Result<InstanceStats> {
-        self.about(instance, |known, at| {
+        self.about(instance, &mut Notes::default(), |known, at, _| {
             let (found, held) = without_guest(&known.domain, STATE | PERF, VCPUS);
             let found = at.present(found)?;
             let state = at.state(&known.domain, &found)?;
@@ -125,7 +124,7 @@ impl Connection for LibvirtConnection {
     }
 
     fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
-        self.about(instance, |known, at| {
+        self.about(instance, notes, |known, at, notes| {
             let found =
                 at.running(&known.domain, at.stats(&known.domain, Questions::NICS, notes))?;
             at.interfaces(&known.domain, &found, notes)
@@ -133,7 +132,7 @@ impl Connection for LibvirtConnection {
     }
 
     fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
-        self.about(instance, |known, at| {
+        self.about(instance, notes, |known, at, notes| {
             let found =
                 at.running(&known.domain, at.stats(&known.domain, Questions::DISKS, notes))?;
             at.disks(&known.domain, &found, notes)
@@ -141,28 +140,33 @@ impl Connection for LibvirtConnection {
     }
 
     fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>> {
-        self.about(instance, |known, at| {
+        self.about(instance, notes, |known, at, notes| {
             let (found, devices) = at.sized_devices(&known.domain, notes)?;
-            let read = |Disk { name, raw_file }: &Disk| {
+            let mut disks = Vec::with_capacity(devices.disks.len());
+            for Disk { name, raw_file } in &devices.disks {
                 let sizes = match bulk::sizes(&found, name).filter(|_| *raw_file) {
-                    Some(sizes) => sizes,
-                    None => known.domain.block_info(name)?,
+                    Some(sizes) => Some(sizes),
+                    None => at.measure(name, || known.domain.block_info(name), notes)?,
                 };
-                Ok(stats::disk_info(name.clone(), sizes))
-            };
-            at.each(&devices.disks, read, notes)
+                disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
+            }
+            Ok(disks)
         })
     }
 
     fn counters(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
-        let host_cpus = self.host_cpus(instance)?;
-        self.about(instance, |known, at| {
-            notes.begun = Some(Instant::now());
+        let host_cpus = self.host_cpus(instance, notes)?;
+        self.about(instance, notes, |known, at, notes| {
+            let begun = Instant::now();
             let found = at.present(known.domain.stats(USAGE, true)).map(Arc::new);
+            notes.measured_since(begun);
             let found = at.running(&known.domain, found)?;
-            let sums = match Sums::of(&found.parameters) {
-                Some(sums) => sums,
-                None => at.info(&known.domain)?.into(),
+            let sums = if let Some(sums) = Sums::of(&found.parameters) {
+                sums
+            } else {
+                let info = at.info(&known.domain)?;
+                notes.measured_since(begun);
+                info.into()
             };
             let vcpus = stats::vcpus(&found.parameters);
             Ok(VmCounters {
@@ -180,10 +184,11 @@ impl Connection for LibvirtConnection {
     }
 
     fn counters_of_hung(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
-        let host_cpus = self.host_cpus(instance)?;
-        self.about(instance, |known, at| {
-            notes.begun = Some(Instant::now());
+        let host_cpus = self.host_cpus(instance, notes)?;
+        self.about(instance, notes, |known, at, notes| {
+            let begun = Instant::now();
             let (found, _) = without_guest(&known.domain, STATE | NICS, CPU | VCPUS);
+            notes.measured_since(begun);
             let found = at.running(&known.domain, at.present(found).map(Arc::new))?;
             let vcpus = stats::vcpus(&found.parameters);
             Ok(VmCounters {
@@ -201,7 +206,7 @@ impl Connection for LibvirtConnection {
     }
 
     fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>> {
-        self.about(instance, |known, at| match known.domain.is_free() {
+        self.about(instance, &mut Notes::default(), |known, at, _| match known.domain.is_free() {
             // Other drivers than QEMU's do not tell.
             Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
             answer => answer.map(Some).map_err(|failure| at.refused(failure)),
@@ -210,34 +215,51 @@ impl Connection for LibvirtConnection {
 }
 
 impl LibvirtConnection {
-    /// How many CPUs the host has; read once, as they hardly ever change. `None` where libvirt
-    /// does not tell.
-    fn host_cpus(&mut self, instance: &InstanceId) -> Result<Option<u32>> {
-        if self.host_cpus.is_none() {
-            match self.open.host_cpus() {
-                Ok(cpus) => self.host_cpus = Some(cpus),
-                Err(failure) if failure.is_disconnection() => {
-                    let (uri, instance) = (self.driver.uri.clone(), Some(instance.clone()));
-                    return Err(Error::ConnectionLost { uri, instance, failure });
+    /// How many CPUs the host has; `None` where libvirt does not tell.
+    fn host_cpus(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Option<u32>> {
+        let now = Instant::now();
+        if let Some(known) = self.driver.host_cpus.with(|host| host.known(now)) {
+            return Ok(known.cpus);
+        }
+        let keep = |cpus| self.driver.host_cpus.with(|host| host.keep(now, cpus));
+        match self.open.host_cpus() {
+            Ok(cpus) => {
+                keep(Some(cpus));
+                Ok(Some(cpus))
+            }
+            Err(failure) if failure.is_disconnection() => {
+                let (uri, instance) = (self.driver.uri.clone(), Some(instance.clone()));
+                Err(Error::ConnectionLost { uri, instance, failure })
+            }
+            Err(failure) => {
+                if keep(None) {
+                    notes.lines.push(format!(
+                        "libvirt does not tell how many CPUs the host has, so no usage of them is \
+                         reported: {failure}"
+                    ));
                 }
-                Err(failure) => log::debug!("the host's CPUs are not known: {failure}"),
+                Ok(None)
             }
         }
-        Ok(self.host_cpus)
     }
 
     /// Asks about a domain, and looks it up first unless that has been done.
     fn about<T>(
         &mut self,
         instance: &InstanceId,
-        mut question: impl FnMut(&mut Known, &About<'_>) -> Result<T>,
+        notes: &mut Notes,
+        mut question: impl FnMut(&mut Known, &About<'_>, &mut Notes) -> Result<T>,
     ) -> Result<T> {
         let now = Instant::now();
         let at = About { driver: &self.driver, instance, max_age: self.max_age };
         if let Some(known) = self.domains.get_mut(&instance.uuid, now) {
-            match question(known, &at) {
+            let lines = notes.lines.len();
+            match question(known, &at, notes) {
                 // Look it up again: that tells whether it is gone.
-                Err(error) if has_vanished(&error) => {}
+                Err(error) if has_vanished(&error) => {
+                    notes.lines.truncate(lines);
+                    notes.moment = None;
+                }
                 answer => return answer,
             }
         }
@@ -249,7 +271,7 @@ impl LibvirtConnection {
             })
         })?;
         let known = Known { domain, balloon: None };
-        question(self.domains.insert(instance.uuid, known, now), &at)
+        question(self.domains.insert(instance.uuid, known, now), &at, notes)
     }
 }
 
@@ -279,10 +301,10 @@ impl About<'_> {
             self.last(|last| last.wanted(domain.uuid())).without(question)
         };
         let begun = Instant::now();
-        let found = self.present(domain.stats(groups(question.and(others)), true))?;
-        let found = Arc::new(found);
-        notes.begun = Some(begun);
-        self.last(|last| last.keep(domain.uuid(), (begun, Arc::clone(&found)), question, others));
+        let found = Arc::new(self.present(domain.stats(groups(question.and(others)), true))?);
+        let taken = Moment { earliest: begun, latest: Instant::now() };
+        notes.moment = Some(taken);
+        self.last(|last| last.keep(domain.uuid(), (taken, Arc::clone(&found)), question, others));
         Ok(found)
     }
 
@@ -293,8 +315,8 @@ impl About<'_> {
         notes: &mut Notes,
     ) -> Option<Arc<DomainStats>> {
         let take = |last: &Last| last.take(domain.uuid(), question, Instant::now(), self.max_age);
-        let (begun, found) = self.last(take)?;
-        notes.begun = Some(begun);
+        let (taken, found) = self.last(take)?;
+        notes.moment = Some(taken);
         Some(found)
     }
 
@@ -350,13 +372,12 @@ impl About<'_> {
             let nics = devices.nics.iter().map(|nic| nic.name.as_str());
             bulk::names_are(found, "net", |name| devices.targets.contains(name), nics)
         })?;
-        let counters = |device: &str| match bulk::interface(found, device) {
-            Some(counters) => Ok(counters),
-            None => domain.interface_stats(device),
-        };
         let mut interfaces = Vec::with_capacity(devices.nics.len());
         for nic in &devices.nics {
-            let counters = self.unless_refused(&nic.name, counters(&nic.name), notes)?;
+            let counters = match bulk::interface(found, &nic.name) {
+                Some(counters) => Some(counters),
+                None => self.measure(&nic.name, || domain.interface_stats(&nic.name), notes)?,
+            };
             interfaces.push(Interface {
                 name: nic.name.clone(),
                 mac: nic.mac.clone(),
@@ -376,14 +397,16 @@ impl About<'_> {
         notes: &mut Notes,
     ) -> Result<Vec<DiskStats>> {
         let devices = self.disk_devices(domain, found)?;
-        let read = |Disk { name, .. }: &Disk| {
-            let (counters, flags) = match bulk::disk(found, name) {
-                Some(counters) => counters,
-                None => (domain.block_stats(name)?, domain.block_stats_flags(name)?),
+        let mut disks = Vec::with_capacity(devices.disks.len());
+        for Disk { name, .. } in &devices.disks {
+            let one_by_one = || Ok((domain.block_stats(name)?, domain.block_stats_flags(name)?));
+            let counters = match bulk::disk(found, name) {
+                Some(counters) => Some(counters),
+                None => self.measure(name, one_by_one, notes)?,
             };
-            Ok(stats::disk_stats(name.clone(), counters, &flags))
-        };
-        self.each(&devices.disks, read, notes)
+            disks.extend(counters.map(|(c, flags)| stats::disk_stats(name.clone(), c, &flags)));
+        }
+        Ok(disks)
     }
 
     /// The devices of a domain that must not be shut off (unless stopped ones are reported), and a
@@ -502,29 +525,19 @@ impl About<'_> {
         Ok(String::from_utf8(xml).map_err(|error| error.utf8_error().to_string()))
     }
 
-    /// Reads every one of these devices; one that libvirt refuses is left out.
-    fn each<T>(
-        &self,
-        devices: &[Disk],
-        read: impl Fn(&Disk) -> std::result::Result<T, Failure>,
-        notes: &mut Notes,
-    ) -> Result<Vec<T>> {
-        let mut answers = Vec::with_capacity(devices.len());
-        for device in devices {
-            answers.extend(self.unless_refused(&device.name, read(device), notes)?);
-        }
-        Ok(answers)
-    }
-
-    /// What a device's counters are, or `None`, and a note, where libvirt refuses them.
-    fn unless_refused<T>(
+    /// What a call tells of a device; `None`, and a note, where libvirt refuses it.
+    fn measure<T>(
         &self,
         device: &str,
-        answer: std::result::Result<T, Failure>,
+        call: impl FnOnce() -> std::result::Result<T, Failure>,
         notes: &mut Notes,
     ) -> Result<Option<T>> {
-        match answer {
-            Ok(counters) => Ok(Some(counters)),
+        let begun = Instant::now();
+        match call() {
+            Ok(counters) => {
+                notes.measured_since(begun);
+                Ok(Some(counters))
+            }
             // Not the device's fault: the connection broke, or the whole instance went away.
             Err(failure) if failure.is_disconnection() || failure.is(c::VIR_ERR_NO_DOMAIN) => {
                 Err(self.refused(failure))

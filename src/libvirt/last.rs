@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::domain_xml::Devices;
 use super::sys::DomainStats;
+use crate::hypervisor::Moment;
 use crate::recent::Recent;
 
 /// For so long it is remembered what came soon; any sensible `max_age` is far below this.
@@ -41,8 +42,8 @@ impl Questions {
     }
 }
 
-/// A bulk reading, and when it was begun.
-pub(super) type Taken = (Instant, Arc<DomainStats>);
+/// A bulk reading, and when it was taken.
+pub(super) type Taken = (Moment, Arc<DomainStats>);
 
 /// What was last read of the domains.
 #[derive(Debug)]
@@ -58,8 +59,8 @@ struct Known {
 #[derive(Debug, Default)]
 struct Domain {
     devices: Option<(Instant, Arc<Devices>)>,
-    /// When the last bulk reading was begun, and what is left of it for which questions.
-    begun: Option<Instant>,
+    /// When the last bulk reading was taken, and what is left of it for which questions.
+    taken: Option<Moment>,
     stats: Option<Arc<DomainStats>>,
     left: Questions,
     /// The questions that a bulk reading should be made for, as they came soon after the last one.
@@ -96,8 +97,8 @@ impl Last {
     ) -> Option<Taken> {
         let mut known = self.lock();
         let last = known.domains.get_mut(&domain, now)?;
-        let begun = last.begun?;
-        if now.saturating_duration_since(begun) >= max_age {
+        let taken = last.taken?;
+        if now.saturating_duration_since(taken.earliest) >= max_age {
             last.stats = None;
             return None;
         }
@@ -110,7 +111,7 @@ impl Last {
         // It is large, and not kept for longer than it is of use.
         let stats =
             if last.left == Questions::NONE { last.stats.take() } else { last.stats.clone() };
-        Some((begun, stats?))
+        Some((taken, stats?))
     }
 
     /// What a bulk reading should be made for.
@@ -119,20 +120,25 @@ impl Last {
     }
 
     /// Keeps a bulk reading that was made for one question, for others.
-    pub(super) fn keep(&self, domain: Uuid, taken: Taken, made_for: Questions, left: Questions) {
+    pub(super) fn keep(
+        &self,
+        domain: Uuid,
+        (taken, stats): Taken,
+        made_for: Questions,
+        left: Questions,
+    ) {
         let mut known = self.lock();
-        let Some(last) = known.entry(domain, taken.0) else { return };
-        // Two were under way at once, and the older one has come later.
-        let (begun, stats) = taken;
+        let Some(last) = known.entry(domain, taken.earliest) else { return };
         // Whoever has this one must not get an older one after it.
         last.left = last.left.without(made_for);
-        if last.begun.is_some_and(|other| other > begun) {
+        // Two were under way at once, and the older one has come later.
+        if last.taken.is_some_and(|other| other.earliest > taken.earliest) {
             return;
         }
         // What nobody has come for, nobody will come for.
         last.wanted = last.wanted.without(last.left);
         last.left = left;
-        last.begun = Some(begun);
+        last.taken = Some(taken);
         last.stats = (left != Questions::NONE).then_some(stats);
     }
 
@@ -170,6 +176,10 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const VM: Uuid = Uuid::nil();
 
+    fn taken(at: Instant) -> Taken {
+        (Moment { earliest: at, latest: at }, Arc::default())
+    }
+
     #[test]
     fn devices_that_are_too_old_are_not_found() {
         let last = Last::default();
@@ -185,7 +195,7 @@ mod tests {
     #[test]
     fn a_reading_is_made_for_those_who_came_soon_and_handed_to_each_once() {
         let (last, now) = (Last::default(), Instant::now());
-        let stats = || (now, Arc::default());
+        let stats = || taken(now);
         last.keep(VM, stats(), Questions::INSTANCE, Questions::NONE);
         assert!(last.take(VM, Questions::NICS, now, SECOND).is_none());
         assert!(last.take(VM, Questions::DISKS, now + SECOND, SECOND).is_none());
@@ -201,7 +211,7 @@ mod tests {
         let devices = super::super::domain_xml::devices("<domain/>").map(Arc::new).unwrap();
         last.forget();
         last.keep_devices(VM, asked, &devices);
-        last.keep(VM, (asked, Arc::default()), Questions::INSTANCE, Questions::DISKS);
+        last.keep(VM, taken(asked), Questions::INSTANCE, Questions::DISKS);
         assert!(last.devices(VM, asked, SECOND).is_none());
         assert!(last.take(VM, Questions::DISKS, asked, SECOND).is_none());
         let asked = Instant::now() + SECOND;
@@ -212,34 +222,34 @@ mod tests {
     #[test]
     fn a_reading_that_was_overtaken_is_not_left_over() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now + SECOND, Arc::default()), Questions::INSTANCE, Questions::NONE);
-        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::DISKS);
+        last.keep(VM, taken(now + SECOND), Questions::INSTANCE, Questions::NONE);
+        last.keep(VM, taken(now), Questions::INSTANCE, Questions::DISKS);
         assert!(last.take(VM, Questions::DISKS, now, SECOND).is_none());
     }
 
     #[test]
     fn who_has_a_reading_of_his_own_gets_no_older_one_after_it() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now + SECOND, Arc::default()), Questions::INSTANCE, Questions::NICS);
+        last.keep(VM, taken(now + SECOND), Questions::INSTANCE, Questions::NICS);
         // A reading of NICs that was begun before has come only now.
-        last.keep(VM, (now, Arc::default()), Questions::NICS, Questions::NONE);
+        last.keep(VM, taken(now), Questions::NICS, Questions::NONE);
         assert!(last.take(VM, Questions::NICS, now + SECOND, SECOND).is_none());
     }
 
     #[test]
     fn what_nobody_came_for_is_not_asked_for_again() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::NONE);
+        last.keep(VM, taken(now), Questions::INSTANCE, Questions::NONE);
         last.take(VM, Questions::DISKS, now, SECOND);
-        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::DISKS);
-        last.keep(VM, (now + SECOND, Arc::default()), Questions::INSTANCE, Questions::DISKS);
+        last.keep(VM, taken(now), Questions::INSTANCE, Questions::DISKS);
+        last.keep(VM, taken(now + SECOND), Questions::INSTANCE, Questions::DISKS);
         assert_eq!(last.wanted(VM), Questions::NONE);
     }
 
     #[test]
     fn a_reading_that_is_too_old_is_left_alone() {
         let (last, now) = (Last::default(), Instant::now());
-        last.keep(VM, (now, Arc::default()), Questions::INSTANCE, Questions::DISKS);
+        last.keep(VM, taken(now), Questions::INSTANCE, Questions::DISKS);
         assert!(last.take(VM, Questions::DISKS, now + SECOND, SECOND).is_none());
     }
 }

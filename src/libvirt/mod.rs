@@ -5,6 +5,7 @@ mod calls;
 mod connection;
 mod domain_xml;
 mod failures;
+mod host_cpus;
 mod last;
 mod nova_xml;
 mod parameters;
@@ -20,7 +21,9 @@ use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
 use calls::Calls;
 pub use connection::LibvirtConnection;
+use host_cpus::HostCpus;
 use last::Last;
+pub(crate) use sys::generation;
 
 /// How to reach a libvirt: read-only, by its connection URI.
 pub struct Libvirt(Arc<Driver>);
@@ -29,7 +32,8 @@ pub struct Libvirt(Arc<Driver>);
 struct Driver {
     uri: String,
     report_stopped: bool,
-    calls: Arc<Calls>,
+    calls: PerProcess<Arc<Calls>>,
+    host_cpus: PerProcess<HostCpus>,
     last: PerProcess<Last>,
 }
 
@@ -42,7 +46,8 @@ impl Libvirt {
         Self(Arc::new(Driver {
             uri: uri.to_owned(),
             report_stopped,
-            calls: Arc::default(),
+            calls: PerProcess::default(),
+            host_cpus: PerProcess::default(),
             last: PerProcess::default(),
         }))
     }
@@ -72,7 +77,7 @@ impl Hypervisor for Libvirt {
 
     fn connect(&self, max_age: Duration) -> Result<LibvirtConnection> {
         let driver = &self.0;
-        let opened = sys::Connection::open_read_only(&driver.uri, Arc::clone(&driver.calls));
+        let opened = sys::Connection::open_read_only(&driver.uri, driver.calls.with(Arc::clone));
         let opened = opened.map_err(|failure| driver.unopened(failure))?;
         Ok(LibvirtConnection::new(Arc::clone(driver), opened, max_age))
     }
@@ -82,7 +87,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {
-        self.0.calls.made()
+        self.0.calls.with(|calls| calls.made())
     }
 }
 

@@ -1,4 +1,5 @@
-//! The one `unsafe` room: libvirt's C calls, with their memory and their errors put in order.
+//! The one `unsafe` room: C calls, libvirt's above all, with their memory and their errors put in
+//! order.
 //!
 //! Each function is one libvirt call (<https://libvirt.org/html/libvirt-libvirt-domain.html>).
 //! A failure is taken from libvirt's thread-local error right after the call, on the same thread.
@@ -8,8 +9,8 @@
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::mem::MaybeUninit;
-use std::process;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Once};
 
 use uuid::Uuid;
@@ -54,6 +55,23 @@ extern "C" fn print_unless_opening(_: *mut c_void, error: c::virErrorPtr) {
 
 extern "C" fn ignore_error(_: *mut c_void, _: c::virErrorPtr) {}
 
+static FORKS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn forked() {
+    FORKS.fetch_add(1, Relaxed);
+}
+
+/// How often this process, or one that it descends from, was forked since somebody first asked: what
+/// was made in another generation is another process'.
+pub(crate) fn generation() -> u64 {
+    static ONCE: Once = Once::new();
+    // SAFETY: the handler only counts, which is allowed in a child, and lives as long as the process.
+    ONCE.call_once(|| unsafe {
+        libc::pthread_atfork(None, None, Some(forked));
+    });
+    FORKS.load(Relaxed)
+}
+
 /// What libvirt says about the call that this thread made last.
 fn last_failure() -> Failure {
     // SAFETY: the pointer is null or the thread's own error, which stays until the next call.
@@ -97,7 +115,7 @@ fn c_string(text: &str) -> Answer<CString> {
 /// round trip of its own.
 pub(super) struct Connection {
     ptr: NonNull<c::_virConnect>,
-    pid: u32,
+    generation: u64,
     calls: Arc<Calls>,
 }
 
@@ -113,7 +131,7 @@ impl Connection {
         let ptr = ptr.ok_or_else(last_failure)?;
         // SAFETY: the connection is valid; the handler lives as long as the process.
         unsafe { c::virConnSetErrorFunc(ptr.as_ptr(), ptr::null_mut(), Some(ignore_error)) };
-        Ok(Self { ptr, pid: process::id(), calls })
+        Ok(Self { ptr, generation: generation(), calls })
     }
 
     /// `virConnectIsAlive`: a local flag, no round trip.
@@ -172,7 +190,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // In a forked child the socket is the parent's, who would lose it: leave it alone.
-        if self.pid == process::id() {
+        if self.generation == generation() {
             // SAFETY: the connection is valid, and this is our last use of it.
             unsafe { c::virConnectClose(self.ptr.as_ptr()) };
         }

@@ -330,6 +330,45 @@ def test_a_forked_child_gets_a_connection_of_its_own(daemon: Daemon) -> None:
     assert daemon.connections == 2, "the parent's connection has survived the child's end"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
+def test_a_child_with_its_parents_pid(daemon: Daemon) -> None:
+    """Both are the first of their pid namespace, as in containers."""
+    daemon.add(sample.domain(uuid=sample.UUID))
+    script = """
+        import ctypes, os, sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        before = inspector.inspect_instance(sys.argv[2])
+        CLONE_NEWPID = 0x20000000
+        assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWPID) == 0
+        child = os.fork()
+        if child == 0:
+            if os.getpid() != 1 or inspector.connected or inspector.health().calls["open"]:
+                os._exit(2)
+            os._exit(0 if inspector.inspect_instance(sys.argv[2]) == before else 3)
+        assert os.getpid() == 1
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), inspector.connected)
+        assert inspector.inspect_instance(sys.argv[2]) == before
+    """
+    completed = subprocess.run(
+        [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            sys.executable,
+            "-c",
+            textwrap.dedent(script),
+            daemon.uri,
+            sample.UUID,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert lines(completed) == ["0 True"]
+
+
 def test_a_fork_while_other_threads_hold_every_lock(daemon: Daemon) -> None:
     """All its threads are in calls or wait for one: the child must not wait for any of them."""
     daemon.add(sample.domain(uuid=sample.UUID))

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::super::Key;
+use uuid::Uuid;
+
+use super::super::{Key, Kind};
 use super::{Desk, Ready};
 use crate::records::InstanceId;
 
@@ -90,6 +92,21 @@ impl<R> Desk<R> {
             }
             self.listed.push(instance);
         }
+    }
+
+    /// Orders a list of the instances that exist, which no caller waits for.
+    pub(in crate::collector) fn look_what_exists(&mut self, now: Instant) {
+        let key = Key { kind: Kind::Existing, uuid: Uuid::nil() };
+        let away = self.outage.is_some() || self.is_stuck(key, now);
+        if !away && !self.flights.contains_key(&key) {
+            let id = self.new_flight(key, key.uuid.into(), false);
+            self.ahead.push_back((key, id));
+        }
+    }
+
+    /// The list that was read since, once.
+    pub(in crate::collector) fn what_exists(&mut self, since: Instant) -> Option<R> {
+        self.existing.take_if(|(asked, _)| *asked >= since).map(|(_, list)| list)
     }
 
     /// Those that exist, as far as was told last.

@@ -1,9 +1,9 @@
 //! What is given up, and who is to blame: the guest, its call, or the hypervisor.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::Key;
-use super::{Desk, Flight, Running, Ticket};
+use super::{Desk, Fate, Flight, Running, Ticket};
 use crate::error::{Error, Failure};
 
 impl<R> Desk<R> {
@@ -32,11 +32,8 @@ impl<R> Desk<R> {
 
     pub(super) fn timeout(&self, ticket: &Ticket, why: &str) -> Error {
         if ticket.key.uuid.is_nil() {
-            return Error::ConnectionLost {
-                uri: self.uri.clone(),
-                instance: None,
-                failure: silence(self.limits.timeout),
-            };
+            let message = format!("it was not read within {:?}: {why}", self.limits.timeout);
+            return Error::NoList { uri: self.uri.clone(), failure: timed_out(message) };
         }
         Error::Timeout {
             instance: ticket.instance.clone(),
@@ -53,23 +50,45 @@ impl<R> Desk<R> {
     /// Whether every thread that may wait for a guest does so in vain. Then nobody is asked any more
     /// whether he hangs as well: finding out would cost each caller the whole timeout.
     pub(super) fn too_many_hang(&self) -> bool {
-        let stuck = self.running.values().filter(|running| running.guest && running.hangs);
+        let stuck = self.running.values().filter(|running| running.guest && running.hangs());
         stuck.count() >= self.limits.waiting_for_guests()
     }
 
-    /// Gives up what nobody waits for. If nothing is heard of the hypervisor, then perhaps because
-    /// nobody has asked: that is for those to find out who wait for something.
+    /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for
+    /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
+    /// asked: that is for those to find out who wait for something.
     pub(super) fn give_up_unclaimed(&mut self, now: Instant) {
+        if !self.is_heard(now) {
+            return;
+        }
+        let long = |since: Instant| now.saturating_duration_since(since) >= self.limits.timeout;
         let over = |flight: &Flight<R>| {
-            let started = flight.started.filter(|_| !flight.claimed && flight.outcome.is_none());
-            started.is_some_and(|s| {
-                now.saturating_duration_since(s) >= self.limits.timeout && self.is_heard(now)
-            })
+            flight.started.is_some_and(long) && !flight.claimed && flight.outcome.is_none()
         };
         let over: Vec<Key> =
             self.flights.iter().filter(|(_, flight)| over(flight)).map(|(key, _)| *key).collect();
+        // What an outage has cut off has its time after that.
+        let since = |running: &Running| self.reachable_since.max(Some(running.started));
+        let unjudged = |running: &Running| {
+            let free = running.occupies_guest() && !self.quarantine.has(running.key.uuid);
+            running.given_up() && (!running.hangs() || free) && since(running).is_some_and(long)
+        };
+        let left: Vec<u64> =
+            self.running.iter().filter(|(_, r)| unjudged(r)).map(|(id, _)| *id).collect();
         for key in over {
             self.give_up(key, now);
+        }
+        for id in left {
+            self.blame(id);
+        }
+        for hung in self.quarantine.overdue(now, 2 * self.limits.timeout) {
+            let after = now.saturating_duration_since(hung.since).as_secs();
+            let instance = hung.instance;
+            let line = format!(
+                "instance {instance} is tried again, {after} s after it hung: nothing says whether \
+                 it answers"
+            );
+            self.tell(log::Level::Warn, line);
         }
     }
 
@@ -80,7 +99,7 @@ impl<R> Desk<R> {
         self.health.timeouts += 1;
         let Some(started) = flight.started else {
             self.flights.remove(&key);
-            if !self.is_heard(now) {
+            if self.is_silent(now) {
                 self.begin_silence(now);
             }
             return;
@@ -91,7 +110,7 @@ impl<R> Desk<R> {
             flight.ahead = true;
             return;
         }
-        if !self.is_heard(now) {
+        if self.is_silent(now) {
             self.begin_silence(now);
         } else if key.kind.needs_guest() {
             self.abandon(key);
@@ -117,20 +136,29 @@ impl<R> Desk<R> {
 
     /// An outage, in which every call hangs.
     fn begin_silence(&mut self, now: Instant) {
-        self.running.values_mut().for_each(|running| running.hangs = true);
-        self.begin_outage(silence(self.limits.timeout), now);
+        self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
+        let timeout = self.limits.timeout;
+        let message = format!("libvirt has not answered anything within {timeout:?}");
+        self.begin_outage(timed_out(message), now);
     }
 
     /// Leaves a running flight to its thread, and its guest in quarantine.
     pub(super) fn abandon(&mut self, key: Key) {
-        let Some(flight) = self.drop_flight(key) else { return };
-        let Some(running) = self.running.get_mut(&flight.id) else { return };
-        running.hangs = true;
+        if let Some(flight) = self.drop_flight(key) {
+            self.blame(flight.id);
+        }
+    }
+
+    /// A call hangs; if it waits for a guest, that one goes into quarantine.
+    fn blame(&mut self, id: u64) {
+        let Some(running) = self.running.get_mut(&id) else { return };
+        running.becomes(Fate::Hangs);
         if !running.guest {
             return;
         }
-        if self.quarantine.enter(&flight.instance, flight.id, running.started) {
-            let (instance, timeout) = (&flight.instance, self.limits.timeout);
+        let uuid = running.key.uuid;
+        if self.quarantine.enter(&running.instance, id, running.started) {
+            let (instance, timeout) = (&running.instance, self.limits.timeout);
             let line = format!(
                 "instance {instance} hangs: it has not answered within {timeout:?}. Its state, CPU \
                  and NICs are still reported; memory and disks when it answers again"
@@ -138,7 +166,6 @@ impl<R> Desk<R> {
             self.tell(log::Level::Warn, line);
         }
         // Nothing else is asked of it.
-        let uuid = key.uuid;
         self.flights.retain(|key, flight| {
             key.uuid != uuid || !key.kind.needs_guest() || flight.started.is_some()
         });
@@ -147,11 +174,12 @@ impl<R> Desk<R> {
     /// Whether calls hang that do not even need the guest's process. One more is tried after a while,
     /// and that is all, or one instance would take all threads.
     pub(super) fn is_stuck(&self, key: Key, now: Instant) -> bool {
-        let alike = |running: &&Running| running.hangs && !running.guest && running.key == key;
-        let stuck = self.running.values().filter(alike);
-        let last = stuck.clone().map(|running| running.started).max();
+        let alike = |running: &&Running| running.given_up() && !running.guest && running.key == key;
+        let out = self.running.values().filter(alike);
+        let last =
+            out.clone().filter(|running| running.hangs()).map(|running| running.started).max();
         let again = 4 * self.limits.timeout;
-        stuck.count() > 1 || last.is_some_and(|s| now.saturating_duration_since(s) < again)
+        out.count() > 1 || last.is_some_and(|s| now.saturating_duration_since(s) < again)
     }
 
     /// Whether the hypervisor has answered anything of late.
@@ -159,14 +187,18 @@ impl<R> Desk<R> {
         let lately = self.limits.timeout / 2;
         self.heard.is_some_and(|heard| now.saturating_duration_since(heard) <= lately)
     }
+
+    /// Whether it has been asked something for long, and has answered nothing.
+    fn is_silent(&self, now: Instant) -> bool {
+        let asked = self.running.values().filter(|running| !running.hangs()).map(|r| r.started);
+        let mut asked = asked.chain(self.dialing.values().copied()).chain(self.probing);
+        let long = self.limits.timeout / 2;
+        !self.is_heard(now) && asked.any(|since| now.saturating_duration_since(since) >= long)
+    }
 }
 
-/// The failure of a hypervisor that says nothing.
-fn silence(timeout: Duration) -> Failure {
-    Failure {
-        // VIR_ERR_OPERATION_TIMEOUT, of VIR_FROM_NONE
-        code: 68,
-        domain: 0,
-        message: format!("libvirt has not answered anything within {timeout:?}"),
-    }
+/// A failure in libvirt's terms, of an answer that has not come.
+fn timed_out(message: String) -> Failure {
+    // VIR_ERR_OPERATION_TIMEOUT, of VIR_FROM_NONE
+    Failure { code: 68, domain: 0, message }
 }

@@ -5,7 +5,7 @@ mod ahead;
 mod blame;
 mod reach;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::thread::ThreadId;
 use std::time::Instant;
 
@@ -84,12 +84,43 @@ struct Ready<R> {
 /// A reading that a thread is in.
 struct Running {
     key: Key,
+    instance: InstanceId,
     started: Instant,
     /// Whether it needs the guest's process.
     guest: bool,
-    given_up: bool,
-    /// Whether it was given up because it hung, and not because nobody wants it any more.
-    hangs: bool,
+    fate: Fate,
+}
+
+/// What has become of it; each of these is worse than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// Somebody may want it.
+    Wanted,
+    /// Nobody wants it any more: its caller has left, say, or all connections were closed.
+    Left,
+    /// It was given up because it hung.
+    Hangs,
+    /// It hung, and its guest is free again without its having returned, which it may never do.
+    Lost,
+}
+
+impl Running {
+    fn given_up(&self) -> bool {
+        self.fate >= Fate::Left
+    }
+
+    fn hangs(&self) -> bool {
+        self.fate >= Fate::Hangs
+    }
+
+    /// Whether it is in its guest, and a second one there would be one too many.
+    fn occupies_guest(&self) -> bool {
+        self.guest && self.fate != Fate::Lost
+    }
+
+    fn becomes(&mut self, fate: Fate) {
+        self.fate = self.fate.max(fate);
+    }
 }
 
 pub(super) struct Desk<R> {
@@ -102,12 +133,13 @@ pub(super) struct Desk<R> {
     flights: HashMap<Key, Flight<R>>,
     ready: HashMap<Key, Ready<R>>,
     running: HashMap<u64, Running>,
-    /// The instances whose guest's process a reading waits for.
-    waiting: HashSet<Uuid>,
     quarantine: Quarantine,
     outage: Option<Outage>,
-    /// When the hypervisor has answered anything for the last time.
+    /// When the hypervisor has answered anything for the last time, and when an outage was over.
     heard: Option<Instant>,
+    reachable_since: Option<Instant>,
+    /// Since when the probing thread waits for an answer about nobody.
+    probing: Option<Instant>,
     /// How far ahead it is worth to read, and hits since that grew.
     reach: usize,
     hits: u32,
@@ -116,6 +148,8 @@ pub(super) struct Desk<R> {
     /// Whether that is still going on, and which instances were listed last.
     sweeping: bool,
     listed: Vec<InstanceId>,
+    /// The instances that exist, read for housekeeping, and when that was begun.
+    existing: Option<(Instant, R)>,
     /// Whether connections are to drop what they share.
     pub(super) forget: bool,
     to_probe: VecDeque<InstanceId>,
@@ -146,15 +180,17 @@ impl<R> Desk<R> {
             flights: HashMap::new(),
             ready: HashMap::new(),
             running: HashMap::new(),
-            waiting: HashSet::new(),
             quarantine: Quarantine::default(),
             outage: None,
             heard: None,
+            reachable_since: None,
+            probing: None,
             reach: limits.read_ahead,
             hits: 0,
             swept: None,
             sweeping: false,
             listed: Vec::new(),
+            existing: None,
             forget: false,
             to_probe: VecDeque::new(),
             next_probe: None,
@@ -275,26 +311,25 @@ impl<R> Desk<R> {
         flight.started = Some(now);
         let instance = flight.instance.clone();
         let hung = self.must_not_wait_for_guest(key);
-        let guest = key.kind.needs_guest() && !hung;
-        if guest {
-            self.waiting.insert(key.uuid);
-        }
-        self.running
-            .insert(id, Running { key, started: now, guest, given_up: false, hangs: false });
+        let running = Running {
+            key,
+            instance: instance.clone(),
+            started: now,
+            guest: key.kind.needs_guest() && !hung,
+            fate: Fate::Wanted,
+        };
+        self.running.insert(id, running);
         Some(Job { id, key, instance, hung })
     }
 
     /// A reading has come to its end. Returns whether a caller is to be told.
     pub(super) fn finish(&mut self, job: &Job, outcome: Outcome<R>, now: Instant) -> bool {
         let Some(running) = self.running.remove(&job.id) else { return false };
-        if running.guest && !running.given_up {
-            self.waiting.remove(&job.key.uuid);
-        }
         let broken = matches!(outcome.answer, Err(Error::ConnectionLost { .. }));
         if !broken {
             self.heard = Some(now);
         }
-        if running.given_up {
+        if running.given_up() {
             self.health.late += u64::from(outcome.answer.is_ok());
             self.quarantine.returned(job.key.uuid, job.id);
             return false;
@@ -312,9 +347,11 @@ impl<R> Desk<R> {
             }
             Some(flight) if flight.id == job.id => {
                 self.flights.remove(&job.key);
-                // A failure may be over by the time that somebody asks.
-                if outcome.answer.is_ok() {
-                    let taken = outcome.notes.begun.unwrap_or(running.started);
+                if job.key.kind == Kind::Existing {
+                    self.existing = outcome.answer.ok().map(|list| (running.started, list));
+                } else if outcome.answer.is_ok() {
+                    // A failure may be over by the time that somebody asks.
+                    let taken = outcome.notes.earliest().unwrap_or(running.started);
                     self.ready.insert(job.key, Ready { taken, outcome });
                     self.clear_ready(now);
                 }
@@ -354,7 +391,7 @@ impl<R> Desk<R> {
     /// How many readings take so long that others should not wait for their threads.
     fn slow(&self, now: Instant) -> usize {
         let slow =
-            |running: &&Running| running.given_up || self.is_slow_since(running.started, now);
+            |running: &&Running| running.given_up() || self.is_slow_since(running.started, now);
         self.running.values().filter(slow).count() + self.dialing_slowly(now)
     }
 
@@ -396,7 +433,7 @@ impl<R> Desk<R> {
     }
 
     pub(super) fn stuck(&self) -> usize {
-        self.running.values().filter(|running| running.hangs).count()
+        self.running.values().filter(|running| running.hangs()).count()
     }
 
     /// Waits for the flight that a caller has claimed; `None` if it was given up, so that the caller
@@ -416,7 +453,7 @@ impl<R> Desk<R> {
         if let Some(outcome) = flight.outcome.take() {
             let ahead = flight.ahead;
             self.flights.remove(&ticket.key);
-            let taken = outcome.notes.begun.or(started);
+            let taken = outcome.notes.earliest().or(started);
             // It was under way for too long already when it was asked for.
             let early = taken.is_some_and(|taken| {
                 ticket.asked.saturating_duration_since(taken) >= self.limits.max_age
@@ -535,17 +572,19 @@ impl<R> Desk<R> {
             return true;
         }
         let waiting = self.running.values().filter(|running| running.guest).count();
-        waiting < self.limits.waiting_for_guests() && !self.waiting.contains(&key.uuid)
+        waiting < self.limits.waiting_for_guests() && !self.is_waited_for(key.uuid)
+    }
+
+    /// Whether a call is out that waits for this guest's process, whoever still wants its answer.
+    fn is_waited_for(&self, instance: Uuid) -> bool {
+        self.running.values().any(|call| call.occupies_guest() && call.key.uuid == instance)
     }
 
     /// Takes a flight away; its thread, if it has one, comes back in vain.
     fn drop_flight(&mut self, key: Key) -> Option<Flight<R>> {
         let flight = self.flights.remove(&key)?;
         if let Some(running) = self.running.get_mut(&flight.id) {
-            running.given_up = true;
-            if running.guest {
-                self.waiting.remove(&key.uuid);
-            }
+            running.becomes(Fate::Left);
         }
         Some(flight)
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::outage::Outage;
 use super::super::quarantine::Patient;
 use super::super::{Key, Kind};
-use super::{Desk, Running};
+use super::{Desk, Fate, Running};
 use crate::error::{Error, Failure, Result};
 use crate::records::InstanceId;
 
@@ -28,6 +28,14 @@ impl<R> Desk<R> {
     /// What the probing thread does now.
     /// (One that is `careful` asks after no guest: that call may hang as well.)
     pub(in crate::collector) fn probe(&mut self, now: Instant, careful: bool) -> Probe {
+        let next = self.next_probe(now, careful);
+        if matches!(&next, Probe::Reach) || matches!(&next, Probe::Ask(id) if id.uuid.is_nil()) {
+            self.probing.get_or_insert(now);
+        }
+        next
+    }
+
+    fn next_probe(&mut self, now: Instant, careful: bool) -> Probe {
         if let Some(outage) = &self.outage {
             return if now < outage.next_try { Probe::Wait(outage.next_try) } else { Probe::Reach };
         }
@@ -69,8 +77,7 @@ impl<R> Desk<R> {
 
     /// Whether somebody has waited for long.
     pub(super) fn is_slow(&self, now: Instant) -> bool {
-        let slow =
-            |running: &Running| !running.given_up && self.is_slow_since(running.started, now);
+        let slow = |running: &Running| !running.hangs() && self.is_slow_since(running.started, now);
         self.running.values().any(slow) || self.dialing_slowly(now) > 0
     }
 
@@ -81,11 +88,14 @@ impl<R> Desk<R> {
         answer: &Result<Option<bool>>,
         now: Instant,
     ) {
+        if instance.uuid.is_nil() {
+            self.probing = None;
+        }
         let mut what = "is read again";
         let out = match answer {
             Err(Error::ConnectionLost { .. }) => return,
             Ok(Some(false)) => {
-                self.quarantine.busy(instance.uuid);
+                self.quarantine.busy(instance.uuid, now);
                 None
             }
             Ok(Some(true)) => self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout),
@@ -97,7 +107,12 @@ impl<R> Desk<R> {
             }
         };
         self.heard = Some(now);
-        if let Some(Patient { instance, since, .. }) = out {
+        if let Some(Patient { instance, since, stuck, .. }) = out {
+            for id in stuck {
+                if let Some(lost) = self.running.get_mut(&id) {
+                    lost.becomes(Fate::Lost);
+                }
+            }
             let after = now.saturating_duration_since(since).as_secs();
             let line = format!("instance {instance} {what}, {after} s after it hung");
             // What was read around its guest is less than can be read now.
@@ -188,6 +203,7 @@ impl<R> Desk<R> {
 
     /// The probe has reached the hypervisor, or not.
     pub(in crate::collector) fn reached(&mut self, answer: Result<()>, now: Instant) {
+        self.probing = None;
         if let Err(Error::ConnectionLost { failure, .. }) = answer {
             if let Some(outage) = &mut self.outage {
                 outage.goes_on(failure, now);
@@ -218,6 +234,7 @@ impl<R> Desk<R> {
             let after = now.saturating_duration_since(outage.since).as_secs();
             let line = format!("connected to {} again, after {after} s", self.place());
             self.tell(log::Level::Info, line);
+            self.reachable_since = Some(now);
         }
     }
 }

@@ -1,0 +1,207 @@
+"""Callers that are interrupted, leave and close, over guests that hang; and who waits for whom."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+import virtmeter
+from tests.faults.test_engine import FROM_GUESTS, STATS, add_samples, expected, hanging
+from tests.support import sample
+from tests.support.libvirtd import Daemon, Late, Never, Then
+from tests.support.oracle import METHODS
+from tests.support.polling import ask, cycle
+from tests.support.procedures import VIR_FROM_QEMU, Disk, Error, no_domain
+from tests.support.qemu import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class RungError(Exception):
+    """What the handler of a caller's own alarm raises."""
+
+
+def outcome(call: Callable[[], object]) -> type[Exception] | None:
+    """Return what a call raises."""
+    try:
+        call()
+    except virtmeter.InspectorException as error:
+        return type(error)
+    return None
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise RungError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_interrupted_and_closed_again_and_again_over_one_hung_guest(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 3)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=1.5, read_ahead=0)
+    with hanging(daemon, uuids[0]):
+        for number in range(24):
+            method = METHODS[number % 4]
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                sample.read(inspector, method, uuids[0])
+            except (RungError, virtmeter.InspectionTimeout):
+                pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            inspector.close()
+            assert (
+                ask(inspector, "inspect_disks", uuids[1])
+                == expected(uuids)["inspect_disks", uuids[1]]
+            )
+            assert len(inspector.list_instances()) == 3
+        # One call is in the guest, and it is known there.
+        asked = [daemon.calls[call] for call in FROM_GUESTS]
+        assert sum(asked) == 24 * 1 + 1, "the others' disks, and one call in the guest that hangs"
+        health = inspector.health()
+        assert (list(health.hung), health.stuck) == ([uuids[0]], 1)
+        assert health.threads <= 6 + 1
+    wait_for(lambda: not inspector.health().hung, "it answers again")
+    assert cycle(inspector, uuids) == expected(uuids)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_list_that_is_asked_for_in_vain_again_and_again(daemon: Daemon) -> None:
+    """What needs no guest may hang as well: no more than two calls are out for it."""
+    [uuid] = add_samples(daemon, 1)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.5)
+    daemon.on(STATS, Late(0), uuid=uuid, repeat=True)
+    daemon.on(STATS, Never(), repeat=True)
+    for _ in range(12):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            inspector.list_instances()
+        except (RungError, virtmeter.InspectorException):
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        inspector.close()
+    with pytest.raises(virtmeter.NoDataException, match="does not list its instances"):
+        inspector.list_instances()
+    assert ask(inspector, "inspect_disks", uuid) == expected([uuid])["inspect_disks", uuid]
+    assert inspector.health().threads <= 6 + 2
+
+
+def test_two_guests_that_cannot_be_asked_after_keep_no_third_in_quarantine(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 4)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4)
+    well = expected(uuids)
+    over = threading.Event()
+    for uuid in uuids[:2]:
+        daemon.on("DOMAIN_BLOCK_STATS", Then(lambda _: over.wait(60)), uuid=uuid, repeat=True)
+        daemon.on("DOMAIN_GET_CONTROL_INFO", Then(lambda _: over.wait(60)), uuid=uuid, repeat=True)
+    back = threading.Event()
+    daemon.on("DOMAIN_BLOCK_STATS", Then(lambda _: back.wait(60)), uuid=uuids[2])
+    try:
+        hung = {*uuids[:2]}
+        for uuid in uuids[:2]:
+            assert isinstance(ask(inspector, "inspect_disks", uuid), virtmeter.InspectionTimeout)
+        # Two probing threads wait for these two, and that is as many as may.
+        asked_after = "DOMAIN_GET_CONTROL_INFO"
+        assert daemon.wait_until(lambda daemon: daemon.calls[asked_after] >= 2, timeout=30)
+        wait_for(lambda: set(inspector.health().hung) == hung, "both are in quarantine")
+        assert isinstance(ask(inspector, "inspect_disks", uuids[2]), virtmeter.InspectionTimeout)
+        assert set(inspector.health().hung) == {*hung, uuids[2]}
+        back.set()
+
+        def is_read() -> bool:
+            return ask(inspector, "inspect_disks", uuids[2]) == well["inspect_disks", uuids[2]]
+
+        wait_for(is_read, "the third is read again while the others hang")
+        assert set(inspector.health().hung) == hung
+    finally:
+        daemon.off()
+        over.set()
+        back.set()
+    wait_for(lambda: cycle(inspector, uuids) == well, "all are read again")
+
+
+def test_nobody_waits_for_the_list_that_housekeeping_wants(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 130)
+    for uuid in uuids:
+        daemon.on(STATS, Late(0), uuid=uuid, repeat=True)
+    listed = threading.Event()
+    daemon.on(STATS, Then(lambda _: listed.set()), Never(), repeat=True)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=120)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cycle, inspector, uuids, ["inspect_vnics"]).result(timeout=60)
+        # That the first list was asked for, and that the second hangs, is nobody's concern.
+        assert listed.wait(30)
+        pool.submit(cycle, inspector, uuids, ["inspect_vnics"]).result(timeout=60)
+
+
+def test_what_threads_of_its_own_have_to_say_is_logged_by_callers(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A log handler may be slow: only who has called is to wait for it."""
+    caplog.set_level("DEBUG")
+    daemon.add(*(sample.domain(number, bulk=True) for number in range(1, 21)))
+    daemon.on("NODE_GET_INFO", Error(1, VIR_FROM_QEMU, "not for you"), repeat=True)
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    for _ in range(3):
+        usages = inspector.usage_all()
+        assert [usage.host_cpu_utilization for usage in usages] == [None] * 20
+        daemon.stop()
+        wait_for(lambda: outcome(inspector.usage_all) is virtmeter.ConnectionLost, "it is noticed")
+        daemon.start()
+        for _ in range(2):
+            sample.read_again(inspector, "inspect_vnics", usages[0].id)
+    assert {record.thread for record in caplog.records} == {threading.get_ident()}
+    said = [line for line in caplog.messages if "how many CPUs the host has" in line]
+    assert len(said) == 1, "once, and not in each reading"
+    assert daemon.calls["NODE_GET_INFO"] <= 6, "a refusal is remembered: once by each at the most"
+
+
+def test_an_interval_ends_when_the_values_were_measured(daemon: Daemon) -> None:
+    """A call may wait for a backup's job before it measures anything."""
+    daemon.add(domain := sample.domain(bulk=True))
+    served: list[float] = []
+    answer = Then(lambda _: served.append(time.monotonic()))
+    daemon.on(STATS, Late(0.5, answer), answer, Late(0.5, answer), answer)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    returned = []
+    for number in range(4):
+        usage = inspector.usage(domain.uuid)
+        returned.append(time.monotonic())
+        if number > 0:
+            assert usage.interval is not None
+            least = served[number] - returned[number - 1]
+            most = returned[number] - served[number - 1]
+            assert least <= usage.interval <= most
+
+
+def test_a_question_that_is_asked_twice_leaves_one_line(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon.add(domain := sample.domain(uuid=sample.UUID))
+    domain.xml = domain.xml.replace(
+        "</devices>", "<disk><source file='/b'/><target dev='vdb'/></disk></devices>"
+    )
+    domain.disks["vdb"] = Disk(stats=(1, 2, 3, 4, 5))
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    assert len(list(inspector.inspect_disks(sample.UUID))) == 2
+    daemon.on("DOMAIN_BLOCK_STATS", Error(1, VIR_FROM_QEMU, "no"), device="vda", repeat=True)
+    daemon.on("DOMAIN_BLOCK_STATS", no_domain("it is looked up again"), device="vdb")
+    lookups = daemon.calls["DOMAIN_LOOKUP_BY_UUID"]
+    [disk] = inspector.inspect_disks(sample.UUID)
+    assert disk.device == "vdb"
+    assert daemon.calls["DOMAIN_LOOKUP_BY_UUID"] == lookups + 1
+    [line] = caplog.messages
+    assert "vda" in line
