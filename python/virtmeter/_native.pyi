@@ -160,7 +160,8 @@ class LibvirtInspector:
 
         :param caller: as for ``inspect_vnic_rates``.
         :raises ConnectionLost: libvirt cannot be reached.
-        :raises NoDataException: libvirt refuses the list of its instances, or has not sent it within the timeout.
+        :raises NoDataException: libvirt refuses the list of its instances, or has not sent it
+            within the timeout.
         """
 
     def list_instances(self) -> list[Instance]:
