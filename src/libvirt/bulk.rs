@@ -43,7 +43,7 @@ pub(super) fn memory(stats: &Parameters, balloon: bool) -> Vec<(u32, u64)> {
 pub(super) fn interface(stats: &DomainStats, device: &str) -> Option<[i64; 8]> {
     const PARTS: [&str; 8] =
         ["rx.bytes", "rx.pkts", "rx.errs", "rx.drop", "tx.bytes", "tx.pkts", "tx.errs", "tx.drop"];
-    counters(stats, &place(stats, "net", device)?, PARTS)
+    counters(stats, stats.places.of("net", device)?, PARTS)
 }
 
 /// The counters of a disk (`virDomainBlockStats`), -1 for what is left out, and its times
@@ -56,8 +56,8 @@ pub(super) fn disk(stats: &DomainStats, device: &str) -> Option<([i64; 5], Param
         ("fl.reqs", "flush_operations"),
         ("fl.times", "flush_total_times"),
     ];
-    let place = place(stats, "block", device)?;
-    let counters = counters(stats, &place, PARTS)?;
+    let place = stats.places.of("block", device)?;
+    let counters = counters(stats, place, PARTS)?;
     let flag = |(part, flag): &(&str, &str)| {
         Some(((*flag).to_owned(), *stats.parameters.get(&format!("{place}.{part}"))?))
     };
@@ -68,7 +68,7 @@ pub(super) fn disk(stats: &DomainStats, device: &str) -> Option<([i64; 5], Param
 /// call would tell the same numbers. libvirt asks QEMU alike for both, and hands on what QEMU says
 /// of such a file, unless something is missing or equal: then the call looks at the file itself.
 pub(super) fn sizes(stats: &DomainStats, device: &str) -> Option<[u64; 3]> {
-    let place = place(stats, "block", device)?;
+    let place = stats.places.of("block", device)?;
     let part = |part| u64::try_from(*stats.parameters.get(&format!("{place}.{part}"))?).ok();
     let (capacity, allocation, physical) =
         (part("capacity")?, part("allocation")?, part("physical")?);
@@ -86,21 +86,9 @@ pub(super) fn names_are<'a>(
     if !stats.parameters.contains(&format!("{group}.count")) {
         return true;
     }
-    let prefix = format!("{group}.");
-    let mut named = stats.names.iter().filter(|(name, _)| name.starts_with(&prefix));
     let mut expected = expected;
-    named.all(|(_, device)| known(device))
-        && expected.all(|device| place(stats, group, device).is_some())
-}
-
-/// Where in the reading a device is: `block.0`, say.
-fn place(stats: &DomainStats, group: &str, device: &str) -> Option<String> {
-    let names = |(name, named): &(String, String)| {
-        let place = name.strip_suffix(".name")?;
-        let found = named == device && place.split('.').next() == Some(group);
-        found.then(|| place.to_owned())
-    };
-    stats.names.iter().find_map(names)
+    stats.places.devices(group).all(known)
+        && expected.all(|device| stats.places.of(group, device).is_some())
 }
 
 fn counters<const N: usize>(

@@ -2,7 +2,7 @@
 //!
 //! Pure: text in, devices out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use roxmltree::{Document, Node};
 
@@ -81,32 +81,41 @@ fn nic(interface: Node<'_, '_>) -> Option<Nic> {
     let name = attribute(child(interface, "target")?, "dev")?;
     let mac = attribute(child(interface, "mac")?, "address");
     let fref = child(interface, "filterref").and_then(|fref| attribute(fref, "filter"));
-    let mut parameters = Vec::new();
+    let mut parameters = Parameters::default();
     for parameter in children(interface, "filterref").flat_map(|fref| children(fref, "parameter")) {
         if let Some(name) = attribute(parameter, "name") {
-            set(&mut parameters, &name.to_lowercase(), attribute(parameter, "value"));
+            parameters.set(name.to_lowercase(), attribute(parameter, "value"));
         }
     }
     let interfaceid = child(interface, "virtualport")
         .and_then(|port| child(port, "parameters"))
         .and_then(|parameters| attribute(parameters, "interfaceid"));
     let bridge = child(interface, "source").and_then(|source| attribute(source, "bridge"));
-    set(&mut parameters, "interfaceid", interfaceid);
-    set(&mut parameters, "bridge", bridge);
-    Some(Nic { name, mac, fref, parameters })
+    parameters.set("interfaceid".to_owned(), interfaceid);
+    parameters.set("bridge".to_owned(), bridge);
+    Some(Nic { name, mac, fref, parameters: parameters.all })
 }
 
 /// A parameter keeps the place where its name came first and the value that came last.
-fn set(parameters: &mut Vec<(String, Option<String>)>, name: &str, value: Option<String>) {
-    match parameters.iter_mut().find(|(known, _)| known == name) {
-        Some((_, known)) => *known = value,
-        None => parameters.push((name.to_owned(), value)),
+#[derive(Default)]
+struct Parameters {
+    all: Vec<(String, Option<String>)>,
+    places: HashMap<String, usize>,
+}
+
+impl Parameters {
+    fn set(&mut self, name: String, value: Option<String>) {
+        let place = *self.places.entry(name.clone()).or_insert(self.all.len());
+        match self.all.get_mut(place) {
+            Some((_, known)) => *known = value,
+            None => self.all.push((name, value)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::xml::{MAX_BYTES, MAX_DEPTH};
+    use super::super::xml::{MAX_BYTES, MAX_DEPTH, MAX_MARKUP};
     use super::*;
     use proptest::prelude::*;
 
@@ -223,10 +232,10 @@ mod tests {
     fn size_and_depth_are_bounded() {
         let long = domain(&format!("<!--{}-->", "x".repeat(MAX_BYTES)));
         assert!(disks(&long).is_err_and(|reason| reason.contains("limit")));
-        // As deep as fits into the size: neither the parser nor its drop may use up the stack.
-        let depth = MAX_BYTES / 8;
+        // As deep as fits into the bounds: neither the parser nor its drop may use up the stack.
+        let depth = MAX_MARKUP / 2;
         let deep = format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-        assert!(nics(&deep).is_err());
+        assert!(nics(&deep).is_err_and(|reason| reason.contains("nested")));
         let edge = |depth: usize| "<a>".repeat(depth) + &"</a>".repeat(depth);
         assert!(disks(&edge(MAX_DEPTH)).is_ok());
         assert!(disks(&edge(MAX_DEPTH).replace("<a></a>", "<a>x<!-- --></a>")).is_ok());
@@ -248,7 +257,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn as_many_parameters_as_there_is_room_for() {
+        let parameter = |number: usize| format!("<parameter name='{number}'/>");
+        let count = MAX_BYTES / 32;
+        let parameters: String = (0..count).chain(0..9).map(parameter).collect();
+        let nic = format!("<target dev='tap0'/><mac/><filterref>{parameters}</filterref>");
+        let found = nics(&domain(&format!("<interface>{nic}</interface>"))).unwrap();
+        assert_eq!(found[0].parameters.len(), count + 2);
+        assert_eq!(found[0].parameters[count - 1].0, (count - 1).to_string());
+    }
+
     proptest! {
+        #[test]
+        fn a_parameter_has_its_first_place_and_its_last_value(
+            given in prop::collection::vec(("[ab]{0,2}", any::<Option<u8>>()), 0..20),
+        ) {
+            let mut parameters = Parameters::default();
+            for (name, value) in &given {
+                parameters.set(name.clone(), value.map(|value| value.to_string()));
+            }
+            let last = |name| given.iter().rfind(|(other, _)| other == name).and_then(|(_, v)| *v);
+            let is_first = |at: usize| given.iter().position(|(name, _)| *name == given[at].0) == Some(at);
+            let names = (0..given.len()).filter(|at| is_first(*at)).map(|at| &given[at].0);
+            let expected: Vec<_> =
+                names.map(|name| (name.clone(), last(name).map(|value| value.to_string()))).collect();
+            prop_assert_eq!(parameters.all, expected);
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in "\\PC*", devices in "[<>/&;'\"=! a-z#0-9\\[\\]-]*") {
             let _ = (nics(&text), disks(&text));

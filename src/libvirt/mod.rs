@@ -9,6 +9,7 @@ mod host_cpus;
 mod last;
 mod nova_xml;
 mod parameters;
+mod places;
 mod stats;
 mod sys;
 mod xml;

@@ -18,6 +18,7 @@ use virt_sys as c;
 
 use super::calls::{Call, Calls};
 use super::parameters::Parameters;
+use super::places::Places;
 use crate::error::Failure;
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
@@ -219,8 +220,8 @@ pub(super) struct DomainStats {
     /// The number of a running domain, another at each start.
     pub(super) number: c_uint,
     pub(super) parameters: Parameters,
-    /// The names of NICs and disks (`net.N.name`, `block.N.name`).
-    pub(super) names: Box<[(String, String)]>,
+    /// Where its NICs and disks are (`net.N.name`, `block.N.name`).
+    pub(super) places: Places,
 }
 
 impl Domain {
@@ -432,13 +433,13 @@ fn take_records(
             // SAFETY: the record has `nparams` parameters.
             let all = || (0..filled).map(|i| unsafe { &*record.params.add(i) });
             let parameters = all().filter_map(integer).collect();
-            let names = all().filter_map(name).collect();
+            let places = all().filter_map(name).collect();
             // SAFETY: the domain is valid; the record's own reference goes with the record.
             let referred = unsafe { c::virDomainRef(record.dom) } == 0;
             let domain = referred.then(|| Domain::owned(record.dom, calls)).flatten()?;
             // SAFETY: the domain is valid.
             let number = unsafe { c::virDomainGetID(record.dom) };
-            Some((domain, DomainStats { number, parameters, names }))
+            Some((domain, DomainStats { number, parameters, places }))
         })
         .collect();
     // SAFETY: the records are ours, come from libvirt, and are not used again.
