@@ -31,7 +31,7 @@ mod usage;
 #[cfg(feature = "python")]
 mod python;
 
-pub use collector::{Health, Limits};
+pub use collector::{Health, InvalidLimit, Limits};
 pub use error::{Error, Failure, Reason, Result};
 pub use hypervisor::{Connection, Hypervisor, Moment, Notes};
 pub use inspector::Inspector;

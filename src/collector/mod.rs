@@ -28,7 +28,7 @@ use crate::records::{
 };
 use desk::{Desk, Job, Outcome, Probe, Turn};
 pub use health::Health;
-pub use limits::Limits;
+pub use limits::{InvalidLimit, Limits};
 
 /// Asked by a caller every now and then, while it waits, whether it is to go on.
 static PATIENCE: OnceLock<fn() -> bool> = OnceLock::new();

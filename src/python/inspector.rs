@@ -1,5 +1,6 @@
 //! `virtmeter.LibvirtInspector`: its documentation for users is in `_native.pyi`.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
@@ -10,8 +11,8 @@ use super::arguments::InstanceArgument;
 use super::errors::exception;
 use super::raised_meanwhile;
 use super::records::Record;
-use crate::collector::Limits;
-use crate::error::Result;
+use crate::collector::{InvalidLimit, Limits};
+use crate::error;
 use crate::hypervisor::Hypervisor;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
@@ -51,13 +52,11 @@ impl LibvirtInspector {
                 "the URI {uri:?} contains a NUL; use one like qemu:///system"
             )));
         }
-        let limits = Limits {
-            timeout: seconds("timeout", timeout, 0.01)?,
-            max_age: seconds("max_age", max_age, 0.0)?,
-            workers: number("workers", workers, 1)?,
-            read_ahead: number("read_ahead", read_ahead, 0)?,
-            max_stuck: number("max_stuck", max_stuck, 0)?,
-        };
+        let limits = checked(Limits::default().with_timeout(seconds(timeout)), timeout)?;
+        let limits = checked(limits.with_max_age(seconds(max_age)), max_age)?;
+        let limits = checked(limits.with_workers(number(workers)), workers)?;
+        let limits = checked(limits.with_read_ahead(number(read_ahead)), read_ahead)?;
+        let limits = checked(limits.with_max_stuck(number(max_stuck)), max_stuck)?;
         let libvirt = Libvirt::new(uri, report_stopped);
         Ok(Self { inspector: Inspector::with_limits(libvirt, limits) })
     }
@@ -192,7 +191,7 @@ impl LibvirtInspector {
     fn read<T: Send>(
         &self,
         py: Python<'_>,
-        question: impl FnOnce(&Inspector<Libvirt>) -> Result<T> + Send,
+        question: impl FnOnce(&Inspector<Libvirt>) -> error::Result<T> + Send,
     ) -> PyResult<T> {
         let answer = without_gil(py, || question(&self.inspector))?;
         answer.map_err(|error| exception(py, &error))
@@ -206,25 +205,18 @@ fn without_gil<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> PyRe
     raised_meanwhile().map_or(Ok(answer), Err)
 }
 
-/// A time in seconds that somebody has given; at most a day, so that no sum of them overflows.
-fn seconds(name: &str, given: f64, least: f64) -> PyResult<Duration> {
-    const MOST: f64 = 86400.0;
-    if (least..=MOST).contains(&given) {
-        Ok(Duration::from_secs_f64(given))
-    } else {
-        Err(PyValueError::new_err(format!(
-            "{name} is {given}, and must be from {least} to {MOST} seconds"
-        )))
-    }
+/// A time that somebody has given; what is none is longer than any limit may be.
+fn seconds(given: f64) -> Duration {
+    Duration::try_from_secs_f64(given).unwrap_or(Duration::MAX)
 }
 
-/// A number of threads or readings that somebody has given.
-fn number(name: &str, given: i64, least: i64) -> PyResult<usize> {
-    const MOST: i64 = 1000;
-    let number = (least..=MOST).contains(&given).then(|| usize::try_from(given).ok()).flatten();
-    number.ok_or_else(|| {
-        PyValueError::new_err(format!("{name} is {given}, and must be from {least} to {MOST}"))
-    })
+/// A number that somebody has given; a negative one is more than any limit may be.
+fn number(given: i64) -> usize {
+    usize::try_from(given).unwrap_or(usize::MAX)
+}
+
+fn checked(limits: Result<Limits, InvalidLimit>, given: impl Display) -> PyResult<Limits> {
+    limits.map_err(|invalid| PyValueError::new_err(format!("{invalid}, not {given}")))
 }
 
 fn list<R: Record>(py: Python<'_>, records: Vec<R>) -> PyResult<Bound<'_, PyList>> {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,26 @@ def test_an_unknown_scheme_is_the_callers_mistake(uri: str) -> None:
 def test_a_file_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="nowhere"):
         virtmeter.LibvirtInspector("test:////nowhere/at/all.xml").list_instances()
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "refused"),
+    [
+        ("timeout", (0.01, 86400), (0, 0.0099, -1, 86401, 1e300, math.inf, math.nan)),
+        ("max_age", (0, 86400), (-1, -0.001, 86401, math.inf, -math.inf, math.nan)),
+        ("workers", (1, 1000), (0, -1, 1001, 2**63 - 1)),
+        ("read_ahead", (0, 1000), (-1, 1001, -(2**63))),
+        ("max_stuck", (0, 1000), (-1, 1001)),
+    ],
+)
+def test_limits_that_nobody_could_keep(
+    limit: str, allowed: tuple[float, ...], refused: tuple[float, ...]
+) -> None:
+    for given in allowed:
+        virtmeter.LibvirtInspector("test:///default", **{limit: given})  # type: ignore[arg-type]
+    for given in refused:
+        with pytest.raises(ValueError, match=rf"{limit} must be from \S+ to \d+.*, not \S+$"):
+            virtmeter.LibvirtInspector("test:///default", **{limit: given})  # type: ignore[arg-type]
 
 
 def test_options_are_keywords() -> None:
