@@ -24,8 +24,8 @@ pub(crate) struct Deltas {
 
 #[derive(Debug, Clone, Copy)]
 struct Last {
-    rx_bytes: i64,
-    tx_bytes: i64,
+    /// Received and sent, as far as they were ever counted.
+    bytes: [Option<i64>; 2],
     entered: u64,
 }
 
@@ -40,7 +40,8 @@ impl Deltas {
     }
 
     /// Enters one reading of all NICs of an instance. NICs whose counters were refused are left out,
-    /// but remembered; NICs that are no longer there are forgotten.
+    /// but remembered, and so is a counter that is not counted (-1); NICs that are no longer there are
+    /// forgotten.
     pub(crate) fn enter(
         &mut self,
         instance: Uuid,
@@ -97,24 +98,25 @@ fn with_deltas(
     nic: Interface,
 ) -> Option<InterfaceStats> {
     let counters = nic.counters?;
-    let (rx_bytes, tx_bytes) = (counters.rx_bytes, counters.tx_bytes);
     let previous = last.get(&nic.name).copied();
-    let went_back = previous.is_some_and(|p| rx_bytes < p.rx_bytes || tx_bytes < p.tx_bytes);
+    let before = previous.map_or([None; 2], |previous| previous.bytes);
+    let now = [counters.rx_bytes, counters.tx_bytes].map(|bytes| (bytes >= 0).then_some(bytes));
+    let bytes = [(now[0], before[0]), (now[1], before[1])];
+    let went_back = bytes.iter().any(|(now, before)| now.is_some() && now < before);
     // Two threads read at once and the older reading is entered last: not a reset. What it saw
     // has been accounted for already. (A true reset in just that moment is found out, and booked,
     // by the next reading.)
     let overtook = |p: Last| p.entered > started.0 && p.entered < entered;
     let late = went_back && previous.is_some_and(overtook);
-    let delta = |now: i64, before: fn(Last) -> i64| match previous {
+    let added = |(now, before): (Option<i64>, Option<i64>)| match now.zip(before) {
         None => 0,
-        Some(_) if late => 0,
-        Some(p) if now < before(p) => i128::from(now),
-        Some(p) => i128::from(now) - i128::from(before(p)),
+        Some((now, before)) if now < before => i128::from(now),
+        Some((now, before)) => i128::from(now) - i128::from(before),
     };
-    let (rx_bytes_delta, tx_bytes_delta) =
-        (delta(rx_bytes, |p| p.rx_bytes), delta(tx_bytes, |p| p.tx_bytes));
+    let [rx_bytes_delta, tx_bytes_delta] = if late { [0; 2] } else { bytes.map(added) };
     if !late {
-        last.insert(nic.name.clone(), Last { rx_bytes, tx_bytes, entered });
+        let bytes = bytes.map(|(now, before)| now.or(before));
+        last.insert(nic.name.clone(), Last { bytes, entered });
     }
     Some(InterfaceStats {
         name: nic.name,
@@ -196,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_counted_for_a_while_is_in_the_next_delta() {
+        let mut deltas = Deltas::default();
+        assert_eq!(read(&mut deltas, VM, (-1, 7)), (0, 0));
+        assert_eq!(read(&mut deltas, VM, (1000, 8)), (0, 1), "unknown before: the first of it");
+        assert_eq!(read(&mut deltas, VM, (-1, 10)), (0, 2));
+        assert_eq!(read(&mut deltas, VM, (1005, -1)), (5, 0));
+        assert_eq!(read(&mut deltas, VM, (1005, 11)), (0, 1));
+    }
+
+    #[test]
     fn a_nic_that_came_while_a_reading_was_under_way_is_not_forgotten_by_it() {
         let mut deltas = Deltas::default();
         let slow = deltas.start();
@@ -272,13 +284,15 @@ mod tests {
             let mut last = None;
             for now in counters {
                 let (rx, _) = read(&mut deltas, VM, now);
-                match last.replace(now.0) {
-                    Some(before) if now.0 >= before => {
-                        prop_assert_eq!(rx, i128::from(now.0) - i128::from(before));
+                let counted = Some(now.0).filter(|now| *now >= 0);
+                match (counted, last) {
+                    (Some(now), Some(before)) if now >= before => {
+                        prop_assert_eq!(rx, i128::from(now) - i128::from(before));
                     }
-                    Some(_) => prop_assert_eq!(rx, i128::from(now.0)),
-                    None => prop_assert_eq!(rx, 0),
+                    (Some(now), Some(_)) => prop_assert_eq!(rx, i128::from(now)),
+                    _ => prop_assert_eq!(rx, 0),
                 }
+                last = counted.or(last);
             }
         }
     }

@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::records::{
-    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
-    VmCounters,
+    Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
 };
 
 /// When the values of a reading were measured. A call may wait for long before it measures them.
@@ -103,11 +102,11 @@ pub trait Connection {
     /// Any [`Error`](crate::Error).
     fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>>;
 
-    /// Every disk whose counters the hypervisor gives.
+    /// Every disk that is there, with its counters where the hypervisor gives them.
     ///
     /// # Errors
     /// Any [`Error`](crate::Error).
-    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>>;
+    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Disk>>;
 
     /// Every disk whose size the hypervisor gives.
     ///

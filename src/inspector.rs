@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
 use crate::records::{
-    DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats, InterfaceRateStats,
-    InterfaceStats, Server, VmCounters, VmUsage,
+    Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
+    InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage,
 };
-use crate::usage::Readings;
+use crate::usage::{Rates, Readings, Usage};
 
 /// libvirt's `VIR_DOMAIN_SHUTOFF`.
 const SHUT_OFF: u32 = 5;
@@ -32,8 +32,8 @@ pub struct Inspector<H: Hypervisor> {
     collector: Collector<H>,
     deltas: PerProcess<Mutex<Deltas>>,
     /// For rates and for usage: neither disturbs the intervals of the other.
-    rates: PerProcess<Mutex<Readings>>,
-    usage: PerProcess<Mutex<Readings>>,
+    rates: PerProcess<Mutex<Readings<Rates>>>,
+    usage: PerProcess<Mutex<Readings<Usage>>>,
 }
 
 impl<H: Hypervisor> Inspector<H> {
@@ -125,7 +125,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
         match self.collector.ask(Kind::Disks, instance)?.0 {
-            Reading::Disks(disks) => Ok(disks),
+            Reading::Disks(disks) => Ok(disks.into_iter().filter_map(with_counters).collect()),
             _ => Ok(Vec::new()),
         }
     }
@@ -144,7 +144,8 @@ impl<H: Hypervisor> Inspector<H> {
     /// What went through each NIC of an instance in a second, on average since this `caller` last
     /// asked this; nothing at its first time. A caller is a name, chosen freely: each has intervals
     /// of its own, for each instance, and threads under one name share them. A NIC that has come
-    /// meanwhile, or whose counters went back, is left out this once.
+    /// meanwhile, or whose counters went back, is left out this once; and so is one whose counters are
+    /// not known, the next rates of which are over all the time since they were.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -178,7 +179,8 @@ impl<H: Hypervisor> Inspector<H> {
 
     /// What an instance has used since this `caller` last asked this or
     /// [`usage_all`](Self::usage_all), all read at one moment. A caller is a name, as for
-    /// [`vnic_rates`](Self::vnic_rates). While the guest hangs, its memory and disks are not told.
+    /// [`vnic_rates`](Self::vnic_rates). While the guest hangs, its memory and disks are not told; what
+    /// the disks did meanwhile is told with the first reading after that.
     ///
     /// # Errors
     /// Any [`Error`].
@@ -283,6 +285,11 @@ impl<H: Hypervisor> Inspector<H> {
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {
         self.deltas.with(|deltas| use_deltas(&mut lock(deltas)))
     }
+}
+
+/// The record of a disk; none of one whose counters the hypervisor refused.
+fn with_counters(Disk { device, counters }: Disk) -> Option<DiskStats> {
+    counters.map(|counters| DiskStats { device, counters })
 }
 
 fn ids(instances: &[Instance]) -> Vec<InstanceId> {

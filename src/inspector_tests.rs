@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::hypervisor::{Connection, Moment, Notes};
-use crate::records::{Interface, InterfaceCounters, Memory, ServerDescription};
+use crate::records::{DiskCounters, Interface, InterfaceCounters, Memory, ServerDescription};
 
 const NOT_ASKED_FOR: &str = "nobody asks for this here";
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ impl Connection for Scripted {
         Ok(self.next(notes)?.interfaces)
     }
 
-    fn disk_stats(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
+    fn disk_stats(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<Disk>> {
         Ok(self.next(notes)?.disks.unwrap_or_default())
     }
 
@@ -139,22 +139,16 @@ fn nic(name: &str, rx_bytes: i64, tx_bytes: i64) -> Interface {
     }
 }
 
-fn disk(
-    device: &str,
-    [read_bytes, read_requests, write_bytes, write_requests]: [i64; 4],
-) -> DiskStats {
-    DiskStats {
-        device: device.to_owned(),
+fn disk(device: &str, [read_bytes, read_requests, write_bytes, write_requests]: [i64; 4]) -> Disk {
+    let counters = DiskCounters {
         read_bytes,
         read_requests,
         write_bytes,
         write_requests,
         errors: -1,
-        wr_total_times: None,
-        rd_total_times: None,
-        flush_requests: None,
-        flush_total_times: None,
-    }
+        ..DiskCounters::default()
+    };
+    Disk { device: device.to_owned(), counters: Some(counters) }
 }
 
 fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
@@ -174,17 +168,85 @@ fn lost() -> Error {
 }
 
 #[test]
-fn disks_that_were_not_read_begin_anew() {
+fn what_is_used_while_a_guest_hangs_is_told_after_that() {
     let host = Host::new();
-    let reading = |disks| VmCounters { disks, ..counters(1, 1) };
     let disks = |bytes| Some(vec![disk("vda", [bytes, bytes, bytes, bytes])]);
-    host.usage("", 0, reading(disks(0)));
-    assert_eq!(host.usage("", 10, reading(disks(1024))).disk_read_kib, Some(1.0));
-    let hung = host.usage("", 1000, reading(None));
-    assert_eq!((hung.disk_read_kib, hung.cpu_utilization), (None, Some(0.0)));
-    // What was read in a long time must not seem to have been read in this short one.
-    assert_eq!(host.usage("", 1001, reading(disks(1 << 40))).disk_read_kib, None);
-    assert_eq!(host.usage("", 1002, reading(disks(1 << 40))).disk_read_kib, Some(0.0));
+    let reading = |seconds, bytes| VmCounters { disks: disks(bytes), ..counters(seconds, seconds) };
+    let hung = || VmCounters {
+        vcpu_time: None,
+        cpu_time: None,
+        disks: None,
+        memory: Memory::default(),
+        interfaces: vec![nic("tap0", 0, 0)],
+        ..counters(0, 0)
+    };
+    host.usage("", 0, reading(10, 0));
+    assert_eq!(host.usage("", 10, reading(11, 1024)).disk_read_kib, Some(1.0));
+    for seconds in [100, 200] {
+        let usage = host.usage("", seconds, hung());
+        assert_eq!((usage.disk_read_kib, usage.disk_interval), (None, None));
+        assert_eq!((usage.cpu_utilization, usage.host_cpu_utilization), (None, None));
+        assert_eq!(usage.disk_per_second(1.0), None);
+        assert!(usage.interval.is_some_and(|interval| interval >= 90 * SECOND));
+    }
+    let usage = host.usage("", 210, reading(51, 1024 * 2001));
+    assert_eq!((usage.interval, usage.disk_interval), (Some(10 * SECOND), Some(200 * SECOND)));
+    assert_eq!(usage.disk_read_kib, Some(2000.0));
+    assert_eq!(usage.disk_per_second(2000.0), Some(10.0));
+    assert_eq!(usage.cpu_utilization, Some(10.0), "40 of 400 seconds");
+    let usage = host.usage("", 211, reading(51, 1024 * 2001));
+    assert_eq!((usage.disk_read_kib, usage.disk_interval), (Some(0.0), usage.interval));
+}
+
+#[test]
+fn what_a_refused_device_did_is_told_with_its_next_counters() {
+    let host = Host::new();
+    let refused = |mut nic: Interface| {
+        nic.counters = None;
+        nic
+    };
+    let (mut at, mut told) = (0, Vec::new());
+    for (bytes, is_refused) in
+        [(0, false), (1000, false), (2000, false), (3000, true), (4000, true), (5000, false)]
+    {
+        let tap0 = nic("tap0", 1024 * bytes, 0);
+        let tap0 = if is_refused { refused(tap0) } else { tap0 };
+        let reading = VmCounters { interfaces: vec![tap0, nic("tap1", 7, 7)], ..counters(0, 0) };
+        let usage = host.usage("", at, reading);
+        assert_eq!(usage.network_interval.is_some(), usage.network_read_kib.is_some());
+        told.push((
+            usage.network_read_kib,
+            usage.network_read_kib.and_then(|kib| usage.network_per_second(kib)),
+        ));
+        at += 1;
+    }
+    let steady = (Some(1000.0), Some(1000.0));
+    let all =
+        [(None, None), steady, steady, (None, None), (None, None), (Some(3000.0), Some(1000.0))];
+    assert_eq!(told, all);
+}
+
+#[test]
+fn a_refused_disk_is_left_out_and_has_rates_over_its_own_time() {
+    let host = Host::new();
+    let rates = |seconds, bytes, refused| {
+        let mut disks = vec![disk("vda", [bytes, 0, 0, 0]), disk("vdb", [10 * bytes, 0, 0, 0])];
+        if refused {
+            disks[0].counters = None;
+        }
+        for _ in 0..2 {
+            host.will_say(seconds, Ok(VmCounters { disks: Some(disks.clone()), ..counters(0, 0) }));
+        }
+        let read = host.inspector.disks(&vm()).unwrap();
+        assert_eq!(read.len(), if refused { 1 } else { 2 });
+        let rates = host.inspector.disk_rates(&vm(), "").unwrap().into_iter();
+        rates.map(|rates| (rates.device, rates.read_bytes_rate)).collect::<Vec<_>>()
+    };
+    let told = |device: &str, rate| (device.to_owned(), rate);
+    assert_eq!(rates(0, 0, false), []);
+    assert_eq!(rates(1, 10, true), [told("vdb", 100.0)]);
+    assert_eq!(rates(2, 20, true), [told("vdb", 100.0)]);
+    assert_eq!(rates(4, 80, false), [told("vda", 20.0), told("vdb", 300.0)]);
 }
 
 #[test]
@@ -208,8 +270,10 @@ fn usage_that_can_be_reckoned_by_hand() {
     assert_eq!((usage.network_read_kib, usage.network_write_kib), (Some(2.0), Some(4.0)));
     assert_eq!((usage.disk_read_requests, usage.disk_write_requests), (Some(2048), Some(0)));
     assert_eq!((usage.disk_read_kib, usage.disk_write_kib), (Some(4.0), Some(8.0)));
-    assert_eq!(usage.per_second(2048.0), Some(204.8));
-    assert_eq!(first.per_second(2048.0), None);
+    assert_eq!((usage.network_interval, usage.disk_interval), (usage.interval, usage.interval));
+    assert_eq!(usage.network_per_second(2048.0), Some(204.8));
+    assert_eq!(usage.disk_per_second(2048.0), Some(204.8));
+    assert_eq!((first.network_per_second(2048.0), first.disk_per_second(2048.0)), (None, None));
 }
 
 #[test]

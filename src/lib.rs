@@ -37,9 +37,9 @@ pub use hypervisor::{Connection, Hypervisor, Moment, Notes};
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
 pub use records::{
-    DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats, Interface,
-    InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory, NovaMetadata, Server,
-    ServerDescription, VmCounters, VmUsage,
+    Disk, DiskCounters, DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId,
+    InstanceStats, Interface, InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory,
+    NovaMetadata, Server, ServerDescription, VmCounters, VmUsage,
 };
 
 /// The Python module's table of contents.

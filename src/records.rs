@@ -208,10 +208,8 @@ pub struct InterfaceStats {
 }
 
 /// The counters of one disk since the guest was started (-1 where the hypervisor does not count).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DiskStats {
-    /// The disk's name in the guest (`<target dev>`), for example `vda`.
-    pub device: String,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskCounters {
     /// Bytes read.
     pub read_bytes: i64,
     /// Read operations.
@@ -232,6 +230,24 @@ pub struct DiskStats {
     pub flush_total_times: Option<i128>,
 }
 
+/// One disk that is there, and what went through it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The disk's name in the guest (`<target dev>`), for example `vda`.
+    pub device: String,
+    /// The counters; `None` where the hypervisor refused them.
+    pub counters: Option<DiskCounters>,
+}
+
+/// One disk with its counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskStats {
+    /// The disk's name in the guest (`<target dev>`), for example `vda`.
+    pub device: String,
+    /// The counters since the guest was started.
+    pub counters: DiskCounters,
+}
+
 /// What the usage of an instance is reckoned from: counters and sizes of one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct VmCounters {
@@ -249,10 +265,11 @@ pub struct VmCounters {
     pub vcpu_delay: Option<i128>,
     /// Its memory now.
     pub memory: Memory,
-    /// The NICs with their counters.
+    /// Every NIC that is there, also one without counters.
     pub interfaces: Vec<Interface>,
-    /// The disks with their counters; `None` where its guest was not to be asked.
-    pub disks: Option<Vec<DiskStats>>,
+    /// Every disk that is there, also one without counters; `None` where its guest was not to be
+    /// asked.
+    pub disks: Option<Vec<Disk>>,
 }
 
 /// The memory of one instance, KiB; `None` where the hypervisor has no value.
@@ -270,8 +287,11 @@ pub struct Memory {
 
 /// What one virtual machine has used since the last reading of its usage.
 ///
-/// All values over the interval are `None` at a caller's first reading; CPU times also when their
-/// counter went back. NICs and disks count where they were there at both readings.
+/// What is not known is `None`: all that is over an interval at a caller's first reading; what all
+/// NICs (or all disks) have done together, while a part of it is not known; CPU times when their
+/// counter went back. What was used in the meantime is told with the next reading that knows it, over
+/// the longer time. NICs and disks count where they were there at both ends of that time, and their
+/// counters did not go back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmUsage {
     /// The instance.
@@ -285,17 +305,17 @@ pub struct VmUsage {
     pub host_cpu_utilization: Option<f64>,
     /// The time since the last reading.
     pub interval: Option<Duration>,
-    /// KiB received by the guest within the interval.
+    /// KiB received by the guest within `network_interval`.
     pub network_read_kib: Option<f64>,
-    /// KiB sent by the guest within the interval.
+    /// KiB sent by the guest within `network_interval`.
     pub network_write_kib: Option<f64>,
-    /// Read operations within the interval.
+    /// Read operations within `disk_interval`.
     pub disk_read_requests: Option<i128>,
-    /// Write operations within the interval.
+    /// Write operations within `disk_interval`.
     pub disk_write_requests: Option<i128>,
-    /// KiB read from disks within the interval.
+    /// KiB read from disks within `disk_interval`.
     pub disk_read_kib: Option<f64>,
-    /// KiB written to disks within the interval.
+    /// KiB written to disks within `disk_interval`.
     pub disk_write_kib: Option<f64>,
     /// Its memory now.
     pub memory: Memory,
@@ -304,13 +324,24 @@ pub struct VmUsage {
     /// How much of the time of its own vCPUs they could have run but had no CPU of the host, percent
     /// from 0 to 100.
     pub cpu_steal: Option<f64>,
+    /// The time that the network's values are over: `interval`, or longer where those of readings
+    /// before were not known.
+    pub network_interval: Option<Duration>,
+    /// The time that the disks' values are over, likewise.
+    pub disk_interval: Option<Duration>,
 }
 
 impl VmUsage {
-    /// The average in a second of something that was used within the interval.
+    /// The average in a second of something that went through the NICs.
     #[must_use]
-    pub fn per_second(&self, used: f64) -> Option<f64> {
-        self.interval.map(|interval| used / interval.as_secs_f64())
+    pub fn network_per_second(&self, amount: f64) -> Option<f64> {
+        self.network_interval.map(|interval| amount / interval.as_secs_f64())
+    }
+
+    /// The average in a second of something that the disks did.
+    #[must_use]
+    pub fn disk_per_second(&self, amount: f64) -> Option<f64> {
+        self.disk_interval.map(|interval| amount / interval.as_secs_f64())
     }
 }
 

@@ -1,29 +1,55 @@
 //! What a virtual machine has used since it was last looked at. Pure.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::rates::{Counters, Growth, Meter, percent};
+use crate::rates::{Counters, Devices, Growth, Sample, counted, percent, since};
+use crate::recent::Recent;
 use crate::records::{
-    DiskRateStats, DiskStats, InstanceId, Interface, InterfaceRateStats, VmCounters, VmUsage,
+    Disk, DiskRateStats, InstanceId, Interface, InterfaceRateStats, VmCounters, VmUsage,
 };
 
-/// The counters of CPU time, as if they were devices: each may start anew by itself.
-const VCPUS: &str = "vcpus";
-const ALL: &str = "all";
-const WAIT: &str = "wait";
-const DELAY: &str = "delay";
+/// What nobody has asked for in a day may be forgotten.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What callers have last read of each instance.
+#[derive(Debug)]
+pub(crate) struct Readings<T>(Recent<(String, Uuid), T>);
+
+/// For the rates of its devices, each of which is read by itself.
 #[derive(Debug, Default)]
-pub(crate) struct Readings {
-    cpus: Meter<1>,
-    nics: Meter<2>,
-    disks: Meter<4>,
+pub(crate) struct Rates {
+    nics: Devices<2>,
+    disks: Devices<4>,
 }
 
-impl Readings {
+/// For its usage.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    read: Option<Instant>,
+    /// The time for which the vCPUs ran, which the whole instance used, for which they waited and
+    /// were delayed: each as it was last known.
+    cpus: [Option<Sample<i128, 1>>; 4],
+    nics: Devices<2>,
+    disks: Devices<4>,
+}
+
+impl<T: Default> Readings<T> {
+    fn of(&mut self, caller: &str, instance: Uuid, at: Instant) -> &mut T {
+        let key = (caller.to_owned(), instance);
+        let last = self.0.remove(&key).unwrap_or_default();
+        self.0.insert(key, last, at)
+    }
+}
+
+impl<T> Default for Readings<T> {
+    fn default() -> Self {
+        Self(Recent::new(KEPT))
+    }
+}
+
+impl Readings<Rates> {
     /// Enters a reading of an instance's NICs, and answers with those that have rates.
     pub(crate) fn nic_rates(
         &mut self,
@@ -32,9 +58,11 @@ impl Readings {
         at: Instant,
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceRateStats> {
-        let growth = self.nics.enter(caller, instance, nics(at, &interfaces));
-        let rates = |nic: Interface| {
-            let [rx_bytes_rate, tx_bytes_rate] = growth.as_ref()?.rates_of(&nic.name)?;
+        let grown = self.of(caller, instance, at).nics.enter(at, &nics(&interfaces));
+        let rates = |nic: &Interface| grown.get(nic.name.as_str()).map(Growth::per_second);
+        let rates: Vec<_> = interfaces.iter().map(rates).collect();
+        let record = |(nic, rates): (Interface, Option<[f64; 2]>)| {
+            let [rx_bytes_rate, tx_bytes_rate] = rates?;
             Some(InterfaceRateStats {
                 name: nic.name,
                 mac: nic.mac,
@@ -44,7 +72,7 @@ impl Readings {
                 tx_bytes_rate,
             })
         };
-        interfaces.into_iter().filter_map(rates).collect()
+        interfaces.into_iter().zip(rates).filter_map(record).collect()
     }
 
     /// Enters a reading of an instance's disks, and answers with those that have rates.
@@ -53,11 +81,11 @@ impl Readings {
         caller: &str,
         instance: Uuid,
         at: Instant,
-        read: &[DiskStats],
+        read: &[Disk],
     ) -> Vec<DiskRateStats> {
-        let growth = self.disks.enter(caller, instance, disks(at, read));
-        let rates = |disk: &DiskStats| {
-            let rates = growth.as_ref()?.rates_of(&disk.device)?;
+        let grown = self.of(caller, instance, at).disks.enter(at, &disks(read));
+        let rates = |disk: &Disk| {
+            let rates = grown.get(disk.device.as_str())?.per_second();
             let [read_bytes_rate, read_requests_rate, write_bytes_rate, write_requests_rate] =
                 rates;
             Some(DiskRateStats {
@@ -70,7 +98,9 @@ impl Readings {
         };
         read.iter().filter_map(rates).collect()
     }
+}
 
+impl Readings<Usage> {
     /// Enters a reading of all that an instance uses.
     pub(crate) fn usage(
         &mut self,
@@ -79,37 +109,18 @@ impl Readings {
         at: Instant,
         now: &VmCounters,
     ) -> VmUsage {
-        let cpu_times = [
-            (VCPUS, now.vcpu_time),
-            (ALL, now.cpu_time),
-            (WAIT, now.vcpu_wait),
-            (DELAY, now.vcpu_delay),
-        ];
-        let cpu_times =
-            cpu_times.into_iter().filter_map(|(name, time)| Some((name.to_owned(), [time?])));
-        let cpus = self.cpus.enter(caller, instance.uuid, Counters::new(at, cpu_times));
-        let nics = self.nics.enter(caller, instance.uuid, nics(at, &now.interfaces));
-        let disks = match &now.disks {
-            Some(read) => self.disks.enter(caller, instance.uuid, disks(at, read)),
-            // What they do meanwhile would belong to no interval.
-            None => self.disks.forget(caller, instance.uuid),
-        };
-
-        let utilization = |time: &str, cpus_there: Option<u32>| {
-            let growth: &Growth<1> = cpus.as_ref()?;
-            let [nanoseconds] = growth.of(time)?;
-            percent(nanoseconds, cpus_there?, growth.interval())
-        };
-        let [received, sent] = split(nics.as_ref());
-        let [bytes_read, reads, bytes_written, writes] = split(disks.as_ref());
+        let used = self.of(caller, instance.uuid, at).enter(at, now);
+        let [vcpus, all, wait, delay] = used.cpus;
+        let share = |time: Option<Growth<1>>, cpus: Option<u32>| percent(time?, cpus?);
+        let [received, sent] = split(used.nics);
+        let [bytes_read, reads, bytes_written, writes] = split(used.disks);
         VmUsage {
             instance: instance.clone(),
             cpu_number: now.cpu_number,
             // Where the vCPUs do not tell, the whole domain's time is the next best.
-            cpu_utilization: utilization(VCPUS, now.cpu_number)
-                .or_else(|| utilization(ALL, now.cpu_number)),
-            host_cpu_utilization: utilization(ALL, now.host_cpus),
-            interval: cpus.as_ref().map(Growth::interval),
+            cpu_utilization: share(vcpus, now.cpu_number).or_else(|| share(all, now.cpu_number)),
+            host_cpu_utilization: share(all, now.host_cpus),
+            interval: used.interval,
             network_read_kib: received.map(kib),
             network_write_kib: sent.map(kib),
             disk_read_requests: reads,
@@ -117,31 +128,64 @@ impl Readings {
             disk_read_kib: bytes_read.map(kib),
             disk_write_kib: bytes_written.map(kib),
             memory: now.memory,
-            cpu_wait: utilization(WAIT, now.cpu_number),
-            cpu_steal: utilization(DELAY, now.cpu_number),
+            cpu_wait: share(wait, now.cpu_number),
+            cpu_steal: share(delay, now.cpu_number),
+            network_interval: used.nics.map(|growth| growth.interval),
+            disk_interval: used.disks.map(|growth| growth.interval),
         }
     }
 }
 
-fn nics(at: Instant, interfaces: &[Interface]) -> Counters<2> {
-    let counters = |nic: &Interface| {
-        let counters = nic.counters?;
-        Some((nic.name.clone(), [counters.rx_bytes.into(), counters.tx_bytes.into()]))
-    };
-    Counters::new(at, interfaces.iter().filter_map(counters))
+/// What was used, as far as it is known.
+#[derive(Default)]
+struct Used {
+    interval: Option<Duration>,
+    cpus: [Option<Growth<1>>; 4],
+    nics: Option<Growth<2>>,
+    disks: Option<Growth<4>>,
 }
 
-fn disks(at: Instant, disks: &[DiskStats]) -> Counters<4> {
-    let counters = |disk: &DiskStats| {
-        let counters = [disk.read_bytes, disk.read_requests, disk.write_bytes, disk.write_requests];
-        (disk.device.clone(), counters.map(i128::from))
-    };
-    Counters::new(at, disks.iter().map(counters))
+impl Usage {
+    fn enter(&mut self, at: Instant, now: &VmCounters) -> Used {
+        let interval = self.read.and_then(|read| since(at, read));
+        if self.read.is_some() && interval.is_none() {
+            // A younger one has overtaken it, and saw all of this.
+            return Used::default();
+        }
+        self.read = Some(at);
+        let mut cpus = [now.vcpu_time, now.cpu_time, now.vcpu_wait, now.vcpu_delay].into_iter();
+        let cpus = self.cpus.each_mut().map(|last| {
+            let time = cpus.next().flatten().filter(|time| *time >= 0)?;
+            let now = Sample { at, counters: [time] };
+            let before = last.replace(now)?;
+            now.since(&before)
+        });
+        if now.vcpu_time.is_none() && cpus[1].is_some() {
+            // What the vCPUs have run is told as a part of that, and must not be once more.
+            self.cpus[0] = None;
+        }
+        let nics = self.nics.enter_together(at, &nics(&now.interfaces));
+        let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(at, &disks(now)));
+        Used { interval, cpus, nics, disks }
+    }
 }
 
-/// What was added to each counter of all devices, if there was an interval.
-fn split<const N: usize>(growth: Option<&Growth<N>>) -> [Option<i128>; N] {
-    growth.map_or([None; N], |growth| growth.total().map(Some))
+fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
+    let counters = |nic: &Interface| nic.counters.and_then(|c| counted([c.rx_bytes, c.tx_bytes]));
+    interfaces.iter().map(|nic| (nic.name.as_str(), counters(nic))).collect()
+}
+
+fn disks(disks: &[Disk]) -> Counters<'_, 4> {
+    let counters = |disk: &Disk| {
+        let c = disk.counters?;
+        counted([c.read_bytes, c.read_requests, c.write_bytes, c.write_requests])
+    };
+    disks.iter().map(|disk| (disk.device.as_str(), counters(disk))).collect()
+}
+
+/// What was added to each counter, if that is known.
+fn split<const N: usize>(growth: Option<Growth<N>>) -> [Option<i128>; N] {
+    growth.map_or([None; N], |growth| growth.added.map(Some))
 }
 
 /// Dividing by a power of two is exact, up to 2^53 bytes.

@@ -125,8 +125,9 @@ class LibvirtInspector:
         """Bytes per second through every NIC, on average since the last call; none at the first.
 
         The times are those of the two readings, not of the calls. A NIC that has come meanwhile,
-        or whose counters went back (a reset, a migration), is left out once. From the counters of
-        ``inspect_vnics``, with an order and exceptions as there.
+        or whose counters went back (a reset, a migration), is left out once; one that libvirt
+        refuses is left out while it does, and has its average over all of that time after that.
+        From the counters of ``inspect_vnics``, with an order and exceptions as there.
 
         :param caller: any name. Each caller has intervals of its own, for each instance, so that
             none cuts short those of another; threads under one name share them. Those of this
@@ -147,7 +148,8 @@ class LibvirtInspector:
 
         All of it is read at one moment: on QEMU in one bulk reading, ``virDomainListGetStats``. The
         exceptions are those of the ``inspect_`` methods. While the guest hangs, only the CPU's and
-        the NICs' are there (``health().hung`` names those that do).
+        the NICs' are there (``health().hung`` names those that do). What is not known is None, and
+        told with the next reading that knows it.
 
         :param caller: as for ``inspect_vnic_rates``.
         """

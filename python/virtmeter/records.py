@@ -223,12 +223,17 @@ class DiskRateStats(NamedTuple):
 class VmUsage(NamedTuple):
     """What one instance has used since the last reading, as CloudStack's KVM agent reckons it.
 
-    The values over the interval are None at the first reading. So are those of the CPU when the
-    counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
+    The values over the interval are None at the first reading. Those of the CPU are also None when
+    the counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
     counter says: the interval is of a clock that is never set, and what is beyond all the time
     there was is cut off. NICs and disks count when they were there at both readings and their
-    counters did not go back. Of a guest that hangs, memory and disks are None, and those of the
-    disks once more in the first reading after that.
+    counters did not go back.
+
+    What is not known is None and not zero: memory and disks, and perhaps the CPU, of a guest that
+    hangs; what all NICs have received and sent when libvirt refuses one of them or does not count,
+    and likewise what all disks have done. It is told with the first reading that knows all of it,
+    over the time since the last one that did: nothing is lost. So network and disks have intervals
+    of their own.
     """
 
     id: str
@@ -246,17 +251,17 @@ class VmUsage(NamedTuple):
     interval: float | None
     """Seconds since the last reading."""
     network_read_kib: float | None
-    """KiB that the guest received within the interval."""
+    """KiB that the guest received within ``network_interval``."""
     network_write_kib: float | None
-    """KiB that the guest sent within the interval."""
+    """KiB that the guest sent within ``network_interval``."""
     disk_read_requests: int | None
-    """Read operations within the interval."""
+    """Read operations within ``disk_interval``."""
     disk_write_requests: int | None
-    """Write operations within the interval."""
+    """Write operations within ``disk_interval``."""
     disk_read_kib: float | None
-    """KiB read from disks within the interval."""
+    """KiB read from disks within ``disk_interval``."""
     disk_write_kib: float | None
-    """KiB written to disks within the interval."""
+    """KiB written to disks within ``disk_interval``."""
     memory_total: int | None
     """The most memory that the instance may have, KiB (``balloon.maximum``)."""
     memory_used: int | None
@@ -271,14 +276,35 @@ class VmUsage(NamedTuple):
     cpu_steal: float | None
     """How much of the time of its vCPUs they could have run but had no host CPU, percent from 0 to
     100 (``vcpu.N.delay``)."""
+    network_interval: float | None
+    """Seconds that the network's values are over: ``interval``, or more where those of readings
+    before were not known."""
+    disk_interval: float | None
+    """Seconds that the disks' values are over, likewise."""
 
-    def per_second(self, used: float | None) -> float | None:
-        """Return the average in a second of something that was used within the interval.
+    def per_second(self, field: str) -> float | None:
+        """Return the average in a second of what went through the NICs or the disks.
 
-        >>> usage.per_second(usage.disk_read_requests)  # doctest: +SKIP
+        :param field: one of those over ``network_interval`` or ``disk_interval``.
+        :raises ValueError: it is none of them.
+
+        >>> usage.per_second("disk_read_requests")  # doctest: +SKIP
         12.5
         """
-        return None if used is None or self.interval is None else used / self.interval
+        if field not in _INTERVALS:
+            raise ValueError(f"{field!r} has no average; these have: {', '.join(_INTERVALS)}")
+        amount, interval = getattr(self, field), getattr(self, _INTERVALS[field])
+        return None if amount is None or interval is None else amount / interval
+
+
+_INTERVALS = {
+    "network_read_kib": "network_interval",
+    "network_write_kib": "network_interval",
+    "disk_read_requests": "disk_interval",
+    "disk_write_requests": "disk_interval",
+    "disk_read_kib": "disk_interval",
+    "disk_write_kib": "disk_interval",
+}
 
 
 class Health(NamedTuple):

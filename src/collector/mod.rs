@@ -23,8 +23,7 @@ use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{Connection, Hypervisor, Notes};
 use crate::per_process::PerProcess;
 use crate::records::{
-    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
-    VmCounters,
+    Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
 };
 use desk::{Desk, Job, Outcome, Probe, Turn};
 pub use health::Health;
@@ -115,7 +114,7 @@ pub(crate) enum Reading {
     Server(Option<ServerDescription>),
     Instance(InstanceStats),
     Nics(Vec<Interface>),
-    Disks(Vec<DiskStats>),
+    Disks(Vec<Disk>),
     DiskInfo(Vec<DiskInfo>),
     Usage(VmCounters),
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 use virt_sys as c;
 
-use super::domain_xml::{self, Devices, Disk};
+use super::domain_xml::{self, Devices};
 use super::last::{Last, Questions};
 use super::parameters::Parameters;
 use super::stats::{self, Sums};
@@ -19,7 +19,7 @@ use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Connection, Moment, Notes};
 use crate::recent::Recent;
 use crate::records::{
-    DiskInfo, DiskStats, Instance, InstanceId, InstanceStats, Interface, Memory, ServerDescription,
+    Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, Memory, ServerDescription,
     VmCounters,
 };
 
@@ -131,7 +131,7 @@ impl Connection for LibvirtConnection {
         })
     }
 
-    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskStats>> {
+    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Disk>> {
         self.about(instance, notes, |known, at, notes| {
             let found =
                 at.running(&known.domain, at.stats(&known.domain, Questions::DISKS, notes))?;
@@ -143,7 +143,7 @@ impl Connection for LibvirtConnection {
         self.about(instance, notes, |known, at, notes| {
             let (found, devices) = at.sized_devices(&known.domain, notes)?;
             let mut disks = Vec::with_capacity(devices.disks.len());
-            for Disk { name, raw_file } in &devices.disks {
+            for domain_xml::Disk { name, raw_file } in &devices.disks {
                 let sizes = match bulk::sizes(&found, name).filter(|_| *raw_file) {
                     Some(sizes) => Some(sizes),
                     None => at.measure(name, || known.domain.block_info(name), notes)?,
@@ -390,21 +390,19 @@ impl About<'_> {
     }
 
     /// The disks, from a bulk reading or else by calls for each.
-    fn disks(
-        &self,
-        domain: &Domain,
-        found: &DomainStats,
-        notes: &mut Notes,
-    ) -> Result<Vec<DiskStats>> {
+    fn disks(&self, domain: &Domain, found: &DomainStats, notes: &mut Notes) -> Result<Vec<Disk>> {
         let devices = self.disk_devices(domain, found)?;
         let mut disks = Vec::with_capacity(devices.disks.len());
-        for Disk { name, .. } in &devices.disks {
+        for domain_xml::Disk { name, .. } in &devices.disks {
             let one_by_one = || Ok((domain.block_stats(name)?, domain.block_stats_flags(name)?));
             let counters = match bulk::disk(found, name) {
                 Some(counters) => Some(counters),
                 None => self.measure(name, one_by_one, notes)?,
             };
-            disks.extend(counters.map(|(c, flags)| stats::disk_stats(name.clone(), c, &flags)));
+            disks.push(Disk {
+                device: name.clone(),
+                counters: counters.map(|(c, flags)| stats::disk_counters(c, &flags)),
+            });
         }
         Ok(disks)
     }

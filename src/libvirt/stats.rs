@@ -6,7 +6,7 @@ use virt_sys as c;
 
 use super::parameters::Parameters;
 use super::sys::DomainInfo;
-use crate::records::{DiskInfo, DiskStats, InstanceStats, InterfaceCounters, Memory};
+use crate::records::{DiskCounters, DiskInfo, InstanceStats, InterfaceCounters, Memory};
 
 /// The vCPUs' share of an instance's statistics
 /// (<https://libvirt.org/html/libvirt-libvirt-domain.html#VIR_DOMAIN_STATS_VCPU>).
@@ -183,11 +183,10 @@ pub(super) fn interface_counters(stats: [i64; 8]) -> InterfaceCounters {
     }
 }
 
-/// The record of one disk's counters.
-pub(super) fn disk_stats(device: String, stats: [i64; 5], flags: &Parameters) -> DiskStats {
+/// The counters of one disk.
+pub(super) fn disk_counters(stats: [i64; 5], flags: &Parameters) -> DiskCounters {
     let [read_requests, read_bytes, write_requests, write_bytes, errors] = stats;
-    DiskStats {
-        device,
+    DiskCounters {
         read_bytes,
         read_requests,
         write_bytes,
@@ -322,9 +321,9 @@ mod tests {
     #[test]
     fn flushes_are_told_where_they_are_counted() {
         let flags = parameters(&[("flush_operations", 2), ("flush_total_times", 30)]);
-        let disk = disk_stats("vda".to_owned(), [0; 5], &flags);
+        let disk = disk_counters([0; 5], &flags);
         assert_eq!((disk.flush_requests, disk.flush_total_times), (Some(2), Some(30)));
-        let disk = disk_stats("vda".to_owned(), [0; 5], &Parameters::default());
+        let disk = disk_counters([0; 5], &Parameters::default());
         assert_eq!((disk.flush_requests, disk.flush_total_times), (None, None));
     }
 

@@ -125,15 +125,15 @@ named_tuple!(InterfaceStats {
 
 named_tuple!(DiskStats {
     r.device,
-    r.read_bytes,
-    r.read_requests,
-    r.write_bytes,
-    r.write_requests,
-    r.errors,
-    r.wr_total_times,
-    r.rd_total_times,
-    r.flush_requests,
-    r.flush_total_times,
+    r.counters.read_bytes,
+    r.counters.read_requests,
+    r.counters.write_bytes,
+    r.counters.write_requests,
+    r.counters.errors,
+    r.counters.wr_total_times,
+    r.counters.rd_total_times,
+    r.counters.flush_requests,
+    r.counters.flush_total_times,
 } from r in py);
 
 named_tuple!(DiskInfo {
@@ -179,6 +179,8 @@ named_tuple!(VmUsage {
     r.memory.target,
     r.cpu_wait,
     r.cpu_steal,
+    r.network_interval.map(|interval| interval.as_secs_f64()),
+    r.disk_interval.map(|interval| interval.as_secs_f64()),
 } from r in py);
 
 named_tuple!(Health {

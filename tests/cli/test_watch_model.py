@@ -28,7 +28,8 @@ def vm(number: int) -> Instance:
 
 
 def used(number: int, **values: Any) -> VmUsage:
-    return NOTHING._replace(id=vm(number).id, name=vm(number).name, interval=2.0, **values)
+    values = {"interval": 2.0, "network_interval": 2.0, "disk_interval": 2.0, **values}
+    return NOTHING._replace(id=vm(number).id, name=vm(number).name, **values)
 
 
 def snapshot(*usages: VmUsage, taken: float = 0.0, hung: tuple[int, ...] = ()) -> Snapshot:
@@ -118,6 +119,13 @@ def test_hung_vms_stay_and_the_history_goes_on(model: Model) -> None:
     model.update(snapshot(used(2, cpu_utilization=7.0), taken=STEP, hung=(10,)))
     assert {row.name: row.hung for row in model.rows} == {"vm-2": False, "vm-10": True}
     assert [list(row.history.values) for row in model.rows] == [[5.0, 7.0], [50.0, None]]
+
+
+def test_a_rate_is_over_the_time_that_its_value_is_over(model: Model) -> None:
+    longer = {"network_interval": 8.0, "network_read_kib": 16.0, "disk_read_kib": 16.0}
+    model.update(snapshot(used(2, **longer), taken=STEP))
+    [row] = model.rows
+    assert (row.rate("network_read_kib"), row.rate("disk_read_kib")) == (2.0, 8.0)
 
 
 def test_an_outage_keeps_what_was_read(model: Model) -> None:

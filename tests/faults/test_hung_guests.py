@@ -192,7 +192,11 @@ def test_the_usage_of_a_guest_that_hangs(
     wait_for(lambda: not inspector.health().hung, "it answers again", timeout=10)
     first, second = usages()[hung.uuid], usages()[hung.uuid]
     assert first.memory_total == before[hung.uuid].memory_total
-    assert (first.disk_read_kib, second.disk_read_kib) == (None, 0.0)
+    assert (first.disk_read_kib, second.disk_read_kib) == (0.0, 0.0), "over all that time"
+    assert first.interval
+    assert first.disk_interval
+    assert first.disk_interval > first.interval
+    assert second.disk_interval == second.interval
 
 
 def test_a_libvirtd_that_is_killed_in_the_middle_of_a_cycle(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ceilometer
 import libvirt
@@ -36,6 +36,9 @@ from tests.support.procedures import (
     Disk,
     Error,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UUID, OTHER = sample.UUID, "99999999-2222-3333-4444-555555555555"
 LISTS = METHODS[1:]
@@ -276,6 +279,19 @@ def test_deltas_are_forgotten_with_the_instance(pair: Pair, daemon: Daemon) -> N
     daemon.add(domain)
     assert stock(pair, "inspect_vnics")[0].rx_bytes_delta == 499
     assert next(pair.ours.inspect_vnics(UUID)).rx_bytes_delta == 0
+
+
+def test_deltas_over_a_counter_that_is_not_counted(pair: Pair, daemon: Daemon) -> None:
+    def deltas(ask: Callable[[], Any]) -> list[int]:
+        said = []
+        for received in (1000, -1, 1005):
+            daemon.domains[UUID].interfaces["tap1"] = (received, 2, 3, 4, 5, 6, 7, 8)
+            said.append(ask()[0].rx_bytes_delta)
+        return said
+
+    assert deltas(lambda: stock(pair, "inspect_vnics")) == [0, -1, 1006]
+    ours = virtmeter.LibvirtInspector(daemon.uri, max_age=0)
+    assert deltas(lambda: list(ours.inspect_vnics(UUID))) == [0, 0, 5]
 
 
 def test_deltas_are_forgotten_with_the_device(pair: Pair, daemon: Daemon) -> None:

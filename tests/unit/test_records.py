@@ -21,7 +21,8 @@ SAMPLES = [
     virtmeter.InterfaceRateStats("tap0", None, "no-spoof", {"bridge": None}, 0.0, 1.5),
     virtmeter.DiskRateStats("vda", 1.0, 2.0, 3.0, 4.0),
     virtmeter.VmUsage(
-        UUID, "test", 2, 50.0, 12.5, 2.0, 1.0, 2.0, 3, 4, 5.0, 6.0, 7, 8, 9, 10, 3.0, 4.0
+        *(UUID, "test", 2, 50.0, 12.5, 2.0, 1.0, 2.0, 3, 4, 5.0, 6.0, 7, 8, 9, 10, 3.0, 4.0),
+        *(2.0, 4.0),
     ),
 ]
 
@@ -61,12 +62,20 @@ def test_every_record_is_documented(record: virtmeter.DiskInfo) -> None:
     assert not documentation.startswith(type(record).__name__), "the one of any named tuple"
 
 
-def test_usage_has_averages_as_well_as_totals() -> None:
+def test_usage_has_averages_over_the_time_that_each_value_is_over() -> None:
     usage = SAMPLES[-1]
     assert isinstance(usage, virtmeter.VmUsage)
-    assert usage.per_second(usage.disk_read_requests) == 1.5
-    assert usage.per_second(None) is None
-    assert usage._replace(interval=None).per_second(3) is None
+    assert (usage.per_second("network_read_kib"), usage.per_second("network_write_kib")) == (0.5, 1)
+    requests = usage.per_second("disk_read_requests"), usage.per_second("disk_write_requests")
+    assert requests == (0.75, 1.0)
+    kib = usage.per_second("disk_read_kib"), usage.per_second("disk_write_kib")
+    assert kib == (1.25, 1.5)
+    unknown = usage._replace(disk_read_kib=None, disk_interval=None)
+    assert unknown.per_second("disk_read_kib") is None
+    assert unknown.per_second("disk_write_kib") is None
+    for field in ("memory_used", "interval", "per_second", "cpu_utilization", ""):
+        with pytest.raises(ValueError, match="has no average; these have: network_read_kib, "):
+            usage.per_second(field)
 
 
 def test_readings_are_these_records() -> None:

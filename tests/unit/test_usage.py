@@ -55,7 +55,7 @@ def test_every_value_of_a_usage(
 ) -> None:
     first = inspector.usage(UUID)
     memory = (1024 * 1024, 100 * 1024, 400 * 1024, 512 * 1024)
-    assert first == (UUID, None, 1, *[None] * 9, *memory, None, None)
+    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 4)
     # So little that it fits into any interval.
     set_cpu_times(domain, 50, 80)
     domain.stats["vcpu.1.wait"] = 1 + 20
@@ -71,6 +71,7 @@ def test_every_value_of_a_usage(
     assert usage[12:16] == memory
     assert usage.cpu_wait == pytest.approx(20 / (usage.interval * SECOND) * 100)
     assert usage.cpu_steal == pytest.approx(30 / (usage.interval * SECOND) * 100)
+    assert usage[18:] == (usage.interval, usage.interval)
     assert daemon.calls["NODE_GET_INFO"] <= daemon.connections
 
 
@@ -136,9 +137,56 @@ def test_rates_lie_between_what_the_clock_allows(
 def test_a_nic_that_went_back_has_no_rate_once(
     domain: Domain, inspector: virtmeter.LibvirtInspector
 ) -> None:
-    for received, rates in [(1000, 0), (2000, 1), (10, 0), (20, 1), (-1, 0), (30, 0), (30, 1)]:
+    for received, rates in [(1000, 0), (2000, 1), (10, 0), (20, 1), (-1, 0), (30, 1), (30, 1)]:
         set_nic(domain, received, 5)
         assert len(list(inspector.inspect_vnic_rates(UUID))) == rates, received
+
+
+@pytest.mark.parametrize("group", ["interfaces", "disks"])
+def test_what_goes_through_a_refused_device_is_told_with_its_next_counters(
+    domain: Domain, inspector: virtmeter.LibvirtInspector, group: str
+) -> None:
+    def told(kib: int, *, refused: bool = False) -> tuple[float | None, float | None]:
+        set_nic(domain, 1024 * kib, 5)
+        domain.disks["vda"] = Disk(stats=(1, 1024 * kib, 1, 1, -1))
+        if refused:
+            setattr(domain, group, {})
+        usage = inspector.usage(UUID)
+        network, disks = usage.network_read_kib, usage.disk_read_kib
+        assert (usage.network_interval is None) == (network is None)
+        assert (usage.disk_interval is None) == (disks is None)
+        domain.interfaces, domain.disks = {}, {}
+        return (network, disks) if group == "interfaces" else (disks, network)
+
+    assert told(0) == (None, None)
+    assert told(1000) == (1000.0, 1000.0)
+    assert told(2000, refused=True) == (None, 1000.0)
+    assert told(3000, refused=True) == (None, 1000.0)
+    assert told(5000) == (4000.0, 2000.0)
+    assert told(6000) == (1000.0, 1000.0)
+
+
+def test_what_libvirt_does_not_count_is_unknown_and_not_zero(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    told = []
+    for received in (1024, -1, -1, 3 * 1024, 4 * 1024):
+        set_nic(domain, received, 5)
+        usage = inspector.usage(UUID)
+        told.append((usage.network_read_kib, usage.network_write_kib))
+    assert told == [(None, None)] * 3 + [(2.0, 0.0), (1.0, 0.0)]
+
+
+def test_a_refused_disk_has_a_rate_again_as_soon_as_it_is_read(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    disks = domain.disks.copy()
+    assert list(inspector.inspect_disk_rates(UUID)) == []
+    domain.disks.clear()
+    assert list(inspector.inspect_disks(UUID)) == []
+    assert list(inspector.inspect_disk_rates(UUID)) == []
+    domain.disks.update(disks)
+    assert [tuple(disk) for disk in inspector.inspect_disk_rates(UUID)] == [("vda", 0, 0, 0, 0)]
 
 
 def test_a_disk_that_is_plugged_in_has_a_rate_from_its_second_reading_on(

@@ -54,7 +54,7 @@ class Row:
 
     def rate(self, name: str) -> float | None:
         """Return how much of something it has used, in a second."""
-        return self.usage and self.usage.per_second(getattr(self.usage, name))
+        return self.usage and self.usage.per_second(name)
 
     def rates(self, *names: str) -> float | None:
         """Return the sum of several, where there is any."""
