@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::collector::{Collector, Health, Kind, Limits, Patience, Reading};
+use crate::collector::{Collector, Health, Kind, Limits, Patience, Reading, ids};
 use crate::deltas::{Deltas, Started};
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
@@ -112,7 +112,7 @@ impl<H: Hypervisor> Inspector<H> {
         if wants_list {
             self.collector.look_what_exists();
         } else if let Some((started, since)) = awaited {
-            if let Some(instances) = self.collector.what_exists(since) {
+            if let Some((instances, _)) = self.collector.what_exists(since) {
                 self.forget_all_but(&instances, started);
             }
         }
@@ -235,10 +235,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// does not come.
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let started = self.with_deltas(|deltas| deltas.start());
-        let instances = match self.collector.list()? {
-            Reading::List(instances) => instances,
-            _ => Vec::new(),
-        };
+        let (instances, _) = self.collector.list()?;
         self.forget_all_but(&instances, started);
         Ok(instances)
     }
@@ -290,12 +287,6 @@ impl<H: Hypervisor> Inspector<H> {
 /// The record of a disk; none of one whose counters the hypervisor refused.
 fn with_counters(Disk { device, counters }: Disk) -> Option<DiskStats> {
     counters.map(|counters| DiskStats { device, counters })
-}
-
-fn ids(instances: &[Instance]) -> Vec<InstanceId> {
-    let id =
-        |instance: &Instance| InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
-    instances.iter().map(id).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

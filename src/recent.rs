@@ -43,6 +43,12 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         &mut self.entries.entry(key).insert_entry((now, value)).into_mut().1
     }
 
+    /// Drops what fails this test of the key, if it was last used before `asked`.
+    pub(crate) fn retain_since(&mut self, asked: Instant, keep: impl Fn(&K) -> bool) {
+        self.entries.retain(|key, (used, _)| *used >= asked || keep(key));
+        self.cleared_to = self.cleared_to.min(self.entries.len());
+    }
+
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         self.entries.remove(key).map(|(_, value)| value)
     }
@@ -65,5 +71,9 @@ mod tests {
         assert!(recent.peek(&999).is_some());
         assert!(recent.remove(&999).is_some());
         assert!(recent.peek(&999).is_none());
+        recent.retain_since(start + 995 * second, |number| *number == 990);
+        assert!(recent.peek(&989).is_none(), "it does not exist");
+        assert!(recent.peek(&990).is_some(), "it exists");
+        assert!(recent.peek(&995).is_some(), "it may have come after that was known");
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
-use crate::hypervisor::{Connection, Hypervisor, Notes};
+use crate::hypervisor::{Connection, Hypervisor, Moment, Notes};
 use crate::per_process::PerProcess;
 use crate::records::{
     Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
@@ -190,16 +190,13 @@ impl<H: Hypervisor> Collector<H> {
         self.limits
     }
 
-    /// Every instance that the hypervisor knows.
-    pub(crate) fn list(&self) -> Result<Reading> {
-        let list = self.ask(Kind::List, &Uuid::nil().into())?.0;
-        if let Reading::List(instances) = &list {
-            let name = |instance: &Instance| Some(instance.name.clone());
-            let id = |instance: &Instance| InstanceId { uuid: instance.id, name: name(instance) };
-            let room = self.here.with(Arc::clone);
-            room.lock().desk.listed(instances.iter().map(id).collect());
-        }
-        Ok(list)
+    /// Every instance that the hypervisor knows, and since when that was asked for.
+    pub(crate) fn list(&self) -> Result<(Vec<Instance>, Instant)> {
+        let (list, moment) = self.ask_at(Kind::List, &Uuid::nil().into())?;
+        let Reading::List(instances) = list else { return Ok((Vec::new(), moment.earliest)) };
+        let room = self.here.with(Arc::clone);
+        room.lock().desk.listed(ids(&instances), moment.earliest);
+        Ok((instances, moment.earliest))
     }
 
     /// Has a list of the instances that exist read, for housekeeping: nobody waits for it.
@@ -210,11 +207,13 @@ impl<H: Hypervisor> Collector<H> {
         room.send_for_threads(&mut state, now);
     }
 
-    /// That list, once it is there, if it was asked for since.
-    pub(crate) fn what_exists(&self, since: Instant) -> Option<Vec<Instance>> {
+    /// That list, once it is there, if it was asked for since, and when.
+    pub(crate) fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
         let room = self.here.with(Arc::clone);
-        let found = room.lock().desk.what_exists(since)?;
-        if let Reading::List(instances) = found { Some(instances) } else { None }
+        let mut state = room.lock();
+        let (asked, Reading::List(instances)) = state.desk.what_exists(since)? else { return None };
+        state.desk.listed(ids(&instances), asked);
+        Some((instances, asked))
     }
 
     /// The caller is about to ask this of all these instances, one after the other: that much is
@@ -228,12 +227,17 @@ impl<H: Hypervisor> Collector<H> {
     /// The answer to a question about an instance, within the timeout (or twice that, where the
     /// first answer is that it hangs), and when its values were measured at the latest.
     pub(crate) fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Instant)> {
+        self.ask_at(kind, instance).map(|(reading, moment)| (reading, moment.latest))
+    }
+
+    fn ask_at(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Moment)> {
         let room = self.here.with(Arc::clone);
         let outcome = room.wait_for(Key { kind, uuid: instance.uuid }, instance);
         let Notes { lines, moment } = outcome.notes;
         log_all(lines.into_iter().map(|line| (log::Level::Warn, line)));
-        let latest = moment.map_or_else(Instant::now, |moment| moment.latest);
-        outcome.answer.map(|reading| (reading, latest))
+        let now = Instant::now();
+        let moment = moment.unwrap_or(Moment { earliest: now, latest: now });
+        outcome.answer.map(|reading| (reading, moment))
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -573,6 +577,13 @@ impl<H: Hypervisor> Room<H> {
             log_all([(log::Level::Warn, line)]);
         }
     }
+}
+
+/// What to ask these by.
+pub(crate) fn ids(instances: &[Instance]) -> Vec<InstanceId> {
+    let id =
+        |instance: &Instance| InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
+    instances.iter().map(id).collect()
 }
 
 /// Unlocks, and logs what has happened.

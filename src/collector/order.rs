@@ -3,7 +3,7 @@
 //! Ceilometer asks method by method and instance by instance, in the same order in each cycle. So
 //! what was asked after something is what will be asked after it again, most of the time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,12 @@ impl Order {
         if let Some(known) = self.callers.get_mut(&caller) {
             known.answered = now;
         }
+    }
+
+    /// Forgets instances that do not exist, by a list that was asked for then.
+    pub(super) fn forget_all_but(&mut self, existing: &HashSet<Uuid>, asked: Instant) {
+        let exists = |key: &Key| key.uuid.is_nil() || existing.contains(&key.uuid);
+        self.next.retain_since(asked, exists);
     }
 
     /// What is expected to be asked after this.

@@ -46,6 +46,8 @@ pub struct LibvirtConnection {
     // Before the connection: a domain holds it open.
     domains: Recent<Uuid, Known>,
     open: Open,
+    /// The list by which domains that do not exist were dropped.
+    swept: Option<Instant>,
 }
 
 /// A domain that was looked up. It stays valid: libvirt finds the domain by its UUID.
@@ -57,7 +59,7 @@ struct Known {
 
 impl LibvirtConnection {
     pub(super) fn new(driver: Arc<Driver>, open: Open, max_age: Duration) -> Self {
-        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open }
+        Self { driver, max_age, domains: Recent::new(FORGOTTEN), open, swept: None }
     }
 }
 
@@ -67,6 +69,7 @@ impl Connection for LibvirtConnection {
     }
 
     fn instances(&mut self) -> Result<Vec<Instance>> {
+        let asked = Instant::now();
         let list = match self.open.all_stats(STATE) {
             Ok(domains) => Ok(domains.iter().map(listed).collect()),
             // Drivers without bulk statistics (LXC, for one) are asked domain by domain.
@@ -74,6 +77,10 @@ impl Connection for LibvirtConnection {
             Err(failure) => Err(failure),
         };
         let uri = || self.driver.uri.clone();
+        if let Ok(instances) = &list {
+            let existing = |instances: &Vec<Instance>| instances.iter().map(|i| i.id).collect();
+            self.driver.list(asked, existing(instances));
+        }
         list.map_err(|failure| {
             lost(&self.driver, None, failure, |failure| Error::NoList { uri: uri(), failure })
         })
@@ -251,6 +258,10 @@ impl LibvirtConnection {
         mut question: impl FnMut(&mut Known, &About<'_>, &mut Notes) -> Result<T>,
     ) -> Result<T> {
         let now = Instant::now();
+        if let Some((asked, existing)) = self.driver.listed_since(self.swept) {
+            self.domains.retain_since(asked, |domain| existing.contains(domain));
+            self.swept = Some(asked);
+        }
         let at = About { driver: &self.driver, instance, max_age: self.max_age };
         if let Some(known) = self.domains.get_mut(&instance.uuid, now) {
             let lines = notes.lines.len();

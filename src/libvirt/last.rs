@@ -5,6 +5,7 @@
 //! enough the last time. What is left over is handed to each question once, and not when it is older
 //! than a reading may be. The devices in the XML are no counters, and may be used more than once.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,11 @@ impl Last {
         last.left = left;
         last.taken = Some(taken);
         last.stats = (left != Questions::NONE).then_some(stats);
+    }
+
+    /// Drops what does not exist, by a list that was asked for then.
+    pub(super) fn forget_all_but(&self, existing: &HashSet<Uuid>, asked: Instant) {
+        self.lock().domains.retain_since(asked, |domain| existing.contains(domain));
     }
 
     /// Drops all, and what is still under way with it.

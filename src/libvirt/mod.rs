@@ -14,8 +14,11 @@ mod stats;
 mod sys;
 mod xml;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::Hypervisor;
@@ -36,7 +39,11 @@ struct Driver {
     calls: PerProcess<Arc<Calls>>,
     host_cpus: PerProcess<HostCpus>,
     last: PerProcess<Last>,
+    listed: PerProcess<Mutex<Listed>>,
 }
+
+/// The domains of the last list, and when it was asked for.
+type Listed = Option<(Instant, Arc<HashSet<Uuid>>)>;
 
 impl Libvirt {
     /// A driver for a connection URI (<https://libvirt.org/uri.html>); `""` leaves the choice to
@@ -50,6 +57,7 @@ impl Libvirt {
             calls: PerProcess::default(),
             host_cpus: PerProcess::default(),
             last: PerProcess::default(),
+            listed: PerProcess::default(),
         }))
     }
 
@@ -93,6 +101,21 @@ impl Hypervisor for Libvirt {
 }
 
 impl Driver {
+    /// Forgets what does not exist, by a list that was asked for then; each connection does so too,
+    /// when it is next used.
+    fn list(&self, asked: Instant, existing: HashSet<Uuid>) {
+        self.last.with(|last| last.forget_all_but(&existing, asked));
+        let listed = Some((asked, Arc::new(existing)));
+        self.listed.with(|last| *last.lock().unwrap_or_else(PoisonError::into_inner) = listed);
+    }
+
+    /// The last list, unless it was asked for no later than that.
+    fn listed_since(&self, known: Option<Instant>) -> Listed {
+        let listed =
+            self.listed.with(|last| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        listed.filter(|(asked, _)| known.is_none_or(|known| *asked > known))
+    }
+
     fn unopened(&self, failure: Failure) -> Error {
         let uri = self.uri.clone();
         if failures::is_refused_uri(&uri, &failure) {

@@ -105,12 +105,14 @@ impl<R> Desk<R> {
     }
 
     /// The list that was read since, once.
-    pub(in crate::collector) fn what_exists(&mut self, since: Instant) -> Option<R> {
-        self.existing.take_if(|(asked, _)| *asked >= since).map(|(_, list)| list)
+    pub(in crate::collector) fn what_exists(&mut self, since: Instant) -> Option<(Instant, R)> {
+        self.existing.take_if(|(asked, _)| *asked >= since)
     }
 
-    /// Those that exist, as far as was told last.
-    pub(in crate::collector) fn listed(&mut self, instances: Vec<InstanceId>) {
+    /// Those that exist, by a list that was asked for then: others are forgotten.
+    pub(in crate::collector) fn listed(&mut self, instances: Vec<InstanceId>, asked: Instant) {
+        let existing = instances.iter().map(|instance| instance.uuid).collect();
+        self.order.forget_all_but(&existing, asked);
         self.listed = instances;
     }
 
