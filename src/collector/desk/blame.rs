@@ -188,12 +188,13 @@ impl<R> Desk<R> {
         self.heard.is_some_and(|heard| now.saturating_duration_since(heard) <= lately)
     }
 
-    /// Whether it has been asked something for long, and has answered nothing.
+    /// Whether it has answered nothing of late, although it was asked something, for long or, as
+    /// opening a connection should take no time, just for a while.
     fn is_silent(&self, now: Instant) -> bool {
         let asked = self.running.values().filter(|running| !running.hangs()).map(|r| r.started);
-        let mut asked = asked.chain(self.dialing.values().copied()).chain(self.probing);
-        let long = self.limits.timeout / 2;
-        !self.is_heard(now) && asked.any(|since| now.saturating_duration_since(since) >= long)
+        let long = |since| now.saturating_duration_since(since) >= self.limits.timeout / 2;
+        let asked = asked.chain(self.probing).any(long) || self.dialing_slowly(now) > 0;
+        asked && !self.is_heard(now)
     }
 }
 
