@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hmac
 import re
 import secrets
@@ -29,20 +30,10 @@ class Users:
     def __init__(self, path: Path) -> None:
         """Read the file.
 
+        :raises OSError: that cannot be.
         :raises ValueError: it has no user, or a line that is none.
         """
-        self._hashes: dict[bytes, bytes] = {}
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            if not line.strip() or line.startswith(b"#"):
-                continue
-            name, _, hashed = line.strip().partition(b":")
-            if not _is_hash(hashed):
-                raise ValueError(
-                    f"{path}, line {number}: no bcrypt hash; 'htpasswd -B' writes them"
-                )
-            self._hashes[name] = hashed
-        if not self._hashes:
-            raise ValueError(f"{path} has no users; 'htpasswd -B -c {path} NAME' adds one")
+        self._hashes = read(path)
         self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(rounds=_rounds(self._hashes.values())))
         # One at a time: who tries passwords occupies one processor at the most.
         self._checking = threading.Lock()
@@ -85,6 +76,32 @@ class Users:
             return [b"virtmeter needs a user and a password.\n"]
 
         return guarded
+
+
+def read(path: Path) -> dict[bytes, bytes]:
+    """Return the hashes of a file by the names of their users.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it has no user, or a line that is none.
+    """
+    hashes: dict[bytes, bytes] = {}
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # as editors of Windows begin a file
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip() or line.startswith(b"#"):
+            continue
+        name, _, hashed = line.strip().partition(b":")
+        where = f"{path}, line {number}"
+        if not _is_hash(hashed):
+            raise ValueError(f"{where}: no bcrypt hash; 'htpasswd -B' writes them")
+        if not name:
+            raise ValueError(f"{where}: there is no name before the hash")
+        if name in hashes:
+            which = name.decode(errors="backslashreplace")
+            raise ValueError(f"{where}: '{which}' is there already; leave one of the lines")
+        hashes[name] = hashed
+    if not hashes:
+        raise ValueError(f"{path} has no users; 'htpasswd -B -c {path} NAME' adds one")
+    return hashes
 
 
 def _is_hash(hashed: bytes) -> bool:
