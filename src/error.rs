@@ -1,8 +1,10 @@
-//! What can come back instead of a reading: one sentence each, and libvirt's own words.
+//! What can come back instead of a reading: one sentence each, and libvirt's own words. Whatever
+//! comes from outside is shown with escapes in place of what is not printable.
 
 use std::fmt;
 use std::time::Duration;
 
+use crate::printable::Printable;
 use crate::records::InstanceId;
 
 /// The answer of every fallible call in this crate.
@@ -23,7 +25,7 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, domain, message } = self;
-        write!(f, "[libvirt error {code}, domain {domain}] {message}")
+        write!(f, "[libvirt error {code}, domain {domain}] {}", Printable(message))
     }
 }
 
@@ -37,7 +39,7 @@ pub enum Reason {
     #[error("it went away while it was read; ask again if it should be there")]
     Vanished,
     /// The domain's XML description cannot be read.
-    #[error("its domain XML cannot be used: {0}; compare `virsh dumpxml`")]
+    #[error("its domain XML cannot be used: {}; compare `virsh dumpxml`", Printable(.0))]
     Xml(String),
 }
 
@@ -82,7 +84,7 @@ pub enum Error {
     #[error("the caller was interrupted before there was an answer")]
     Interrupted,
     /// The hypervisor is there, but does not list its instances.
-    #[error("{uri} does not list its instances: {failure}")]
+    #[error("{} does not list its instances: {failure}", Printable(uri))]
     NoList {
         /// The connection's URI.
         uri: String,
@@ -93,7 +95,7 @@ pub enum Error {
     #[error(
         "no connection to {}{}: {failure}; check that libvirtd or virtqemud runs and that this \
          user may open its socket (group libvirt); virtmeter goes on trying",
-        if uri.is_empty() { "libvirt's default URI" } else { uri.as_str() },
+        Printable(if uri.is_empty() { "libvirt's default URI" } else { uri }),
         for_instance(instance.as_ref())
     )]
     ConnectionLost {
@@ -105,7 +107,10 @@ pub enum Error {
         failure: Failure,
     },
     /// The URI names no hypervisor that libvirt can open.
-    #[error("libvirt cannot open the URI {uri:?}: {failure}; use one like qemu:///system")]
+    #[error(
+        "libvirt cannot open the URI \"{}\": {failure}; use one like qemu:///system",
+        Printable(uri)
+    )]
     InvalidUri {
         /// The URI as it was given.
         uri: String,
@@ -145,6 +150,59 @@ impl Error {
             | Self::InstanceShutOff { .. }
             | Self::Timeout { .. }
             | Self::Interrupted => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const EVIL: &str = "a\x1b[2J\n\u{202e}b";
+    const SHOWN: &str = r"a\x1b[2J\n\u202eb";
+
+    #[test]
+    fn nothing_from_outside_steers_a_terminal_or_breaks_a_line() {
+        let instance = InstanceId { uuid: Uuid::nil(), name: Some(EVIL.to_owned()) };
+        let failure = Failure { code: 1, domain: 10, message: EVIL.to_owned() };
+        let uri = EVIL.to_owned();
+        let no_data = |reason| Error::NoData { instance: InstanceId::from(Uuid::nil()), reason };
+        for (shown, error) in [
+            (
+                2,
+                Error::InstanceNotFound {
+                    instance: instance.clone(),
+                    gone: true,
+                    failure: failure.clone(),
+                },
+            ),
+            (1, Error::InstanceShutOff { instance: instance.clone() }),
+            (1, no_data(Reason::Refused(failure.clone()))),
+            (1, no_data(Reason::Xml(EVIL.to_owned()))),
+            (
+                1,
+                Error::Timeout {
+                    instance: instance.clone(),
+                    timeout: Duration::from_secs(1),
+                    why: String::new(),
+                },
+            ),
+            (2, Error::NoList { uri: uri.clone(), failure: failure.clone() }),
+            (
+                3,
+                Error::ConnectionLost {
+                    uri: uri.clone(),
+                    instance: Some(instance),
+                    failure: failure.clone(),
+                },
+            ),
+            (2, Error::InvalidUri { uri, failure }),
+        ] {
+            let text = error.to_string();
+            assert_eq!(text.matches(SHOWN).count(), shown, "{text}");
+            assert!(!text.contains(['\x1b', '\n', '\u{202e}']), "{text}");
         }
     }
 }

@@ -23,6 +23,7 @@ mod hypervisor;
 mod inspector;
 mod libvirt;
 mod per_process;
+mod printable;
 mod rates;
 mod recent;
 mod records;

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::printable::Printable;
+
 /// Which virtual machine is meant: libvirt's domain UUID, and a name for messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct InstanceId {
     /// The domain's UUID, by which it is looked up.
     pub uuid: Uuid,
-    /// What people call it (Nova: `instance-0000002a`); only ever shown.
+    /// What people call it (Nova: `instance-0000002a`); only ever shown, with escapes in place of
+    /// what is not printable.
     pub name: Option<String>,
 }
 
@@ -28,7 +31,7 @@ impl From<Uuid> for InstanceId {
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Some(name) => write!(f, "{name} ({})", self.uuid),
+            Some(name) => write!(f, "{} ({})", Printable(name), self.uuid),
             None => write!(f, "{}", self.uuid),
         }
     }

@@ -39,6 +39,8 @@ def main(
         *manager.AgentManager._extensions(agent, "poll", "compute", conf).extensions,
         *manager.AgentManager._extensions_from_builder(agent, "poll", "compute"),
     ]
+    # As the agent's launcher does, after it has loaded them all.
+    conf.log_opt_values(logging.getLogger("cotyledon"), logging.DEBUG)
     print("loaded", flush=True)
     sys.stdin.readline()
     servers, inspectors = [server(uuid) for uuid in uuids], set()

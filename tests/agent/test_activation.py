@@ -16,6 +16,7 @@ import pytest
 from tests.agent.releases import HERE, RELEASES, python_of, run
 from tests.support import broken, sample
 from tests.support.libvirtd import Then
+from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,7 @@ transport_url = fake://
 [virtmeter]
 enabled = {enabled}
 additional_meters = {additional}
+{ours}
 """
 # What the sample domain says for each additional meter: type, unit, value and resource.
 INSTANCE, DISK = sample.UUID, f"{sample.UUID}-vda"
@@ -84,16 +86,18 @@ def poll(tmp_path: Path, release: str) -> Callable[..., Polled]:
     def poll(
         uri: str,
         *uuids: str,
-        enabled: bool | str = True,
-        additional: bool | str = False,
+        enabled: bool = True,
+        additional: bool = False,
         order: str = "first",
         without_libvirt: bool = False,
         pollings: int = 1,
         more: str = "",
+        ours: str = "",
         meanwhile: Callable[[], object] = lambda: None,
     ) -> Polled:
         config = tmp_path / "ceilometer.conf"
-        config.write_text(CONFIG.format(uri=uri, enabled=enabled, additional=additional, more=more))
+        options = {"enabled": enabled, "additional": additional, "more": more, "ours": ours}
+        config.write_text(CONFIG.format(uri=uri, **options))
         question = [str(config), order, without_libvirt, uuids or [sample.UUID], pollings]
         agent = HERE / "agent.py"
         command = [python_of(release), "-W", "ignore", agent, json.dumps(question)]
@@ -215,17 +219,34 @@ def test_disabled_by_that_name_too(poll: Callable[..., Polled], uri: str) -> Non
     assert named.inspectors == STOCK
 
 
-@pytest.mark.parametrize("option", ["enabled", "additional"])
+@pytest.mark.parametrize(("option", "order"), [("enabled", "first"), ("timeout", "last")])
 def test_a_mistyped_option_is_one_line_and_the_agent_as_it_was(
-    poll: Callable[..., Polled], uri: str, option: str
+    poll: Callable[..., Polled], uri: str, option: str, order: str
 ) -> None:
-    polled, stock = poll(uri, **{option: "maybe"}), poll(uri, enabled=False)
+    stock = poll(uri, enabled=False)
+    polled = poll(uri, additional=True, ours=f"{option} = maybe", order=order)
     assert polled.inspectors == STOCK
     assert polled.samples == stock.samples
     assert sorted(polled.pollsters) == sorted(stock.pollsters)
+    assert not [record for record in polled.records if record[3]], "no traceback"
     [(level, message)] = polled.ours()
     assert level == "ERROR"
-    assert "maybe" in message
+    assert message.startswith(
+        "virtmeter cannot serve, Ceilometer's own inspector does: "
+        f"[virtmeter] {option}: 'maybe' is not "
+    )
+
+
+def test_what_libvirt_says_is_printable_in_the_log(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon
+) -> None:
+    said = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, "a\x1b[2J\n2026-01-01 INFO \u202eb")
+    daemon.on("DOMAIN_BLOCK_STATS", said, repeat=True)
+    told = [message for _, message in poll(uri).ours() if "is left out" in message]
+    assert told
+    for message in told:
+        assert message.isprintable()
+        assert r"a\x1b[2J\n2026-01-01 INFO \u202eb" in message
 
 
 @pytest.mark.parametrize("order", ["first", "last"])

@@ -206,7 +206,9 @@ def test_no_libvirt_library() -> None:
     ("configured", "level", "words"),
     [
         ("[virtmeter]\nenabled = false\n", "warning", "[virtmeter] enabled is false"),
-        ("[virtmeter]\nenabled = perhaps\n", "warning", "cannot be read"),
+        ("[virtmeter]\nenabled = perhaps\n", "warning", "enabled: 'perhaps' is not true or false"),
+        ("[virtmeter]\ntimeout = 0\n", "warning", "timeout: '0' is not a number from 0.01 to"),
+        ("[virtmeter\n", "warning", "cannot be read"),
         ("", "ok", "reads libvirt through virtmeter"),
     ],
 )

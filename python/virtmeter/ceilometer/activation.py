@@ -43,11 +43,14 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         """Activate virtmeter, or say in one line why not; the agent goes on in any case."""
         super().__init__(conf)
+        failure = None
         try:
             if is_wanted(conf):
                 activate(conf)
         except Exception as error:  # noqa: BLE001 - a mistyped option, say
-            LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", error)
+            failure = str(error)
+        if failure is not None:  # said here, or oslo.log would say it a second time
+            LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", failure)
 
     def get_samples(self, manager: Any, cache: Any, resources: Any) -> list[Any]:  # noqa: ARG002
         """Return no sample."""
@@ -55,10 +58,12 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
 
 
 def is_wanted(conf: cfg.ConfigOpts) -> bool:
-    """Return whether this agent's configuration leaves libvirt to virtmeter."""
-    options.register(conf)
-    # Looked at here, where a mistyped value is told: the meters would just not be there.
-    _ = conf.virtmeter.additional_meters
+    """Return whether this agent's configuration leaves libvirt to virtmeter.
+
+    :raises ValueError: an option of ours has a wrong value. Nothing is served then, as nobody knows
+        what was meant: ``enabled = flase``, say.
+    """
+    options.check(conf)
     if not conf.virtmeter.enabled:
         LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
         return False

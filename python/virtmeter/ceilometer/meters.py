@@ -23,7 +23,8 @@ class AdditionalPollster(GenericComputePollster):  # type: ignore[misc]  # it ha
     def setup_environment(self) -> None:
         """Set up, unless the option is off.
 
-        :raises RuntimeError: it is, or is mistyped; the agent goes on without this pollster.
+        :raises RuntimeError: it is, or an option has a wrong value; the agent goes on without this
+            pollster.
         """
         if not options.additional_meters(self.conf):
             message = "[virtmeter] additional_meters is false"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from oslo_config import cfg
@@ -68,22 +70,90 @@ OPTS = [
 # Those of them that the inspector takes as they are.
 LIMITS = ("timeout", "max_age", "workers", "read_ahead", "max_stuck")
 
+# So much of a wrong value is shown.
+SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Stands in place of a value that an option does not take."""
+
+    why: str
+
+
+def lenient(opt: cfg.Opt) -> cfg.Opt:
+    """Return the option with ``Wrong`` for each value that it does not take.
+
+    oslo would raise wherever anybody looks at it, its own logging of all options included.
+    """
+
+    def take(value: Any) -> Any:
+        if isinstance(value, Wrong):
+            return value
+        with suppress(ValueError):
+            taken = opt.type(value)
+            if taken is not None and taken == taken:  # which NaN is not
+                return taken
+        return Wrong(f"{str(value)[:SHOWN]!r} is not {wanted(opt)}")
+
+    # Any callable will do, says its documentation.
+    return cfg.Opt(opt.name, type=take, default=opt.default, help=opt.help)  # type: ignore[arg-type]
+
+
+def wanted(opt: cfg.Opt) -> str:
+    """Return what values an option takes."""
+    if isinstance(opt, cfg.BoolOpt):
+        return "true or false"
+    kind = "a whole number" if isinstance(opt, cfg.IntOpt) else "a number"
+    limits: Any = opt.type
+    return f"{kind} from {limits.min} to {limits.max}"
+
+
+LENIENT = [lenient(opt) for opt in OPTS]
+
 
 def register(conf: cfg.ConfigOpts) -> None:
     """Make ``conf.virtmeter`` known; a second time does no harm."""
-    conf.register_opts(OPTS, group=GROUP)
+    conf.register_opts(LENIENT, group=GROUP)
+
+
+def mistakes(conf: cfg.ConfigOpts) -> list[str]:
+    """Return a sentence for each option that has a wrong value."""
+    register(conf)
+    found = []
+    for opt in LENIENT:
+        try:
+            value = conf[GROUP][opt.name]
+        except cfg.Error as error:  # `$something` that is no option
+            value = Wrong(str(error))
+            conf.set_override(opt.name, value, group=GROUP)
+        if isinstance(value, Wrong):
+            found.append(f"[{GROUP}] {opt.name}: {value.why}")
+    return found
+
+
+def check(conf: cfg.ConfigOpts) -> None:
+    """Look at all options.
+
+    :raises ValueError: one has a wrong value.
+    """
+    if found := mistakes(conf):
+        raise ValueError("; ".join(found))
 
 
 def additional_meters(conf: cfg.ConfigOpts) -> bool:
     """Return whether the agent is to have virtmeter's additional meters."""
-    register(conf)
-    wanted: bool = conf.virtmeter.enabled and conf.virtmeter.additional_meters
-    return wanted
+    if mistakes(conf):
+        return False
+    return bool(conf.virtmeter.enabled and conf.virtmeter.additional_meters)
 
 
 def limits(conf: cfg.ConfigOpts) -> dict[str, Any]:
-    """Return the arguments for the inspector that say how far it goes."""
-    register(conf)
+    """Return the arguments for the inspector that say how far it goes.
+
+    :raises ValueError: an option has a wrong value.
+    """
+    check(conf)
     return {name: conf.virtmeter[name] for name in LIMITS}
 
 

@@ -21,6 +21,7 @@ use super::quarantine::Quarantine;
 use super::{Key, Kind};
 use crate::error::{Error, Result};
 use crate::hypervisor::Notes;
+use crate::printable::Printable;
 use crate::records::InstanceId;
 
 /// What came of a reading.
@@ -416,8 +417,8 @@ impl<R> Desk<R> {
     }
 
     /// Where the connections lead.
-    fn place(&self) -> &str {
-        if self.uri.is_empty() { "libvirt's default URI" } else { &self.uri }
+    fn place(&self) -> Printable<'_> {
+        Printable(if self.uri.is_empty() { "libvirt's default URI" } else { &self.uri })
     }
 
     /// What goes on here.

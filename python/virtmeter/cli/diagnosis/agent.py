@@ -28,7 +28,7 @@ def agent() -> Iterator[Finding]:
         )
         return
     try:
-        enabled, inspector = configuration()
+        enabled, inspector, mistakes = configuration()
     except Exception as error:  # noqa: BLE001 - of oslo.config, or of what is not installed
         yield Finding(
             WARNING,
@@ -36,7 +36,13 @@ def agent() -> Iterator[Finding]:
             "run 'virtmeter doctor' as a user who may, or mend it",
         )
         return
-    if not enabled:
+    if mistakes:
+        yield Finding(
+            WARNING,
+            f"{ceilometer} uses its own inspector: {'; '.join(mistakes)}",
+            "mend it in ceilometer.conf, and restart the agent",
+        )
+    elif not enabled:
         yield Finding(
             WARNING,
             f"{ceilometer} uses its own inspector: [virtmeter] enabled is false",
@@ -48,8 +54,8 @@ def agent() -> Iterator[Finding]:
         yield Finding(OK, f"{ceilometer} reads libvirt through virtmeter")
 
 
-def configuration() -> tuple[bool, str]:
-    """Return ``[virtmeter] enabled`` and ``hypervisor_inspector``, where Ceilometer finds them."""
+def configuration() -> tuple[bool, str, list[str]]:
+    """Return ``[virtmeter] enabled``, ``hypervisor_inspector``, and what is wrong in the former."""
     from ceilometer.compute.virt import inspector
     from oslo_config import cfg
 
@@ -59,4 +65,4 @@ def configuration() -> tuple[bool, str]:
     conf.register_opts(inspector.OPTS)
     options.register(conf)
     conf([], project="ceilometer")
-    return conf.virtmeter.enabled, conf.hypervisor_inspector
+    return conf.virtmeter.enabled, conf.hypervisor_inspector, options.mistakes(conf)

@@ -1,0 +1,75 @@
+"""The options in ceilometer.conf: whatever is written there, nothing that looks at them fails."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from oslo_config import cfg
+
+from virtmeter.ceilometer import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def configured(tmp_path: Path, line: str) -> cfg.ConfigOpts:
+    file = tmp_path / "ceilometer.conf"
+    file.write_text(f"[virtmeter]\n{line}\n")
+    conf = cfg.ConfigOpts()
+    options.register(conf)
+    conf([], default_config_files=[str(file)], default_config_dirs=[])
+    return conf
+
+
+SECONDS = "is not a number from 0.01 to 86400"
+MANY = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("enabled = maybe", "enabled: 'maybe' is not true or false"),
+        ("enabled =", "enabled: '' is not true or false"),
+        ("additional_meters = 2", "additional_meters: '2' is not true or false"),
+        ("timeout = abc", f"timeout: 'abc' {SECONDS}"),
+        ("timeout =", f"timeout: '' {SECONDS}"),
+        ("timeout = 0", f"timeout: '0' {SECONDS}"),
+        ("timeout = 1e999", f"timeout: '1e999' {SECONDS}"),
+        ("timeout = nan", f"timeout: 'nan' {SECONDS}"),
+        ("timeout = 5\x1b[2J\u202e", f"timeout: '5\\x1b[2J\\u202e' {SECONDS}"),
+        ("timeout = $nothing", "timeout: no such option nothing in group [DEFAULT]"),
+        ("max_age = -1", "max_age: '-1' is not a number from 0 to 86400"),
+        ("workers = 0", "workers: '0' is not a whole number from 1 to 1000"),
+        ("workers = 3.5", "workers: '3.5' is not a whole number from 1 to 1000"),
+        (f"workers = {MANY}", f"workers: '{MANY[:40]}' is not a whole number from 1 to 1000"),
+        ("read_ahead = 0x10", "read_ahead: '0x10' is not a whole number from 0 to 1000"),
+        ("max_stuck = 1001", "max_stuck: '1001' is not a whole number from 0 to 1000"),
+    ],
+)
+def test_a_wrong_value_is_told_and_nothing_fails(tmp_path: Path, line: str, told: str) -> None:
+    conf = configured(tmp_path, line)
+    assert options.mistakes(conf) == [f"[virtmeter] {told}"]
+    assert options.mistakes(conf) == [f"[virtmeter] {told}"], "however often it is asked"
+    conf.log_opt_values(logging.getLogger(__name__), logging.DEBUG)
+    assert options.additional_meters(conf) is False
+    with pytest.raises(ValueError, match="virtmeter") as caught:
+        options.limits(conf)
+    assert str(caught.value) == f"[virtmeter] {told}"
+
+
+def test_all_wrong_values_are_told_at_once(tmp_path: Path) -> None:
+    conf = configured(tmp_path, "timeout = x\nworkers = y")
+    assert [each.split(":")[0] for each in options.mistakes(conf)] == [
+        "[virtmeter] timeout",
+        "[virtmeter] workers",
+    ]
+
+
+def test_right_values_are_taken(tmp_path: Path) -> None:
+    conf = configured(tmp_path, "timeout = 2\nadditional_meters = yes\nworkers = 3")
+    assert options.mistakes(conf) == []
+    assert options.additional_meters(conf) is True
+    limits = {"timeout": 2.0, "max_age": 1.0, "workers": 3, "read_ahead": 16, "max_stuck": 6}
+    assert options.limits(conf) == limits
