@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -152,6 +153,29 @@ def test_no_vms_at_all(daemon: Daemon) -> None:
 def test_no_socket() -> None:
     found = report("--uri", "qemu+unix:///system?socket=/nowhere", status=1)
     assert found.has("problem", "there is no socket /nowhere", "systemctl start")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("qemu+tcp://[::1/system", "cannot open the URI"),
+        ("qemu+tcp://\u2100/system", "cannot open the URI"),
+        ("qemu:///system?socket=%00", "there is no socket"),
+        (f"qemu:///system?socket=/{'x' * 300}", "there is no socket"),
+        ("qemu:///system?socket=/dev/null%0a", "there is no socket"),
+    ],
+)
+def test_a_uri_that_is_none(uri: str, words: str) -> None:
+    assert report("--uri", uri, status=1).has("problem", words)
+    assert report("--uri", TEST, LIBVIRT_DEFAULT_URI=uri)
+
+
+def test_a_socket_whose_path_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 110)
+    path.touch()
+    found = report("--uri", f"qemu:///system?socket={quote(str(path))}", status=1)
+    assert found.has("problem", "cannot be used: AF_UNIX path too long")
+    assert not found.has("problem", "restart it")
 
 
 def test_a_socket_that_nobody_listens_at(daemon: Daemon) -> None:

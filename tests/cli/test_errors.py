@@ -15,6 +15,7 @@ import virtmeter
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
 from virtmeter.cli.main import COMMANDS, commands
+from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -57,18 +58,26 @@ def test_a_uri_that_names_nothing(command: str) -> None:
         ("stats", "--timeout", "0"),
         ("stats", "--timeout", "nan"),
         ("stats", "--workers", "0"),
+        ("stats", "--workers", "1001"),
+        ("watch", "--workers", "9" * 20),
+        ("stats", "--workers", "9" * 5000),
+        ("check", "--timeout", "1e999"),
+        ("doctor", "--sample", "-1"),
+        ("doctor", "--uri", "qemu:///\udcff"),
+        ("stats", "--no-such\x1b[2J\noption"),
         ("watch", "--interval", "0"),
         ("watch", "--interval", "inf"),
         ("watch", "--interval", "nan"),
         ("watch", "--count", "0"),
         ("export", "--deadline", "inf"),
     ],
-    ids=" ".join,
+    ids=lambda arguments: printable(" ".join(arguments))[:40],
 )
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     done = cli.run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("Error: ")
+    assert done.stderr.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -89,6 +98,30 @@ def test_every_command_and_option_has_its_documentation(command: str) -> None:
     assert found
     options = [name for option in found.params for name in option.opts if name.startswith("--")]
     assert [name for name in options if not re.search(f"`{name}[` ]", page)] == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "command", [("stats",), ("watch", "--count", "1"), ("doctor",), ("completion", "bash")]
+)
+def test_standard_streams_may_be_closed(
+    tmp_path: Path, command: tuple[str, ...], closed: str
+) -> None:
+    uri = () if command[0] == "completion" else ("--uri", cli.some_host(tmp_path, "one"))
+    done = cli.shell(f'exec "$@" {closed}', *command, *uri)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (">&-" not in closed.split())
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-"])
+def test_the_watch_needs_no_keyboard(tmp_path: Path, closed: str) -> None:
+    uri = cli.some_host(tmp_path, "one")
+    script = f"{{}} {closed}; echo status=$?"
+    options = ("--uri", uri, "--count", "2", "--interval", "0.1")
+    with cli.terminal("watch", *options, script=script) as child:
+        said = cli.everything(child)
+    assert "1 running" in said
+    assert said.endswith("status=0\r\n")
 
 
 def test_without_the_extra_there_is_a_line_that_says_what_to_install(tmp_path: Path) -> None:

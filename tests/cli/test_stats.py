@@ -142,7 +142,34 @@ def test_a_name_steers_no_terminal_and_breaks_no_format(odd: Daemon, form: str) 
     if form == "csv":
         rows = list(csv.DictReader(io.StringIO(done.stdout)))
         assert {row["name"] for row in rows} >= {"ünï-☃", "a\\nb\\x1b[2J", "[red]x[/red]"}
+        assert [row["name"] for row in rows if "abc" in row["name"]] == ["'-\\u202eabc"]
         assert {row["disk_capacity"] for row in rows} == {str(1 << 30)}
+
+
+def test_csv_begins_no_formula(daemon: Daemon) -> None:
+    names = ("=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\uff1d1", "\t=1", "'x", "x=1")
+    for number, name in enumerate(names, 1):
+        domain = sample.domain(number)
+        domain.name = name
+        domain.disks["vda"].stats = (-5, 2, 3, 4, -1)
+        daemon.add(domain)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    told = {row["name"] for row in rows}
+    assert told == {*(f"'{name}" for name in names[:5]), "\\t=1", "'x", "x=1"}
+    assert {row["disk_read_requests"] for row in rows} == {"-5"}, "numbers are numbers"
+    assert {row["disk_read_bytes"] for row in rows} == {"2"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_name_may_be_a_number_of_thousands_of_digits(daemon: Daemon, form: str) -> None:
+    long, short = sample.domain(1, bulk=True), sample.domain(2, bulk=True)
+    long.name, short.name = "9" * 5000, "8"
+    daemon.add(long, short)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", form)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = (done.stdout.index(name) for name in (short.name, long.name))
+    assert first < second
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -32,8 +32,13 @@ def environment(**more: str) -> dict[str, str]:
 
 def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command without a terminal, to its end."""
+    return shell('exec "$@"', *arguments, **more)
+
+
+def shell(script: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command by a shell's script, in which it is "$@"."""
     return subprocess.run(
-        [*COMMAND, *arguments],
+        ["sh", "-c", script, "sh", *COMMAND, *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -18,6 +18,28 @@ UNSUPPORTED = "[libvirt error 3,"
 """Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
 
 
+MOST_WORKERS = 1000
+"""More the library does not take."""
+
+
+class Uri(click.types.StringParamType):
+    """What libvirt may be able to open: text, as bytes that are no UTF-8 are not."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """Return the URI."""
+        uri: str = super().convert(value, param, ctx)
+        try:
+            uri.encode()
+        except UnicodeEncodeError:
+            self.fail(f"'{uri}' is not UTF-8.", param, ctx)
+        return uri
+
+
 class Seconds(click.FloatRange):
     """A number of seconds within a range, up to a day. NaN is out of every range."""
 
@@ -53,6 +75,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
             "--uri",
+            type=Uri(),
             default="",
             metavar="URI",
             help="libvirt's connection URI.  [default: libvirt's own choice, which "
@@ -68,7 +91,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--workers",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, MOST_WORKERS),
             default=6,
             show_default=True,
             metavar="N",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import signal
 import ssl
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import urlsplit
@@ -17,7 +15,7 @@ import click
 from prometheus_client import generate_latest
 
 import virtmeter
-from virtmeter.cli import connection
+from virtmeter.cli import connection, files
 from virtmeter.cli.exporter import metrics
 from virtmeter.cli.exporter.logs import Seldom
 from virtmeter.cli.exporter.reading import Pass, Reader, failures
@@ -50,7 +48,7 @@ def address(_context: click.Context, _parameter: click.Parameter, value: str) ->
     raise click.BadParameter(f"'{value}' is not HOST:PORT, as 127.0.0.1:9177 or [::1]:9177 are")
 
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = files.Readable()
 
 
 @click.command()
@@ -178,7 +176,7 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
         sys.stdout.buffer.write(text)
     else:
         try:
-            replace(output, text)
+            files.write(output, text)
         except OSError as error:
             raise click.ClickException(f"cannot write {output}: {error.strerror}") from None
     if current.failure:
@@ -192,20 +190,3 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
     else:
         return 0
     return 1
-
-
-def replace(path: Path, text: bytes) -> None:
-    """Put a file into place in one step, so that nobody reads half of it."""
-    if path.exists() and not path.is_file():  # as /dev/null: nothing may take its place
-        path.write_bytes(text)
-        return
-    path = path.resolve()
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink()
-        raise

@@ -64,9 +64,10 @@ def commands() -> None:
 
 def main() -> NoReturn:
     """Run the command line, and end the process with its status."""
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # `>&-`: nobody wants to see it
-            setattr(sys, stream, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    # `<&-` or `>&-`. In this order, each gets its own descriptor, and no other file does.
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("virtmeter: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
@@ -95,6 +96,7 @@ def status(command: click.Command) -> int:
         answer = command.main(prog_name="virtmeter", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)  # it may cite what was given
         error.show()
         return error.exit_code
     except SystemExit as ended:  # of a signal

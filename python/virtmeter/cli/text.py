@@ -19,4 +19,10 @@ def printable(text: str) -> str:
 def natural(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts ``web-10`` after ``web-9``."""
     parts: list[str] = re.findall(r"[0-9]+|[^0-9]+", name.lower())
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts]
+    # Of two numbers the one with more digits is the greater; Python reads no number of 5,000.
+    return [_digits(part) if part[0] in "0123456789" else (-1, part) for part in parts]
+
+
+def _digits(number: str) -> tuple[int, str]:
+    digits = number.lstrip("0")
+    return len(digits), digits

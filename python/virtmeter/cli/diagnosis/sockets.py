@@ -40,7 +40,7 @@ def sockets(uri: str, timeout: float) -> Iterator[Finding]:
         except PermissionError:
             yield forbidden(path.parent, "directory")
             return
-        except OSError:
+        except (OSError, ValueError):  # a NUL is the latter
             continue
         yield connect(path, timeout)
         return
@@ -52,7 +52,10 @@ def sockets(uri: str, timeout: float) -> Iterator[Finding]:
 
 def paths(uri: str) -> list[Path]:
     """Return where the socket may be; nowhere for what needs no local daemon, or another's."""
-    parts = urlsplit(uri or os.environ.get("LIBVIRT_DEFAULT_URI") or "qemu:///system")
+    try:
+        parts = urlsplit(uri or os.environ.get("LIBVIRT_DEFAULT_URI") or "qemu:///system")
+    except ValueError:  # libvirt will say what it thinks of it
+        return []
     driver, _, transport = parts.scheme.partition("+")
     if driver != "qemu" or parts.netloc or parts.path != "/system" or transport not in ("", "unix"):
         return []
@@ -73,7 +76,8 @@ def connect(path: Path, timeout: float) -> Finding:
             if error.errno == errno.ECONNREFUSED:
                 return Finding(PROBLEM, f"nobody listens at libvirt's socket {path}", START)
             # Its queue is full, as nobody takes from it.
-            advice = RESTART if error.errno in (None, errno.EAGAIN) else ""
+            full = isinstance(error, TimeoutError) or error.errno == errno.EAGAIN
+            advice = RESTART if full else ""
             return Finding(PROBLEM, f"libvirt's socket {path} cannot be used: {error}", advice)
         return Finding(OK, f"the socket {path} is open to {user()}, and of {daemon(client, path)}")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # What a second reading would tell, and there is but one.
 DELTAS = ("rx_bytes_delta", "tx_bytes_delta")
 NIC_COUNTERS = tuple(name for name in InterfaceStats._fields[4:] if name not in DELTAS)
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with; the last four are full-width forms of the others."""
 DISK_COUNTERS = (*DiskStats._fields[1:], *DiskInfo._fields[1:])
 
 
@@ -46,7 +48,7 @@ def as_csv(readings: Sequence[Reading]) -> str:
     for reading in readings:
         one = plain(reading)
         nics, disks = one["nics"], one["disks"]
-        name, hung = printable(one["name"]), str(one["hung"]).lower()
+        name, hung = _cell(one["name"]), str(one["hung"]).lower()
         rows.writerow(
             [
                 *(one["id"], name, one["state"], hung, *(one[field] for field in stats)),
@@ -74,6 +76,11 @@ def total(values: Iterable[int | None]) -> int | None:
     """Return the sum of what is counted; -1 stands for what is not."""
     counted = [value for value in values if value is not None and value != -1]
     return sum(counted) if counted else None
+
+
+def _cell(name: str) -> str:
+    """Return a name that no spreadsheet takes for a formula."""
+    return f"'{printable(name)}" if name.startswith(FORMULA) else printable(name)
 
 
 def _nics(nics: Iterable[InterfaceStats] | None) -> list[dict[str, Any]] | None:

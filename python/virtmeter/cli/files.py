@@ -1,0 +1,91 @@
+"""Files that are named on the command line, to be read or to be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Readable(click.Path):
+    """A regular file that can be read: a pipe or a device may never come to its end."""
+
+    def __init__(self) -> None:
+        """Take no directory, and give a ``Path``."""
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """Return the path."""
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        if not path.is_file():
+            self.fail(f"File '{path}' is not a regular file.", param, ctx)
+        return path
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file in one step, so that nobody reads half of it; through a link, as ``cp`` would.
+
+    A file that is there gives its mode, and its owner as far as that is permitted. Into what is no
+    file, and into our own standard output, it is written as it comes.
+
+    :raises OSError: that cannot be; the file is as it was.
+    """
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        there = None
+    if there and os.path.samestat(there, os.fstat(sys.stdout.fileno())):
+        # /dev/stdout, which may be a file that others have begun.
+        sys.stdout.buffer.write(content)
+    elif there and stat.S_ISFIFO(there.st_mode):
+        try:
+            _write_into(path, content)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            raise OSError(error.errno, "nobody reads this pipe") from None
+    elif there and not stat.S_ISREG(there.st_mode):
+        _write_into(path, content)
+    else:
+        _replace(Path(os.path.realpath(path)), there, content)
+
+
+def _write_into(path: Path, content: bytes) -> None:
+    """Write into a pipe or a device, without waiting for a pipe's reader to come."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY), "wb") as file:
+        os.set_blocking(file.fileno(), True)
+        file.write(content)
+
+
+def _replace(path: Path, there: os.stat_result | None, content: bytes) -> None:
+    """Write beside it, and put that in its place."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".virtmeter-", dir=path.parent)
+    except OSError as error:
+        why = f"no file can be made in {path.parent} ({error.strerror})"
+        raise OSError(error.errno, why) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            if there:
+                for owner in ((-1, there.st_gid), (there.st_uid, -1)):
+                    with suppress(PermissionError):
+                        os.fchown(handle, *owner)
+            os.fchmod(handle, stat.S_IMODE(there.st_mode) if there else 0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,31 @@
+"""Text from outside, as it is shown and sorted."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from virtmeter.cli.text import natural, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("web-1 ünï-☃", "web-1 ünï-☃"),
+        ("a\nb\x1b[2J\x9b\0", r"a\nb\x1b[2J\x9b\x00"),
+        ("\u202e\u200b\ufeff\u2028\U000e0001", r"\u202e\u200b\ufeff\u2028\U000e0001"),
+        ("\udcff", r"\udcff"),
+    ],
+)
+def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_numbers_in_names_are_sorted_as_numbers_however_long() -> None:
+    long = "9" * 5000
+    names = ["-", "a-2", "a-09", "a-10", "a-10-b", f"a-{long}", f"a-1{long}", "b-1", "9", "10"]
+    mixed = random.Random(7).sample(names, len(names))
+    assert sorted(mixed, key=natural) == names
+    assert natural("A-007") == natural("a-7")
+    assert natural("a-٣") > natural("a-3"), "other digits are letters"
