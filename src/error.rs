@@ -117,6 +117,14 @@ pub enum Error {
         /// What libvirt said.
         failure: Failure,
     },
+    /// The name of a caller is too long to be remembered.
+    #[error("a caller's name must have {longest} characters at the most, not {length}")]
+    InvalidCaller {
+        /// Its characters.
+        length: usize,
+        /// The most that it may have.
+        longest: usize,
+    },
 }
 
 fn for_instance(instance: Option<&InstanceId>) -> String {
@@ -133,7 +141,10 @@ impl Error {
             | Self::NoData { instance, .. }
             | Self::Timeout { instance, .. } => Some(instance),
             Self::ConnectionLost { instance, .. } => instance.as_ref(),
-            Self::InvalidUri { .. } | Self::NoList { .. } | Self::Interrupted => None,
+            Self::InvalidUri { .. }
+            | Self::InvalidCaller { .. }
+            | Self::NoList { .. }
+            | Self::Interrupted => None,
         }
     }
 
@@ -149,6 +160,7 @@ impl Error {
             Self::NoData { .. }
             | Self::InstanceShutOff { .. }
             | Self::Timeout { .. }
+            | Self::InvalidCaller { .. }
             | Self::Interrupted => None,
         }
     }

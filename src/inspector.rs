@@ -6,6 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::callers::{self, Callers};
 use crate::collector::{Collector, Health, Kind, Limits, Patience, Reading, ids};
 use crate::deltas::{Deltas, Started};
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::records::{
     Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
     InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage,
 };
-use crate::usage::{Rates, Readings, Usage};
+use crate::usage::{Rates, Usage};
 
 /// libvirt's `VIR_DOMAIN_SHUTOFF`.
 const SHUT_OFF: u32 = 5;
@@ -32,8 +33,8 @@ pub struct Inspector<H: Hypervisor> {
     collector: Collector<H>,
     deltas: PerProcess<Mutex<Deltas>>,
     /// For rates and for usage: neither disturbs the intervals of the other.
-    rates: PerProcess<Mutex<Readings<Rates>>>,
-    usage: PerProcess<Mutex<Readings<Usage>>>,
+    rates: PerProcess<Mutex<Callers<Rates>>>,
+    usage: PerProcess<Mutex<Callers<Usage>>>,
 }
 
 impl<H: Hypervisor> Inspector<H> {
@@ -112,8 +113,8 @@ impl<H: Hypervisor> Inspector<H> {
         if wants_list {
             self.collector.look_what_exists();
         } else if let Some((started, since)) = awaited {
-            if let Some((instances, _)) = self.collector.what_exists(since) {
-                self.forget_all_but(&instances, started);
+            if let Some((instances, asked)) = self.collector.what_exists(since) {
+                self.forget_all_but(&instances, (started, asked));
             }
         }
         Ok(vnics)
@@ -147,6 +148,9 @@ impl<H: Hypervisor> Inspector<H> {
     /// meanwhile, or whose counters went back, is left out this once; and so is one whose counters are
     /// not known, the next rates of which are over all the time since they were.
     ///
+    /// A name has 256 characters at the most. The last 64 callers are remembered, for a day and as long
+    /// as the instance exists.
+    ///
     /// # Errors
     /// Any [`Error`].
     pub fn vnic_rates(
@@ -154,11 +158,11 @@ impl<H: Hypervisor> Inspector<H> {
         instance: &InstanceId,
         caller: &str,
     ) -> Result<Vec<InterfaceRateStats>> {
+        callers::check(caller)?;
         Ok(match self.collector.ask(Kind::Nics, instance)? {
-            (Reading::Nics(interfaces), at) => {
-                let uuid = instance.uuid;
-                self.rates.with(|rates| lock(rates).nic_rates(caller, uuid, at, interfaces))
-            }
+            (Reading::Nics(interfaces), at) => self
+                .rates
+                .with(|rates| lock(rates).of(caller, instance.uuid, at).nic_rates(at, interfaces)),
             _ => Vec::new(),
         })
     }
@@ -168,11 +172,11 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_rates(&self, instance: &InstanceId, caller: &str) -> Result<Vec<DiskRateStats>> {
+        callers::check(caller)?;
         Ok(match self.collector.ask(Kind::Disks, instance)? {
-            (Reading::Disks(disks), at) => {
-                let uuid = instance.uuid;
-                self.rates.with(|rates| lock(rates).disk_rates(caller, uuid, at, &disks))
-            }
+            (Reading::Disks(disks), at) => self
+                .rates
+                .with(|rates| lock(rates).of(caller, instance.uuid, at).disk_rates(at, &disks)),
             _ => Vec::new(),
         })
     }
@@ -185,11 +189,14 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
+        callers::check(caller)?;
         let (counters, at) = match self.collector.ask(Kind::Usage, instance)? {
             (Reading::Usage(counters), at) => (counters, at),
             (_, at) => (VmCounters::default(), at),
         };
-        Ok(self.usage.with(|usage| lock(usage).usage(caller, instance, at, &counters)))
+        Ok(self
+            .usage
+            .with(|usage| lock(usage).of(caller, instance.uuid, at).usage(instance, at, &counters)))
     }
 
     /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
@@ -199,6 +206,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// As [`instances`](Self::instances), and [`Error::ConnectionLost`] where nothing could be read
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
+        callers::check(caller)?;
         let (mut all, mut lost) = (Vec::new(), None);
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
@@ -235,15 +243,17 @@ impl<H: Hypervisor> Inspector<H> {
     /// does not come.
     pub fn instances(&self) -> Result<Vec<Instance>> {
         let started = self.with_deltas(|deltas| deltas.start());
-        let (instances, _) = self.collector.list()?;
-        self.forget_all_but(&instances, started);
+        let (instances, asked) = self.collector.list()?;
+        self.forget_all_but(&instances, (started, asked));
         Ok(instances)
     }
 
     /// Forgets instances that are gone, by a list that was asked for then.
-    fn forget_all_but(&self, existing: &[Instance], started: Started) {
+    fn forget_all_but(&self, existing: &[Instance], (started, asked): (Started, Instant)) {
         let existing = existing.iter().map(|instance| instance.id).collect();
         self.with_deltas(|deltas| deltas.sweep(&existing, started));
+        self.rates.with(|rates| lock(rates).sweep(&existing, asked));
+        self.usage.with(|usage| lock(usage).sweep(&existing, asked));
     }
 
     /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read

@@ -16,6 +16,7 @@
 //! [records](InstanceStats). The `python` feature adds the Python face on top.
 //! The page `docs/architecture.md` in the sources tells why it is so.
 
+mod callers;
 mod collector;
 mod deltas;
 mod error;

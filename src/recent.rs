@@ -33,20 +33,35 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         Some(value)
     }
 
+    /// The entry, which is used now; a new one if there is none.
+    pub(crate) fn get_or_default(&mut self, key: K, now: Instant) -> &mut V
+    where
+        V: Default,
+    {
+        self.make_room(now);
+        let (used, value) = self.entries.entry(key).or_insert_with(|| (now, V::default()));
+        *used = now;
+        value
+    }
+
     /// Puts an entry in the place of any other, and returns it.
     pub(crate) fn insert(&mut self, key: K, value: V, now: Instant) -> &mut V {
-        if self.entries.len() >= FEW.max(2 * self.cleared_to) {
-            let keep = self.keep;
-            self.entries.retain(|_, (used, _)| now.saturating_duration_since(*used) < keep);
-            self.cleared_to = self.entries.len();
-        }
+        self.make_room(now);
         &mut self.entries.entry(key).insert_entry((now, value)).into_mut().1
     }
 
-    /// Drops what fails this test of the key, if it was last used before `asked`.
-    pub(crate) fn retain_since(&mut self, asked: Instant, keep: impl Fn(&K) -> bool) {
-        self.entries.retain(|key, (used, _)| *used >= asked || keep(key));
-        self.cleared_to = self.cleared_to.min(self.entries.len());
+    fn make_room(&mut self, now: Instant) {
+        if self.entries.len() >= FEW.max(2 * self.cleared_to) {
+            let keep = self.keep;
+            self.retain(|_, used| now.saturating_duration_since(used) < keep);
+        }
+    }
+
+    /// Keeps the entries for which this is true, by their keys and their last use.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&K, Instant) -> bool) {
+        self.entries.retain(|key, (used, _)| keep(key, *used));
+        self.cleared_to = self.entries.len();
+        self.entries.shrink_to(2 * self.cleared_to);
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
@@ -71,7 +86,7 @@ mod tests {
         assert!(recent.peek(&999).is_some());
         assert!(recent.remove(&999).is_some());
         assert!(recent.peek(&999).is_none());
-        recent.retain_since(start + 995 * second, |number| *number == 990);
+        recent.retain(|number, used| *number == 990 || used >= start + 995 * second);
         assert!(recent.peek(&989).is_none(), "it does not exist");
         assert!(recent.peek(&990).is_some(), "it exists");
         assert!(recent.peek(&995).is_some(), "it may have come after that was known");

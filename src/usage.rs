@@ -2,29 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use crate::rates::{Counters, Devices, Growth, Sample, counted, percent, since};
-use crate::recent::Recent;
 use crate::records::{
     Disk, DiskRateStats, InstanceId, Interface, InterfaceRateStats, VmCounters, VmUsage,
 };
 
-/// What nobody has asked for in a day may be forgotten.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
-
-/// What callers have last read of each instance.
-#[derive(Debug)]
-pub(crate) struct Readings<T>(Recent<(String, Uuid), T>);
-
-/// For the rates of its devices, each of which is read by itself.
+/// What was last read for the rates of its devices, of each by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     nics: Devices<2>,
     disks: Devices<4>,
 }
 
-/// For its usage.
+/// What was last read for its usage.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     read: Option<Instant>,
@@ -35,30 +25,23 @@ pub(crate) struct Usage {
     disks: Devices<4>,
 }
 
-impl<T: Default> Readings<T> {
-    fn of(&mut self, caller: &str, instance: Uuid, at: Instant) -> &mut T {
-        let key = (caller.to_owned(), instance);
-        let last = self.0.remove(&key).unwrap_or_default();
-        self.0.insert(key, last, at)
-    }
+/// What was used, as far as it is known.
+#[derive(Default)]
+struct Used {
+    interval: Option<Duration>,
+    cpus: [Option<Growth<1>>; 4],
+    nics: Option<Growth<2>>,
+    disks: Option<Growth<4>>,
 }
 
-impl<T> Default for Readings<T> {
-    fn default() -> Self {
-        Self(Recent::new(KEPT))
-    }
-}
-
-impl Readings<Rates> {
+impl Rates {
     /// Enters a reading of an instance's NICs, and answers with those that have rates.
     pub(crate) fn nic_rates(
         &mut self,
-        caller: &str,
-        instance: Uuid,
         at: Instant,
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceRateStats> {
-        let grown = self.of(caller, instance, at).nics.enter(at, &nics(&interfaces));
+        let grown = self.nics.enter(at, &nics(&interfaces));
         let rates = |nic: &Interface| grown.get(nic.name.as_str()).map(Growth::per_second);
         let rates: Vec<_> = interfaces.iter().map(rates).collect();
         let record = |(nic, rates): (Interface, Option<[f64; 2]>)| {
@@ -76,14 +59,8 @@ impl Readings<Rates> {
     }
 
     /// Enters a reading of an instance's disks, and answers with those that have rates.
-    pub(crate) fn disk_rates(
-        &mut self,
-        caller: &str,
-        instance: Uuid,
-        at: Instant,
-        read: &[Disk],
-    ) -> Vec<DiskRateStats> {
-        let grown = self.of(caller, instance, at).disks.enter(at, &disks(read));
+    pub(crate) fn disk_rates(&mut self, at: Instant, read: &[Disk]) -> Vec<DiskRateStats> {
+        let grown = self.disks.enter(at, &disks(read));
         let rates = |disk: &Disk| {
             let rates = grown.get(disk.device.as_str())?.per_second();
             let [read_bytes_rate, read_requests_rate, write_bytes_rate, write_requests_rate] =
@@ -100,16 +77,15 @@ impl Readings<Rates> {
     }
 }
 
-impl Readings<Usage> {
+impl Usage {
     /// Enters a reading of all that an instance uses.
     pub(crate) fn usage(
         &mut self,
-        caller: &str,
         instance: &InstanceId,
         at: Instant,
         now: &VmCounters,
     ) -> VmUsage {
-        let used = self.of(caller, instance.uuid, at).enter(at, now);
+        let used = self.enter(at, now);
         let [vcpus, all, wait, delay] = used.cpus;
         let share = |time: Option<Growth<1>>, cpus: Option<u32>| percent(time?, cpus?);
         let [received, sent] = split(used.nics);
@@ -134,18 +110,7 @@ impl Readings<Usage> {
             disk_interval: used.disks.map(|growth| growth.interval),
         }
     }
-}
 
-/// What was used, as far as it is known.
-#[derive(Default)]
-struct Used {
-    interval: Option<Duration>,
-    cpus: [Option<Growth<1>>; 4],
-    nics: Option<Growth<2>>,
-    disks: Option<Growth<4>>,
-}
-
-impl Usage {
     fn enter(&mut self, at: Instant, now: &VmCounters) -> Used {
         let interval = self.read.and_then(|read| since(at, read));
         if self.read.is_some() && interval.is_none() {

@@ -129,10 +129,12 @@ class LibvirtInspector:
         refuses is left out while it does, and has its average over all of that time after that.
         From the counters of ``inspect_vnics``, with an order and exceptions as there.
 
-        :param caller: any name. Each caller has intervals of its own, for each instance, so that
-            none cuts short those of another; threads under one name share them. Those of this
-            method, of ``inspect_disk_rates`` and of the usage are apart anyway. What nobody has
-            asked for in a day may be forgotten.
+        :param caller: any name of 256 characters at the most. Each caller has intervals of its own,
+            for each instance, so that none cuts short those of another; threads under one name
+            share them. Those of this method, of ``inspect_disk_rates`` and of the usage are apart
+            anyway. The 64 callers that have asked last are remembered, for a day; another one, and
+            an instance that was gone, begin anew.
+        :raises ValueError: the name is too long.
         """
 
     def inspect_disk_rates(

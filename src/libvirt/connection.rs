@@ -259,7 +259,7 @@ impl LibvirtConnection {
     ) -> Result<T> {
         let now = Instant::now();
         if let Some((asked, existing)) = self.driver.listed_since(self.swept) {
-            self.domains.retain_since(asked, |domain| existing.contains(domain));
+            self.domains.retain(|domain, used| used >= asked || existing.contains(domain));
             self.swept = Some(asked);
         }
         let at = About { driver: &self.driver, instance, max_age: self.max_age };

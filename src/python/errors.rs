@@ -20,7 +20,9 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         // Of an interruption, Python hears what the signal's handler has raised.
         Error::Timeout { .. } | Error::Interrupted => timeout(py)?,
         Error::ConnectionLost { .. } => connection_lost(py)?,
-        Error::InvalidUri { .. } => return Ok(PyValueError::new_err(error.to_string())),
+        Error::InvalidUri { .. } | Error::InvalidCaller { .. } => {
+            return Ok(PyValueError::new_err(error.to_string()));
+        }
     };
     let failure = error.failure();
     let details = [

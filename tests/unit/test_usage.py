@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -220,6 +221,49 @@ def test_callers_do_not_disturb_each_other(
     assert list(inspector.inspect_disk_rates(UUID, caller="billing")) == []
     [nic] = inspector.inspect_vnics(UUID)
     assert nic.rx_bytes_delta == 0, "nor the deltas, which have their first reading now"
+
+
+def test_a_callers_name_is_bounded(
+    daemon: Daemon, domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    del domain
+    calls = daemon.calls.copy()
+    for ask in (
+        partial(inspector.usage, UUID),
+        partial(inspector.inspect_vnic_rates, UUID),
+        partial(inspector.inspect_disk_rates, UUID),
+        inspector.usage_all,
+    ):
+        with pytest.raises(ValueError, match="name must have 256 characters at the most, not 257"):
+            ask(caller="é" * 257)
+    assert daemon.calls == calls
+    assert inspector.usage(UUID, caller="é" * 256).interval is None
+    assert inspector.usage(UUID, caller="é" * 256).interval
+
+
+def test_of_many_callers_the_last_are_remembered(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    del domain
+    inspector.usage(UUID, caller="first")
+    for number in range(63):
+        inspector.usage(UUID, caller=str(number))
+    assert inspector.usage(UUID, caller="first").interval
+    inspector.usage(UUID, caller="one more")
+    assert inspector.usage(UUID, caller="first").interval
+    assert inspector.usage(UUID, caller="0").interval is None
+
+
+def test_a_vm_that_was_gone_begins_anew(
+    daemon: Daemon, domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    inspector.usage(UUID)
+    del daemon.domains[UUID]
+    assert inspector.usage_all() == []
+    daemon.add(domain)
+    assert inspector.usage(UUID).interval is None
+    inspector.list_instances()
+    assert inspector.usage(UUID).interval
 
 
 def test_threads_that_share_a_caller_share_what_was_used(
