@@ -488,6 +488,38 @@ def test_ten_thousand_calls_of_each_method_do_not_grow_the_process(daemon: Daemo
     assert after[2] <= 1 + 6, "the main thread and the workers"
 
 
+def test_vms_that_are_gone_leave_nothing_behind(daemon: Daemon) -> None:
+    """As on a host that starts and deletes thousands in a day, with a caller that lists them."""
+    script = """
+        import gc, os, sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1])
+        methods = [inspector.inspect_instance, inspector.inspect_vnics, inspector.inspect_disks,
+                   inspector.inspect_disk_info, inspector.inspect_vnic_rates,
+                   inspector.inspect_disk_rates]
+        while sys.stdin.readline():
+            for method in methods:
+                for instance in inspector.list_instances():
+                    list(method(instance))
+            inspector.usage_all(caller="billing")
+            gc.collect()
+            with open("/proc/self/statm") as statm:
+                print(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), flush=True)
+    """
+    vms = 50
+    with start(script, daemon.uri) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        memory = []
+        for first in range(1, 50 * vms, vms):
+            daemon.domains.clear()
+            daemon.add(*(sample.domain(number, bulk=True) for number in range(first, first + vms)))
+            process.stdin.write("\n")
+            process.stdin.flush()
+            memory.append(int(process.stdout.readline()))
+        assert process.communicate(timeout=30) == ("", "")
+    assert memory[-1] - memory[9] < 40 * vms * 700, "bytes for each that has gone"
+
+
 def test_reconnecting_a_thousand_times_leaves_nothing_behind(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     script = """
