@@ -29,7 +29,7 @@ pub(crate) struct Growth<const N: usize> {
 pub(crate) type Counters<'a, const N: usize> = BTreeMap<&'a str, Option<[i64; N]>>;
 
 /// What was last known of the counters of some devices.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Devices<const N: usize> {
     /// When they were last read.
     read: Option<Instant>,
@@ -99,13 +99,6 @@ impl<const N: usize> Devices<N> {
     fn last(&self, device: &str) -> Option<Sample<i64, N>> {
         let found = self.known.binary_search_by(|(name, _)| (**name).cmp(device)).ok()?;
         self.known.get(found).map(|(_, sample)| *sample)
-    }
-}
-
-// Not derived: that would ask for a default of arrays of any length.
-impl<const N: usize> Default for Devices<N> {
-    fn default() -> Self {
-        Self { read: None, known: Box::default() }
     }
 }
 

@@ -158,3 +158,106 @@ fn split<const N: usize>(growth: Option<Growth<N>>) -> [Option<i128>; N] {
 fn kib(bytes: i128) -> f64 {
     bytes as f64 / 1024.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{DiskCounters, InterfaceCounters};
+    use proptest::prelude::*;
+
+    /// A reading: seconds since the one before, what was used meanwhile, and what of it is known.
+    #[derive(Debug, Clone)]
+    struct Step {
+        seconds: u32,
+        used: u16,
+        cpus: bool,
+        nics: bool,
+        /// Whether there is a list of disks, and counters in it.
+        disks: Option<bool>,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let known = (any::<bool>(), any::<bool>(), any::<Option<bool>>());
+        (1_u32..5, any::<u16>(), known).prop_map(|(seconds, used, (cpus, nics, disks))| Step {
+            seconds,
+            used,
+            cpus,
+            nics,
+            disks,
+        })
+    }
+
+    fn counters(count: i64, step: &Step) -> VmCounters {
+        let time = step.cpus.then_some(i128::from(count));
+        let bytes = InterfaceCounters { rx_bytes: count, ..InterfaceCounters::default() };
+        let nic = Interface {
+            name: "tap0".to_owned(),
+            mac: None,
+            fref: None,
+            parameters: Vec::new(),
+            counters: step.nics.then_some(bytes),
+        };
+        let bytes = DiskCounters { read_bytes: count, ..DiskCounters::default() };
+        let disk =
+            |known: bool| Disk { device: "vda".to_owned(), counters: known.then_some(bytes) };
+        VmCounters {
+            vcpu_time: time,
+            cpu_time: time,
+            interfaces: vec![nic],
+            disks: step.disks.map(|known| vec![disk(known)]),
+            ..VmCounters::default()
+        }
+    }
+
+    /// What was told all in all: how much, and over how many seconds.
+    #[derive(Debug, Default, PartialEq)]
+    struct Told(i128, u64);
+
+    impl Told {
+        fn more<const N: usize>(&mut self, growth: Option<Growth<N>>) {
+            if let Some(growth) = growth {
+                *self = Self(self.0 + growth.added[0], self.1 + growth.interval.as_secs());
+            }
+        }
+
+        /// From the first time that it was known to the last.
+        fn of(known: impl Iterator<Item = (u64, i64)> + Clone) -> Self {
+            let ends = known.clone().next().zip(known.last());
+            ends.map_or(Self::default(), |((from, first), (to, last))| {
+                Self(i128::from(last - first), to - from)
+            })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn all_is_told_once_whatever_hangs_or_is_refused(
+            steps in prop::collection::vec(step(), 1..30),
+        ) {
+            let (start, mut usage) = (Instant::now(), Usage::default());
+            let (mut seconds, mut count, mut readings) = (0, 0, Vec::new());
+            let (mut cpus, mut nics, mut disks, mut time) =
+                (Told::default(), Told::default(), Told::default(), 0);
+            for step in steps {
+                seconds += u64::from(step.seconds);
+                count += i64::from(step.used);
+                let at = start + Duration::from_secs(seconds);
+                let used = usage.enter(at, &counters(count, &step));
+                prop_assert_eq!(used.cpus[0], used.cpus[1]);
+                cpus.more(used.cpus[0]);
+                nics.more(used.nics);
+                disks.more(used.disks);
+                time += used.interval.map_or(0, |interval| interval.as_secs());
+                readings.push((seconds, count, step));
+            }
+            let when = |known: fn(&Step) -> bool| {
+                let told = readings.iter().filter(move |(_, _, step)| known(step));
+                Told::of(told.map(|(seconds, count, _)| (*seconds, *count)))
+            };
+            prop_assert_eq!(cpus, when(|step| step.cpus));
+            prop_assert_eq!(nics, when(|step| step.nics));
+            prop_assert_eq!(disks, when(|step| step.disks == Some(true)));
+            prop_assert_eq!(time, when(|_| true).1);
+        }
+    }
+}
