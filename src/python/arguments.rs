@@ -3,7 +3,8 @@
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyType};
 use uuid::Uuid;
 
 use crate::records::InstanceId;
@@ -47,7 +48,7 @@ impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
 fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
     let text = if value.is_instance_of::<PyString>() {
         value.clone()
-    } else if value.is_instance(&value.py().import("uuid")?.getattr("UUID")?)? {
+    } else if value.is_instance(uuid_class(value.py())?)? {
         value.str()?.into_any()
     } else {
         return Ok(None);
@@ -62,6 +63,16 @@ fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
             "{shown:?} is not an instance's UUID; `virsh list --uuid --all` shows them"
         ))
     })
+}
+
+/// Looks all classes up, as nothing can be imported any more while the interpreter ends.
+pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
+    uuid_class(py).map(drop)
+}
+
+fn uuid_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "uuid", "UUID")
 }
 
 fn type_name(value: &Bound<'_, PyAny>) -> String {

@@ -34,6 +34,16 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     Ok(PyErr::from_value(exception))
 }
 
+/// Looks all classes up, as nothing can be imported any more while the interpreter ends.
+pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
+    not_found(py)?;
+    shut_off(py)?;
+    no_data(py)?;
+    timeout(py)?;
+    connection_lost(py)?;
+    Ok(())
+}
+
 macro_rules! exception_class {
     ($function:ident, $name:literal) => {
         fn $function(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

@@ -12,8 +12,12 @@ use pyo3::prelude::*;
 use pyo3_log::{Caching, Logger};
 
 /// What happens once, at import: the core's log lines go to Python's `logging`, below the logger
-/// `virtmeter`, signals are seen to while a call waits, and libvirt is kept from printing our failures on stderr.
+/// `virtmeter`, signals are seen to while a call waits, libvirt is kept from printing our failures on
+/// stderr, and the classes of what is handed out are looked up.
 pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
+    arguments::look_up_classes(py)?;
+    errors::look_up_classes(py)?;
+    records::look_up_classes(py)?;
     // Levels are not cached: an operator may change them while we run.
     let logger = Logger::new(py, Caching::Loggers)?;
     // Fails only where this module was initialised before, and its logger serves on.

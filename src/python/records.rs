@@ -47,6 +47,21 @@ macro_rules! named_tuple {
     };
 }
 
+/// Looks all classes up, as nothing can be imported any more while the interpreter ends.
+pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
+    Instance::class(py)?;
+    Server::class(py)?;
+    InstanceStats::class(py)?;
+    InterfaceStats::class(py)?;
+    DiskStats::class(py)?;
+    DiskInfo::class(py)?;
+    InterfaceRateStats::class(py)?;
+    DiskRateStats::class(py)?;
+    VmUsage::class(py)?;
+    Health::class(py)?;
+    Ok(())
+}
+
 named_tuple!(Instance {
     r.id.to_string(),
     r.name,

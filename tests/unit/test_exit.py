@@ -1,0 +1,106 @@
+"""The library while the interpreter ends: it answers, or raises what it always raises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import sample
+from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
+
+if TYPE_CHECKING:
+    from tests.support.libvirtd import Daemon
+
+# Nothing is used before the end: what is only found then is not found any more.
+SCRIPT = """
+import atexit, builtins, sys, threading, time, uuid, weakref
+import virtmeter
+
+inspector = virtmeter.LibvirtInspector(sys.argv[1])
+ID = uuid.UUID(sys.argv[2])
+
+def use(
+    inspector=inspector, new=virtmeter.LibvirtInspector, ID=ID, repr=repr, list=list, str=str,
+    write=sys.stdout.write, flush=sys.stdout.flush, Exception=Exception, type=type,
+):
+    for ask in (
+        lambda: inspector.list_instances(),
+        lambda: inspector.inspect_instance(ID),
+        lambda: list(inspector.inspect_vnics(ID)),
+        lambda: list(inspector.inspect_disks(ID)),
+        lambda: inspector.usage_all(),
+        lambda: inspector.health(),
+        lambda: new(inspector.uri).list_instances(),
+        lambda: inspector.close(),
+    ):
+        try:
+            write(type(ask()).__name__)
+        except Exception as error:
+            write(type(error).__name__)
+        write("\\n")
+    flush()
+
+class Last:
+    def __del__(self, use=use):
+        use()
+
+"""
+ENDS = {
+    "__del__ of a global": "last = Last()",
+    "__del__ in a cycle": "last = Last(); last.last = last",
+    "__del__ after all modules": "builtins.last = Last()",
+    "atexit": "atexit.register(use)",
+    "finalize": "class Other: pass\nother = Other(); weakref.finalize(other, use)",
+    "a thread": "threading.Thread(target=lambda: (time.sleep(0.2), use())).start()",
+}
+ANSWERS = ["list", "InstanceStats", "list", "list", "list", "Health", "list", "NoneType"]
+
+
+def run(script: str, daemon: Daemon) -> list[str]:
+    command = [sys.executable, "-W", "error", "-c", SCRIPT + script, daemon.uri, sample.UUID]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_it_answers(daemon: Daemon, end: str) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    assert run(ENDS[end], daemon) == ANSWERS
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_it_raises_what_it_always_raises(daemon: Daemon, end: str) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    refused = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU)
+    for procedure in ("CONNECT_GET_ALL_DOMAIN_STATS", "DOMAIN_GET_XML_DESC"):
+        daemon.on(procedure, refused, repeat=True)
+    told = run(ENDS[end], daemon)
+    assert told[1:4] == ["NoDataException"] * 3
+    daemon.stop()
+    assert run(ENDS[end], daemon)[:2] == ["ConnectionLost"] * 2
+
+
+def test_threads_that_are_in_a_call_are_left_there(daemon: Daemon) -> None:
+    daemon.add(sample.domain(uuid=sample.UUID))
+    daemon.latency["DOMAIN_BLOCK_STATS"] = 0.3
+    script = """
+def ask():
+    while True:
+        list(inspector.inspect_disks(ID))
+
+for _ in range(4):
+    threading.Thread(target=ask, daemon=True).start()
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)  # they come back meanwhile
+
+builtins.slow = Slow()
+time.sleep(0.1)
+"""
+    assert run(script, daemon) == []
+    assert daemon.calls["DOMAIN_BLOCK_STATS"] > 0
