@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,12 @@ from tests.support.libvirtd import Daemon
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Whatever is set around us: a socket's path has room for 107 bytes, and URIs and shells have their
+# own ideas of what is in a path; what listens on this host is asked directly.
+os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
+os.environ["no_proxy"] = "*"
+for name in ("LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(name, None)
 # In the background of a shell, Ctrl-C is ignored, and would be by all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

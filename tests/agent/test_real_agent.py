@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from tests.support.qemu import Libvirtd
 
 STOCK = Path(sys.executable).parent
-VIRTMETER = HERE.parents[1] / "build/ceilometer-27.0.0/bin"
+ROOT = HERE.parents[1]
+VIRTMETER = ROOT / "build/ceilometer-27.0.0/bin"
 NOVA = "http://openstack.org/xmlns/libvirt/nova/1.1"
 METADATA = """
 <instance>
@@ -133,9 +134,11 @@ class Agent:
         return self.log.read_text(errors="replace").count(words)
 
     def words_of_virtmeter(self) -> list[str]:
-        """Return the lines of the log that name virtmeter, and not just the rig or a guest."""
-        lines = self.log.read_text(errors="replace").replace(PREFIX, "").splitlines()
-        return [line for line in lines if "virtmeter" in line]
+        """Return the lines of the log that name virtmeter, and not just a guest or a directory."""
+        said = self.log.read_text(errors="replace")
+        for named_so in (PREFIX, str(ROOT), str(STOCK.parents[1]), str(self.log.parents[1])):
+            said = said.replace(named_so, "")
+        return [line for line in said.splitlines() if "virtmeter" in line]
 
     def cycle(self) -> Samples:
         """Collect what is exported during a whole cycle; a metric is away while it is polled."""

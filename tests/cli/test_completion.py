@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ SHELLS = ("bash", "zsh", "fish")
 @pytest.mark.skipif(not COMMAND.exists(), reason="virtmeter is not installed as a command here")
 def test_bash_completes_commands_options_and_choices() -> None:
     with cli.terminal(script="exec bash --norc --noprofile -i") as shell:
-        shell.sendline(f"PS1='ready> '; PATH={COMMAND.parent}:$PATH; bind 'set bell-style none'")
+        path = shlex.quote(str(COMMAND.parent))
+        shell.sendline(f"PS1='ready> '; PATH={path}:$PATH; bind 'set bell-style none'")
         shell.sendline('eval "$(virtmeter completion bash)"; echo loaded=$?')
         shell.expect_exact("loaded=0\r\n")
         for typed, completed in [

@@ -111,6 +111,71 @@ def test_every_command_and_option_has_its_documentation(command: str) -> None:
     assert [name for name in options if not re.search(f"`{name}[` ]", page)] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("nonsense",), 2),
+        (("stats", "--uri", "test:///default", "nobody"), 2),
+        (("stats", "--uri", "nothing-like-it:///"), 1),
+        (("watch", "--uri", "qemu:///system?socket=/nowhere"), 3),
+        (("export", "--once", "--uri", "qemu:///system?socket=/nowhere"), 3),
+        (("export", "--once", "--uri", "test:///default"), 0),
+    ],
+    ids=lambda arguments: " ".join(arguments) if isinstance(arguments, tuple) else "",
+)
+def test_the_status_is_the_same_with_a_standard_error_that_is_full(
+    arguments: tuple[str, ...], status: int
+) -> None:
+    assert cli.shell('exec "$@" 2>/dev/full', *arguments).returncode == status
+
+
+@pytest.mark.parametrize("command", [("--help",), ("stats", "--help"), ("stats",), ("doctor",)])
+def test_a_reader_that_has_seen_enough_is_no_failure(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    uri = () if "--help" in command else ("--uri", cli.some_host(tmp_path, "one"))
+    # The reader has gone before the command begins.
+    script = '{ sleep 0.2; "$@"; echo "status=$?" >&2; } | true'
+    assert cli.shell(script, *command, *uri).stderr == "status=0\n"
+
+
+@pytest.mark.parametrize("command", ["doctor", "check"])
+def test_no_module_is_taken_from_where_we_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for name in ("json", "ctypes", "typing"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'taken')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    installed = Path(sys.executable).with_name("virtmeter")
+    done = subprocess.run(
+        [sys.executable, installed, command, "--uri", cli.some_host(tmp_path, "one")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=cli.environment(),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "taken").exists()
+
+
+def test_what_nobody_has_thought_of_is_a_line_and_a_status() -> None:
+    # click's completion wants more of its environment than that.
+    done = cli.run("stats", _VIRTMETER_COMPLETE="bash_complete")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("virtmeter: KeyError in ")
+    assert "please report it" in line
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("term", "no_color"), [("xterm", "1"), ("dumb", ""), ("xterm", "")])
+def test_colours_only_where_they_are_wanted(term: str, no_color: str) -> None:
+    script = f"TERM={term} NO_COLOR={no_color} exec {{}}"
+    with cli.terminal("doctor", "--uri", "test:///default", script=script) as child:
+        said = cli.everything(child)
+    assert "virtmeter 0." in said
+    assert ("\x1b[" in said) == (term == "xterm" and not no_color)
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     "command", [("stats",), ("watch", "--count", "1"), ("doctor",), ("completion", "bash")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_ctrl_z_and_back(host: str) -> None:
         shell.sendline("PS1='ready> '; stty -a | md5sum")
         shell.expect(r"([0-9a-f]{32}).*ready> ")
         before = shell.match[1]
-        shell.sendline(f"{' '.join(cli.COMMAND)} watch --uri {host}")
+        shell.sendline(shlex.join([*cli.COMMAND, "watch", "--uri", host]))
         drawn(shell, ENTER)
         drawn(shell, "40 running")
         shell.send("\x1a")
@@ -161,6 +162,26 @@ def test_a_terminal_that_does_not_know_its_size(host: str) -> None:
         child.send("q")
         cli.everything(child)
         assert child.exitstatus == 0
+
+
+def test_a_terminal_that_goes_away(host: str) -> None:
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", *cli.COMMAND, "watch", "--uri", host, *FAST],
+        stdin=its,
+        stdout=its,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=cli.environment(),
+    ) as watch:
+        os.close(its)
+        shown = b""
+        while b"40 running" not in shown:
+            shown += os.read(ours, 4096)
+        os.close(ours)
+        assert watch.stderr
+        assert watch.stderr.read() == ""
+        assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
 
 
 def test_a_guest_that_hangs_stays_on_the_screen(rig: Libvirtd) -> None:

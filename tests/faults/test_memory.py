@@ -13,7 +13,8 @@ from tests.support.libvirtd import Answer, Daemon, HangUp, Reply
 from tests.support.procedures import VIR_FROM_QEMU, Disk, Domain, Error
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "target/debug/examples/read_everything"
+TARGET = ROOT / "target"
+EXAMPLE = TARGET / "debug/examples/read_everything"
 pytestmark = pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
 VALGRIND = [
     "valgrind",
@@ -36,8 +37,8 @@ def example() -> Path:
             "--locked",
             "--quiet",
             "--no-default-features",
-            "--example",
-            EXAMPLE.name,
+            *("--target-dir", TARGET),
+            *("--example", EXAMPLE.name),
         ],
         check=True,
         cwd=ROOT,

@@ -271,7 +271,8 @@ class Daemon:
 
     def __init__(self, socket_path: Path | None = None) -> None:
         if socket_path is None:
-            directory = tempfile.mkdtemp(prefix="libvirtd-")
+            # The path of a socket has room for 107 bytes, of which TMPDIR may leave none.
+            directory = tempfile.mkdtemp(prefix="libvirtd-", dir="/tmp")
             weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
             socket_path = Path(directory, "sock")
         self.socket_path = socket_path

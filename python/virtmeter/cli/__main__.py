@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ def main() -> NoReturn:
 
         main()
     except KeyboardInterrupt:  # before the command had begun, which has its own way to end
-        sys.exit(130)
+        os._exit(130)  # at once, or another Ctrl-C would be a traceback
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("virtmeter"):
             raise

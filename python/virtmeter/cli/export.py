@@ -21,6 +21,7 @@ from virtmeter.cli.exporter.logs import Seldom
 from virtmeter.cli.exporter.reading import Pass, Reader, failures
 from virtmeter.cli.exporter.server import Server, application
 from virtmeter.cli.exporter.users import Users
+from virtmeter.cli.text import say
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -142,8 +143,8 @@ def serve(
             f"cannot listen on {listen.host}, port {listen.port}: {why}"
         ) from None
     if guarded and not tls and not ipaddress.ip_address(server.server_name).is_loopback:
-        click.echo("virtmeter: without TLS, passwords can be read on their way", err=True)
-    click.echo(f"virtmeter: serving {server.url}/metrics", err=True)
+        say("without TLS, passwords can be read on their way")
+    say(f"serving {server.url}/metrics")
     server.serve_forever()
 
 
@@ -184,9 +185,9 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
     if not current.reached:
         raise virtmeter.ConnectionLost("libvirt has not answered in time")
     if not current.complete:
-        click.echo("virtmeter: not all was read in time: some values are missing", err=True)
+        say("not all was read in time: some values are missing")
     elif failed := failures(current.answers):
-        click.echo(f"virtmeter: {failed} readings failed: some values are missing", err=True)
+        say(f"{failed} readings failed: some values are missing")
     else:
         return 0
     return 1

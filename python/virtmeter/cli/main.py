@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 import virtmeter
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import discard, printable, say
 
 COMMANDS = ("stats", "watch", "export", "check", "doctor", "completion")
 
@@ -42,24 +44,35 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401
+        """Print the help, if that is wanted; a reader, head say, may have seen enough of it."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            discard(sys.stdout)
+            raise click.exceptions.Exit from None
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        """Return the command's status; a reader, head say, may have seen enough before its end."""
+        """Return the command's status; a reader may have seen enough before its end."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            _discard_output()
+            discard(sys.stdout)
             return 0
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(virtmeter.__version__, message="virtmeter %(version)s")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """See what every virtual machine on this host uses.
 
     \b
     Exit status: 0 all went well; 1 something did not, and was said;
     2 wrong usage; 3 libvirt cannot be reached; 130 Ctrl-C.
     """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False  # click itself asks for neither
 
 
 def main() -> NoReturn:
@@ -68,9 +81,7 @@ def main() -> NoReturn:
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("virtmeter: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    logging.basicConfig(handlers=[_Said()], level=logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
     ended = status(commands)
@@ -83,11 +94,11 @@ def main() -> NoReturn:
     sys.exit(ended)
 
 
-class _OneLine(logging.Formatter):
-    """Messages have names of VMs in them, which may have anything in them."""
+class _Said(logging.Handler):
+    """What is logged is said."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 def status(command: click.Command) -> int:
@@ -97,33 +108,40 @@ def status(command: click.Command) -> int:
         sys.stdout.flush()
     except click.ClickException as error:
         vars(error)["message"] = printable(error.message)  # it may cite what was given
-        error.show()
+        try:
+            error.show()
+        except OSError:
+            discard(sys.stderr)
         return error.exit_code
-    except SystemExit as ended:  # of a signal
+    except SystemExit as ended:  # of a signal, or of rich where nobody reads any more
+        if isinstance(ended.__context__, BrokenPipeError):
+            discard(sys.stdout)
+            return 0
         return ended.code if isinstance(ended.code, int) else FAILED
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except virtmeter.ConnectionLost as error:
         # The library goes on trying; a command that has failed does not.
-        _say(f"{str(error).removesuffix('; virtmeter goes on trying')}. {HINT}")
+        say(f"{str(error).removesuffix('; virtmeter goes on trying')}. {HINT}")
         return UNREACHABLE
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
-        _say(str(error))
+        say(str(error))
         return FAILED
     except BrokenPipeError:
-        _discard_output()
+        discard(sys.stdout)
         return 0
     except OSError as error:
-        _discard_output()
-        _say(str(error))
+        discard(sys.stdout)
+        say(str(error))
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - a traceback is of use to nobody who reads it here
+        say(f"{fault(error)}. This may be a fault of virtmeter's own: please report it")
         return FAILED
     return answer if isinstance(answer, int) else 0
 
 
-def _discard_output() -> None:
-    """Leave nothing to be flushed at exit, which would fail once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(line: str) -> None:
-    click.echo(f"virtmeter: {printable(line)}", err=True)
+def fault(error: Exception) -> str:
+    """Return what is wrong, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} in {where}: {error}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from typing import TextIO
 
 
 def printable(text: str) -> str:
@@ -14,6 +17,20 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def say(line: str) -> None:
+    """Write a line of ours on standard error, where there is room: nothing depends on it."""
+    try:
+        sys.stderr.write(f"virtmeter: {printable(line)}\n")
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Leave nothing to be flushed at exit, which would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def natural(name: str) -> list[tuple[int, str]]:

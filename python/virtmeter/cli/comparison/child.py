@@ -67,9 +67,11 @@ class Stock:
         return Answer(tuple(said.get("records", ())), said.get("raised"), said["seconds"])
 
     def _start(self) -> None:
-        # A Ctrl-C is for us alone, who end it then. Its log is nobody's.
+        # A Ctrl-C is for us alone, who end it then. Its log is nobody's. It does not run where we
+        # are: Python would take modules from there.
         self._process = subprocess.Popen(
             COMMAND,
+            cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -103,7 +105,7 @@ class Stock:
         # One line answers one question, so that nothing is left in the buffer.
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         line = self._process.stdout.readline() if ready else ""
-        if not line:
+        if not line.endswith("\n"):  # it has ended, in the middle of an answer maybe
             raise Silent
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -9,6 +9,7 @@ import ctypes
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtmeter.cli.diagnosis.finding import OK, Finding
@@ -24,16 +25,18 @@ def versions(uri: str, timeout: float) -> Iterator[Finding]:
     """Say which libvirt this is, where that can be found out."""
     command = [sys.executable, "-m", __name__, uri]
     try:
+        # Not where we are: Python would take modules from there.
         found = subprocess.run(
-            command, capture_output=True, timeout=timeout + TO_START, check=True
+            command, cwd="/", capture_output=True, timeout=timeout + TO_START, check=False
         ).stdout
     except subprocess.TimeoutExpired as expired:
         found = expired.stdout or b""
-    except (subprocess.SubprocessError, OSError):
+    except OSError:
         return
     for line in found.splitlines():
-        what, version = json.loads(line)
-        yield Finding(OK, f"{what} {version}")
+        with suppress(ValueError):
+            what, version = json.loads(line)
+            yield Finding(OK, f"{what} {version}")
 
 
 def main(uri: str) -> None:

@@ -11,7 +11,7 @@ from virtmeter.cli import connection
 from virtmeter.cli.selection import select
 from virtmeter.cli.stats import formats, table
 from virtmeter.cli.stats.readings import Reading, read_all
-from virtmeter.cli.text import natural, printable
+from virtmeter.cli.text import natural, say
 
 FORMATS = {"json": formats.as_json, "jsonl": formats.as_jsonl, "csv": formats.as_csv}
 
@@ -54,7 +54,7 @@ def stats(
         click.echo(text)
     troubled = [reading for reading in readings if reading.hung or reading.problem]
     for reading in troubled:
-        click.echo(f"virtmeter: {_trouble(reading, timeout)}", err=True)
+        say(_trouble(reading, timeout))
     return 1 if troubled else 0
 
 
@@ -68,10 +68,10 @@ def _print_table(readings: list[Reading], uri: str) -> None:
 
 
 def _trouble(reading: Reading, timeout: float) -> str:
-    name = printable(reading.instance.name)
+    name = reading.instance.name
     if reading.hung:
         return (
             f"{name} hangs: it did not answer within {timeout:g} s, so nothing is known of its "
             "memory and disks; look at its QEMU process and storage"
         )
-    return f"{name}: {printable(reading.problem or '')}"
+    return f"{name}: {reading.problem}"

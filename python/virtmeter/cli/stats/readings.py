@@ -87,6 +87,16 @@ def _get(answers: queue.SimpleQueue[Value]) -> Value:
             return answers.get(timeout=AWAKE)
 
 
+def _start(threads: Iterable[threading.Thread]) -> int:
+    """Start as many as this process may have; return how many."""
+    started = 0
+    with suppress(RuntimeError):
+        for thread in threads:
+            thread.start()
+            started += 1
+    return started
+
+
 def _in_threads(
     read: Callable[[Instance], Reading | None], instances: Iterable[Instance], threads: int
 ) -> list[Reading]:
@@ -110,8 +120,8 @@ def _in_threads(
             except BaseException as error:  # noqa: BLE001  # raised where it is waited for
                 done.put((index, error))
 
-    for _ in range(min(threads, len(to_do))):
-        threading.Thread(target=work, daemon=True).start()
+    if not _start([threading.Thread(target=work, daemon=True) for _ in to_do[:threads]]) and to_do:
+        raise OSError("no thread can be started: look at the limits (ulimit -u, TasksMax)")
     answers: dict[int, Reading] = {}
     for _ in to_do:
         index, answer = _get(done)

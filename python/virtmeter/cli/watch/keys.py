@@ -8,6 +8,11 @@ import re
 import select
 import termios
 import tty
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAMES = {
     "\x1b[A": "up", "\x1bOA": "up",
@@ -40,15 +45,23 @@ class Keyboard:
         return self._descriptor
 
     def seize(self) -> None:
-        """Have keys come one by one; Ctrl-C and Ctrl-Z remain signals."""
-        self._before = termios.tcgetattr(self._descriptor)
-        tty.setcbreak(self._descriptor, termios.TCSANOW)
+        """Have keys come one by one; Ctrl-C and Ctrl-Z remain signals.
+
+        :raises OSError: the terminal is gone.
+        """
+        with _terminal():
+            self._before = termios.tcgetattr(self._descriptor)
+            tty.setcbreak(self._descriptor, termios.TCSANOW)
 
     def release(self) -> None:
-        """Leave the terminal as it was."""
-        if self._before:
-            termios.tcsetattr(self._descriptor, termios.TCSANOW, self._before)
-            self._before = None
+        """Leave the terminal as it was.
+
+        :raises OSError: it is gone.
+        """
+        before, self._before = self._before, None
+        if before:
+            with _terminal():
+                termios.tcsetattr(self._descriptor, termios.TCSANOW, before)
 
     def read(self) -> list[str] | None:
         """Return the keys that were pressed; None when there is no keyboard any more."""
@@ -61,6 +74,15 @@ class Keyboard:
                 break
             data += more
         return names(self._decoder.decode(data))
+
+
+@contextmanager
+def _terminal() -> Iterator[None]:
+    """``termios.error`` is no ``OSError``, though it has its arguments."""
+    try:
+        yield
+    except termios.error as error:
+        raise OSError(*error.args) from None
 
 
 def names(typed: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from virtmeter.cli import states, units
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import printable, say
 from virtmeter.cli.watch.readings import pause, take
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def show(inspector: LibvirtInspector, model: Model, *, interval: float, count: i
             for row in model.shown():
                 click.echo(_line(now, row))
         elif not outage:
-            click.echo(f"virtmeter: {printable(model.outage)}", err=True)
+            say(model.outage)
         if count is not None and (count := count - 1) <= 0:
             return 0
         # Python may oversleep a Ctrl-C that comes just when it begins to sleep.

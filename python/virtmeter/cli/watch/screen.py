@@ -16,6 +16,7 @@ from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.screen import Screen
 
+from virtmeter.cli.text import discard
 from virtmeter.cli.watch import view
 from virtmeter.cli.watch.commands import Commands
 from virtmeter.cli.watch.keys import Keyboard
@@ -107,10 +108,12 @@ class _Face:
 
     def leave(self) -> None:
         """Leave all as it was before, even if the terminal is gone."""
-        with suppress(OSError):
+        try:
             if self._console.is_alt_screen:
                 self._console.set_alt_screen(False)
                 self._console.show_cursor(True)
+        except OSError:
+            discard(sys.stdout)
         with suppress(OSError):
             if self._keyboard:
                 self._keyboard.release()
