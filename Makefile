@@ -7,6 +7,11 @@ URI ?= test:///default
 # The tools of the virtual environment first; programs of an administrator at last.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
+# Cargo keeps at home what it downloads, or else here.
+ifeq ($(CARGO_HOME)$(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] && echo "there is one"),)
+export CARGO_HOME := $(CURDIR)/build/cargo
+endif
+
 .PHONY: demo test bench check wheel clean
 
 demo:
