@@ -49,6 +49,18 @@ impl<T: Default> Callers<T> {
         caller.instances.get_or_default(instance, now)
     }
 
+    /// How many instances are remembered, of the caller that has most.
+    pub(crate) fn most(&self) -> usize {
+        self.0.values().map(|caller| caller.instances.len()).max().unwrap_or(0)
+    }
+
+    /// Forgets an instance that is gone.
+    pub(crate) fn forget(&mut self, instance: Uuid) {
+        for caller in self.0.values_mut() {
+            caller.instances.remove(&instance);
+        }
+    }
+
     /// Forgets every instance that is not among those that exist, by a list that was asked for then;
     /// one that was read since may be newer than the list. Forgets who has not asked for long, too.
     pub(crate) fn sweep(&mut self, existing: &HashSet<Uuid>, asked: Instant) {
@@ -119,11 +131,14 @@ mod tests {
                 *callers.of(caller, Uuid::from_u128(vm), read) = true;
             }
         }
+        assert_eq!(callers.most(), 3);
         callers.sweep(&HashSet::from([VM]), asked);
         for caller in ["a", "b"] {
             let kept = [1, 2, 3].map(|vm| *callers.of(caller, Uuid::from_u128(vm), asked));
             assert_eq!(kept, [true, false, true]);
         }
+        callers.forget(VM);
+        assert!(!*callers.of("a", VM, asked));
         let tomorrow = asked + KEPT + SECOND;
         callers.of("c", VM, tomorrow);
         callers.sweep(&HashSet::from([VM]), tomorrow);

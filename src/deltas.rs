@@ -14,7 +14,7 @@ const FEW: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Deltas {
     instances: HashMap<Uuid, HashMap<String, Last>>,
-    /// How many instances were left after the last sweep.
+    /// How many instances there were, or were left, at the last sweep.
     swept_to: usize,
     /// Since when a list of the existing ones is awaited.
     awaited: Option<(Started, Instant)>,
@@ -66,10 +66,12 @@ impl Deltas {
 
     /// Whether so much is remembered that it is time to ask which instances still exist. That is said
     /// once, and again when there are twice as many.
-    pub(crate) fn wants_list(&mut self, now: Instant) -> bool {
-        let crowded = self.instances.len() >= FEW.max(2 * self.swept_to);
+    /// Others remember so many.
+    pub(crate) fn wants_list(&mut self, others: usize, now: Instant) -> bool {
+        let remembered = self.instances.len().max(others);
+        let crowded = remembered >= FEW.max(2 * self.swept_to);
         if crowded {
-            self.swept_to = self.instances.len();
+            self.swept_to = remembered;
             self.awaited = Some((self.start(), now));
         }
         crowded
@@ -86,7 +88,7 @@ impl Deltas {
         self.instances.retain(|instance, nics| {
             existing.contains(instance) || nics.values().any(|last| last.entered > started.0)
         });
-        self.swept_to = self.instances.len();
+        self.swept_to = self.instances.len().max(existing.len());
         self.awaited = None;
     }
 }
@@ -148,6 +150,7 @@ mod tests {
                 tx_bytes,
                 ..InterfaceCounters::default()
             }),
+            measured: None,
         }
     }
 
@@ -241,15 +244,15 @@ mod tests {
         for vm in 0..FEW as u128 - 1 {
             read(&mut deltas, Uuid::from_u128(vm), (1, 1));
         }
-        assert!(!deltas.wants_list(Instant::now()));
+        assert!(!deltas.wants_list(0, Instant::now()));
         read(&mut deltas, Uuid::from_u128(9999), (1, 1));
-        assert!(deltas.wants_list(Instant::now()));
+        assert!(deltas.wants_list(0, Instant::now()));
         let existing: HashSet<_> = (0..50).map(Uuid::from_u128).collect();
         let listed = deltas.start();
         read(&mut deltas, Uuid::from_u128(5555), (1, 1));
         deltas.sweep(&existing, listed);
         assert_eq!(deltas.instances.len(), 51, "those that exist, and one newer than the list");
-        assert!(!deltas.wants_list(Instant::now()));
+        assert!(!deltas.wants_list(0, Instant::now()));
         assert!(deltas.awaited().is_none());
     }
 
@@ -259,10 +262,10 @@ mod tests {
         for vm in 0..FEW as u128 {
             read(&mut deltas, Uuid::from_u128(vm), (1, 1));
         }
-        assert!(deltas.wants_list(Instant::now()));
+        assert!(deltas.wants_list(0, Instant::now()));
         assert!(deltas.awaited().is_some());
         read(&mut deltas, Uuid::max(), (1, 1));
-        assert!(!deltas.wants_list(Instant::now()));
+        assert!(!deltas.wants_list(0, Instant::now()));
     }
 
     proptest! {

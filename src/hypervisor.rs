@@ -59,6 +59,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// The round trips that all connections have made, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;
+
+    /// When the last round trip has ended, of whichever connection; `None` where that is not known.
+    fn answered(&self) -> Option<Instant>;
 }
 
 /// A connection to a hypervisor. Every question may block for as long as the hypervisor does. Where
@@ -126,6 +129,12 @@ pub trait Connection {
     /// # Errors
     /// Any [`Error`](crate::Error).
     fn counters_of_hung(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters>;
+
+    /// How many CPUs the host has; `None`, and a note, where the hypervisor does not tell.
+    ///
+    /// # Errors
+    /// [`ConnectionLost`](crate::Error::ConnectionLost).
+    fn host_cpus(&mut self, notes: &mut Notes) -> Result<Option<u32>>;
 
     /// Whether nobody waits for the instance's guest now; `None` where the hypervisor cannot tell.
     /// Never waits for it itself.

@@ -23,8 +23,8 @@ const SHUT_OFF: u32 = 5;
 
 /// Answers Ceilometer's four questions about an instance, from any number of threads.
 ///
-/// Every call returns within [`Limits::timeout`] (one that finds out just then that a guest hangs
-/// may take as long again), whatever hangs. A caller that asks in a steady order has its next
+/// Every question about one instance is answered within [`Limits::timeout`] (one that finds out just
+/// then that a guest hangs may take as long again), whatever hangs. A caller that asks in a steady order has its next
 /// answers read ahead; no value is older than [`Limits::max_age`] when it is handed out, and none is
 /// handed out twice. A forked child may go on using the inspector of its parent: it gets threads,
 /// connections and NIC deltas of its own. (libvirt's own locks may not survive a fork while another
@@ -84,7 +84,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn instance(&self, instance: &InstanceId) -> Result<InstanceStats> {
-        match self.collector.ask(Kind::Instance, instance)?.0 {
+        match self.ask(Kind::Instance, instance)?.0 {
             Reading::Instance(stats) => Ok(stats),
             _ => Ok(InstanceStats::default()),
         }
@@ -96,28 +96,12 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`].
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
         let started = self.with_deltas(|deltas| deltas.start());
-        let interfaces = match self.collector.ask(Kind::Nics, instance) {
-            Err(error @ Error::InstanceNotFound { gone: true, .. }) => {
-                self.with_deltas(|deltas| deltas.forget(instance.uuid));
-                return Err(error);
-            }
-            answer => match answer?.0 {
-                Reading::Nics(interfaces) => interfaces,
-                _ => Vec::new(),
-            },
+        let interfaces = match self.ask(Kind::Nics, instance)?.0 {
+            Reading::Nics(interfaces) => interfaces,
+            _ => Vec::new(),
         };
-        let (vnics, wants_list, awaited) = self.with_deltas(|deltas| {
-            let vnics = deltas.enter(instance.uuid, started, interfaces);
-            (vnics, deltas.wants_list(Instant::now()), deltas.awaited())
-        });
-        if wants_list {
-            self.collector.look_what_exists();
-        } else if let Some((started, since)) = awaited {
-            if let Some((instances, asked)) = self.collector.what_exists(since) {
-                self.forget_all_but(&instances, (started, asked));
-            }
-        }
-        Ok(vnics)
+        self.keep_house();
+        Ok(self.with_deltas(|deltas| deltas.enter(instance.uuid, started, interfaces)))
     }
 
     /// The disks of an instance with their counters.
@@ -125,7 +109,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
-        match self.collector.ask(Kind::Disks, instance)?.0 {
+        match self.ask(Kind::Disks, instance)?.0 {
             Reading::Disks(disks) => Ok(disks.into_iter().filter_map(with_counters).collect()),
             _ => Ok(Vec::new()),
         }
@@ -136,7 +120,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>> {
-        match self.collector.ask(Kind::DiskInfo, instance)?.0 {
+        match self.ask(Kind::DiskInfo, instance)?.0 {
             Reading::DiskInfo(disks) => Ok(disks),
             _ => Ok(Vec::new()),
         }
@@ -159,7 +143,8 @@ impl<H: Hypervisor> Inspector<H> {
         caller: &str,
     ) -> Result<Vec<InterfaceRateStats>> {
         callers::check(caller)?;
-        Ok(match self.collector.ask(Kind::Nics, instance)? {
+        self.keep_house();
+        Ok(match self.ask(Kind::Nics, instance)? {
             (Reading::Nics(interfaces), at) => self
                 .rates
                 .with(|rates| lock(rates).of(caller, instance.uuid, at).nic_rates(at, interfaces)),
@@ -173,7 +158,8 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_rates(&self, instance: &InstanceId, caller: &str) -> Result<Vec<DiskRateStats>> {
         callers::check(caller)?;
-        Ok(match self.collector.ask(Kind::Disks, instance)? {
+        self.keep_house();
+        Ok(match self.ask(Kind::Disks, instance)? {
             (Reading::Disks(disks), at) => self
                 .rates
                 .with(|rates| lock(rates).of(caller, instance.uuid, at).disk_rates(at, &disks)),
@@ -190,13 +176,16 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`].
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
-        let (counters, at) = match self.collector.ask(Kind::Usage, instance)? {
+        self.keep_house();
+        let (counters, at) = match self.ask(Kind::Usage, instance)? {
             (Reading::Usage(counters), at) => (counters, at),
             (_, at) => (VmCounters::default(), at),
         };
-        Ok(self
-            .usage
-            .with(|usage| lock(usage).of(caller, instance.uuid, at).usage(instance, at, &counters)))
+        let host_cpus = self.collector.host_cpus();
+        Ok(self.usage.with(|usage| {
+            let mut usage = lock(usage);
+            usage.of(caller, instance.uuid, at).usage(instance, at, &counters, host_cpus)
+        }))
     }
 
     /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
@@ -248,6 +237,33 @@ impl<H: Hypervisor> Inspector<H> {
         Ok(instances)
     }
 
+    /// The answer to a question about an instance, and when its values were measured; if the
+    /// instance is gone, nothing of it is remembered.
+    fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Instant)> {
+        let answer = self.collector.ask(kind, instance);
+        if let Err(Error::InstanceNotFound { gone: true, .. }) = answer {
+            self.with_deltas(|deltas| deltas.forget(instance.uuid));
+            self.rates.with(|rates| lock(rates).forget(instance.uuid));
+            self.usage.with(|usage| lock(usage).forget(instance.uuid));
+        }
+        answer
+    }
+
+    /// Has a list read behind the caller's back once much is remembered, and forgets what it lacks.
+    fn keep_house(&self) {
+        let rates = self.rates.with(|rates| lock(rates).most());
+        let others = self.usage.with(|usage| lock(usage).most()).max(rates);
+        let (wants_list, awaited) = self
+            .with_deltas(|deltas| (deltas.wants_list(others, Instant::now()), deltas.awaited()));
+        if wants_list {
+            self.collector.look_what_exists();
+        } else if let Some((started, since)) = awaited {
+            if let Some((instances, asked)) = self.collector.what_exists(since) {
+                self.forget_all_but(&instances, (started, asked));
+            }
+        }
+    }
+
     /// Forgets instances that are gone, by a list that was asked for then.
     fn forget_all_but(&self, existing: &[Instance], (started, asked): (Started, Instant)) {
         let existing = existing.iter().map(|instance| instance.id).collect();
@@ -269,7 +285,7 @@ impl<H: Hypervisor> Inspector<H> {
         self.collector.expect(Kind::Server, &ids);
         for (instance, id) in instances.into_iter().zip(ids) {
             patience.go_on()?;
-            match self.collector.ask(Kind::Server, &id) {
+            match self.ask(Kind::Server, &id) {
                 Ok((Reading::Server(Some(description)), _)) => {
                     servers.push(Server { instance, description });
                 }
@@ -295,7 +311,7 @@ impl<H: Hypervisor> Inspector<H> {
 }
 
 /// The record of a disk; none of one whose counters the hypervisor refused.
-fn with_counters(Disk { device, counters }: Disk) -> Option<DiskStats> {
+fn with_counters(Disk { device, counters, .. }: Disk) -> Option<DiskStats> {
     counters.map(|counters| DiskStats { device, counters })
 }
 

@@ -50,6 +50,10 @@ impl Hypervisor for Scripted {
     fn calls(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
+
+    fn answered(&self) -> Option<Instant> {
+        None
+    }
 }
 
 impl Connection for Scripted {
@@ -95,6 +99,10 @@ impl Connection for Scripted {
         unimplemented!("{NOT_ASKED_FOR}")
     }
 
+    fn host_cpus(&mut self, _: &mut Notes) -> Result<Option<u32>> {
+        Ok(Some(8))
+    }
+
     fn is_free(&mut self, _: &InstanceId) -> Result<Option<bool>> {
         Ok(Some(true))
     }
@@ -136,6 +144,7 @@ fn nic(name: &str, rx_bytes: i64, tx_bytes: i64) -> Interface {
         fref: None,
         parameters: vec![("bridge".to_owned(), Some("br0".to_owned()))],
         counters: Some(counters),
+        measured: None,
     }
 }
 
@@ -148,13 +157,12 @@ fn disk(device: &str, [read_bytes, read_requests, write_bytes, write_requests]: 
         errors: -1,
         ..DiskCounters::default()
     };
-    Disk { device: device.to_owned(), counters: Some(counters) }
+    Disk { device: device.to_owned(), counters: Some(counters), measured: None }
 }
 
 fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
     VmCounters {
         cpu_number: Some(2),
-        host_cpus: Some(8),
         vcpu_time: Some(vcpu_seconds * 1_000_000_000),
         cpu_time: Some(cpu_seconds * 1_000_000_000),
         memory: Memory { total: Some(4), used: Some(1), free: Some(2), target: Some(3) },
@@ -291,7 +299,7 @@ fn no_more_than_all_of_the_cpus_is_ever_used() {
 #[test]
 fn what_the_hypervisor_does_not_tell_is_none() {
     let host = Host::new();
-    let told = || VmCounters { host_cpus: None, cpu_time: None, vcpu_time: None, ..counters(0, 0) };
+    let told = || VmCounters { cpu_time: None, vcpu_time: None, ..counters(0, 0) };
     host.usage("", 0, told());
     let usage = host.usage("", 1, told());
     assert_eq!((usage.cpu_utilization, usage.host_cpu_utilization), (None, None));

@@ -25,8 +25,15 @@ pub(crate) struct Growth<const N: usize> {
     pub(crate) added: [i128; N],
 }
 
+/// The counters of a device, and when they were measured if that was by a call of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Measured<const N: usize> {
+    pub(crate) counters: [i64; N],
+    pub(crate) at: Option<Instant>,
+}
+
 /// The counters of all devices that are there, by their names; `None` where they are not known.
-pub(crate) type Counters<'a, const N: usize> = BTreeMap<&'a str, Option<[i64; N]>>;
+pub(crate) type Counters<'a, const N: usize> = BTreeMap<&'a str, Option<Measured<N>>>;
 
 /// What was last known of the counters of some devices.
 #[derive(Debug, Default)]
@@ -67,7 +74,8 @@ impl<const N: usize> Devices<N> {
         let mut known = Vec::with_capacity(now.len());
         for (device, counters) in now {
             let before = self.last(device);
-            let sample = counters.map(|counters| Sample { at, counters });
+            let sample = counters
+                .map(|Measured { counters, at: own }| Sample { at: own.unwrap_or(at), counters });
             let growth = sample.zip(before).and_then(|(now, before)| now.since(&before));
             grown.extend(growth.map(|growth| (*device, growth)));
             known.extend(sample.or(before).map(|sample| ((*device).into(), sample)));
@@ -86,6 +94,8 @@ impl<const N: usize> Devices<N> {
         if now.values().any(Option::is_none) {
             return None;
         }
+        // The last of them may have waited for long.
+        let at = now.values().flatten().filter_map(|device| device.at).fold(at, Instant::max);
         let interval = self.read.and_then(|before| since(at, before));
         let mut total = [0; N];
         for growth in self.enter(at, now).values() {
@@ -110,8 +120,11 @@ impl<const N: usize> Growth<N> {
 }
 
 /// Counters, if all of them are counted: libvirt has -1 for those that are not.
-pub(crate) fn counted<const N: usize>(counters: [i64; N]) -> Option<[i64; N]> {
-    counters.iter().all(|counter| *counter >= 0).then_some(counters)
+pub(crate) fn counted<const N: usize>(
+    counters: [i64; N],
+    at: Option<Instant>,
+) -> Option<Measured<N>> {
+    counters.iter().all(|counter| *counter >= 0).then_some(Measured { counters, at })
 }
 
 /// How much of the time of so many CPUs was used, in percent: never more than all of it, whatever
@@ -147,7 +160,12 @@ mod tests {
     }
 
     fn one<const N: usize>(counters: [i64; N]) -> Counters<'static, N> {
-        Counters::from([("tap0", counted(counters))])
+        Counters::from([("tap0", counted(counters, None))])
+    }
+
+    /// Counters that were measured with the whole reading.
+    fn with<const N: usize>(counters: [i64; N]) -> Measured<N> {
+        Measured { counters, at: None }
     }
 
     fn read(devices: &mut Devices<2>, at: Instant, counters: [i64; 2]) -> Option<[i128; 2]> {
@@ -180,7 +198,7 @@ mod tests {
     fn one_that_is_refused_has_its_own_interval_and_all_together_theirs() {
         let (mut each, mut together, start) = (Devices::default(), Devices::default(), noon());
         let mut told = |seconds: u32, devices: [Option<i64>; 2]| {
-            let counters = devices.map(|counter| counter.map(|counter| [counter]));
+            let counters = devices.map(|counter| counter.map(|counter| with([counter])));
             let now = NAMES.into_iter().zip(counters).collect();
             let at = start + seconds * SECOND;
             let grown = each.enter(at, &now);
@@ -203,20 +221,43 @@ mod tests {
             let growth = devices.enter_together(start + seconds * SECOND, &now)?;
             Some((growth.added[0], growth.interval.as_secs()))
         };
-        assert_eq!(total(0, Counters::from([("vda", Some([0])), ("vdb", None)])), None);
-        assert_eq!(total(1, Counters::from([("vda", Some([1])), ("vdb", None)])), None);
-        assert_eq!(total(2, Counters::from([("vda", Some([2])), ("vdb", Some([9]))])), None);
+        assert_eq!(total(0, Counters::from([("vda", Some(with([0]))), ("vdb", None)])), None);
+        assert_eq!(total(1, Counters::from([("vda", Some(with([1]))), ("vdb", None)])), None);
         assert_eq!(
-            total(4, Counters::from([("vda", Some([3])), ("vdb", Some([9]))])),
+            total(2, Counters::from([("vda", Some(with([2]))), ("vdb", Some(with([9])))])),
+            None
+        );
+        assert_eq!(
+            total(4, Counters::from([("vda", Some(with([3]))), ("vdb", Some(with([9])))])),
             Some((1, 2))
         );
+    }
+
+    #[test]
+    fn one_that_was_measured_by_itself_has_its_own_time() {
+        let (mut each, mut together, start) = (Devices::default(), Devices::default(), noon());
+        let mut told = |read: u32, vda: u32, vdb: u32| {
+            let at = |seconds: u32| start + seconds * SECOND;
+            let count = |seconds: u32| [i64::from(seconds) * 1000];
+            let own = |seconds| Measured { counters: count(seconds), at: Some(at(seconds)) };
+            let now = Counters::from([("vda", Some(with(count(vda)))), ("vdb", Some(own(vdb)))]);
+            assert_eq!(read, vda);
+            let grown = each.enter(at(read), &now);
+            let rate = |name| grown.get(name).map(|growth| growth.per_second()[0]);
+            let rates = (rate("vda"), rate("vdb"));
+            let total = together.enter_together(at(read), &now);
+            (rates, total.map(|growth| growth.interval.as_secs()))
+        };
+        assert_eq!(told(0, 0, 1), ((None, None), None));
+        assert_eq!(told(2, 2, 7), ((Some(1000.0), Some(1000.0)), Some(6)), "that waited for long");
+        assert_eq!(told(8, 8, 8), ((Some(1000.0), Some(1000.0)), Some(1)));
     }
 
     #[test]
     fn devices_come_and_go() {
         let (mut devices, start) = (Devices::default(), noon());
         let mut total = |seconds: u32, now: &[(&'static str, i64)]| {
-            let now = now.iter().map(|(name, count)| (*name, Some([*count]))).collect();
+            let now = now.iter().map(|(name, count)| (*name, Some(with([*count])))).collect();
             devices.enter_together(start + seconds * SECOND, &now).map(|growth| growth.added[0])
         };
         assert_eq!(total(0, &[("vda", 100)]), None);
@@ -294,7 +335,7 @@ mod tests {
                     now[disk] /= 2;
                 }
                 if !matches!(step, Step::IsGone) {
-                    said.insert(NAMES[disk], known.then_some([now[disk]]));
+                    said.insert(NAMES[disk], known.then_some(with([now[disk]])));
                 }
             }
             seconds += pause;
@@ -327,12 +368,12 @@ mod tests {
                 })
             };
             for disk in NAMES {
-                let known = readings.iter().filter_map(|(at, now)| Some((*at, now[disk]?[0])));
+                let known = readings.iter().filter_map(|(at, now)| Some((*at, now[disk]?.counters[0])));
                 let told = told.get(disk).copied().unwrap_or_default();
                 prop_assert_eq!(told, between(known.collect()));
             }
             let sum = |now: &Counters<'_, 1>| -> Option<i64> {
-                now.values().map(|one| Some((*one)?[0])).sum()
+                now.values().map(|one| Some((*one)?.counters[0])).sum()
             };
             let known = readings.iter().filter_map(|(at, now)| Some((*at, sum(now)?)));
             prop_assert_eq!(total, between(known.collect()));

@@ -64,6 +64,10 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.entries.shrink_to(2 * self.cleared_to);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         self.entries.remove(key).map(|(_, value)| value)
     }

@@ -6,7 +6,7 @@
 //! every integer type that libvirt has, and for the sum over all vCPUs.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -189,6 +189,8 @@ pub struct Interface {
     pub parameters: Vec<(String, Option<String>)>,
     /// The counters; `None` where the hypervisor refused them.
     pub counters: Option<InterfaceCounters>,
+    /// When they were measured, by a call of their own; `None` if with the whole reading.
+    pub measured: Option<Instant>,
 }
 
 /// One virtual NIC with its counters and what was added since the last reading.
@@ -240,6 +242,8 @@ pub struct Disk {
     pub device: String,
     /// The counters; `None` where the hypervisor refused them.
     pub counters: Option<DiskCounters>,
+    /// When they were measured, by a call of their own; `None` if with the whole reading.
+    pub measured: Option<Instant>,
 }
 
 /// One disk with its counters.
@@ -256,8 +260,6 @@ pub struct DiskStats {
 pub struct VmCounters {
     /// Number of vCPUs that are plugged in now.
     pub cpu_number: Option<u32>,
-    /// Number of the host's CPUs that are in use by its kernel.
-    pub host_cpus: Option<u32>,
     /// Time for which the vCPUs have run since boot, nanoseconds.
     pub vcpu_time: Option<i128>,
     /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.
@@ -332,6 +334,8 @@ pub struct VmUsage {
     pub network_interval: Option<Duration>,
     /// The time that the disks' values are over, likewise.
     pub disk_interval: Option<Duration>,
+    /// The time that `cpu_utilization` is over, likewise.
+    pub cpu_interval: Option<Duration>,
 }
 
 impl VmUsage {

@@ -84,6 +84,7 @@ impl Usage {
         instance: &InstanceId,
         at: Instant,
         now: &VmCounters,
+        host_cpus: Option<u32>,
     ) -> VmUsage {
         let used = self.enter(at, now);
         let [vcpus, all, wait, delay] = used.cpus;
@@ -94,8 +95,8 @@ impl Usage {
             instance: instance.clone(),
             cpu_number: now.cpu_number,
             // Where the vCPUs do not tell, the whole domain's time is the next best.
-            cpu_utilization: share(vcpus, now.cpu_number).or_else(|| share(all, now.cpu_number)),
-            host_cpu_utilization: share(all, now.host_cpus),
+            cpu_utilization: share(vcpus.or(all), now.cpu_number),
+            host_cpu_utilization: share(all, host_cpus),
             interval: used.interval,
             network_read_kib: received.map(kib),
             network_write_kib: sent.map(kib),
@@ -108,6 +109,7 @@ impl Usage {
             cpu_steal: share(delay, now.cpu_number),
             network_interval: used.nics.map(|growth| growth.interval),
             disk_interval: used.disks.map(|growth| growth.interval),
+            cpu_interval: vcpus.or(all).map(|growth| growth.interval),
         }
     }
 
@@ -136,14 +138,18 @@ impl Usage {
 }
 
 fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
-    let counters = |nic: &Interface| nic.counters.and_then(|c| counted([c.rx_bytes, c.tx_bytes]));
+    let counters = |nic: &Interface| {
+        let c = nic.counters?;
+        counted([c.rx_bytes, c.tx_bytes], nic.measured)
+    };
     interfaces.iter().map(|nic| (nic.name.as_str(), counters(nic))).collect()
 }
 
 fn disks(disks: &[Disk]) -> Counters<'_, 4> {
     let counters = |disk: &Disk| {
         let c = disk.counters?;
-        counted([c.read_bytes, c.read_requests, c.write_bytes, c.write_requests])
+        let counters = [c.read_bytes, c.read_requests, c.write_bytes, c.write_requests];
+        counted(counters, disk.measured)
     };
     disks.iter().map(|disk| (disk.device.as_str(), counters(disk))).collect()
 }
@@ -196,10 +202,14 @@ mod tests {
             fref: None,
             parameters: Vec::new(),
             counters: step.nics.then_some(bytes),
+            measured: None,
         };
         let bytes = DiskCounters { read_bytes: count, ..DiskCounters::default() };
-        let disk =
-            |known: bool| Disk { device: "vda".to_owned(), counters: known.then_some(bytes) };
+        let disk = |known: bool| Disk {
+            device: "vda".to_owned(),
+            counters: known.then_some(bytes),
+            measured: None,
+        };
         VmCounters {
             vcpu_time: time,
             cpu_time: time,

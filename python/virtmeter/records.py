@@ -232,8 +232,8 @@ class VmUsage(NamedTuple):
     What is not known is None and not zero: memory and disks, and perhaps the CPU, of a guest that
     hangs; what all NICs have received and sent when libvirt refuses one of them or does not count,
     and likewise what all disks have done. It is told with the first reading that knows all of it,
-    over the time since the last one that did: nothing is lost. So network and disks have intervals
-    of their own.
+    over the time since the last one that did: nothing is lost. So CPU, network and disks have
+    intervals of their own.
     """
 
     id: str
@@ -281,6 +281,8 @@ class VmUsage(NamedTuple):
     before were not known."""
     disk_interval: float | None
     """Seconds that the disks' values are over, likewise."""
+    cpu_interval: float | None
+    """Seconds that ``cpu_utilization`` is over, likewise."""
 
     def per_second(self, field: str) -> float | None:
         """Return the average in a second of what went through the NICs or the disks.

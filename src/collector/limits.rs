@@ -159,7 +159,7 @@ impl Limits {
 
     /// Between two looks at instances that do not answer.
     pub(super) fn probe_pause(&self) -> Duration {
-        (self.timeout / 5).min(Duration::from_secs(1))
+        (self.timeout / 5).clamp(Duration::from_millis(100), Duration::from_secs(1))
     }
 }
 

@@ -68,6 +68,8 @@ impl Patience {
     }
 }
 
+/// Some hosts can be given more CPUs while they run.
+const HOST_CPUS_KEPT: Duration = Duration::from_secs(60);
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
 const CLOSING: Duration = Duration::from_secs(1);
 /// Probing threads that may be stuck with guests at a time, and those that may be stuck at all: the
@@ -79,8 +81,9 @@ const MOST_PROBERS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     List,
-    /// A list for housekeeping, which nobody waits for.
+    /// For housekeeping, which nobody waits for: the list, and how many CPUs the host has.
     Existing,
+    HostCpus,
     Server,
     Instance,
     Nics,
@@ -93,6 +96,11 @@ impl Kind {
     /// Whether it has to wait for the guest's process.
     fn needs_guest(self) -> bool {
         matches!(self, Self::Instance | Self::Disks | Self::DiskInfo | Self::Usage)
+    }
+
+    /// Whether no caller asks it.
+    fn is_housekeeping(self) -> bool {
+        matches!(self, Self::Existing | Self::HostCpus)
     }
 
     /// Whether there is something to tell of a guest that hangs.
@@ -117,6 +125,7 @@ pub(crate) enum Reading {
     Disks(Vec<Disk>),
     DiskInfo(Vec<DiskInfo>),
     Usage(VmCounters),
+    HostCpus(Option<u32>),
 }
 
 /// The engine over a hypervisor.
@@ -145,6 +154,11 @@ struct State {
     open: HashMap<u64, Open>,
     /// How often all connections were closed: older ones are closed when they are not in use.
     closings: u64,
+    /// What was read for housekeeping, and when.
+    existing: Option<(Instant, Vec<Instance>)>,
+    host_cpus: Option<(Instant, Option<u32>)>,
+    /// When the latter was first ordered.
+    host_cpus_ordered: Option<Instant>,
     /// How often a connection could not be opened: others are looked after then.
     doubts: u64,
     threads_ever: u64,
@@ -158,6 +172,26 @@ struct State {
 }
 
 impl State {
+    /// Keeps what was read for housekeeping.
+    fn keep(&mut self, outcome: &mut Outcome<Reading>) {
+        let asked = outcome.notes.earliest().unwrap_or_else(Instant::now);
+        match &mut outcome.answer {
+            Ok(Reading::List(instances)) => {
+                self.existing = Some((asked, std::mem::take(instances)));
+            }
+            Ok(Reading::HostCpus(cpus)) => {
+                let before = self.host_cpus.replace((asked, *cpus));
+                // A refusal is said once, and not every time.
+                if before.is_none_or(|(_, before)| before.is_some()) {
+                    for line in outcome.notes.lines.drain(..) {
+                        self.desk.tell(log::Level::Warn, line);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn use_connection(&mut self, thread: u64, in_use: bool) {
         if let Some(open) = self.open.get_mut(&thread) {
             open.in_use = in_use;
@@ -202,18 +236,36 @@ impl<H: Hypervisor> Collector<H> {
     /// Has a list of the instances that exist read, for housekeeping: nobody waits for it.
     pub(crate) fn look_what_exists(&self) {
         let room = self.here.with(Arc::clone);
-        let (mut state, now) = (room.lock(), Instant::now());
-        state.desk.look_what_exists(now);
-        room.send_for_threads(&mut state, now);
+        room.keep_house(&mut room.lock(), Kind::Existing);
     }
 
     /// That list, once it is there, if it was asked for since, and when.
     pub(crate) fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
         let room = self.here.with(Arc::clone);
         let mut state = room.lock();
-        let (asked, Reading::List(instances)) = state.desk.what_exists(since)? else { return None };
+        let (asked, instances) = state.existing.take()?;
+        if asked < since {
+            room.keep_house(&mut state, Kind::Existing);
+            return None;
+        }
         state.desk.listed(ids(&instances), asked);
         Some((instances, asked))
+    }
+
+    /// How many CPUs the host has, as far as that is known. Only the first answer is waited for, and
+    /// just for a moment.
+    pub(crate) fn host_cpus(&self) -> Option<u32> {
+        let room = self.here.with(Arc::clone);
+        let (mut state, now) = (room.lock(), Instant::now());
+        let age = |then: Instant| now.saturating_duration_since(then);
+        if state.host_cpus.is_none_or(|(asked, _)| age(asked) >= HOST_CPUS_KEPT) {
+            room.keep_house(&mut state, Kind::HostCpus);
+        }
+        let ordered = *state.host_cpus_ordered.get_or_insert(now);
+        let moment = self.limits.slow().saturating_sub(age(ordered));
+        let unknown = |state: &mut State| state.host_cpus.is_none();
+        let waited = room.answered.wait_timeout_while(state, moment, unknown);
+        waited.unwrap_or_else(PoisonError::into_inner).0.host_cpus.and_then(|(_, cpus)| cpus)
     }
 
     /// The caller is about to ask this of all these instances, one after the other: that much is
@@ -278,6 +330,9 @@ impl<H: Hypervisor> Room<H> {
             desk: Desk::new(hypervisor.uri(), limits),
             open: HashMap::new(),
             closings: 0,
+            existing: None,
+            host_cpus: None,
+            host_cpus_ordered: None,
             doubts: 0,
             threads_ever: 0,
             prober: None,
@@ -308,6 +363,7 @@ impl<H: Hypervisor> Room<H> {
         let mut ticket = state.desk.ask(thread::current().id(), key, instance, Instant::now());
         loop {
             let now = Instant::now();
+            state.desk.hear(self.hypervisor.answered());
             match state.desk.turn(&mut ticket, now) {
                 Turn::Answer(outcome) => {
                     self.send_for_threads(&mut state, now);
@@ -336,6 +392,12 @@ impl<H: Hypervisor> Room<H> {
                 }
             }
         }
+    }
+
+    fn keep_house(self: &Arc<Self>, state: &mut State, kind: Kind) {
+        let now = Instant::now();
+        state.desk.keep_house(kind, now);
+        self.send_for_threads(state, now);
     }
 
     /// Wakes or starts as many threads as there is work for.
@@ -476,11 +538,14 @@ impl<H: Hypervisor> Room<H> {
         state.desk.idle -= 1;
         state.use_connection(line.number, true);
         drop(state);
-        let outcome = line.take(job);
+        let mut outcome = line.take(job);
         state = self.lock();
         state.use_connection(line.number, false);
         state.desk.idle += 1;
-        if state.desk.finish(job, outcome, Instant::now()) {
+        if job.key.kind.is_housekeeping() {
+            state.keep(&mut outcome);
+        }
+        if state.desk.finish(job, outcome, Instant::now()) || job.key.kind.is_housekeeping() {
             self.answered.notify_all();
         }
         // One is for this thread; more may wait for what it has just finished.
@@ -521,6 +586,7 @@ impl<H: Hypervisor> Room<H> {
             drop(state);
             let answer = line.ask(|connection| connection.is_free(about));
             state = self.lock();
+            state.desk.hear(self.hypervisor.answered());
             if state.prober == Some(number) {
                 state.probing = None;
             }
@@ -656,6 +722,7 @@ impl<H: Hypervisor> Line<H> {
                     Reading::Usage(connection.counters_of_hung(about, &mut notes)?)
                 }
                 Kind::Usage => Reading::Usage(connection.counters(about, &mut notes)?),
+                Kind::HostCpus => Reading::HostCpus(connection.host_cpus(&mut notes)?),
             };
             if notes.moment.is_none() {
                 notes.measured_since(begun);
@@ -703,7 +770,7 @@ impl<H: Hypervisor> Line<H> {
     }
 
     fn broken(&mut self) {
-        self.room.lock().desk.broke();
+        self.room.lock().desk.broke(Instant::now());
         self.hang_up();
     }
 

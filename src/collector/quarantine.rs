@@ -86,8 +86,9 @@ impl Quarantine {
         }
     }
 
-    /// Notes that nobody waits for it; returns it if it is let out. With a call still stuck, that
-    /// takes `patience` for each: if it was not lost, the next one will be stuck as well.
+    /// Notes that nobody waits for it; returns it if it is let out. With a call still stuck, which must
+    /// be lost then, that takes `patience`. A second one that is lost would be no accident: then one
+    /// of them has to return first.
     pub(super) fn free(
         &mut self,
         instance: Uuid,
@@ -98,8 +99,11 @@ impl Quarantine {
         patient.told = now;
         patient.unprobed = false;
         let since = *patient.free_since.get_or_insert(now);
-        let stuck = u32::try_from(patient.stuck.len()).unwrap_or(u32::MAX);
-        let over = now.saturating_duration_since(since) >= patience.saturating_mul(stuck);
+        let over = match patient.stuck.len() {
+            0 => true,
+            1 => now.saturating_duration_since(since) >= patience,
+            _ => false,
+        };
         if over { self.0.remove(&instance) } else { None }
     }
 
@@ -142,19 +146,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_reading_keeps_it_in_for_a_while_and_two_for_longer() {
+    fn a_lost_reading_keeps_it_in_for_a_while_and_two_until_one_returns() {
         let (mut quarantine, now) = (Quarantine::default(), Instant::now());
         let free = |quarantine: &mut Quarantine, after: u32| {
             quarantine.free(instance().uuid, now + after * SECOND, 10 * SECOND).is_some()
         };
         quarantine.enter(&instance(), 1, now);
-        quarantine.enter(&instance(), 2, now);
         assert!(!free(&mut quarantine, 0));
-        assert!(!free(&mut quarantine, 19));
-        quarantine.busy(instance().uuid, now + 20 * SECOND);
+        assert!(!free(&mut quarantine, 9));
+        quarantine.busy(instance().uuid, now + 10 * SECOND);
+        assert!(!free(&mut quarantine, 11));
+        assert!(!free(&mut quarantine, 20));
+        quarantine.enter(&instance(), 2, now);
         assert!(!free(&mut quarantine, 21));
-        assert!(!free(&mut quarantine, 40));
-        assert!(free(&mut quarantine, 41));
+        assert!(!free(&mut quarantine, 1000));
+        quarantine.returned(instance().uuid, 1);
+        assert!(free(&mut quarantine, 1001));
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl Connection for LibvirtConnection {
             for domain_xml::Disk { name, raw_file } in &devices.disks {
                 let sizes = match bulk::sizes(&found, name).filter(|_| *raw_file) {
                     Some(sizes) => Some(sizes),
-                    None => at.measure(name, || known.domain.block_info(name), notes)?,
+                    None => at.measure(name, || known.domain.block_info(name), notes)?.0,
                 };
                 disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
             }
@@ -162,7 +162,6 @@ impl Connection for LibvirtConnection {
     }
 
     fn counters(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
-        let host_cpus = self.host_cpus(instance, notes)?;
         self.about(instance, notes, |known, at, notes| {
             let begun = Instant::now();
             let found = at.present(known.domain.stats(USAGE, true)).map(Arc::new);
@@ -178,7 +177,6 @@ impl Connection for LibvirtConnection {
             let vcpus = stats::vcpus(&found.parameters);
             Ok(VmCounters {
                 cpu_number: Some(sums.vcpus),
-                host_cpus,
                 vcpu_time: vcpus.ran,
                 cpu_time: Some(sums.cpu_time),
                 vcpu_wait: vcpus.wait,
@@ -191,7 +189,6 @@ impl Connection for LibvirtConnection {
     }
 
     fn counters_of_hung(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
-        let host_cpus = self.host_cpus(instance, notes)?;
         self.about(instance, notes, |known, at, notes| {
             let begun = Instant::now();
             let (found, _) = without_guest(&known.domain, STATE | NICS, CPU | VCPUS);
@@ -200,7 +197,6 @@ impl Connection for LibvirtConnection {
             let vcpus = stats::vcpus(&found.parameters);
             Ok(VmCounters {
                 cpu_number: Some(at.info(&known.domain)?.vcpus.into()),
-                host_cpus,
                 vcpu_time: vcpus.ran,
                 cpu_time: found.parameters.get("cpu.time").copied(),
                 vcpu_wait: vcpus.wait,
@@ -210,6 +206,22 @@ impl Connection for LibvirtConnection {
                 disks: None,
             })
         })
+    }
+
+    fn host_cpus(&mut self, notes: &mut Notes) -> Result<Option<u32>> {
+        match self.open.host_cpus() {
+            Ok(cpus) => Ok(Some(cpus)),
+            Err(failure) if failure.is_disconnection() => {
+                Err(Error::ConnectionLost { uri: self.driver.uri.clone(), instance: None, failure })
+            }
+            Err(failure) => {
+                notes.lines.push(format!(
+                    "libvirt does not tell how many CPUs the host has, so no usage of them is \
+                     reported: {failure}"
+                ));
+                Ok(None)
+            }
+        }
     }
 
     fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>> {
@@ -222,34 +234,6 @@ impl Connection for LibvirtConnection {
 }
 
 impl LibvirtConnection {
-    /// How many CPUs the host has; `None` where libvirt does not tell.
-    fn host_cpus(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Option<u32>> {
-        let now = Instant::now();
-        if let Some(known) = self.driver.host_cpus.with(|host| host.known(now)) {
-            return Ok(known.cpus);
-        }
-        let keep = |cpus| self.driver.host_cpus.with(|host| host.keep(now, cpus));
-        match self.open.host_cpus() {
-            Ok(cpus) => {
-                keep(Some(cpus));
-                Ok(Some(cpus))
-            }
-            Err(failure) if failure.is_disconnection() => {
-                let (uri, instance) = (self.driver.uri.clone(), Some(instance.clone()));
-                Err(Error::ConnectionLost { uri, instance, failure })
-            }
-            Err(failure) => {
-                if keep(None) {
-                    notes.lines.push(format!(
-                        "libvirt does not tell how many CPUs the host has, so no usage of them is \
-                         reported: {failure}"
-                    ));
-                }
-                Ok(None)
-            }
-        }
-    }
-
     /// Asks about a domain, and looks it up first unless that has been done.
     fn about<T>(
         &mut self,
@@ -278,6 +262,9 @@ impl LibvirtConnection {
         let domain = self.open.lookup(instance.uuid).map_err(|failure| {
             lost(&self.driver, Some(instance), failure, |failure| {
                 let gone = failure.is(c::VIR_ERR_NO_DOMAIN);
+                if gone {
+                    self.driver.last.with(|last| last.forget_one(instance.uuid));
+                }
                 Error::InstanceNotFound { instance: instance.clone(), gone, failure }
             })
         })?;
@@ -385,8 +372,8 @@ impl About<'_> {
         })?;
         let mut interfaces = Vec::with_capacity(devices.nics.len());
         for nic in &devices.nics {
-            let counters = match bulk::interface(found, &nic.name) {
-                Some(counters) => Some(counters),
+            let (counters, measured) = match bulk::interface(found, &nic.name) {
+                Some(counters) => (Some(counters), None),
                 None => self.measure(&nic.name, || domain.interface_stats(&nic.name), notes)?,
             };
             interfaces.push(Interface {
@@ -395,6 +382,7 @@ impl About<'_> {
                 fref: nic.fref.clone(),
                 parameters: nic.parameters.clone(),
                 counters: counters.map(stats::interface_counters),
+                measured,
             });
         }
         Ok(interfaces)
@@ -406,13 +394,14 @@ impl About<'_> {
         let mut disks = Vec::with_capacity(devices.disks.len());
         for domain_xml::Disk { name, .. } in &devices.disks {
             let one_by_one = || Ok((domain.block_stats(name)?, domain.block_stats_flags(name)?));
-            let counters = match bulk::disk(found, name) {
-                Some(counters) => Some(counters),
+            let (counters, measured) = match bulk::disk(found, name) {
+                Some(counters) => (Some(counters), None),
                 None => self.measure(name, one_by_one, notes)?,
             };
             disks.push(Disk {
                 device: name.clone(),
                 counters: counters.map(|(c, flags)| stats::disk_counters(c, &flags)),
+                measured,
             });
         }
         Ok(disks)
@@ -534,18 +523,22 @@ impl About<'_> {
         Ok(String::from_utf8(xml).map_err(|error| error.utf8_error().to_string()))
     }
 
-    /// What a call tells of a device; `None`, and a note, where libvirt refuses it.
+    /// What a call tells of a device, and when that was measured; `None`, and a note, where libvirt
+    /// refuses it.
     fn measure<T>(
         &self,
         device: &str,
         call: impl FnOnce() -> std::result::Result<T, Failure>,
         notes: &mut Notes,
-    ) -> Result<Option<T>> {
+    ) -> Result<(Option<T>, Option<Instant>)> {
         let begun = Instant::now();
         match call() {
             Ok(counters) => {
-                notes.measured_since(begun);
-                Ok(Some(counters))
+                // The time of the whole reading is that of its first call.
+                if notes.moment.is_none() {
+                    notes.measured_since(begun);
+                }
+                Ok((Some(counters), Some(Instant::now())))
             }
             // Not the device's fault: the connection broke, or the whole instance went away.
             Err(failure) if failure.is_disconnection() || failure.is(c::VIR_ERR_NO_DOMAIN) => {
@@ -556,7 +549,7 @@ impl About<'_> {
                 notes.lines.push(format!(
                     "{device:?} of instance {instance} is left out of this reading: {failure}"
                 ));
-                Ok(None)
+                Ok((None, None))
             }
         }
     }

@@ -143,6 +143,11 @@ impl Last {
         last.stats = (left != Questions::NONE).then_some(stats);
     }
 
+    /// Drops a domain that is gone.
+    pub(super) fn forget_one(&self, domain: Uuid) {
+        self.lock().domains.remove(&domain);
+    }
+
     /// Drops what does not exist, by a list that was asked for then.
     pub(super) fn forget_all_but(&self, existing: &HashSet<Uuid>, asked: Instant) {
         self.lock().domains.retain(|domain, used| used >= asked || existing.contains(domain));

@@ -5,7 +5,6 @@ mod calls;
 mod connection;
 mod domain_xml;
 mod failures;
-mod host_cpus;
 mod last;
 mod nova_xml;
 mod parameters;
@@ -25,7 +24,6 @@ use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
 use calls::Calls;
 pub use connection::LibvirtConnection;
-use host_cpus::HostCpus;
 use last::Last;
 pub(crate) use sys::generation;
 
@@ -37,7 +35,6 @@ struct Driver {
     uri: String,
     report_stopped: bool,
     calls: PerProcess<Arc<Calls>>,
-    host_cpus: PerProcess<HostCpus>,
     last: PerProcess<Last>,
     listed: PerProcess<Mutex<Listed>>,
 }
@@ -55,7 +52,6 @@ impl Libvirt {
             uri: uri.to_owned(),
             report_stopped,
             calls: PerProcess::default(),
-            host_cpus: PerProcess::default(),
             last: PerProcess::default(),
             listed: PerProcess::default(),
         }))
@@ -97,6 +93,10 @@ impl Hypervisor for Libvirt {
 
     fn calls(&self) -> Vec<(&'static str, u64)> {
         self.0.calls.with(|calls| calls.made())
+    }
+
+    fn answered(&self) -> Option<Instant> {
+        self.0.calls.with(|calls| calls.answered())
     }
 }
 

@@ -124,12 +124,16 @@ impl Connection {
     /// `virConnectOpenReadOnly`
     pub(super) fn open_read_only(uri: &str, calls: Arc<Calls>) -> Answer<Self> {
         let uri = c_string(uri)?;
-        calls.count(Call::Open);
+        let out = calls.begin(Call::Open);
         OPENING.set(true);
         // SAFETY: the string outlives the call.
         let ptr = NonNull::new(unsafe { c::virConnectOpenReadOnly(uri.as_ptr()) });
         OPENING.set(false);
-        let ptr = ptr.ok_or_else(last_failure)?;
+        let Some(ptr) = ptr else {
+            out.was_not_answered();
+            return Err(last_failure());
+        };
+        drop(out);
         // SAFETY: the connection is valid; the handler lives as long as the process.
         unsafe { c::virConnSetErrorFunc(ptr.as_ptr(), ptr::null_mut(), Some(ignore_error)) };
         Ok(Self { ptr, generation: generation(), calls })
@@ -143,7 +147,7 @@ impl Connection {
 
     /// `virDomainLookupByUUID`
     pub(super) fn lookup(&self, uuid: Uuid) -> Answer<Domain> {
-        self.calls.count(Call::Lookup);
+        let _out = self.calls.begin(Call::Lookup);
         // SAFETY: the connection is valid, and a UUID is the 16 bytes that libvirt reads.
         let ptr = unsafe { c::virDomainLookupByUUID(self.ptr.as_ptr(), uuid.as_bytes().as_ptr()) };
         Domain::owned(ptr, &self.calls).ok_or_else(last_failure)
@@ -151,7 +155,7 @@ impl Connection {
 
     /// `virConnectListAllDomains`
     pub(super) fn domains(&self) -> Answer<Vec<Domain>> {
-        self.calls.count(Call::List);
+        let _out = self.calls.begin(Call::List);
         let mut list = ptr::null_mut();
         // SAFETY: the connection is valid; libvirt allocates the array.
         let count =
@@ -168,7 +172,7 @@ impl Connection {
 
     /// `virNodeGetInfo`: how many CPUs the host has.
     pub(super) fn host_cpus(&self) -> Answer<u32> {
-        self.calls.count(Call::NodeInfo);
+        let _out = self.calls.begin(Call::NodeInfo);
         let mut info = MaybeUninit::<c::_virNodeInfo>::zeroed();
         // SAFETY: the connection is valid; libvirt fills the struct.
         check(unsafe { c::virNodeGetInfo(self.ptr.as_ptr(), info.as_mut_ptr()) })?;
@@ -178,7 +182,7 @@ impl Connection {
 
     /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.
     pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<(Domain, DomainStats)>> {
-        self.calls.count(Call::List);
+        let _out = self.calls.begin(Call::List);
         let mut records = ptr::null_mut();
         // SAFETY: the connection is valid; libvirt allocates the records.
         let count = check(unsafe {
@@ -245,7 +249,7 @@ impl Domain {
 
     /// `virDomainGetInfo`
     pub(super) fn info(&self) -> Answer<DomainInfo> {
-        self.calls.count(Call::Info);
+        let _out = self.calls.begin(Call::Info);
         let mut info = MaybeUninit::<c::_virDomainInfo>::zeroed();
         // SAFETY: the domain is valid; libvirt fills the struct.
         check(unsafe { c::virDomainGetInfo(self.ptr.as_ptr(), info.as_mut_ptr()) })?;
@@ -262,7 +266,7 @@ impl Domain {
 
     /// `virDomainGetXMLDesc`: what should be UTF-8.
     pub(super) fn xml(&self) -> Answer<Vec<u8>> {
-        self.calls.count(Call::Xml);
+        let _out = self.calls.begin(Call::Xml);
         // SAFETY: the domain is valid.
         let chars = unsafe { c::virDomainGetXMLDesc(self.ptr.as_ptr(), 0) };
         if chars.is_null() {
@@ -277,7 +281,7 @@ impl Domain {
 
     /// `virDomainInterfaceStats`: the eight counters in libvirt's order.
     pub(super) fn interface_stats(&self, device: &str) -> Answer<[i64; 8]> {
-        self.calls.count(Call::InterfaceStats);
+        let _out = self.calls.begin(Call::InterfaceStats);
         let device = c_string(device)?;
         let mut stats = MaybeUninit::<c::_virDomainInterfaceStats>::zeroed();
         // SAFETY: the domain is valid; libvirt fills at most the size that it is told.
@@ -305,7 +309,7 @@ impl Domain {
 
     /// `virDomainBlockStats`: read operations and bytes, write operations and bytes, errors.
     pub(super) fn block_stats(&self, device: &str) -> Answer<[i64; 5]> {
-        self.calls.count(Call::BlockStats);
+        let _out = self.calls.begin(Call::BlockStats);
         let device = c_string(device)?;
         let mut stats = MaybeUninit::<c::_virDomainBlockStats>::zeroed();
         // SAFETY: the domain is valid; libvirt fills at most the size that it is told.
@@ -324,7 +328,7 @@ impl Domain {
 
     /// `virDomainBlockStatsFlags`
     pub(super) fn block_stats_flags(&self, device: &str) -> Answer<Parameters> {
-        self.calls.count(Call::BlockStatsFlags);
+        let _out = self.calls.begin(Call::BlockStatsFlags);
         let device = c_string(device)?;
         // SAFETY: a typed parameter is plain old data, for which zeroes are valid.
         let mut parameters: [c::_virTypedParameter; BLOCK_PARAMETERS] =
@@ -351,7 +355,7 @@ impl Domain {
 
     /// `virDomainGetBlockInfo`: capacity, allocation, physical.
     pub(super) fn block_info(&self, device: &str) -> Answer<[u64; 3]> {
-        self.calls.count(Call::BlockInfo);
+        let _out = self.calls.begin(Call::BlockInfo);
         let device = c_string(device)?;
         let mut info = MaybeUninit::<c::_virDomainBlockInfo>::zeroed();
         // SAFETY: the domain is valid; libvirt fills the struct.
@@ -365,7 +369,7 @@ impl Domain {
 
     /// `virDomainMemoryStats`: pairs of tag and value.
     pub(super) fn memory_stats(&self) -> Answer<Vec<(c_uint, u64)>> {
-        self.calls.count(Call::MemoryStats);
+        let _out = self.calls.begin(Call::MemoryStats);
         let mut stats = [c::_virDomainMemoryStat { tag: 0, val: 0 }; MEMORY_STATS];
         // SAFETY: the domain is valid; there is room for as many pairs as can come.
         let filled = check(unsafe {
@@ -386,7 +390,7 @@ impl Domain {
     /// `virDomainListGetStats` for this domain alone; `None` when it has gone meanwhile. Without
     /// `may_wait`, what takes a job is left out where another call holds it.
     pub(super) fn stats(&self, groups: c_uint, may_wait: bool) -> Answer<Option<DomainStats>> {
-        self.calls.count(Call::Stats);
+        let _out = self.calls.begin(Call::Stats);
         let flags = if may_wait { 0 } else { c::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT };
         let mut list = [self.ptr.as_ptr(), ptr::null_mut()];
         let mut records = ptr::null_mut();
@@ -402,7 +406,7 @@ impl Domain {
 
     /// `virDomainGetControlInfo`: whether nobody waits for the domain's QEMU. It takes no job.
     pub(super) fn is_free(&self) -> Answer<bool> {
-        self.calls.count(Call::ControlInfo);
+        let _out = self.calls.begin(Call::ControlInfo);
         let mut info = MaybeUninit::<c::_virDomainControlInfo>::zeroed();
         // SAFETY: the domain is valid; libvirt fills the struct.
         check(unsafe { c::virDomainGetControlInfo(self.ptr.as_ptr(), info.as_mut_ptr(), 0) })?;

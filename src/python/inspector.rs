@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
@@ -41,11 +41,11 @@ impl LibvirtInspector {
     fn new(
         uri: &str,
         report_stopped: bool,
-        timeout: f64,
-        max_age: f64,
-        workers: i64,
-        read_ahead: i64,
-        max_stuck: i64,
+        #[pyo3(from_py_with = real)] timeout: f64,
+        #[pyo3(from_py_with = real)] max_age: f64,
+        #[pyo3(from_py_with = whole)] workers: i64,
+        #[pyo3(from_py_with = whole)] read_ahead: i64,
+        #[pyo3(from_py_with = whole)] max_stuck: i64,
     ) -> PyResult<Self> {
         if uri.contains('\0') {
             return Err(PyValueError::new_err(format!(
@@ -203,6 +203,31 @@ impl LibvirtInspector {
 fn without_gil<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> PyResult<T> {
     let answer = py.detach(call);
     raised_meanwhile().map_or(Ok(answer), Err)
+}
+
+/// A number, however large.
+fn real(given: &Bound<'_, PyAny>) -> PyResult<f64> {
+    unless_too_large(given, given.extract(), f64::NEG_INFINITY, f64::INFINITY)
+}
+
+/// A whole number, however large.
+fn whole(given: &Bound<'_, PyAny>) -> PyResult<i64> {
+    unless_too_large(given, given.extract(), i64::MIN, i64::MAX)
+}
+
+/// What Python has no room for is out of every range anyway.
+fn unless_too_large<T>(
+    given: &Bound<'_, PyAny>,
+    number: PyResult<T>,
+    least: T,
+    most: T,
+) -> PyResult<T> {
+    match number {
+        Err(error) if error.is_instance_of::<PyOverflowError>(given.py()) => {
+            Ok(if given.lt(0)? { least } else { most })
+        }
+        number => number,
+    }
 }
 
 /// A time that somebody has given; what is none is longer than any limit may be.

@@ -196,6 +196,7 @@ named_tuple!(VmUsage {
     r.cpu_steal,
     r.network_interval.map(|interval| interval.as_secs_f64()),
     r.disk_interval.map(|interval| interval.as_secs_f64()),
+    r.cpu_interval.map(|interval| interval.as_secs_f64()),
 } from r in py);
 
 named_tuple!(Health {

@@ -385,7 +385,7 @@ def test_the_interpreter_ends_in_the_middle_of_cycles(
         *(("timeout", value, ValueError) for value in (0, -1, 1e9, float("nan"), float("inf"))),
         *(("max_age", value, ValueError) for value in (-1, 1e9, float("nan"))),
         *((name, -1, ValueError) for name in ("workers", "read_ahead", "max_stuck")),
-        *((name, 10**30, OverflowError) for name in ("workers", "read_ahead", "max_stuck")),
+        *((name, 10**30, ValueError) for name in ("workers", "read_ahead", "max_stuck")),
         ("workers", 0, ValueError),
         *((name, "x", TypeError) for name in ("timeout", "max_age", "workers", "max_stuck")),
     ],
@@ -394,5 +394,5 @@ def test_a_limit_out_of_range_is_refused_by_its_name(
     parameter: str, value: object, error: type[Exception]
 ) -> None:
     arguments: dict[str, Any] = {parameter: value}
-    with pytest.raises((error, ValueError), match=parameter):
+    with pytest.raises(error, match=parameter):
         virtmeter.LibvirtInspector("test:///default", **arguments)

@@ -187,6 +187,62 @@ def test_an_interval_ends_when_the_values_were_measured(daemon: Daemon) -> None:
             assert least <= usage.interval <= most
 
 
+def test_a_device_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon: Daemon) -> None:
+    """Where no bulk reading has it, that call may wait alone."""
+    daemon.add(domain := sample.domain(uuid=sample.UUID))
+    served: list[float] = []
+
+    def count(_: Daemon) -> None:
+        served.append(time.monotonic())
+        domain.disks["vda"].stats = (0, 10**6 * len(served), 0, 0, 0)
+
+    daemon.on("DOMAIN_BLOCK_STATS", Then(count), Late(0.5, Then(count)), Then(count))
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    assert list(inspector.inspect_disk_rates(sample.UUID)) == []
+    returned = [time.monotonic()]
+    for number in (1, 2):
+        [rates] = inspector.inspect_disk_rates(sample.UUID)
+        returned.append(time.monotonic())
+        interval = 10**6 / rates.read_bytes_rate
+        least = served[number] - returned[number - 1]
+        assert least <= interval <= returned[number] - served[number - 1]
+    # In usage, only the disks are over another time than the rest.
+    daemon.on("DOMAIN_BLOCK_STATS", Late(0), Late(0.5))
+    inspector.usage(sample.UUID)
+    usage = inspector.usage(sample.UUID)
+    assert usage.interval == usage.cpu_interval
+    assert usage.interval is not None
+    assert usage.disk_interval is not None
+    assert usage.disk_interval > usage.interval + 0.4
+
+
+def test_a_host_that_does_not_tell_its_cpus_is_no_guests_fault(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 4)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.5)
+    daemon.on("NODE_GET_INFO", Never(), repeat=True)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        usages = inspector.usage_all()
+        assert [usage.memory_used is None for usage in usages] == [False] * 4
+        assert {usage.host_cpu_utilization for usage in usages} == {None}
+        assert inspector.health().hung == {}
+    assert cycle(inspector, uuids) == expected(uuids)
+    assert inspector.health().stuck <= 2
+
+
+def test_a_guest_that_is_said_to_be_free_and_never_answers(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 3)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2)
+    daemon.on("DOMAIN_BLOCK_STATS", Never(), uuid=uuids[0], repeat=True)
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        assert isinstance(ask(inspector, "inspect_disks", uuids[0]), virtmeter.InspectionTimeout)
+        time.sleep(0.05)
+    health = inspector.health()
+    assert (list(health.hung), health.stuck) == ([uuids[0]], 2), "a second try, and no third"
+    assert ask(inspector, "inspect_disks", uuids[1]) == expected(uuids)["inspect_disks", uuids[1]]
+
+
 def test_a_question_that_is_asked_twice_leaves_one_line(
     daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -113,10 +113,14 @@ def test_a_file_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("limit", "allowed", "refused"),
     [
-        ("timeout", (0.01, 86400), (0, 0.0099, -1, 86401, 1e300, math.inf, math.nan)),
+        (
+            "timeout",
+            (0.01, 86400),
+            (0, 0.0099, -1, 86401, 1e300, 10**400, -(10**400), math.inf, math.nan),
+        ),
         ("max_age", (0, 86400), (-1, -0.001, 86401, math.inf, -math.inf, math.nan)),
-        ("workers", (1, 1000), (0, -1, 1001, 2**63 - 1)),
-        ("read_ahead", (0, 1000), (-1, 1001, -(2**63))),
+        ("workers", (1, 1000), (0, -1, 1001, 2**63 - 1, 10**20)),
+        ("read_ahead", (0, 1000), (-1, 1001, -(2**63), -(10**20))),
         ("max_stuck", (0, 1000), (-1, 1001)),
     ],
 )

@@ -56,7 +56,7 @@ def test_every_value_of_a_usage(
 ) -> None:
     first = inspector.usage(UUID)
     memory = (1024 * 1024, 100 * 1024, 400 * 1024, 512 * 1024)
-    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 4)
+    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 5)
     # So little that it fits into any interval.
     set_cpu_times(domain, 50, 80)
     domain.stats["vcpu.1.wait"] = 1 + 20
@@ -72,7 +72,12 @@ def test_every_value_of_a_usage(
     assert usage[12:16] == memory
     assert usage.cpu_wait == pytest.approx(20 / (usage.interval * SECOND) * 100)
     assert usage.cpu_steal == pytest.approx(30 / (usage.interval * SECOND) * 100)
-    assert usage[18:] == (usage.interval, usage.interval)
+    assert usage.cpu_interval == usage.interval
+    if domain.bulk:
+        assert usage.network_interval == usage.disk_interval == usage.interval
+    else:  # each device is measured by a call of its own
+        assert usage.network_interval
+        assert usage.disk_interval
     assert daemon.calls["NODE_GET_INFO"] <= daemon.connections
 
 

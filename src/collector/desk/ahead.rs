@@ -94,19 +94,14 @@ impl<R> Desk<R> {
         }
     }
 
-    /// Orders a list of the instances that exist, which no caller waits for.
-    pub(in crate::collector) fn look_what_exists(&mut self, now: Instant) {
-        let key = Key { kind: Kind::Existing, uuid: Uuid::nil() };
+    /// Orders something for housekeeping, which no caller waits for.
+    pub(in crate::collector) fn keep_house(&mut self, kind: Kind, now: Instant) {
+        let key = Key { kind, uuid: Uuid::nil() };
         let away = self.outage.is_some() || self.is_stuck(key, now);
         if !away && !self.flights.contains_key(&key) {
             let id = self.new_flight(key, key.uuid.into(), false);
             self.ahead.push_back((key, id));
         }
-    }
-
-    /// The list that was read since, once.
-    pub(in crate::collector) fn what_exists(&mut self, since: Instant) -> Option<(Instant, R)> {
-        self.existing.take_if(|(asked, _)| *asked >= since)
     }
 
     /// Those that exist, by a list that was asked for then: others are forgotten.

@@ -137,8 +137,8 @@ impl<R> Desk<R> {
     /// An outage, in which every call hangs.
     fn begin_silence(&mut self, now: Instant) {
         self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
-        let timeout = self.limits.timeout;
-        let message = format!("libvirt has not answered anything within {timeout:?}");
+        let long = self.limits.timeout / 2;
+        let message = format!("libvirt has not answered anything within {long:?}");
         self.begin_outage(timed_out(message), now);
     }
 
@@ -165,6 +165,11 @@ impl<R> Desk<R> {
             );
             self.tell(log::Level::Warn, line);
         }
+        // One that was taken for lost is out as well.
+        let lost = |(_, call): &(&u64, &Running)| call.key.uuid == uuid && call.fate == Fate::Lost;
+        for (id, call) in self.running.iter().filter(lost) {
+            self.quarantine.enter(&call.instance, *id, call.started);
+        }
         // Nothing else is asked of it.
         self.flights.retain(|key, flight| {
             key.uuid != uuid || !key.kind.needs_guest() || flight.started.is_some()
@@ -172,14 +177,16 @@ impl<R> Desk<R> {
     }
 
     /// Whether calls hang that do not even need the guest's process. One more is tried after a while,
-    /// and that is all, or one instance would take all threads.
+    /// which is twice as long with each that is out, or one instance would take all threads.
     pub(super) fn is_stuck(&self, key: Key, now: Instant) -> bool {
         let alike = |running: &&Running| running.given_up() && !running.guest && running.key == key;
         let out = self.running.values().filter(alike);
-        let last =
-            out.clone().filter(|running| running.hangs()).map(|running| running.started).max();
-        let again = 4 * self.limits.timeout;
-        out.count() > 1 || last.is_some_and(|s| now.saturating_duration_since(s) < again)
+        let Some(last) = out.clone().max_by_key(|running| running.started) else { return false };
+        let others = out.count().saturating_sub(1).min(16);
+        // The first may just have been left by its caller.
+        let hangs = others > 0 || last.hangs();
+        let again = 4 * self.limits.timeout.saturating_mul(1 << others);
+        hangs && now.saturating_duration_since(last.started) < again
     }
 
     /// Whether the hypervisor has answered anything of late.

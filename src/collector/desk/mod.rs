@@ -136,8 +136,10 @@ pub(super) struct Desk<R> {
     running: HashMap<u64, Running>,
     quarantine: Quarantine,
     outage: Option<Outage>,
-    /// When the hypervisor has answered anything for the last time, and when an outage was over.
+    /// When the hypervisor has answered anything for the last time, when a connection broke, and when
+    /// an outage was over.
     heard: Option<Instant>,
+    broken: Option<Instant>,
     reachable_since: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
@@ -149,8 +151,6 @@ pub(super) struct Desk<R> {
     /// Whether that is still going on, and which instances were listed last.
     sweeping: bool,
     listed: Vec<InstanceId>,
-    /// The instances that exist, read for housekeeping, and when that was begun.
-    existing: Option<(Instant, R)>,
     /// Whether connections are to drop what they share.
     pub(super) forget: bool,
     to_probe: VecDeque<InstanceId>,
@@ -184,6 +184,7 @@ impl<R> Desk<R> {
             quarantine: Quarantine::default(),
             outage: None,
             heard: None,
+            broken: None,
             reachable_since: None,
             probing: None,
             reach: limits.read_ahead,
@@ -191,7 +192,6 @@ impl<R> Desk<R> {
             swept: None,
             sweeping: false,
             listed: Vec::new(),
-            existing: None,
             forget: false,
             to_probe: VecDeque::new(),
             next_probe: None,
@@ -348,9 +348,7 @@ impl<R> Desk<R> {
             }
             Some(flight) if flight.id == job.id => {
                 self.flights.remove(&job.key);
-                if job.key.kind == Kind::Existing {
-                    self.existing = outcome.answer.ok().map(|list| (running.started, list));
-                } else if outcome.answer.is_ok() {
+                if outcome.answer.is_ok() && !job.key.kind.is_housekeeping() {
                     // A failure may be over by the time that somebody asks.
                     let taken = outcome.notes.earliest().unwrap_or(running.started);
                     self.ready.insert(job.key, Ready { taken, outcome });

@@ -148,9 +148,17 @@ impl<R> Desk<R> {
         self.opened = Some(now);
     }
 
+    /// A round trip has ended then, as a part of a reading maybe.
+    pub(in crate::collector) fn hear(&mut self, at: Option<Instant>) {
+        // One that has broken its connection was no answer.
+        let answered = at.filter(|at| self.broken.is_none_or(|broken| *at > broken));
+        self.heard = self.heard.max(answered);
+    }
+
     /// A connection broke: who counted on it may have to open another.
-    pub(in crate::collector) fn broke(&mut self) {
+    pub(in crate::collector) fn broke(&mut self, now: Instant) {
         self.health.broken += 1;
+        self.broken = Some(now);
         self.dial_again = None;
     }
 

@@ -96,6 +96,10 @@ impl Host {
             guests.filter(|r| r.occupies_guest()).map(|running| running.key.uuid).collect();
         let guests: HashSet<_> = out.iter().collect();
         assert_eq!(out.len(), guests.len(), "never two calls in one guest");
+        for guest in &guests {
+            let calls = self.desk.running.values().filter(|r| r.guest && r.key.uuid == **guest);
+            assert!(calls.count() <= 2, "one that is lost, and one more");
+        }
     }
 
     /// A caller is interrupted.
@@ -179,7 +183,8 @@ impl Host {
             if reachable && !self.desk.is_reachable() {
                 let out =
                     self.taking.iter().filter(|(job, _)| !self.known_to_hang.contains(&job.id));
-                let asked = out.count() + self.dialing.len();
+                let asked =
+                    out.count() + self.dialing.len() + usize::from(self.desk.probing.is_some());
                 assert!(asked > 0, "only who is asked is silent");
             }
             let hangs = self.desk.running.iter().filter(|(_, running)| running.hangs());
@@ -476,6 +481,53 @@ fn who_is_interrupted_and_closes_again_and_again_leaves_one_thread_in_the_guest(
     host.probe(true, true);
     assert_eq!(host.desk.health(host.now).hung, []);
     host.read(key(Kind::Disks, 1)).unwrap();
+}
+
+#[test]
+fn a_guest_that_is_said_to_be_free_and_never_answers_takes_two_calls_and_no_more() {
+    let mut host = Host::new(LIMITS);
+    for _ in 0..600 {
+        host.ask(0, key(Kind::Disks, 1));
+        host.start();
+        host.probe(true, true);
+        host.wait(SECOND / 2);
+        let calls = host.taking.iter().filter(|(job, _)| !job.hung).count();
+        assert!(calls <= 2, "{calls} calls in one guest");
+    }
+    assert_eq!(host.desk.health(host.now).hung.len(), 1, "and that is known");
+    host.answers.clear();
+    host.ask(1, key(Kind::Disks, 2));
+    host.start();
+    host.finish(host.taking.len() - 1, Ok(()));
+    assert!(matches!(host.answers.pop(), Some((_, Ok(_)))), "others are read as ever");
+}
+
+#[test]
+fn what_needs_no_guest_is_tried_again_ever_more_rarely_however_often_it_was_lost() {
+    let mut host = Host::new(LIMITS);
+    let (mut tried, mut seconds) = (Vec::new(), 0);
+    while tried.len() < 4 {
+        host.ask(0, key(Kind::Nics, 1));
+        host.start();
+        if host.taking.len() > tried.len() {
+            tried.push(host.now);
+        }
+        host.probe(true, true);
+        host.wait(SECOND);
+        seconds += 1;
+        assert!(seconds < 3600, "it is not asked for any more");
+    }
+    let pauses: Vec<_> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.is_sorted_by(|a, b| 3 * *a < 2 * *b), "{pauses:?}");
+    for _ in 0..600 {
+        host.probe(true, true);
+        host.wait(SECOND);
+    }
+    host.answers.clear();
+    host.ask(0, key(Kind::Nics, 1));
+    host.start();
+    host.finish(host.taking.len() - 1, Ok(()));
+    assert!(matches!(host.answers.pop(), Some((_, Ok(_)))));
 }
 
 #[test]
