@@ -245,6 +245,7 @@ def test_a_device_that_is_refused_is_not_in_the_log_at_every_scrape() -> None:
         for _ in range(3):
             assert exporter.scrape()("virtmeter_scrape_complete") == 1
     assert exporter.said.count("is left out of this reading") == 1
+    assert "WARNING" not in exporter.said
 
 
 def test_once_that_comes_to_its_deadline_says_so(sampled: Daemon) -> None:

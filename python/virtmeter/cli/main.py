@@ -98,7 +98,7 @@ class _Said(logging.Handler):
     """What is logged is said."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        say(record.getMessage())
 
 
 def status(command: click.Command) -> int:
