@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -34,11 +36,19 @@ class Exporter:
     """As a context manager: from its start to a SIGTERM, which must end it well."""
 
     def __init__(
-        self, uri: str, *options: str, listen: str = "127.0.0.1:0", ends_with: int = 0
+        self,
+        uri: str,
+        *options: str,
+        listen: str = "127.0.0.1:0",
+        ends_with: int = 0,
+        descriptors: int = 1024,
     ) -> None:
         self._ends_with = ends_with
         self.process = subprocess.Popen(
-            [*COMMAND, "export", "--uri", uri, "--listen", listen, *options],
+            [
+                *("prlimit", f"--nofile={descriptors}", *COMMAND, "export"),
+                *("--uri", uri, "--listen", listen, *options),
+            ],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -65,6 +75,26 @@ class Exporter:
             assert self.process.returncode == self._ends_with
             assert "Traceback" not in self.said, self.said
 
+    def hang_up(self) -> str:
+        """Send SIGHUP, and return the line that is said to that."""
+        assert self.process.stderr is not None
+        self.process.send_signal(signal.SIGHUP)
+        ready, _, _ = select.select([self.process.stderr], [], [], 30)
+        assert ready
+        return self.process.stderr.readline()
+
+    def connect(self, sent: str = "", source: str = "127.0.0.1") -> socket.socket:
+        """Connect from one of this host's addresses, and send what a request begins with."""
+        host, port = self.url.split("/")[2].rsplit(":", 1)
+        client = socket.create_connection((host, int(port)), 30, (source, 0))
+        client.sendall(sent.encode("latin-1"))
+        return client
+
+    def ask(self, request: str) -> bytes:
+        """Send a request as it is, and return all that comes."""
+        with self.connect(request) as client:
+            return everything(client)
+
     def get(
         self,
         path: str = "/metrics",
@@ -86,6 +116,14 @@ class Exporter:
         with self.get(timeout=timeout) as answer:
             assert answer.status == 200
             return Samples(answer.read().decode())
+
+
+def everything(client: socket.socket) -> bytes:
+    """Return what a client receives until it is hung up on."""
+    received = bytearray()
+    while chunk := client.recv(65536):
+        received += chunk
+    return bytes(received)
 
 
 class Samples:

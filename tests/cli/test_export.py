@@ -187,6 +187,18 @@ def test_a_vm_that_libvirt_refuses_is_counted_and_takes_no_other_with_it(
     assert samples("virtmeter_domain_disk_capacity_bytes", domain="sample-1") == 1 << 30
 
 
+def test_devices_that_have_the_same_labels_are_told_once(daemon: Daemon) -> None:
+    domain = sample.domain()
+    _, begin, rest = domain.xml.partition("<disk")
+    devices, end, _ = rest.partition("</interface>")
+    domain.xml = domain.xml.replace(begin + devices + end, 2 * (begin + devices + end))
+    daemon.add(domain)
+    with Exporter(daemon.uri) as exporter:
+        samples = exporter.scrape()  # which would not have two of the same
+    assert samples("virtmeter_domain_disk_allocation_bytes", disk="vda") == 1
+    assert samples("virtmeter_domain_nic_receive_bytes_total", nic="tap1") == 1
+
+
 def test_once_prints_and_ends(sampled: Daemon) -> None:
     completed = run("--once", "--uri", sampled.uri)
     assert (completed.returncode, completed.stderr) == (0, "")

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
+import queue
+import resource
 import signal
-import ssl
 import sys
+import threading
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import click
-from prometheus_client import generate_latest
 
 import virtmeter
 from virtmeter.cli import connection, files
-from virtmeter.cli.exporter import metrics
-from virtmeter.cli.exporter.logs import Seldom
+from virtmeter.cli.exporter import logs
+from virtmeter.cli.exporter.access import Access
+from virtmeter.cli.exporter.pages import Pages
 from virtmeter.cli.exporter.reading import Pass, Reader, failures
-from virtmeter.cli.exporter.server import Server, application
-from virtmeter.cli.exporter.users import Users
+from virtmeter.cli.exporter.rendering import Renderer
+from virtmeter.cli.exporter.server import Server, bounds
 from virtmeter.cli.text import say
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
-
+LOG = logging.getLogger(__name__)
+LOG.setLevel(logging.INFO)  # its start is said
 
 DEADLINE = 8.0
 """Seconds; Prometheus waits for 10 where nobody has told it otherwise."""
@@ -118,34 +121,48 @@ def export(
         raise click.UsageError("--output needs --once")
     if (tls_key or tls_client_ca) and not tls_cert:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
-    tls = tls_context(tls_cert, tls_key, tls_client_ca) if tls_cert else None
-    users = Users(auth_file) if auth_file else None
+    asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+    if not once:
+        signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
+    access = Access(tls_cert, tls_key, tls_client_ca, auth_file)
     with connection.inspector(uri, timeout, workers) as inspector:
         reader = Reader(inspector)
         if once:
-            return write_once(reader.read(deadline), inspector, output)
-        app = application(reader, inspector.health, deadline or DEADLINE)
-        serve(users.guard(app) if users else app, listen, tls, guarded=users is not None)
+            until = time.monotonic() + (deadline or math.inf)
+            current = reader.read(lambda _: until - time.monotonic())
+            return write_once(current, inspector, output)
+        bound = bounds(descriptors(workers))
+        pages = Pages(reader, Renderer(inspector.health), deadline or DEADLINE, bound.scrapes)
+        try:
+            server = Server(listen.host, listen.port, access, pages, bound)
+        except (OSError, UnicodeError) as error:  # a name that cannot be one is the latter
+            why = getattr(error, "strerror", error)
+            raise click.ClickException(
+                f"cannot listen on {listen.host}, port {listen.port}: {why}"
+            ) from None
+        serve(server, access, asked)
     return 0
 
 
-def serve(
-    app: WSGIApplication, listen: Address, tls: ssl.SSLContext | None, *, guarded: bool
-) -> None:
-    """Serve until a signal comes."""
+def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> None:
+    """Serve until a signal comes that ends it."""
     signal.signal(signal.SIGTERM, terminate)
-    logging.getLogger("virtmeter.collector").addFilter(Seldom())
-    try:
-        server = Server(listen.host, listen.port, app, tls)
-    except (OSError, UnicodeError) as error:  # a name that cannot be one is the latter
-        why = getattr(error, "strerror", error)
-        raise click.ClickException(
-            f"cannot listen on {listen.host}, port {listen.port}: {why}"
-        ) from None
-    if guarded and not tls and not ipaddress.ip_address(server.server_name).is_loopback:
-        say("without TLS, passwords can be read on their way")
-    say(f"serving {server.url}/metrics")
-    server.serve_forever()
+    with logs.unblocked():
+        thread = threading.Thread(target=access.read_when_asked, args=(asked,), daemon=True)
+        thread.start()
+        if access.users and not access.tls and not ipaddress.ip_address(server.host).is_loopback:
+            LOG.warning("without TLS, passwords can be read on their way")
+        host = f"[{server.host}]" if ":" in server.host else server.host
+        scheme = "https" if access.tls else "http"
+        LOG.info("serving %s://%s:%s/metrics", scheme, host, server.port)
+        server.serve_forever()
+
+
+def descriptors(workers: int) -> int:
+    """Return how many there are for clients: libvirt's connections need two each."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # For each worker one that reads, and one that waits for its closing; and some for probing.
+    return (limit if limit != resource.RLIM_INFINITY else sys.maxsize) - 4 * workers - 100
 
 
 def terminate(*_: object) -> NoReturn:
@@ -153,26 +170,9 @@ def terminate(*_: object) -> NoReturn:
     sys.exit(0)
 
 
-def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
-    """Return what these files say.
-
-    :raises click.ClickException: they cannot be used.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # Without a password: the default would ask for one at the terminal.
-        context.load_cert_chain(cert, key, password="")
-        if client_ca:
-            context.load_verify_locations(client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (ssl.SSLError, OSError) as error:
-        raise click.ClickException(f"the certificate or its key cannot be used: {error}") from None
-    return context
-
-
 def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Path | None) -> int:
     """Write what was read; the status says whether that is all."""
-    text = generate_latest(metrics.registry(current, inspector.health))
+    text = b"".join(Renderer(inspector.health).render(current))
     if output is None:
         sys.stdout.buffer.write(text)
     else:

@@ -1,5 +1,8 @@
 """The parts of ``virtmeter export``.
 
-``reading`` takes the readings in a thread of its own, ``metrics`` makes metrics of them, and
-``server`` hands them out, with ``users`` at the door.
+A request's way through them: ``server`` has the sockets and threads, and hangs up on who is too
+slow (``places`` decides who that is); ``messages`` takes the request apart; ``guard`` lets users
+in, whom ``access`` has read from files; ``pages`` finds the answer. For the metrics, ``reading``
+reads the VMs in a thread of its own, ``metrics`` says what becomes of what was read, and
+``rendering`` makes the text of it, once for all who ask, as ``formats`` says.
 """

@@ -1,27 +1,83 @@
-"""Keeps the log short: what is wrong with a device would be in it at every scrape."""
+"""What the exporter says on stderr: bounded, and without anybody waiting for whoever reads that."""
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import sys
+import threading
 import time
+from contextlib import contextmanager, suppress
+from logging.handlers import QueueHandler, QueueListener
+from typing import TYPE_CHECKING
 
-SILENCE = 3600.0
-"""Seconds for which a line about a device is not said again."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOG = logging.getLogger(__name__)
+
+DEVICE = 3600.0
+"""Seconds for which a line about a device that is left out of readings is not said again."""
+OTHER = 60.0
+"""Seconds for the same line about anything else."""
+
+LAST = 1.0
+"""Seconds that the last lines have at the end."""
+
+LINES = 1000
+"""Lines that wait to be written; what comes while there are so many is lost."""
 
 
 class Seldom(logging.Filter):
-    """Lets each line about a device that is left out through once an hour."""
+    """Lets the same line through once in a while: it may be true at every scrape, or request.
+
+    What is said at the level INFO is always let through: somebody has asked for it.
+    """
 
     def __init__(self) -> None:
         """Begin with nothing said."""
         super().__init__()
-        self._said: dict[str, float] = {}
+        self._until: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is to be logged."""
-        line = record.getMessage()
-        if "is left out of this reading" not in line:
+        if record.levelno <= logging.INFO:
             return True
-        now = time.monotonic()
-        self._said = {said: at for said, at in self._said.items() if now - at < SILENCE}
-        return self._said.setdefault(line, now) == now
+        line, now = record.getMessage(), time.monotonic()
+        self._until = {said: until for said, until in self._until.items() if now < until}
+        if line in self._until:
+            return False
+        self._until[line] = now + (DEVICE if "is left out of this reading" in line else OTHER)
+        return True
+
+
+class _Queue(QueueHandler):
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+@contextmanager
+def unblocked() -> Iterator[None]:
+    """While a block runs, let a thread write what is logged, and let nobody else wait for that.
+
+    Nor is anything but lines that were logged written to stderr.
+    """
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(LINES)
+    QueueListener(lines, *handlers).start()
+    logging.raiseExceptions = False  # it would print a traceback when stderr is gone
+    threading.excepthook = lambda args: LOG.error("a thread has failed: %s", args.exc_value)
+    root.handlers = [_Queue(lines)]
+    root.handlers[0].addFilter(Seldom())
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        until = time.monotonic() + LAST
+        while lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.01)
+        if lines.unfinished_tasks:  # nobody reads it, and the process would wait for that
+            sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115

@@ -3,99 +3,136 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 import virtmeter
-from virtmeter.cli.exporter.reading import Pass, failures
+from virtmeter.cli.exporter.reading import failures
 from virtmeter.cli.exporter.tables import DOMAIN, NOVA, STATES, TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from virtmeter import Health, Instance, Server
-    from virtmeter.cli.exporter.reading import Answer
+    from virtmeter.cli.exporter.reading import Answer, Snapshot
+
+NO_LABELS = ""
 
 
-def registry(current: Pass, health: Callable[[], Health]) -> CollectorRegistry:
-    """Return a registry with the metrics of this pass and no other."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(PassCollector(current, health))
-    return registry
+class Family:
+    """A metric and its samples.
+
+    prometheus_client writes what stands before them, and the numbers. The samples' lines are made
+    here: they are the same in all formats, and the labels of a VM's forty metrics are written once.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        """Begin without samples. The name says which type it is, and the unit."""
+        self._name, self._text = name, text
+        self._samples: dict[str, float] = {}
+
+    def add(self, labels: str, value: float) -> None:
+        """Add a sample, with labels as :func:`label` writes them.
+
+        The first one of these labels stays: two of the same are no metric, and Prometheus would
+        take nothing of the scrape.
+        """
+        self._samples.setdefault(labels, value)
+
+    def block(self) -> Block:
+        """Return it as text."""
+        lines = [
+            f"{self._name}{labels} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
+            for labels, value in self._samples.items()
+        ]
+        return Block(self._name, self._text, "".join(lines).encode())
 
 
-class PassCollector(Collector):
-    """What prometheus_client asks for the metrics."""
+class Block(NamedTuple):
+    """The text of a metric."""
 
-    def __init__(self, current: Pass, health: Callable[[], Health]) -> None:
-        """Keep what the metrics are made of."""
-        self._pass = current
-        self._health = health
+    name: str
+    text: str
+    lines: bytes
 
-    def describe(self) -> Iterable[Metric]:
-        """Return all metrics without a value, which lets scrapers choose by ``name[]``."""
-        nothing = Pass()
-        yield from _scrape(nothing, (), complete=False)
-        yield from _domains(nothing, (), ())
-        yield from _engine(self._health())
-
-    def collect(self) -> Iterable[Metric]:
-        """Return all metrics; while a pass goes on, of what it has read by now."""
-        complete, answers = self._pass.complete, tuple(self._pass.answers)
-        health = self._health()
-        yield from _scrape(self._pass, answers, complete=complete)
-        yield from _domains(self._pass, answers, health.hung)
-        yield from _engine(health)
+    def header(self, *, openmetrics: bool) -> bytes:
+        """Return what stands before the lines, in which the formats differ."""
+        return _header(self.name, self.text, openmetrics)
 
 
-def _scrape(
-    current: Pass, answers: Sequence[tuple[Instance, Answer]], *, complete: bool
-) -> Iterator[Metric]:
+@cache
+def _header(name: str, text: str, openmetrics: bool) -> bytes:
+    bare, _, suffix = name.rpartition("_")
+    kind = {"total": "counter", "info": "info"}.get(suffix, "gauge")
+    bare = name if kind == "gauge" else bare
+    unit = bare.rpartition("_")[2]
+    metric = Metric(bare, text, kind, unit if unit in ("seconds", "bytes") else "")
+    if not openmetrics:
+        return generate_latest(_Only(metric))
+    header: bytes = generate_openmetrics(_Only(metric))  # type: ignore[no-untyped-call]
+    return header.replace(b"# EOF\n", b"")
+
+
+class _Only(Collector):
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> list[Metric]:
+        return [self._metric]
+
+
+def label(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return labels as they stand between a name and a value."""
+    escaped = (
+        value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values
+    )
+    return "{" + ",".join(f'{name}="{value}"' for name, value in sorted(zip(names, escaped))) + "}"
+
+
+def of_scrape(read: Snapshot) -> Iterator[Family]:
     """Yield what is to be known of the reading itself."""
-    age = time.monotonic() - current.began
-    build = InfoMetricFamily("virtmeter_build", "The version that is running.")
-    build.add_metric([], {"version": virtmeter.__version__})
+    build = Family("virtmeter_build_info", "The version that is running.")
+    build.add(label(("version",), (virtmeter.__version__,)), 1)
     yield build
-    yield _single("virtmeter_up", "1 when libvirt answers.", current.reached)
-    yield _single("virtmeter_scrape_complete", "1 when there was time to ask every VM.", complete)
+    yield _single("virtmeter_up", "1 when libvirt answers.", read.reached)
+    yield _single(
+        "virtmeter_scrape_complete", "1 when there was time to ask every VM.", read.complete
+    )
+    age = time.monotonic() - read.began
     yield _single("virtmeter_scrape_age_seconds", "Age of the oldest value in here.", age)
     yield _single(
         "virtmeter_scrape_failures",
         "Readings that libvirt refused or a VM did not answer.",
-        failures(answers),
+        failures(read.answers),
     )
 
 
-def _domains(
-    current: Pass, answers: Sequence[tuple[Instance, Answer]], hung: Collection[str]
-) -> Iterator[Metric]:
+def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
     """Yield what is to be known of the VMs."""
-    info = InfoMetricFamily(
-        "virtmeter_domain", "What OpenStack Nova says of a VM.", labels=(*DOMAIN, *NOVA)
-    )
-    state = _family("virtmeter_domain_state", f"State: {STATES}.", DOMAIN)
-    answering = _family("virtmeter_domain_answering", "0 when a running VM hangs.", DOMAIN)
+    info = Family("virtmeter_domain_info", "What OpenStack Nova says of a VM.")
+    state = Family("virtmeter_domain_state", f"State: {STATES}.")
+    answering = Family("virtmeter_domain_answering", "0 when a running VM hangs.")
     silent = {*hung}
-    for instance, answer in answers:
+    for instance, answer in read.answers:
         if isinstance(answer, virtmeter.InspectionTimeout):
             silent.add(instance.id)
-    for instance in current.instances:
-        labels = (instance.id, instance.name)
-        if instance.id in current.described:
-            info.add_metric((*labels, *_nova(current.servers.get(instance.id))), {})
-        state.add_metric(labels, instance.state)
+    for instance in read.instances:
+        names = (instance.id, instance.name)
+        labels = label(DOMAIN, names)
+        if instance.id in read.described:
+            nova = _nova(read.servers.get(instance.id))
+            info.add(label((*DOMAIN, *NOVA), (*names, *nova)), 1)
+        state.add(labels, instance.state)
         if instance.state != virtmeter.PowerState.SHUTOFF:
-            answering.add_metric(labels, instance.id not in silent)
+            answering.add(labels, instance.id not in silent)
     yield from (info, state, answering)
-    yield from _readings(answers)
+    yield from _readings(read.answers)
 
 
 def _nova(server: Server | None) -> tuple[str, ...]:
@@ -109,21 +146,26 @@ def _nova(server: Server | None) -> tuple[str, ...]:
     return tuple(value or "" for value in values)
 
 
-def _readings(answers: Sequence[tuple[Instance, Answer]]) -> Iterator[Metric]:
+def _readings(answers: Sequence[tuple[Instance, Answer]]) -> Iterator[Family]:
     """Yield what the VMs use."""
     families = {
-        kind: [_family(f"virtmeter_domain_{each.metric}", each.help, labels) for each in fields]
-        for kind, (fields, labels) in TABLES.items()
+        kind: [(field, Family(f"virtmeter_domain_{field.metric}", field.help)) for field in fields]
+        for kind, (fields, _) in TABLES.items()
     }
+    told: set[tuple[type, str]] = set()
     for instance, answer in answers:
         for record in () if isinstance(answer, virtmeter.InspectorException) else answer:
-            labels = (instance.id, instance.name, *_device(record))
-            for field, family in zip(TABLES[type(record)][0], families[type(record)]):
+            kind = type(record)
+            labels = label(TABLES[kind][1], (instance.id, instance.name, *_device(record)))
+            if (kind, labels) in told:
+                continue  # what the first one does not tell is not this one's to tell
+            told.add((kind, labels))
+            for field, family in families[kind]:
                 value = getattr(record, field.field)
                 if value not in (None, -1):
-                    family.add_metric(labels, field.convert(value))
-    for kind in families.values():
-        yield from kind
+                    family.add(labels, field.convert(value))
+    for fields in families.values():
+        yield from (family for _, family in fields)
 
 
 def _device(record: object) -> tuple[str, ...]:
@@ -135,7 +177,7 @@ def _device(record: object) -> tuple[str, ...]:
     return ()
 
 
-def _engine(health: Health) -> Iterator[Metric]:
+def of_engine(health: Health) -> Iterator[Family]:
     """Yield what the inspector says of itself."""
     for name, text, value in (
         ("connections", "Connections to libvirt that are open.", health.connections),
@@ -153,23 +195,13 @@ def _engine(health: Health) -> Iterator[Metric]:
         ("outage_seconds", "Since when libvirt is away.", health.outage[1] if health.outage else 0),
     ):
         yield _single(f"virtmeter_{name}", text, value)
-    calls = _family("virtmeter_libvirt_calls_total", "Round trips to libvirt.", ("call",))
+    calls = Family("virtmeter_libvirt_calls_total", "Round trips to libvirt.")
     for call, count in sorted(health.calls.items()):
-        calls.add_metric((call,), count)
+        calls.add(label(("call",), (call,)), count)
     yield calls
 
 
-def _family(
-    name: str, text: str, labels: Sequence[str] = ()
-) -> CounterMetricFamily | GaugeMetricFamily:
-    """Return a metric without values: its name says whether it is a counter, and its unit."""
-    bare = name[: -len("_total")] if name.endswith("_total") else name
-    unit = bare.rpartition("_")[2]
-    kind = GaugeMetricFamily if bare == name else CounterMetricFamily
-    return kind(bare, text, labels=labels, unit=unit if unit in ("seconds", "bytes") else "")
-
-
-def _single(name: str, text: str, value: float) -> Metric:
-    family = _family(name, text)
-    family.add_metric([], value)
+def _single(name: str, text: str, value: float) -> Family:
+    family = Family(name, text)
+    family.add(NO_LABELS, value)
     return family

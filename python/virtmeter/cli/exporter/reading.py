@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import virtmeter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
 
 METADATA_AGE = 300.0
 """Seconds for which what Nova says of its instances is good, unless there is a new one."""
+
+GLANCE = 0.25
+"""Seconds after which who waits looks whether the client is there still."""
 
 Answer = Union["Sequence[Any]", virtmeter.InspectorException]
 """The records that a method has returned, or what it has raised."""
@@ -43,9 +47,33 @@ class Pass:
         self.servers: dict[str, virtmeter.Server] = {}
         self.complete = False
         """Whether every VM was asked for everything."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         """Why it ended early."""
         self.ended = False
+
+    def snapshot(self) -> Snapshot:
+        """Return what it has read by now."""
+        # At first whether there will be more: an answer may come between the two.
+        complete, final = self.complete, self.complete or self.ended
+        answers = tuple(self.answers)
+        return Snapshot(
+            *(self.began, self.reached, complete, final),
+            *(self.instances, answers, self.described, self.servers),
+        )
+
+
+class Snapshot(NamedTuple):
+    """What a pass had read at a moment, named as there; it does not change any more."""
+
+    began: float
+    reached: bool
+    complete: bool
+    final: bool
+    """Whether the pass has read no more after that."""
+    instances: Sequence[virtmeter.Instance]
+    answers: Sequence[tuple[virtmeter.Instance, Answer]]
+    described: AbstractSet[str]
+    servers: Mapping[str, virtmeter.Server]
 
 
 class Reader:
@@ -66,17 +94,25 @@ class Reader:
         # It may be waiting for a guest when the process is to end.
         threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
 
-    def read(self, seconds: float | None) -> Pass:
+    def read(
+        self,
+        time_left: Callable[[Pass], float],
+        check: Callable[[], object] = lambda: None,
+    ) -> Pass:
         """Return the pass that is under way or a new one, as far as it has come by then.
 
-        :param seconds: how long to wait for its end; None: for as long as it takes.
+        :param time_left: how many seconds the caller can still wait.
+        :param check: raises what is to be raised when nobody wants it any more.
         """
+        check()
         with self._changed:
             if self._pass is None or self._pass.ended:
                 self._pass = Pass()
                 self._changed.notify_all()
             current = self._pass
-            self._changed.wait_for(lambda: current.ended, seconds)
+            while not current.ended and (left := time_left(current)) > 0:
+                self._changed.wait(min(left, GLANCE))
+                check()
             return current
 
     def _run(self) -> None:
@@ -87,7 +123,8 @@ class Reader:
             assert current is not None
             try:
                 self._fill(current)
-            except Exception as error:  # noqa: BLE001 - the next pass may do better
+            # The next pass may do better, after a panic of the core as well, which is no Exception.
+            except BaseException as error:  # noqa: BLE001
                 current.failure, current.reached = error, False
                 if not isinstance(error, virtmeter.ConnectionLost):  # which the inspector logs
                     LOG.warning("the VMs could not all be read: %s", error)

@@ -1,158 +1,180 @@
-"""The HTTP server: a thread for each request, TLS where it is wanted."""
+"""The HTTP server: a thread for each connection, which has one request."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import sys
+import ssl
 import threading
 import time
-from contextlib import suppress
-from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from prometheus_client import make_wsgi_app
-
-from virtmeter.cli.exporter import metrics
+from virtmeter.cli.exporter import messages
+from virtmeter.cli.exporter.connections import Connection, GoneError
+from virtmeter.cli.exporter.guard import WAITING, Guard
+from virtmeter.cli.exporter.messages import RefusalError
+from virtmeter.cli.exporter.places import Places, slow
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterable
-
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-    from virtmeter import Health
-    from virtmeter.cli.exporter.reading import Reader
+    from virtmeter.cli.exporter.access import Access
+    from virtmeter.cli.exporter.messages import Answer
+    from virtmeter.cli.exporter.pages import Pages
 
 LOG = logging.getLogger(__name__)
 
-HTML = "text/html; charset=utf-8"
-TEXT = "text/plain; charset=utf-8"
-PAGE = b"""<!DOCTYPE html>
-<title>virtmeter</title>
-<h1>virtmeter</h1>
-<p>What every virtual machine on this host uses: <a href="/metrics">metrics</a> for Prometheus.</p>
-"""
-PAGES = {
-    "/": ("200 OK", HTML, PAGE),
-    "/-/healthy": ("200 OK", TEXT, b"virtmeter is healthy.\n"),
-}
-NO_PAGE = ("404 Not Found", TEXT, b"There is nothing here; see /metrics.\n")
+BACKLOG = 512
+"""Clients that are connected, as far as they know, but not accepted yet."""
+
+TO_SEND, TO_RECEIVE, TO_HANG_UP = 10.0, 10.0, 1.0
+"""Seconds that a client has for TLS' handshake and its request, then for the answer, and then to
+hang up."""
+
+TICK = 0.5
+"""Seconds after which is looked who is too slow."""
+
+LEAST, MOST = 4 * WAITING, 512
+"""Connections at a time, as there are descriptors for so many."""
 
 
-def application(reader: Reader, health: Callable[[], Health], deadline: float) -> WSGIApplication:
-    """Return what answers requests."""
+class Bounds(NamedTuple):
+    """How many connections there may be at a time."""
 
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "GET":
-            start_response("405 Method Not Allowed", [("Content-Type", TEXT), ("Allow", "GET")])
-            return [] if environ["REQUEST_METHOD"] == "HEAD" else [b"Only GET is answered.\n"]
-        if environ["PATH_INFO"] == "/metrics":
-            header = environ.get("HTTP_X_PROMETHEUS_SCRAPE_TIMEOUT_SECONDS", "")
-            current = reader.read(time_to_read(header, deadline))
-            app: WSGIApplication = make_wsgi_app(metrics.registry(current, health))
-            return app(environ, start_response)
-        status, kind, page = PAGES.get(environ["PATH_INFO"], NO_PAGE)
-        start_response(status, [("Content-Type", kind)])
-        return [page]
-
-    return answer
+    all: int
+    """More are not accepted before others have ended."""
+    clients: int
+    """That are to send or to receive something."""
+    scrapes: int
+    """That wait for metrics."""
 
 
-def time_to_read(header: str, deadline: float) -> float:
-    """Return for how long a scrape may wait; the rest of Prometheus' timeout is for the answer."""
-    try:
-        seconds = float(header)
-    except ValueError:
-        return deadline
-    if not 0 < seconds < threading.TIMEOUT_MAX:
-        return deadline
-    return seconds - min(max(0.5, seconds / 10), seconds / 2)
+def bounds(descriptors: int) -> Bounds:
+    """Return the bounds for so many descriptors.
+
+    What is left over is for passwords, and for those who were hung up on and are about to leave.
+    """
+    most = max(LEAST, min(MOST, descriptors))
+    return Bounds(most, most // 2, most // 4)
 
 
-MOST = 100
-"""Clients that may be sending their requests at a time; then the slowest is hung up on."""
+class Server:
+    """Listens, and answers each request in a thread of its own.
 
+    A client that is to send or to receive something is hung up on when that takes too long, or when
+    there are too many of them. While it waits for an answer it is not: ``guard`` and ``pages``
+    bound how many do.
+    """
 
-class Handler(WSGIRequestHandler):
-    """Reads a request; whoever does not send one in time is hung up on."""
-
-    timeout = 10.0
-
-    def parse_request(self) -> bool:
-        """Read the rest of a request, and tell the server that it is there."""
-        parsed = super().parse_request()
-        assert isinstance(self.server, Server)
-        self.server.has_sent(self.request)
-        return parsed
-
-    def log_message(self, *_: object) -> None:
-        """Log no requests."""
-
-
-class Server(ThreadingMixIn, WSGIServer):
-    """Listens, and answers each request in a thread of its own."""
-
-    # The process can end while a request is being answered.
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(
-        self, host: str, port: int, app: WSGIApplication, tls: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, host: str, port: int, access: Access, pages: Pages, bound: Bounds) -> None:
         """Listen.
 
         :raises OSError: that cannot be.
         """
-        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self.address_family, bound = resolved[0], str(resolved[4][0])
-        self._sending: dict[Any, float] = {}
-        """The connections whose requests are not there yet, and since when; the oldest first."""
-        super().__init__((bound, port), Handler)
-        self.set_app(app)
-        self._scheme = "https" if tls else "http"
-        if tls:
-            # The handshake belongs into the request's thread: a slow one must not hold up others.
-            self.socket = tls.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
+        self._access, self._guard, self._pages = access, Guard(access), pages
+        self._most = bound.all
+        self._clients: Places[Connection] = Places(bound.clients, slow)
+        self._open: set[Connection] = set()
+        self._looked = time.monotonic()
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._listener = socket.socket(family, socket.SOCK_STREAM)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(address)
+        self._listener.listen(BACKLOG)
+        self._listener.settimeout(TICK)
+        self.host, self.port = self._listener.getsockname()[:2]
 
-    def server_bind(self) -> None:
-        """Bind without asking the DNS for this host's name, which can take long."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-        self.setup_environ()
+    def serve_forever(self) -> NoReturn:
+        """Answer requests, until a signal's handler raises something."""
+        while True:
+            self._hang_up_on_the_late()
+            if len(self._open) >= self._most:  # who was hung up on is about to leave
+                time.sleep(0.01)
+                continue
+            try:
+                sock, (address, *_) = self._listener.accept()
+            except socket.timeout:
+                continue
+            except OSError as error:  # as when there are no descriptors left
+                LOG.warning("a connection could not be accepted: %s", error.strerror)
+                time.sleep(TICK)
+                continue
+            self._begin(Connection(sock, address))
 
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Answer in a thread, and remember since when that waits for the request."""
-        self._sending[request] = time.monotonic()
-        super().process_request(request, client_address)
+    def _begin(self, connection: Connection) -> None:
+        """Let a thread talk to a client."""
+        thread = threading.Thread(
+            target=self._talk,
+            args=(connection,),
+            name="virtmeter-request",
+            daemon=True,  # the process can end while a request is being answered
+        )
+        self._open.add(connection)
+        try:
+            connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._access.tls:
+                connection.socket = self._access.tls.wrap_socket(
+                    connection.socket, server_side=True, do_handshake_on_connect=False
+                )
+            self._clients_turn(connection, TO_SEND)
+            thread.start()
+        except (OSError, RuntimeError) as error:  # it has gone again, or there can be no thread
+            LOG.debug("a connection could not be served: %s", error)
+            self._end(connection)
 
-    def has_sent(self, request: Any) -> None:  # noqa: ANN401
-        """Take note that a request is there."""
-        self._sending.pop(request, None)
+    def _talk(self, connection: Connection) -> None:
+        try:
+            if isinstance(connection.socket, ssl.SSLSocket):
+                connection.socket.do_handshake()
+            with_body = True
+            try:
+                request = messages.parse(messages.receive(connection.socket.recv))
+                with_body = request.method != "HEAD"
+                self._clients.leave(connection)
+                self._guard.admit(request.headers.get("Authorization", ""), connection)
+                answer = self._pages.answer(request, connection)
+            except RefusalError as refusal:
+                answer = refusal.answer
+            self._send(connection, answer, with_body=with_body)
+        except (OSError, EOFError, GoneError) as error:
+            LOG.debug("a client has gone, or wants no TLS: %s", error)
+        except Exception as error:  # noqa: BLE001 - nothing is to end in a traceback
+            # Not its text: the client may have chosen that, and could fill the log.
+            LOG.warning("a request could not be answered: %s", type(error).__name__)
+        finally:
+            self._end(connection)
 
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
-        """Hang up; there may never have been a request."""
-        self.has_sent(request)
-        super().shutdown_request(request)
+    def _send(self, connection: Connection, answer: Answer, *, with_body: bool) -> None:
+        """Send an answer, and wait for a moment for the client to have it and hang up."""
+        self._clients_turn(connection, TO_RECEIVE)
+        for part in (answer.head(), *(answer.body if with_body else ())):
+            connection.socket.sendall(part)
+        self._clients_turn(connection, TO_HANG_UP)
+        connection.since = 0.0  # it has had its time, and gives way to others at first
+        # To close at once could destroy what is on its way, if not all was read that was sent.
+        if isinstance(connection.socket, ssl.SSLSocket):
+            connection.socket.unwrap()
+        else:
+            connection.socket.shutdown(socket.SHUT_WR)
+            while connection.socket.recv(4096):
+                pass
 
-    def service_actions(self) -> None:
-        """Hang up on those who send their requests too slowly, byte by byte maybe."""
-        late = time.monotonic() - Handler.timeout
-        for request, since in list(self._sending.items()):
-            if since < late or len(self._sending) > MOST:
-                self.has_sent(request)
-                with suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
+    def _clients_turn(self, connection: Connection, seconds: float) -> None:
+        """Give a client time; when there are too many, one loses it."""
+        connection.until = time.monotonic() + seconds
+        loser = self._clients.enter(connection)
+        if loser:
+            loser.hang_up()
 
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        """Take no notice of clients that go away, or that want no TLS."""
-        LOG.debug("a request of %s failed: %s", client_address, sys.exc_info()[1])
+    def _hang_up_on_the_late(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < TICK:
+            return
+        self._looked = now
+        for connection in self._clients.all():
+            if connection.until < now:
+                self._clients.leave(connection)
+                connection.hang_up()
 
-    @property
-    def url(self) -> str:
-        """Where it is found."""
-        host = self.server_name
-        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{self.server_port}"
+    def _end(self, connection: Connection) -> None:
+        self._clients.leave(connection)
+        connection.socket.close()
+        self._open.discard(connection)

@@ -1,4 +1,4 @@
-"""Who may read the metrics: the users of a file as ``htpasswd -B`` writes it."""
+"""The users of a file as ``htpasswd -B`` writes it."""
 
 from __future__ import annotations
 
@@ -8,91 +8,125 @@ import codecs
 import hmac
 import re
 import secrets
-import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import bcrypt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HASH = re.compile(rb"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 LONGEST = 72
 """bcrypt reads no more of a password than that, and htpasswd cuts it off."""
+CHEAPEST, DEAREST = 4, 17
+"""The costs that htpasswd allows. At 17, to check a password takes some 10 s."""
+
+NEVER = bytes(32)
+"""In the place of what was right once."""
+NOBODYS = bytes(60)
+"""In the place of a hash."""
+
+
+class Login(NamedTuple):
+    """What a client says of itself."""
+
+    name: bytes
+    password: bytes
+
+
+def login(header: str) -> Login | None:
+    """Return the name and the password in a header ``Authorization``, if it has them."""
+    scheme, _, encoded = header.strip().partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return Login(name, password[:LONGEST]) if colon else None
+
+
+class Seals:
+    """Remembers which passwords were right, without having them."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._key = secrets.token_bytes()
+        self._seals: dict[bytes, bytes] = {}
+
+    def add(self, login: Login, hashed: bytes) -> None:
+        """Remember that this password has fitted this hash."""
+        self._seals[login.name] = self._seal(login, hashed)
+
+    def has(self, login: Login, hashed: bytes) -> bool:
+        """Return whether it has."""
+        return hmac.compare_digest(self._seals.get(login.name, NEVER), self._seal(login, hashed))
+
+    def _seal(self, login: Login, hashed: bytes) -> bytes:
+        return hmac.digest(self._key, hashed + login.password, "sha256")
 
 
 class Users:
     """Users and the hashes of their passwords."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seals: Seals) -> None:
         """Read the file.
 
-        :raises OSError: that cannot be.
-        :raises ValueError: it has no user, or a line that is none.
+        :param seals: what is remembered for longer than this file is as it is.
+        :raises ValueError: it cannot be read, has no user, or a line that is none.
         """
         self._hashes = read(path)
-        self._nobody = bcrypt.hashpw(b"", bcrypt.gensalt(rounds=_rounds(self._hashes.values())))
-        # One at a time: who tries passwords occupies one processor at the most.
-        self._checking = threading.Lock()
-        self._key = secrets.token_bytes()
-        # What was right once is known at once, however many try passwords meanwhile.
-        self._right: set[bytes] = set()
+        self._nobodys = {
+            cost: bcrypt.hashpw(secrets.token_hex().encode(), bcrypt.gensalt(cost))
+            for cost in set(map(_cost, self._hashes.values()))
+        }
+        self._seals = seals
 
-    def knows(self, header: str) -> bool:
-        """Return whether an Authorization header has a user's name and password."""
-        scheme, _, encoded = header.partition(" ")
-        if scheme.lower() != "basic":
+    def know(self, login: Login) -> bool:
+        """Return whether this was found right before, which takes no time."""
+        own = self._hashes.get(login.name)
+        return self._seals.has(login, own or NOBODYS) and own is not None
+
+    def check(self, login: Login) -> bool:
+        """Return whether there is such a user with this password, which takes its time.
+
+        The same time whether there is one or not, and whatever his own hash costs: one hash of each
+        cost that the file has is checked, the user's own in the place of nobody's.
+        """
+        own = self._hashes.get(login.name)
+        hashes = dict(self._nobodys)
+        if own:
+            hashes[_cost(own)] = own
+        fitting = [hashed for hashed in hashes.values() if _fits(login.password, hashed)]
+        if own is None or own not in fitting:
             return False
-        try:
-            name, _, password = base64.b64decode(encoded, validate=True).partition(b":")
-        except (binascii.Error, ValueError):
-            return False
-        password = password[:LONGEST]
-        seal = hmac.digest(self._key, name + b":" + password, "sha256")
-        if seal in self._right:
-            return True
-        # A name that does not exist takes as long as a wrong password.
-        hashed = self._hashes.get(name, self._nobody)
-        with self._checking:
-            right = bcrypt.checkpw(password, hashed) and name in self._hashes
-        if right:
-            self._right.add(seal)
-        return right
-
-    def guard(self, app: WSGIApplication) -> WSGIApplication:
-        """Let only users in."""
-
-        def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-            if self.knows(environ.get("HTTP_AUTHORIZATION", "")):
-                return app(environ, start_response)
-            headers = [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("WWW-Authenticate", 'Basic realm="virtmeter", charset="UTF-8"'),
-            ]
-            start_response("401 Unauthorized", headers)
-            return [b"virtmeter needs a user and a password.\n"]
-
-        return guarded
+        self._seals.add(login, own)
+        return True
 
 
 def read(path: Path) -> dict[bytes, bytes]:
     """Return the hashes of a file by the names of their users.
 
-    :raises OSError: it cannot be read.
-    :raises ValueError: it has no user, or a line that is none.
+    :raises ValueError: it cannot be read, has no user, or a line that is none.
     """
     hashes: dict[bytes, bytes] = {}
-    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # as editors of Windows begin a file
-    for number, line in enumerate(content.splitlines(), 1):
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    lines = content.removeprefix(codecs.BOM_UTF8).splitlines()  # as editors of Windows begin a file
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith(b"#"):
             continue
         name, _, hashed = line.strip().partition(b":")
         where = f"{path}, line {number}"
         if not _is_hash(hashed):
             raise ValueError(f"{where}: no bcrypt hash; 'htpasswd -B' writes them")
+        if _cost(hashed) > DEAREST:
+            raise ValueError(
+                f"{where}: a bcrypt hash whose cost is over {DEAREST} takes too long to check; "
+                "'htpasswd -B -C 10' writes a cheaper one"
+            )
         if not name:
             raise ValueError(f"{where}: there is no name before the hash")
         if name in hashes:
@@ -105,15 +139,25 @@ def read(path: Path) -> dict[bytes, bytes]:
 
 
 def _is_hash(hashed: bytes) -> bool:
-    if not HASH.fullmatch(hashed):  # old versions of bcrypt panic of some
-        return False
+    # Old versions of bcrypt panic of what only looks like one. And a try takes no long time.
+    return bool(HASH.fullmatch(hashed)) and _cost(hashed) >= CHEAPEST and _is_salt(hashed)
+
+
+def _is_salt(hashed: bytes) -> bool:
     try:
-        bcrypt.checkpw(b"", hashed)
+        bcrypt.checkpw(b"", hashed.replace(b"$%02d$" % _cost(hashed), b"$%02d$" % CHEAPEST, 1))
     except ValueError:
         return False
     return True
 
 
-def _rounds(hashes: Iterable[bytes]) -> int:
-    """Return the cost of the dearest hash: $2y$COST$..."""
-    return max(int(hashed.split(b"$")[2]) for hashed in hashes)
+def _fits(password: bytes, hashed: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(password, hashed)
+    except ValueError:  # of a zero byte, for old versions
+        return False
+
+
+def _cost(hashed: bytes) -> int:
+    """Return it: $2y$COST$..."""
+    return int(hashed.split(b"$")[2])

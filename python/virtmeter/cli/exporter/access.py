@@ -1,0 +1,83 @@
+"""Who gets in: what the files of certificate, key, authority and users say, and say anew."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import TYPE_CHECKING, NoReturn
+
+from virtmeter.cli.exporter.users import Seals, Users
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from queue import SimpleQueue
+
+LOG = logging.getLogger(__name__)
+LOG.setLevel(logging.INFO)  # what is said on request
+
+NOTHING = "there is no certificate and no file of users to read anew"
+
+
+class Access:
+    """The files, and what they said when they were last read without finding a mistake."""
+
+    def __init__(
+        self, cert: Path | None, key: Path | None, client_ca: Path | None, auth_file: Path | None
+    ) -> None:
+        """Read them.
+
+        :raises ValueError: one cannot be used.
+        """
+        self._cert, self._key, self._client_ca = cert, key, client_ca
+        self._auth_file = auth_file
+        self._files = [each for each in (cert, key, client_ca, auth_file) if each]
+        self.tls: ssl.SSLContext | None = None
+        self.users: Users | None = None
+        self._seals = Seals()
+        self.read()
+
+    def read(self) -> None:
+        """Take what they say for those who connect from now on.
+
+        :raises ValueError: one cannot be used; nothing has changed.
+        """
+        for file in self._files:
+            if not file.is_file():  # a pipe may have taken its place, and never come to its end
+                raise ValueError(f"there is no file {file}")
+        tls = tls_context(self._cert, self._key, self._client_ca) if self._cert else None
+        users = Users(self._auth_file, self._seals) if self._auth_file else None
+        self.tls, self.users = tls, users
+
+    def read_when_asked(self, asked: SimpleQueue[None]) -> NoReturn:
+        """Read them whenever there is something in the queue, and say what has come of it."""
+        while True:
+            asked.get()
+            try:
+                self.read()
+            except ValueError as error:
+                LOG.info("SIGHUP: nothing has changed: %s", error)
+            else:
+                read = ", ".join(map(str, self._files))
+                LOG.info("SIGHUP: %s", f"read anew: {read}" if read else NOTHING)
+
+
+def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:
+    """Return what these files say.
+
+    :raises ValueError: they cannot be used.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    try:
+        # Without a password: the default would ask for one at the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError) as error:
+        raise ValueError(f"the certificate {cert} or its key cannot be used: {error}") from None
+    if client_ca:
+        try:
+            context.load_verify_locations(client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise ValueError(f"{client_ca} has no certificate of an authority: {error}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

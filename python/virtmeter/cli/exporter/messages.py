@@ -1,0 +1,118 @@
+"""HTTP's messages: a request's head, as it was sent, and the answer. One of each a connection."""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from email.message import Message
+
+LONGEST = 16384
+"""Bytes of a request's head."""
+
+HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
+
+TEXT = "text/plain; charset=utf-8"
+
+
+class Request(NamedTuple):
+    """What is asked for."""
+
+    method: str
+    path: str
+    query: dict[str, list[str]]
+    headers: Message
+
+
+class Answer(NamedTuple):
+    """What is sent back; the body in parts, which many answers may share."""
+
+    status: HTTPStatus
+    body: tuple[bytes, ...]
+    content_type: str = TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def head(self) -> bytes:
+        """Return what is sent before the body."""
+        headers = (
+            ("Date", formatdate(usegmt=True)),
+            ("Content-Type", self.content_type),
+            ("Content-Length", sum(map(len, self.body))),
+            ("Connection", "close"),
+            *self.headers,
+        )
+        first = f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+        return (
+            first + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
+        ).encode()
+
+
+class RefusalError(Exception):
+    """A request is not done, and the answer says why."""
+
+    def __init__(self, status: HTTPStatus, why: str, *headers: tuple[str, str]) -> None:
+        """Take a sentence for the client."""
+        super().__init__(why)
+        self.answer = Answer(status, (f"{why}\n".encode(),), headers=headers)
+
+
+def receive(recv: Callable[[int], bytes]) -> bytes:
+    """Receive a request up to the end of its head, or somewhat more.
+
+    :raises EOFError: the client has hung up before that.
+    :raises RefusalError: it is too long.
+    """
+    head, seen = b"", 0
+    while not HEAD_ENDS.search(head, max(0, seen - 3)):
+        if len(head) > LONGEST:
+            raise RefusalError(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"More than {LONGEST} bytes of headers."
+            )
+        chunk = recv(4096)
+        if not chunk:
+            raise EOFError
+        seen = len(head)
+        head += chunk
+    return head
+
+
+def parse(head: bytes) -> Request:
+    """Take a request apart.
+
+    :raises RefusalError: it is none.
+    """
+    try:
+        parsed = _Head(head)
+        if parsed.refused is not None:
+            raise RefusalError(parsed.refused, "This is no request that could be answered.")
+        target = urlsplit(parsed.path)
+        query = parse_qs(target.query)
+    except ValueError:
+        raise RefusalError(HTTPStatus.BAD_REQUEST, "This is no request.") from None
+    return Request(parsed.command, unquote(target.path), query, parsed.headers)
+
+
+class _Head(BaseHTTPRequestHandler):
+    """The standard library's parser, without its server."""
+
+    def __init__(self, head: bytes) -> None:
+        self.rfile = BytesIO(head)
+        self.raw_requestline = self.rfile.readline()
+        self.refused: HTTPStatus | None = None
+        if not self.parse_request() and self.refused is None:
+            self.refused = HTTPStatus.BAD_REQUEST
+
+    def send_error(
+        self,
+        code: int,
+        message: str | None = None,  # noqa: ARG002
+        explain: str | None = None,  # noqa: ARG002
+    ) -> None:
+        self.refused = HTTPStatus(code)

@@ -1,0 +1,159 @@
+"""``virtmeter export`` when more is asked of it than it can do, or by clients that do nothing."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.exporter import Exporter, everything
+from tests.support import sample
+from tests.support.libvirtd import Never
+from tests.support.qemu import wait_for
+from virtmeter.cli.exporter.places import GRACE
+from virtmeter.cli.exporter.server import bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.libvirtd import Daemon
+
+TEST = "test:///default"
+FEW = 144
+"""Descriptors; with one worker, 40 of them are for clients."""
+BOUND = bounds(40)
+
+
+def has_ended(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(65536) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_a_flood_of_silent_clients_leaves_one_that_is_slow_its_time() -> None:
+    with Exporter(TEST, "--workers", "1", descriptors=FEW) as exporter, ExitStack() as stack:
+
+        def silent(count: int) -> list[socket.socket]:
+            return [stack.enter_context(exporter.connect("GET ")) for _ in range(count)]
+
+        early = silent(BOUND.clients)
+        time.sleep(GRACE + 0.5)
+        honest = stack.enter_context(exporter.connect("GET /-/healthy HTTP/1.1\r\n"))
+        late = silent(BOUND.clients - 5)
+        wait_for(lambda: sum(map(has_ended, early)) == len(late) + 1, "the others had their time")
+        honest.sendall(b"\r\n")
+        assert everything(honest).startswith(b"HTTP/1.1 200 ")
+        assert not any(map(has_ended, late))
+
+
+def scrape(timeout: float) -> str:
+    return f"GET /metrics HTTP/1.1\r\nX-Prometheus-Scrape-Timeout-Seconds: {timeout}\r\n\r\n"
+
+
+@pytest.fixture
+def hanging(daemon: Daemon) -> Iterator[Exporter]:
+    """An exporter of a host where one question of a pass is never answered."""
+    daemon.add(sample.domain())
+    daemon.on("DOMAIN_GET_BLOCK_INFO", Never())
+    options = ("--workers", "1", "--timeout", "60")
+    with Exporter(daemon.uri, *options, descriptors=FEW) as exporter:
+        yield exporter
+
+
+def test_so_many_scrapes_wait_and_the_next_one_is_told_at_once(hanging: Exporter) -> None:
+    with ThreadPoolExecutor(BOUND.scrapes + 1) as pool:
+        asked = [pool.submit(hanging.ask, scrape(8)) for _ in range(BOUND.scrapes + 1)]
+        refused = next(as_completed(asked))
+        assert sum(each.done() for each in asked) == 1
+        assert refused.result().startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: " in refused.result()
+        assert refused.result().endswith(b"Too many scrapes at a time; try again.\n")
+        for each in asked:
+            if each is not refused:
+                assert each.result().startswith(b"HTTP/1.1 200 ")
+
+
+def test_scrapes_whose_clients_have_gone_keep_nobody_out(hanging: Exporter) -> None:
+    for _ in range(3 * BOUND.scrapes):
+        hanging.connect(scrape(60)).close()
+    assert hanging.scrape(2)("virtmeter_scrape_complete") == 0
+
+
+def test_another_address_that_has_all_places_keeps_nobody_out(hanging: Exporter) -> None:
+    with ExitStack() as stack:
+        waiting = [
+            stack.enter_context(hanging.connect(scrape(60), source="127.0.0.2"))
+            for _ in range(BOUND.scrapes + 1)
+        ]
+        wait_for(lambda: sum(map(has_ended, waiting)) == 1, "all places are taken")
+        assert hanging.scrape(2)("virtmeter_scrape_complete") == 0
+        assert sum(map(has_ended, waiting)) == 2
+
+
+SERVER = """
+from http import HTTPStatus
+from virtmeter.cli.exporter import server
+from virtmeter.cli.exporter.access import Access
+from virtmeter.cli.exporter.messages import Answer
+
+class Pages:
+    def answer(self, request, connection):
+        return Answer(HTTPStatus.OK, (bytes(50_000_000),))
+
+server.TO_SEND, server.TO_RECEIVE = {seconds}
+bound = server.Bounds(40, 20, 10)
+listening = server.Server("127.0.0.1", 0, Access(None, None, None, None), Pages(), bound)
+print(listening.port, flush=True)
+listening.serve_forever()
+"""
+
+
+@contextmanager
+def server(to_send: float, to_receive: float) -> Iterator[Callable[[str], socket.socket]]:
+    """Run a server with great answers, and give what connects to it."""
+    script = SERVER.format(seconds=(to_send, to_receive))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+
+        def connect(sent: str) -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", port), 30)
+            client.sendall(sent.encode())
+            return client
+
+        yield connect
+    finally:
+        process.kill()
+        process.communicate()
+
+
+REQUEST = "GET / HTTP/1.1\r\n\r\n"
+
+
+def test_who_does_not_send_or_receive_in_time_is_hung_up_on() -> None:
+    with server(1, 1) as connect, connect(REQUEST[:9]) as sending, connect(REQUEST) as receiving:
+        for client in (sending, receiving):
+            poll = select.poll()
+            poll.register(client, select.POLLRDHUP)
+            assert poll.poll(30_000)
+
+
+def test_answers_that_are_not_received_keep_nobody_out() -> None:
+    with server(60, 60) as connect, ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(connect(REQUEST))
+        time.sleep(GRACE + 0.5)
+        with connect(REQUEST) as quick:
+            assert len(everything(quick)) > 50_000_000

@@ -1,0 +1,143 @@
+"""``virtmeter export``: how long a scrape waits for a pass, and for whom one begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from email.message import Message
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from virtmeter.cli.exporter.messages import Request
+from virtmeter.cli.exporter.pages import Pages
+from virtmeter.cli.exporter.reading import Pass, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import virtmeter
+    from virtmeter.cli.exporter.connections import Connection
+    from virtmeter.cli.exporter.rendering import Renderer
+
+
+class Host:
+    """An inspector of a host without VMs, whose list can be held up and can fail."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+        self.go_on = threading.Event()
+        self.fails_with: BaseException | None = None
+
+    def list_instances(self) -> list[virtmeter.Instance]:
+        self.lists += 1
+        assert self.go_on.wait(30)
+        if self.fails_with:
+            raise self.fails_with
+        return []
+
+    def list_servers(self) -> list[virtmeter.Server]:
+        return []
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+def reader(host: Host) -> Reader:
+    return Reader(cast("virtmeter.LibvirtInspector", host))
+
+
+def half_a_minute() -> Callable[[Pass], float]:
+    until = time.monotonic() + 30
+    return lambda _: until - time.monotonic()
+
+
+def gone() -> None:
+    raise ConnectionAbortedError
+
+
+def test_no_pass_begins_for_who_has_gone(host: Host) -> None:
+    host.go_on.set()
+    reading = reader(host)
+    with pytest.raises(ConnectionAbortedError):
+        reading.read(half_a_minute(), gone)
+    reading.read(half_a_minute())
+    assert host.lists == 1
+
+
+def test_who_goes_meanwhile_leaves_and_the_pass_goes_on_for_the_others(host: Host) -> None:
+    reading = reader(host)
+    checks = iter([lambda: None, lambda: None, gone])
+    with pytest.raises(ConnectionAbortedError):
+        reading.read(half_a_minute(), lambda: next(checks)())
+    host.go_on.set()
+    assert reading.read(half_a_minute()).complete
+    assert host.lists == 1
+
+
+def test_the_time_that_is_left_is_asked_for_again_as_more_is_known(host: Host) -> None:
+    reading = reader(host)
+    left = iter([30, 0.01, 0])
+    assert not reading.read(lambda _: next(left)).ended
+    assert list(left) == []
+    host.go_on.set()
+
+
+class PanicException(BaseException):
+    """What a panic of the core is to Python."""
+
+
+def test_after_a_pass_that_fails_in_any_way_comes_the_next_one(host: Host) -> None:
+    host.go_on.set()
+    reading = reader(host)
+    host.fails_with = PanicException("a panic")
+    failed = reading.read(half_a_minute())
+    assert failed.failure is host.fails_with
+    assert not failed.reached
+    host.fails_with = None
+    assert reading.read(half_a_minute()).complete
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("10", 9),
+        ("2", 1.5),
+        ("0.6", 0.3),
+        *((nonsense, 8) for nonsense in ("", "x", "nan", "inf", "-1", "0", "1e300")),
+    ],
+)
+def test_a_scrape_waits_until_there_is_just_the_time_to_render(
+    header: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def time_for(self, _: Pass) -> float:
+            return 0.125
+
+        def render(self, *_: object) -> tuple[bytes, ...]:
+            return (b"text",)
+
+    class Asked:
+        left: float
+
+        def read(self, time_left: Callable[[Pass], float], _: object) -> Pass:
+            current = Pass()
+            self.left = time_left(current)
+            return current
+
+    class Client:
+        network, since, accepted = "here", 0.0, 1000.0 - 0.0625  # and so long it took to ask
+
+        def check(self) -> None:
+            """Be there still."""
+
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    asked: Any = Asked()
+    headers = Message()
+    headers["X-Prometheus-Scrape-Timeout-Seconds"] = header
+    pages = Pages(asked, cast("Renderer", Slow()), 8, 1)
+    request = Request("GET", "/metrics", {}, headers)
+    assert pages.answer(request, cast("Connection", Client())).body == (b"text",)
+    assert asked.left == pytest.approx(seconds - 0.0625 - 0.125)
