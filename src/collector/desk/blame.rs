@@ -138,7 +138,7 @@ impl<R> Desk<R> {
     fn begin_silence(&mut self, now: Instant) {
         self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
         let long = self.limits.timeout / 2;
-        let message = format!("libvirt has not answered anything within {long:?}");
+        let message = format!("libvirt has answered nothing for {long:?}");
         self.begin_outage(timed_out(message), now);
     }
 
