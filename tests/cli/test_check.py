@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,15 +143,21 @@ def test_libvirt_away() -> None:
     assert "Traceback" not in completed.stderr
 
 
-def test_ctrl_c_while_the_stock_inspector_hangs(daemon: Daemon) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_while_the_stock_inspector_hangs(
+    daemon: Daemon, number: signal.Signals, status: int
+) -> None:
     daemon.add(sample.domain())
     # virtmeter has its answers to what only the stock inspector asks for.
     daemon.on("DOMAIN_GET_INFO", Never(), repeat=True)
     completed = cli.interrupted(
         *("check", "--uri", daemon.uri, "--timeout", "60"),
         when=lambda: bool(daemon.calls["DOMAIN_GET_INFO"]),
+        number=number,
     )
-    assert (completed.returncode, completed.stderr.strip()) == (130, "")
+    assert (completed.returncode, completed.stderr.strip()) == (status, "")
     wait_for(lambda: daemon.open_connections == 0, "its child is gone too")
 
 

@@ -81,6 +81,7 @@ def test_a_uri_that_names_nothing(command: str) -> None:
         ("watch", "--interval", "nan"),
         ("watch", "--count", "0"),
         ("export", "--deadline", "inf"),
+        ("export", "--listen", "*:1"),
     ],
     ids=lambda arguments: printable(" ".join(arguments))[:40],
 )

@@ -48,14 +48,19 @@ def shell(script: str, *arguments: str, **more: str) -> subprocess.CompletedProc
     )
 
 
-def interrupted(*arguments: str, when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
-    """Run a command without a terminal, and press Ctrl-C as soon as something is true."""
+def interrupted(
+    *arguments: str, when: Callable[[], bool], number: signal.Signals = signal.SIGINT
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without a terminal, and press Ctrl-C as soon as something is true.
+
+    Or send it another signal.
+    """
     command = [*COMMAND, *arguments]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment())
     try:
         wait_for(when, "the command has come so far")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=10)
     finally:
         process.kill()

@@ -45,7 +45,9 @@ def address(_context: click.Context, _parameter: click.Parameter, value: str) ->
     """Take HOST:PORT apart."""
     try:
         parts = urlsplit(f"//{value}")
-        if parts.hostname and parts.port is not None and parts.netloc == value and "@" not in value:
+        # No user; nor "*", of which the resolver makes this host alone.
+        bare = parts.netloc == value and not {"@", "*"}.intersection(value)
+        if bare and parts.hostname and parts.port is not None:
             return Address(parts.hostname, parts.port)
     except ValueError:
         pass

@@ -81,17 +81,28 @@ def main() -> NoReturn:
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end)
     logging.basicConfig(handlers=[_Said()], level=logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
     ended = status(commands)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
     if threading.active_count() > 1:
         # They wait for libvirt or check a password, and nobody needs their answers any more.
         # Python would end them on their way back from native code, which aborts the process.
         sys.stderr.flush()
         os._exit(ended)
     sys.exit(ended)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """End as a signal would, but leave no process and no file behind."""
+    sys.exit(128 + number)
 
 
 class _Said(logging.Handler):
