@@ -100,7 +100,8 @@ class Slow:
         sleep(1)  # they come back meanwhile
 
 builtins.slow = Slow()
-time.sleep(0.1)
+while not inspector.health().calls.get("block_stats"):
+    time.sleep(0.01)
 """
     assert run(script, daemon) == []
     assert daemon.calls["DOMAIN_BLOCK_STATS"] > 0

@@ -65,7 +65,10 @@ class Keyboard:
 
     def read(self) -> list[str] | None:
         """Return the keys that were pressed; None when there is no keyboard any more."""
-        data = os.read(self._descriptor, 1024)
+        try:
+            data = os.read(self._descriptor, 1024)
+        except OSError:  # the terminal is gone
+            return None
         if not data:
             return None
         while BEGUN.search(data) and select.select([self._descriptor], [], [], PATIENCE)[0]:

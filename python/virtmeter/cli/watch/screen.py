@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import queue
@@ -67,7 +68,12 @@ def show(
         face.enter()
         reader.start()
         while True:
-            face.draw(model, commands, inspector.uri, interval, log.line)
+            try:
+                face.draw(model, commands, inspector.uri, interval, log.line)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                return 128 + signal.SIGHUP  # the terminal is gone, and its signal is on its way
             for key, _ in selector.select(TICK):
                 if key.fileobj is keyboard:
                     pressed = keyboard.read()
