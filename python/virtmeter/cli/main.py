@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,7 +96,8 @@ def main() -> NoReturn:
     if threading.active_count() > 1:
         # They wait for libvirt or check a password, and nobody needs their answers any more.
         # Python would end them on their way back from native code, which aborts the process.
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(ended)
     sys.exit(ended)
 
