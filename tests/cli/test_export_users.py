@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import bcrypt
@@ -9,6 +10,7 @@ import pytest
 
 from tests.cli.exporter import Exporter, run
 from tests.cli.test_export_access import basic
+from virtmeter.cli.exporter.users import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,3 +49,11 @@ def test_a_line_that_would_let_in_nobody_or_anybody_is_told(
     assert completed.returncode == 1
     [line] = completed.stderr.splitlines()
     assert line.startswith(f"virtmeter: {users}, {words}")
+
+
+def test_a_pipe_in_its_place_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    """At the start the option says so; this is for a file that is read anew."""
+    pipe = tmp_path / "users"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="is not a regular file"):
+        read(pipe)

@@ -110,6 +110,8 @@ def read(path: Path) -> dict[bytes, bytes]:
     :raises ValueError: it cannot be read, has no user, or a line that is none.
     """
     hashes: dict[bytes, bytes] = {}
+    if path.exists() and not path.is_file():  # a pipe may never come to its end
+        raise ValueError(f"{path} is not a regular file")
     try:
         content = path.read_bytes()
     except OSError as error:
