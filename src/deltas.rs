@@ -64,21 +64,18 @@ impl Deltas {
         self.instances.remove(&instance);
     }
 
-    /// Whether so much is remembered that it is time to ask which instances still exist. That is said
-    /// once, and again when there are twice as many.
-    /// Others remember so many.
-    pub(crate) fn wants_list(&mut self, others: usize, now: Instant) -> bool {
+    /// Since when a list of the instances that exist is awaited, as so much is remembered; others
+    /// remember so many. One that was asked for earlier will not do.
+    pub(crate) fn awaits_list(
+        &mut self,
+        others: usize,
+        now: Instant,
+    ) -> Option<(Started, Instant)> {
         let remembered = self.instances.len().max(others);
-        let crowded = remembered >= FEW.max(2 * self.swept_to);
-        if crowded {
-            self.swept_to = remembered;
-            self.awaited = Some((self.start(), now));
+        if remembered >= FEW.max(2 * self.swept_to) {
+            let start = self.start();
+            self.awaited.get_or_insert((start, now));
         }
-        crowded
-    }
-
-    /// Since when a list that was wanted is awaited: one that was asked for earlier will not do.
-    pub(crate) fn awaited(&self) -> Option<(Started, Instant)> {
         self.awaited
     }
 
@@ -244,28 +241,28 @@ mod tests {
         for vm in 0..FEW as u128 - 1 {
             read(&mut deltas, Uuid::from_u128(vm), (1, 1));
         }
-        assert!(!deltas.wants_list(0, Instant::now()));
+        assert!(deltas.awaits_list(0, Instant::now()).is_none());
         read(&mut deltas, Uuid::from_u128(9999), (1, 1));
-        assert!(deltas.wants_list(0, Instant::now()));
+        assert!(deltas.awaits_list(0, Instant::now()).is_some());
         let existing: HashSet<_> = (0..50).map(Uuid::from_u128).collect();
         let listed = deltas.start();
         read(&mut deltas, Uuid::from_u128(5555), (1, 1));
         deltas.sweep(&existing, listed);
         assert_eq!(deltas.instances.len(), 51, "those that exist, and one newer than the list");
-        assert!(!deltas.wants_list(0, Instant::now()));
-        assert!(deltas.awaited().is_none());
+        assert!(deltas.awaits_list(0, Instant::now()).is_none());
     }
 
     #[test]
-    fn a_list_that_does_not_come_is_not_asked_for_with_every_reading() {
-        let mut deltas = Deltas::default();
-        for vm in 0..FEW as u128 {
-            read(&mut deltas, Uuid::from_u128(vm), (1, 1));
-        }
-        assert!(deltas.wants_list(0, Instant::now()));
-        assert!(deltas.awaited().is_some());
-        read(&mut deltas, Uuid::max(), (1, 1));
-        assert!(!deltas.wants_list(0, Instant::now()));
+    fn a_list_is_awaited_since_it_was_first_wanted() {
+        let (mut deltas, now) = (Deltas::default(), Instant::now());
+        let later = now + std::time::Duration::from_secs(1);
+        assert!(deltas.awaits_list(FEW - 1, now).is_none());
+        assert_eq!(deltas.awaits_list(FEW, now).map(|(_, since)| since), Some(now));
+        assert_eq!(deltas.awaits_list(0, later).map(|(_, since)| since), Some(now));
+        let existing = (0..100).map(Uuid::from_u128).collect();
+        deltas.sweep(&existing, deltas.start());
+        assert!(deltas.awaits_list(199, later).is_none(), "twice as many as there are");
+        assert!(deltas.awaits_list(200, later).is_some());
     }
 
     proptest! {

@@ -253,11 +253,8 @@ impl<H: Hypervisor> Inspector<H> {
     fn keep_house(&self) {
         let rates = self.rates.with(|rates| lock(rates).most());
         let others = self.usage.with(|usage| lock(usage).most()).max(rates);
-        let (wants_list, awaited) = self
-            .with_deltas(|deltas| (deltas.wants_list(others, Instant::now()), deltas.awaited()));
-        if wants_list {
-            self.collector.look_what_exists();
-        } else if let Some((started, since)) = awaited {
+        let awaited = self.with_deltas(|deltas| deltas.awaits_list(others, Instant::now()));
+        if let Some((started, since)) = awaited {
             if let Some((instances, asked)) = self.collector.what_exists(since) {
                 self.forget_all_but(&instances, (started, asked));
             }

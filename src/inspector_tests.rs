@@ -17,7 +17,8 @@ const LIMITS: Limits = Limits {
     max_age: Duration::from_secs(1),
     workers: 1,
     read_ahead: 0,
-    max_stuck: 0,
+    // For housekeeping.
+    max_stuck: 1,
 };
 
 type Readings = VecDeque<(Instant, Result<VmCounters>)>;

@@ -75,7 +75,8 @@ impl<const N: usize> Devices<N> {
         for (device, counters) in now {
             let before = self.last(device);
             let sample = counters
-                .map(|Measured { counters, at: own }| Sample { at: own.unwrap_or(at), counters });
+                .map(|Measured { counters, at: own }| Sample { at: own.unwrap_or(at), counters })
+                .filter(|now| before.is_none_or(|before| now.at > before.at));
             let growth = sample.zip(before).and_then(|(now, before)| now.since(&before));
             grown.extend(growth.map(|growth| (*device, growth)));
             known.extend(sample.or(before).map(|sample| ((*device).into(), sample)));
@@ -94,16 +95,19 @@ impl<const N: usize> Devices<N> {
         if now.values().any(Option::is_none) {
             return None;
         }
-        // The last of them may have waited for long.
-        let at = now.values().flatten().filter_map(|device| device.at).fold(at, Instant::max);
         let interval = self.read.and_then(|before| since(at, before));
+        let grown = self.enter(at, now);
+        let interval = interval?;
         let mut total = [0; N];
-        for growth in self.enter(at, now).values() {
+        for growth in grown.values() {
             for (sum, added) in total.iter_mut().zip(growth.added) {
                 *sum += added;
             }
         }
-        interval.map(|interval| Growth { interval, added: total })
+        // Of those that were measured by themselves, one may have waited for long.
+        let intervals: Duration = grown.values().map(|growth| growth.interval).sum();
+        let mean = u32::try_from(grown.len()).ok().and_then(|count| intervals.checked_div(count));
+        Some(Growth { interval: mean.unwrap_or(interval), added: total })
     }
 
     fn last(&self, device: &str) -> Option<Sample<i64, N>> {
@@ -246,11 +250,14 @@ mod tests {
             let rate = |name| grown.get(name).map(|growth| growth.per_second()[0]);
             let rates = (rate("vda"), rate("vdb"));
             let total = together.enter_together(at(read), &now);
-            (rates, total.map(|growth| growth.interval.as_secs()))
+            (rates, total.map(|growth| (growth.added[0], growth.per_second()[0])))
         };
+        let each = (Some(1000.0), Some(1000.0));
         assert_eq!(told(0, 0, 1), ((None, None), None));
-        assert_eq!(told(2, 2, 7), ((Some(1000.0), Some(1000.0)), Some(6)), "that waited for long");
-        assert_eq!(told(8, 8, 8), ((Some(1000.0), Some(1000.0)), Some(1)));
+        assert_eq!(told(2, 2, 7), (each, Some((8000, 2000.0))), "vdb has waited for long");
+        assert_eq!(told(8, 8, 8), (each, Some((7000, 2000.0))));
+        assert_eq!(told(9, 9, 7).0, (Some(1000.0), None), "what is older is none");
+        assert_eq!(told(10, 10, 10).0, each);
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl Limits {
     }
 
     /// How many threads more may be stuck in calls that do not return. Each of them occupies one of
-    /// the daemon's workers as well (`max_workers` in libvirtd.conf, 20 by default). 6 by default.
+    /// the daemon's workers as well (`max_workers` in libvirtd.conf, 20 by default). 6 by default. With
+    /// one thread in all, none is left to ask how many CPUs the host has.
     #[must_use]
     pub fn max_stuck(&self) -> usize {
         self.max_stuck

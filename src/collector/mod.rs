@@ -68,6 +68,8 @@ impl Patience {
     }
 }
 
+/// What is read for housekeeping is ordered no more often than that.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// Some hosts can be given more CPUs while they run.
 const HOST_CPUS_KEPT: Duration = Duration::from_secs(60);
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
@@ -157,7 +159,8 @@ struct State {
     /// What was read for housekeeping, and when.
     existing: Option<(Instant, Vec<Instance>)>,
     host_cpus: Option<(Instant, Option<u32>)>,
-    /// When the latter was first ordered.
+    /// When each of them was last ordered, and the latter for the first time.
+    ordered: HashMap<Kind, Instant>,
     host_cpus_ordered: Option<Instant>,
     /// How often a connection could not be opened: others are looked after then.
     doubts: u64,
@@ -233,21 +236,16 @@ impl<H: Hypervisor> Collector<H> {
         Ok((instances, moment.earliest))
     }
 
-    /// Has a list of the instances that exist read, for housekeeping: nobody waits for it.
-    pub(crate) fn look_what_exists(&self) {
-        let room = self.here.with(Arc::clone);
-        room.keep_house(&mut room.lock(), Kind::Existing);
-    }
-
-    /// That list, once it is there, if it was asked for since, and when.
+    /// A list of the instances that exist, if one was asked for since, and when. Else one is ordered,
+    /// and nobody waits for it.
     pub(crate) fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
         let room = self.here.with(Arc::clone);
         let mut state = room.lock();
-        let (asked, instances) = state.existing.take()?;
-        if asked < since {
+        let Some((asked, instances)) = state.existing.take().filter(|(asked, _)| *asked >= since)
+        else {
             room.keep_house(&mut state, Kind::Existing);
             return None;
-        }
+        };
         state.desk.listed(ids(&instances), asked);
         Some((instances, asked))
     }
@@ -332,6 +330,7 @@ impl<H: Hypervisor> Room<H> {
             closings: 0,
             existing: None,
             host_cpus: None,
+            ordered: HashMap::new(),
             host_cpus_ordered: None,
             doubts: 0,
             threads_ever: 0,
@@ -394,10 +393,15 @@ impl<H: Hypervisor> Room<H> {
         }
     }
 
+    /// Orders something for housekeeping; now and then, as it may fail each time.
     fn keep_house(self: &Arc<Self>, state: &mut State, kind: Kind) {
         let now = Instant::now();
-        state.desk.keep_house(kind, now);
-        self.send_for_threads(state, now);
+        let age = |then: &Instant| now.saturating_duration_since(*then);
+        if state.ordered.get(&kind).is_none_or(|then| age(then) >= HOUSEKEEPING) {
+            state.ordered.insert(kind, now);
+            state.desk.keep_house(kind, now);
+            self.send_for_threads(state, now);
+        }
     }
 
     /// Wakes or starts as many threads as there is work for.
@@ -729,7 +733,7 @@ impl<H: Hypervisor> Line<H> {
             }
             Ok(reading)
         });
-        if matches!(answer, Err(Error::ConnectionLost { .. })) {
+        if matches!(answer, Err(Error::ConnectionLost { .. })) && !job.key.kind.is_housekeeping() {
             // So may the others be: this reading is not to break twice by that.
             self.room.lock().doubts += 1;
         }

@@ -87,13 +87,14 @@ impl Quarantine {
     }
 
     /// Notes that nobody waits for it; returns it if it is let out. With a call still stuck, which must
-    /// be lost then, that takes `patience`. A second one that is lost would be no accident: then one
-    /// of them has to return first.
+    /// be lost then, that takes `patience`, and twice as long with each more. Each of them has a thread:
+    /// after the first, there must be one more `to_lose`.
     pub(super) fn free(
         &mut self,
         instance: Uuid,
         now: Instant,
         patience: Duration,
+        to_lose: bool,
     ) -> Option<Patient> {
         let patient = self.0.get_mut(&instance)?;
         patient.told = now;
@@ -101,8 +102,10 @@ impl Quarantine {
         let since = *patient.free_since.get_or_insert(now);
         let over = match patient.stuck.len() {
             0 => true,
-            1 => now.saturating_duration_since(since) >= patience,
-            _ => false,
+            stuck => {
+                let patience = patience.saturating_mul(1 << (stuck - 1).min(16));
+                (stuck == 1 || to_lose) && now.saturating_duration_since(since) >= patience
+            }
         };
         if over { self.0.remove(&instance) } else { None }
     }
@@ -139,18 +142,19 @@ mod tests {
         let (mut quarantine, now) = (Quarantine::default(), Instant::now());
         assert!(quarantine.enter(&instance(), 7, now));
         assert!(!quarantine.enter(&instance(), 7, now));
-        assert!(quarantine.free(instance().uuid, now, 10 * SECOND).is_none(), "still stuck");
+        assert!(quarantine.free(instance().uuid, now, 10 * SECOND, true).is_none(), "still stuck");
         quarantine.returned(instance().uuid, 7);
-        assert!(quarantine.free(instance().uuid, now, 10 * SECOND).is_some());
+        assert!(quarantine.free(instance().uuid, now, 10 * SECOND, true).is_some());
         assert!(!quarantine.has(instance().uuid));
     }
 
     #[test]
-    fn a_lost_reading_keeps_it_in_for_a_while_and_two_until_one_returns() {
+    fn a_lost_reading_keeps_it_in_for_a_while_and_two_for_longer() {
         let (mut quarantine, now) = (Quarantine::default(), Instant::now());
-        let free = |quarantine: &mut Quarantine, after: u32| {
-            quarantine.free(instance().uuid, now + after * SECOND, 10 * SECOND).is_some()
+        let free_if = |quarantine: &mut Quarantine, after: u32, to_lose| {
+            quarantine.free(instance().uuid, now + after * SECOND, 10 * SECOND, to_lose).is_some()
         };
+        let free = |quarantine: &mut Quarantine, after| free_if(quarantine, after, false);
         quarantine.enter(&instance(), 1, now);
         assert!(!free(&mut quarantine, 0));
         assert!(!free(&mut quarantine, 9));
@@ -159,7 +163,13 @@ mod tests {
         assert!(!free(&mut quarantine, 20));
         quarantine.enter(&instance(), 2, now);
         assert!(!free(&mut quarantine, 21));
-        assert!(!free(&mut quarantine, 1000));
+        assert!(!free(&mut quarantine, 1000), "there is no thread to lose");
+        let mut another = Quarantine::default();
+        another.enter(&instance(), 1, now);
+        another.enter(&instance(), 2, now);
+        assert!(!free_if(&mut another, 0, true));
+        assert!(!free_if(&mut another, 19, true));
+        assert!(free_if(&mut another, 20, true));
         quarantine.returned(instance().uuid, 1);
         assert!(free(&mut quarantine, 1001));
     }

@@ -228,6 +228,7 @@ impl Connection for LibvirtConnection {
         self.about(instance, &mut Notes::default(), |known, at, _| match known.domain.is_free() {
             // Other drivers than QEMU's do not tell.
             Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
+            Err(failure) if failure.is(c::VIR_ERR_OPERATION_INVALID) => Err(at.shut_off()),
             answer => answer.map(Some).map_err(|failure| at.refused(failure)),
         })
     }

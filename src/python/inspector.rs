@@ -224,7 +224,7 @@ fn unless_too_large<T>(
 ) -> PyResult<T> {
     match number {
         Err(error) if error.is_instance_of::<PyOverflowError>(given.py()) => {
-            Ok(if given.lt(0)? { least } else { most })
+            Ok(if given.lt(0).unwrap_or(false) { least } else { most })
         }
         number => number,
     }

@@ -232,7 +232,7 @@ def test_a_host_that_does_not_tell_its_cpus_is_no_guests_fault(daemon: Daemon) -
 
 def test_a_guest_that_is_said_to_be_free_and_never_answers(daemon: Daemon) -> None:
     uuids = add_samples(daemon, 3)
-    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2, max_stuck=2)
     daemon.on("DOMAIN_BLOCK_STATS", Never(), uuid=uuids[0], repeat=True)
     end = time.monotonic() + 5
     while time.monotonic() < end:

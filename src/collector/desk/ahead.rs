@@ -100,7 +100,8 @@ impl<R> Desk<R> {
         let away = self.outage.is_some() || self.is_stuck(key, now);
         if !away && !self.flights.contains_key(&key) {
             let id = self.new_flight(key, key.uuid.into(), false);
-            self.ahead.push_back((key, id));
+            // It takes its turn, as it is rare, and callers who outnumber the threads never end.
+            self.asked.push_back((key, id));
         }
     }
 

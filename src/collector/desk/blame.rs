@@ -177,16 +177,14 @@ impl<R> Desk<R> {
     }
 
     /// Whether calls hang that do not even need the guest's process. One more is tried after a while,
-    /// which is twice as long with each that is out, or one instance would take all threads.
+    /// which is twice as long with each that is out, and while there are threads to lose.
     pub(super) fn is_stuck(&self, key: Key, now: Instant) -> bool {
-        let alike = |running: &&Running| running.given_up() && !running.guest && running.key == key;
+        let alike = |running: &&Running| running.hangs() && !running.guest && running.key == key;
         let out = self.running.values().filter(alike);
-        let Some(last) = out.clone().max_by_key(|running| running.started) else { return false };
-        let others = out.count().saturating_sub(1).min(16);
-        // The first may just have been left by its caller.
-        let hangs = others > 0 || last.hangs();
+        let Some(last) = out.clone().map(|running| running.started).max() else { return false };
+        let others = out.count().saturating_sub(1).min(6);
         let again = 4 * self.limits.timeout.saturating_mul(1 << others);
-        hangs && now.saturating_duration_since(last.started) < again
+        now.saturating_duration_since(last) < again || self.stuck() >= self.limits.max_stuck
     }
 
     /// Whether the hypervisor has answered anything of late.

@@ -567,8 +567,14 @@ impl<R> Desk<R> {
         if self.must_not_wait_for_guest(key) {
             return key.kind.knows_hung();
         }
+        if key.kind.is_housekeeping() {
+            // It may hang, and must not take the last thread.
+            return self.running.len() + 1 < self.limits.threads();
+        }
         if !key.kind.needs_guest() {
-            return true;
+            // What callers have left may come back yet.
+            let left = |call: &&Running| call.key == key && call.fate == Fate::Left;
+            return self.running.values().filter(left).count() < 2;
         }
         let waiting = self.running.values().filter(|running| running.guest).count();
         waiting < self.limits.waiting_for_guests() && !self.is_waited_for(key.uuid)

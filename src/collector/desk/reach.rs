@@ -98,13 +98,16 @@ impl<R> Desk<R> {
                 self.quarantine.busy(instance.uuid, now);
                 None
             }
-            Ok(Some(true)) => self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout),
-            // The hypervisor cannot tell: it is free when the call that was stuck has returned.
-            Ok(None) => self.quarantine.free(instance.uuid, now, Duration::MAX),
-            Err(_) => {
+            Ok(Some(true)) => {
+                let to_lose = self.stuck() < self.limits.max_stuck;
+                self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout, to_lose)
+            }
+            Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 what = "is gone or shut off";
                 self.quarantine.release(instance.uuid)
             }
+            // The hypervisor does not tell: it is free when the call that was stuck has returned.
+            Ok(None) | Err(_) => self.quarantine.free(instance.uuid, now, Duration::MAX, false),
         };
         self.heard = Some(now);
         if let Some(Patient { instance, since, stuck, .. }) = out {
