@@ -1,15 +1,17 @@
 //! Text from outside (names of VMs, libvirt's messages, URIs) as it may be shown in a message or a
-//! line of a log: nothing in it steers a terminal, breaks a line or hides other text. The Python
-//! command line's `printable` does the same, with the same escapes.
+//! line of a log: nothing in it steers a terminal, breaks a line or hides other text, and no URI tells
+//! its password. The Python command line's `printable` does the same, with the same escapes.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Shows a text with escapes in place of what is not printable: `\n`, `\x1b`, `\u202e`.
+/// Shows a text with escapes in place of what is not printable, `\n`, `\x1b`, `\u202e`, and `***` in
+/// place of a URI's password.
 pub(crate) struct Printable<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
+        for c in without_passwords(self.0).chars() {
             match c {
                 _ if is_printable(c) => f.write_char(c)?,
                 '\t' => f.write_str("\\t")?,
@@ -22,6 +24,29 @@ impl fmt::Display for Printable<'_> {
         }
         Ok(())
     }
+}
+
+/// The text with `//user:***@` for each `//user:password@`. Where the password ends is not always
+/// clear, as it may hold anything: rather too much of a URI is left out than too little.
+fn without_passwords(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find("//") {
+        let (before, after) = rest.split_at(begin + 2);
+        shown += before;
+        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"'));
+        let (uri, others) = after.split_at(end.unwrap_or(after.len()));
+        let user = uri.split([':', '/', '@']).next().unwrap_or_default();
+        match (uri.get(user.len()..).is_some_and(|uri| uri.starts_with(':')), uri.rfind('@')) {
+            (true, Some(host)) => {
+                shown += user;
+                shown += ":***";
+                rest = after.get(host..).unwrap_or(others);
+            }
+            _ => rest = after,
+        }
+    }
+    if shown.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(shown + rest) }
 }
 
 /// Whether it is no control, format, private or unassigned character, nor a space but for `' '`.
@@ -38,6 +63,21 @@ fn is_printable(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_uri_tells_its_password() {
+        for (text, shown) in [
+            ("qemu+tcp://u:secret@host/system", "qemu+tcp://u:***@host/system"),
+            ("to 'qemu+tcp://u:s@c/r:et@[::1/system': no", "to 'qemu+tcp://u:***@[::1/system': no"),
+            ("esx://:s@h//x:y@z a://b:c@d", "esx://:***@z a://b:***@d"),
+            ("qemu+ssh://root@host:22/system?x=1", "qemu+ssh://root@host:22/system?x=1"),
+            ("qemu+unix:///system?socket=/a:b@c", "qemu+unix:///system?socket=/a:b@c"),
+            ("web//1 // a:b", "web//1 // a:b"),
+            ("é//ü:ß@ö", "é//ü:***@ö"),
+        ] {
+            assert_eq!(Printable(text).to_string(), shown);
+        }
+    }
 
     #[test]
     fn what_is_not_printable_is_escaped_as_python_does() {

@@ -16,6 +16,7 @@ use crate::error;
 use crate::hypervisor::Hypervisor;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
+use crate::printable::Printable;
 
 /// Reads what libvirt's virtual machines use.
 #[pyclass(frozen, weakref, module = "virtmeter")]
@@ -182,7 +183,8 @@ impl LibvirtInspector {
             ""
         };
         let connected = if self.connected() { "connected" } else { "not connected" };
-        format!("<virtmeter.LibvirtInspector({:?}{report_stopped}), {connected}>", self.uri())
+        let uri = Printable(self.uri());
+        format!("<virtmeter.LibvirtInspector(\"{uri}\"{report_stopped}), {connected}>")
     }
 }
 

@@ -89,3 +89,13 @@ def test_a_uri_is_printable_in_exceptions() -> None:
         virtmeter.LibvirtInspector(f"nothing:///{EVIL}").list_instances()
     assert printable(EVIL) in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("uri", ["qemu+tcp://u:hunter2@127.0.0.1:1/system", "x://u:hunter2@[::1/"])
+def test_the_password_in_a_uri_is_in_no_message(uri: str) -> None:
+    inspector = virtmeter.LibvirtInspector(uri)
+    with pytest.raises((virtmeter.ConnectionLost, ValueError)) as raised:
+        inspector.list_instances()
+    for text in (str(raised.value), repr(raised.value), repr(inspector)):
+        assert "u:***@" in text
+        assert "hunter2" not in text

@@ -123,8 +123,9 @@ def activate(conf: cfg.ConfigOpts) -> None:
     discovery.activate(inspector.native)
     GenericComputePollster._inspector = inspector  # noqa: SLF001
     GenericComputePollster.inspector = Inspector(inspector)
+    # As text, the inspector leaves the URI's password out.
     LOG.info(
-        "virtmeter %s serves all compute pollsters and discovery, from libvirt at %s",
+        "virtmeter %s serves all compute pollsters and discovery: %s",
         virtmeter.__version__,
-        inspector.native.uri or "its default URI",
+        inspector.native,
     )

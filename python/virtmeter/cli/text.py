@@ -7,13 +7,21 @@ import re
 import sys
 from typing import TextIO
 
+PASSWORD = re.compile(r"(//[^:/@\s'\"]*:)[^\s'\"]*@")
+"""Of a URI. It may hold anything: rather too much is left out than too little."""
+
 
 def printable(text: str) -> str:
     r"""Return the text with what could steer a terminal, or break a line, as escapes.
 
+    No URI in it tells its password.
+
     >>> printable("web\x1b[2J")
     'web\\x1b[2J'
+    >>> printable("qemu+tcp://user:secret@host/system")
+    'qemu+tcp://user:***@host/system'
     """
+    text = PASSWORD.sub(r"\1***@", text)
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
