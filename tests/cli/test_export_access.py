@@ -15,7 +15,7 @@ from shutil import which
 import bcrypt
 import pytest
 
-from tests.cli.exporter import Exporter, Samples, run
+from tests.cli.exporter import Exporter, Samples, everything, run
 
 TEST = "test:///default"
 
@@ -240,3 +240,16 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
             assert completed.returncode == 1
             [line] = completed.stderr.splitlines()
             assert words in line
+
+
+def test_an_answer_arrives_over_tls_although_not_all_was_read_that_was_sent(
+    certificate: Path,
+) -> None:
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with (
+        Exporter(TEST, "--tls-cert", str(certificate)) as exporter,
+        exporter.connect() as plain,
+        trusting.wrap_socket(plain, server_hostname="127.0.0.1") as client,
+    ):
+        client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n" + 8_000_000 * b"x")
+        assert everything(client).endswith(b"Only GET is answered.\n")

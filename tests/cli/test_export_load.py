@@ -18,7 +18,7 @@ from tests.support import sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
 from virtmeter.cli.exporter.places import GRACE
-from virtmeter.cli.exporter.server import bounds
+from virtmeter.cli.exporter.server import TICK, TO_HANG_UP, bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,7 +129,11 @@ def server(to_send: float, to_receive: float) -> Iterator[Callable[[str], socket
         port = int(process.stdout.readline())
 
         def connect(sent: str) -> socket.socket:
-            client = socket.create_connection(("127.0.0.1", port), 30)
+            client = socket.socket()
+            client.settimeout(30)
+            # What is not received stays with the server.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.connect(("127.0.0.1", port))
             client.sendall(sent.encode())
             return client
 
@@ -148,6 +152,15 @@ def test_who_does_not_send_or_receive_in_time_is_hung_up_on() -> None:
             poll = select.poll()
             poll.register(client, select.POLLRDHUP)
             assert poll.poll(30_000)
+
+
+def test_who_receives_slowly_but_in_time_gets_all_of_it() -> None:
+    with server(60, 60) as connect, connect(REQUEST) as client:
+        left = 50_000_000
+        while left > 500_000:  # nearly all: for the server, it is sent
+            left -= len(client.recv(65536))
+        time.sleep(TO_HANG_UP + 4 * TICK)
+        assert len(everything(client)) >= left
 
 
 def test_answers_that_are_not_received_keep_nobody_out() -> None:

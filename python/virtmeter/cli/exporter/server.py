@@ -143,19 +143,25 @@ class Server:
             self._end(connection)
 
     def _send(self, connection: Connection, answer: Answer, *, with_body: bool) -> None:
-        """Send an answer, and wait for a moment for the client to have it and hang up."""
+        """Send an answer, wait until the client has it, and for a moment for it to hang up.
+
+        Until it has it, nothing is closed: what waits in the kernel could be lost. Nor may anything
+        be unread that the client has sent, as that would make closing an error for it.
+        """
         self._clients_turn(connection, TO_RECEIVE)
         for part in (answer.head(), *(answer.body if with_body else ())):
             connection.socket.sendall(part)
-        self._clients_turn(connection, TO_HANG_UP)
+        connection.end_answer()
+        more = True
+        while connection.unreceived():
+            if more:
+                more = connection.drain(TICK)
+            else:
+                time.sleep(TICK / 10)
+        connection.received, connection.until = True, time.monotonic() + TO_HANG_UP
         connection.since = 0.0  # it has had its time, and gives way to others at first
-        # To close at once could destroy what is on its way, if not all was read that was sent.
-        if isinstance(connection.socket, ssl.SSLSocket):
-            connection.socket.unwrap()
-        else:
-            connection.socket.shutdown(socket.SHUT_WR)
-            while connection.socket.recv(4096):
-                pass
+        while more:
+            more = connection.drain(TICK)
 
     def _clients_turn(self, connection: Connection, seconds: float) -> None:
         """Give a client time; when there are too many, one loses it."""
