@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import socket
 import ssl
@@ -10,12 +11,18 @@ import subprocess
 import urllib.error
 from contextlib import ExitStack
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from shutil import which
+from typing import TYPE_CHECKING
 
 import bcrypt
 import pytest
 
 from tests.cli.exporter import Exporter, Samples, everything, run
+from virtmeter.cli.exporter.access import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TEST = "test:///default"
 
@@ -179,6 +186,36 @@ def test_sighup_with_a_mistake_in_a_file_changes_nothing(certificate: Path, tmp_
         os.mkfifo(users)
         assert exporter.hang_up().endswith(f"there is no file {users}\n")
         exporter.get("/", headers=right, tls=trusting).close()
+
+
+class Sighups(SimpleQueue[None]):
+    """A queue with so many, where nobody waits for more."""
+
+    def __init__(self, count: int) -> None:
+        for _ in range(count):
+            self.put(None)
+
+    def get(self, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002
+        return super().get(block=False)
+
+
+def test_sighup_is_heard_again_whatever_failed(
+    passwords: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(error: Exception) -> Callable[[Path], bool]:
+        def is_file(_: Path) -> bool:
+            raise error
+
+        return is_file
+
+    access = Access(None, None, None, passwords)
+    for error in (PermissionError(errno.EACCES, "Permission denied"), RuntimeError("odd")):
+        monkeypatch.setattr(Path, "is_file", fails(error))
+        with pytest.raises(Empty):
+            access.read_when_asked(Sighups(2))
+    denied = f"SIGHUP: nothing has changed: {passwords} cannot be read: Permission denied"
+    odd = "SIGHUP: nothing has changed: odd"
+    assert caplog.messages == [denied, denied, odd, odd]
 
 
 def test_sighup_with_nothing_to_read() -> None:

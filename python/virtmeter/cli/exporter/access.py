@@ -42,7 +42,11 @@ class Access:
         :raises ValueError: one cannot be used; nothing has changed.
         """
         for file in self._files:
-            if not file.is_file():  # a pipe may have taken its place, and never come to its end
+            try:
+                there = file.is_file()  # a pipe may have taken its place, and never come to its end
+            except OSError as error:  # as of a directory that may not be entered
+                raise ValueError(f"{file} cannot be read: {error.strerror}") from None
+            if not there:
                 raise ValueError(f"there is no file {file}")
         tls = tls_context(self._cert, self._key, self._client_ca) if self._cert else None
         users = Users(self._auth_file, self._seals) if self._auth_file else None
@@ -54,7 +58,7 @@ class Access:
             asked.get()
             try:
                 self.read()
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next SIGHUP is heard
                 LOG.info("SIGHUP: nothing has changed: %s", error)
             else:
                 read = ", ".join(map(str, self._files))

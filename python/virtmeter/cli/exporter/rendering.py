@@ -12,7 +12,7 @@ from virtmeter.cli.exporter import metrics
 from virtmeter.cli.exporter.formats import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from virtmeter import Health
     from virtmeter.cli.exporter.metrics import Block
@@ -93,17 +93,20 @@ class Rendering:
     def text(
         self, form: Format, names: Collection[str] | None, health: Health
     ) -> tuple[bytes, ...]:
-        """Return all of it; or only some metrics, and these never compressed."""
+        """Return all of it; or only some metrics, and these never compressed.
+
+        What is said of VMs is shared by all who get it, and never copied for one of them.
+        """
         families = (*metrics.of_scrape(self._snapshot), *metrics.of_engine(health))
         others = [family.block() for family in families]
         end = b"# EOF\n" if form.openmetrics else b""
         if names is not None:
             chosen = [each for each in (*self._domains, *others) if each.name in names]
-            return (_join(chosen, form), end)
+            return (*_parts(chosen, form), end)
         if form not in self._texts:
             self._texts[form] = self._encode(form)
         text, compressor = self._texts[form]
-        tail = _join(others, form) + end
+        tail = b"".join(_parts(others, form)) + end
         if compressor:
             compressor = compressor.copy()  # it goes on from where the VMs' part has ended
             tail = compressor.compress(tail) + compressor.flush()
@@ -111,14 +114,14 @@ class Rendering:
 
     def _encode(self, form: Format) -> tuple[bytes, zlib._Compress | None]:
         """Return the VMs' part in a format, with what compresses the rest."""
-        text = _join(self._domains, form)
+        text = b"".join(_parts(self._domains, form))
         if not form.gzip:
             return text, None
         compressor = zlib.compressobj(wbits=GZIP)
         return compressor.compress(text), compressor
 
 
-def _join(blocks: Iterable[Block], form: Format) -> bytes:
-    return b"".join(
-        part for each in blocks for part in (each.header(openmetrics=form.openmetrics), each.lines)
-    )
+def _parts(blocks: Iterable[Block], form: Format) -> Iterator[bytes]:
+    for each in blocks:
+        yield each.header(openmetrics=form.openmetrics)
+        yield each.lines
