@@ -224,3 +224,30 @@ def test_a_vm_that_cannot_be_read_is_no_reason_to_stop(daemon: Daemon) -> None:
     assert len(done.stdout.splitlines()) == 2
     assert done.stderr.count("\n") == 1
     assert done.returncode == 1
+
+
+NO_THREADS = """
+import sys, threading
+from virtmeter.cli.main import main
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+main()
+"""
+
+
+@pytest.mark.parametrize("command", [("stats",), ("export", "--once"), ("export",)])
+def test_a_limit_of_threads_is_no_fault_of_virtmeters(command: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NO_THREADS, *command, "--uri", "test:///default"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "virtmeter: no thread can be started: look at the limits (ulimit -u, TasksMax)\n"
+    )

@@ -245,9 +245,18 @@ def test_the_status_is_the_same_with_standard_error_closed() -> None:
     assert subprocess.run(f"{command} >/dev/null 2>&-", shell=True, check=False).returncode == 0
 
 
+def test_once_that_reaches_no_libvirt_says_so_once(tmp_path: Path) -> None:
+    completed = run("--once", "--uri", f"qemu+unix:///system?socket={tmp_path}/nobody")
+    assert completed.returncode == 3
+    [line] = completed.stderr.splitlines()
+    assert line.startswith("virtmeter: no connection to ")
+    assert "goes on trying" not in line
+
+
 def test_once_with_a_uri_that_is_none() -> None:
     completed = run("--once", "--uri", "nonsense://")
     assert completed.returncode == 1
+    assert len(completed.stderr.splitlines()) == 1, completed.stderr
     assert Samples(completed.stdout)("virtmeter_up") == 0
     assert "Traceback" not in completed.stderr
 

@@ -19,7 +19,7 @@ import click
 
 import virtmeter
 from virtmeter.cli import connection, files
-from virtmeter.cli.exporter import logs
+from virtmeter.cli.exporter import logs, reading
 from virtmeter.cli.exporter.access import Access
 from virtmeter.cli.exporter.pages import Pages
 from virtmeter.cli.exporter.reading import Pass, Reader, failures
@@ -128,13 +128,15 @@ def export(
         signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
     access = Access(tls_cert, tls_key, tls_client_ca, auth_file)
     with connection.inspector(uri, timeout, workers) as inspector:
-        reader = Reader(inspector)
         if once:
+            for logger in ("virtmeter.collector", reading.__name__):
+                logging.getLogger(logger).addFilter(_is_not_raised)
             until = time.monotonic() + (deadline or math.inf)
-            current = reader.read(lambda _: until - time.monotonic())
+            current = Reader(inspector).read(lambda _: until - time.monotonic())
             return write_once(current, inspector, output)
         bound = bounds(descriptors(workers))
-        pages = Pages(reader, Renderer(inspector.health), deadline or DEADLINE, bound.scrapes)
+        reader, renderer = Reader(inspector), Renderer(inspector.health)
+        pages = Pages(reader, renderer, deadline or DEADLINE, bound.scrapes)
         try:
             server = Server(listen.host, listen.port, access, pages, bound)
         except (OSError, UnicodeError) as error:  # a name that cannot be one is the latter
@@ -170,6 +172,12 @@ def descriptors(workers: int) -> int:
 def terminate(*_: object) -> NoReturn:
     """End at once, and well."""
     sys.exit(0)
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """Whether a line is to be logged with ``--once``: why it failed, the command says itself."""
+    raised = ("no connection to ", "the VMs could not all be read: ")
+    return not record.getMessage().startswith(raised)
 
 
 def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Path | None) -> int:

@@ -27,6 +27,9 @@ UNREACHABLE = 3
 """libvirt cannot be reached."""
 INTERRUPTED = 130
 
+NO_THREAD = "can't start new thread"
+"""What Python says when the process may have no more."""
+
 HINT = "'virtmeter doctor' looks for the reason"
 
 
@@ -148,6 +151,9 @@ def status(command: click.Command) -> int:
         say(str(error))
         return FAILED
     except Exception as error:  # noqa: BLE001 - a traceback is of use to nobody who reads it here
+        if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+            say("no thread can be started: look at the limits (ulimit -u, TasksMax)")
+            return FAILED
         say(f"{fault(error)}. This may be a fault of virtmeter's own: please report it")
         return FAILED
     return answer if isinstance(answer, int) else 0

@@ -39,17 +39,19 @@ class Seldom(logging.Filter):
         """Begin with nothing said."""
         super().__init__()
         self._until: dict[str, float] = {}
+        self._lock = threading.Lock()  # any thread may log
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a line is to be logged."""
         if record.levelno <= logging.INFO:
             return True
         line, now = record.getMessage(), time.monotonic()
-        self._until = {said: until for said, until in self._until.items() if now < until}
-        if line in self._until:
-            return False
-        self._until[line] = now + (DEVICE if "is left out of this reading" in line else OTHER)
-        return True
+        with self._lock:
+            self._until = {said: until for said, until in self._until.items() if now < until}
+            if line in self._until:
+                return False
+            self._until[line] = now + (DEVICE if "is left out of this reading" in line else OTHER)
+            return True
 
 
 class _Queue(QueueHandler):

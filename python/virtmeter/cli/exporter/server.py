@@ -77,6 +77,8 @@ class Server:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._listener = socket.socket(family, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # [::] is IPv4's as well, whatever net.ipv6.bindv6only says
+            self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._listener.bind(address)
         self._listener.listen(BACKLOG)
         self._listener.settimeout(TICK)

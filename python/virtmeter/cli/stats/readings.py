@@ -87,14 +87,20 @@ def _get(answers: queue.SimpleQueue[Value]) -> Value:
             return answers.get(timeout=AWAKE)
 
 
-def _start(threads: Iterable[threading.Thread]) -> int:
-    """Start as many as this process may have; return how many."""
-    started = 0
-    with suppress(RuntimeError):
-        for thread in threads:
+def _start(threads: Iterable[threading.Thread]) -> None:
+    """Start as many as this process may have.
+
+    :raises RuntimeError: it may have none.
+    """
+    started = False
+    for thread in threads:
+        try:
             thread.start()
-            started += 1
-    return started
+        except RuntimeError:
+            if not started:
+                raise
+            return
+        started = True
 
 
 def _in_threads(
@@ -120,8 +126,7 @@ def _in_threads(
             except BaseException as error:  # noqa: BLE001  # raised where it is waited for
                 done.put((index, error))
 
-    if not _start([threading.Thread(target=work, daemon=True) for _ in to_do[:threads]]) and to_do:
-        raise OSError("no thread can be started: look at the limits (ulimit -u, TasksMax)")
+    _start([threading.Thread(target=work, daemon=True) for _ in to_do[:threads]])
     answers: dict[int, Reading] = {}
     for _ in to_do:
         index, answer = _get(done)
