@@ -136,9 +136,9 @@ def test_all_who_get_a_pass_share_its_text(renderer: Renderer, renderings: list[
     names = ["virtmeter_up", "virtmeter_domain_vcpus"]
     chosen = Samples(b"".join(renderer.render(read, names=names)).decode())
     assert {name for name, _ in chosen.values} == {*names}
-    first, second = (renderer.render(read, names=names[1:]) for _ in range(2))
-    for part, same in zip(first, second):
-        assert part is same, "what is chosen of it is no copy"
+    chosen_twice = (renderer.render(read, names=names[1:]) for _ in range(2))
+    for part, same_part in zip(*chosen_twice):
+        assert part is same_part, "what is chosen of it is no copy"
     assert len(renderings) == 1
 
 
