@@ -377,7 +377,8 @@ def test_a_fork_while_other_threads_hold_every_lock(daemon: Daemon) -> None:
     daemon.on("CONNECT_OPEN", Never(), Never(), Never())
     script = """
         import os, sys, threading, virtmeter
-        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=100)
+        inspector = virtmeter.LibvirtInspector(
+            sys.argv[1], timeout=100, workers=2, max_stuck=0)
         for method in (inspector.inspect_vnics, inspector.inspect_disks) * 2:
             threading.Thread(target=method, args=(sys.argv[2],), daemon=True).start()
         sys.stdin.readline()
