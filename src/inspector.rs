@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::callers::{self, Callers};
-use crate::collector::{Collector, Health, Kind, Limits, Patience, Reading, ids};
+use crate::collector::{Cancellation, Collector, Health, Kind, Limits, Reading, ids};
 use crate::deltas::{Deltas, Started};
 use crate::error::{Error, Result};
 use crate::hypervisor::Hypervisor;
@@ -200,10 +200,10 @@ impl<H: Hypervisor> Inspector<H> {
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
-        let mut patience = Patience::new(self.limits());
+        let mut cancellation = Cancellation::new(self.limits());
         self.collector.expect(Kind::Usage, &ids);
         for id in ids {
-            patience.go_on()?;
+            cancellation.check()?;
             match self.usage(&id, caller) {
                 Ok(usage) => all.push(usage),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
@@ -278,10 +278,10 @@ impl<H: Hypervisor> Inspector<H> {
         let mut servers = Vec::new();
         let instances = self.instances()?;
         let ids = ids(&instances);
-        let (mut patience, mut others) = (Patience::new(self.limits()), 0);
+        let (mut cancellation, mut others) = (Cancellation::new(self.limits()), 0);
         self.collector.expect(Kind::Server, &ids);
         for (instance, id) in instances.into_iter().zip(ids) {
-            patience.go_on()?;
+            cancellation.check()?;
             match self.ask(Kind::Server, &id) {
                 Ok((Reading::Server(Some(description)), _)) => {
                     servers.push(Server { instance, description });

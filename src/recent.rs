@@ -64,6 +64,11 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.entries.shrink_to(2 * self.cleared_to);
     }
 
+    /// Drops what does not exist, by a list that was asked for then; what was used since may be newer.
+    pub(crate) fn forget_all_but(&mut self, asked: Instant, exists: impl Fn(&K) -> bool) {
+        self.retain(|key, used| used >= asked || exists(key));
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -90,7 +95,7 @@ mod tests {
         assert!(recent.peek(&999).is_some());
         assert!(recent.remove(&999).is_some());
         assert!(recent.peek(&999).is_none());
-        recent.retain(|number, used| *number == 990 || used >= start + 995 * second);
+        recent.forget_all_but(start + 995 * second, |number| *number == 990);
         assert!(recent.peek(&989).is_none(), "it does not exist");
         assert!(recent.peek(&990).is_some(), "it exists");
         assert!(recent.peek(&995).is_some(), "it may have come after that was known");

@@ -30,22 +30,22 @@ pub use health::Health;
 pub use limits::{InvalidLimit, Limits};
 
 /// Asked by a caller every now and then, while it waits, whether it is to go on.
-static PATIENCE: OnceLock<fn() -> bool> = OnceLock::new();
+static STILL_WANTED: OnceLock<fn() -> bool> = OnceLock::new();
 
 /// Sets who is asked, once for the process: a caller who is told `false` gives up its question.
 #[cfg(any(feature = "python", test))]
-pub(crate) fn ask_while_waiting(go_on: fn() -> bool) {
-    PATIENCE.get_or_init(|| go_on);
+pub(crate) fn ask_while_waiting(wanted: fn() -> bool) {
+    STILL_WANTED.get_or_init(|| wanted);
 }
 
 /// Looks every now and then whether a caller still wants an answer. It costs Python's GIL, so it is not
 /// done for each part of a long one.
-pub(crate) struct Patience {
+pub(crate) struct Cancellation {
     every: Duration,
     looked: Instant,
 }
 
-impl Patience {
+impl Cancellation {
     pub(crate) fn new(limits: Limits) -> Self {
         Self { every: limits.slow(), looked: Instant::now() }
     }
@@ -59,12 +59,16 @@ impl Patience {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if the caller does not want the answer any more.
-    pub(crate) fn go_on(&mut self) -> Result<()> {
+    pub(crate) fn check(&mut self) -> Result<()> {
         if !self.is_due() {
             return Ok(());
         }
         self.looked = Instant::now();
-        if PATIENCE.get().is_none_or(|go_on| go_on()) { Ok(()) } else { Err(Error::Interrupted) }
+        if STILL_WANTED.get().is_none_or(|wanted| wanted()) {
+            Ok(())
+        } else {
+            Err(Error::Interrupted)
+        }
     }
 }
 
@@ -358,7 +362,7 @@ impl<H: Hypervisor> Room<H> {
     /// A caller's way through the room.
     fn wait_for(self: &Arc<Self>, key: Key, instance: &InstanceId) -> Outcome<Reading> {
         let mut state = self.lock();
-        let mut patience = Patience::new(self.limits);
+        let mut cancellation = Cancellation::new(self.limits);
         let mut ticket = state.desk.ask(thread::current().id(), key, instance, Instant::now());
         loop {
             let now = Instant::now();
@@ -379,9 +383,9 @@ impl<H: Hypervisor> Room<H> {
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                     // However often it is woken meanwhile, by the answers of others.
-                    if patience.is_due() {
+                    if cancellation.is_due() {
                         drop(state);
-                        let goes_on = patience.go_on();
+                        let goes_on = cancellation.check();
                         state = self.lock();
                         if let Err(interrupted) = goes_on {
                             state.desk.leave(&ticket);

@@ -99,7 +99,7 @@ impl Order {
     /// Forgets instances that do not exist, by a list that was asked for then.
     pub(super) fn forget_all_but(&mut self, existing: &HashSet<Uuid>, asked: Instant) {
         let exists = |key: &Key| key.uuid.is_nil() || existing.contains(&key.uuid);
-        self.next.retain(|key, used| used >= asked || exists(key));
+        self.next.forget_all_but(asked, exists);
     }
 
     /// What is expected to be asked after this.

@@ -151,10 +151,9 @@ impl Connection for LibvirtConnection {
             let (found, devices) = at.sized_devices(&known.domain, notes)?;
             let mut disks = Vec::with_capacity(devices.disks.len());
             for domain_xml::Disk { name, raw_file } in &devices.disks {
-                let sizes = match bulk::sizes(&found, name).filter(|_| *raw_file) {
-                    Some(sizes) => Some(sizes),
-                    None => at.measure(name, || known.domain.block_info(name), notes)?.0,
-                };
+                let in_bulk = bulk::sizes(&found, name).filter(|_| *raw_file);
+                let (sizes, _) =
+                    at.measure(name, in_bulk, || known.domain.block_info(name), notes)?;
                 disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
             }
             Ok(disks)
@@ -244,7 +243,7 @@ impl LibvirtConnection {
     ) -> Result<T> {
         let now = Instant::now();
         if let Some((asked, existing)) = self.driver.listed_since(self.swept) {
-            self.domains.retain(|domain, used| used >= asked || existing.contains(domain));
+            self.domains.forget_all_but(asked, |domain| existing.contains(domain));
             self.swept = Some(asked);
         }
         let at = About { driver: &self.driver, instance, max_age: self.max_age };
@@ -373,10 +372,9 @@ impl About<'_> {
         })?;
         let mut interfaces = Vec::with_capacity(devices.nics.len());
         for nic in &devices.nics {
-            let (counters, measured) = match bulk::interface(found, &nic.name) {
-                Some(counters) => (Some(counters), None),
-                None => self.measure(&nic.name, || domain.interface_stats(&nic.name), notes)?,
-            };
+            let (name, in_bulk) = (&nic.name, bulk::interface(found, &nic.name));
+            let (counters, measured) =
+                self.measure(name, in_bulk, || domain.interface_stats(name), notes)?;
             interfaces.push(Interface {
                 name: nic.name.clone(),
                 mac: nic.mac.clone(),
@@ -395,10 +393,8 @@ impl About<'_> {
         let mut disks = Vec::with_capacity(devices.disks.len());
         for domain_xml::Disk { name, .. } in &devices.disks {
             let one_by_one = || Ok((domain.block_stats(name)?, domain.block_stats_flags(name)?));
-            let (counters, measured) = match bulk::disk(found, name) {
-                Some(counters) => (Some(counters), None),
-                None => self.measure(name, one_by_one, notes)?,
-            };
+            let (counters, measured) =
+                self.measure(name, bulk::disk(found, name), one_by_one, notes)?;
             disks.push(Disk {
                 device: name.clone(),
                 counters: counters.map(|(c, flags)| stats::disk_counters(c, &flags)),
@@ -524,14 +520,18 @@ impl About<'_> {
         Ok(String::from_utf8(xml).map_err(|error| error.utf8_error().to_string()))
     }
 
-    /// What a call tells of a device, and when that was measured; `None`, and a note, where libvirt
-    /// refuses it.
+    /// What a bulk reading tells of a device, or else a call of its own, and when that call measured
+    /// it; `None`, and a note, where libvirt refuses it.
     fn measure<T>(
         &self,
         device: &str,
+        in_bulk: Option<T>,
         call: impl FnOnce() -> std::result::Result<T, Failure>,
         notes: &mut Notes,
     ) -> Result<(Option<T>, Option<Instant>)> {
+        if in_bulk.is_some() {
+            return Ok((in_bulk, None));
+        }
         let begun = Instant::now();
         match call() {
             Ok(counters) => {

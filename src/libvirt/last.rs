@@ -150,7 +150,7 @@ impl Last {
 
     /// Drops what does not exist, by a list that was asked for then.
     pub(super) fn forget_all_but(&self, existing: &HashSet<Uuid>, asked: Instant) {
-        self.lock().domains.retain(|domain, used| used >= asked || existing.contains(domain));
+        self.lock().domains.forget_all_but(asked, |domain| existing.contains(domain));
     }
 
     /// Drops all, and what is still under way with it.
