@@ -80,6 +80,14 @@ pub enum Error {
         /// What is known of the reason.
         why: String,
     },
+    /// The instance's guest is busy with something that keeps it from being asked.
+    #[error("instance {instance} is busy, and its guest cannot be asked now: {why}")]
+    InstanceBusy {
+        /// The instance that was asked for.
+        instance: InstanceId,
+        /// With what, as far as the hypervisor says.
+        why: &'static str,
+    },
     /// The caller was interrupted while it waited: by Ctrl-C, say, where Python is the caller.
     #[error("the caller was interrupted before there was an answer")]
     Interrupted,
@@ -90,6 +98,20 @@ pub enum Error {
         uri: String,
         /// What libvirt said.
         failure: Failure,
+    },
+    /// The hypervisor answers, but its list of instances does not come, and none came before.
+    #[error(
+        "the list of instances of {} hangs: it has not come within {timeout:?}{}",
+        Printable(if uri.is_empty() { "libvirt's default URI" } else { uri }),
+        who_is_locked(locked)
+    )]
+    ListHangs {
+        /// The connection's URI.
+        uri: String,
+        /// How long was waited.
+        timeout: Duration,
+        /// The instances that the hypervisor waits for, as far as they are known.
+        locked: Vec<InstanceId>,
     },
     /// The hypervisor cannot be reached; the next call tries anew.
     #[error(
@@ -127,6 +149,16 @@ pub enum Error {
     },
 }
 
+fn who_is_locked(locked: &[InstanceId]) -> String {
+    let Some(first) = locked.first() else {
+        return ". libvirt may be waiting for one of its virtual machines; look for one that is being \
+                killed, or whose storage does not answer"
+            .to_owned();
+    };
+    let more = if locked.len() > 1 { " and others" } else { "" };
+    format!(". libvirt waits for instance {first}{more}; look at its process and storage")
+}
+
 fn for_instance(instance: Option<&InstanceId>) -> String {
     instance.map_or_else(String::new, |instance| format!(" for instance {instance}"))
 }
@@ -139,11 +171,13 @@ impl Error {
             Self::InstanceNotFound { instance, .. }
             | Self::InstanceShutOff { instance }
             | Self::NoData { instance, .. }
+            | Self::InstanceBusy { instance, .. }
             | Self::Timeout { instance, .. } => Some(instance),
             Self::ConnectionLost { instance, .. } => instance.as_ref(),
             Self::InvalidUri { .. }
             | Self::InvalidCaller { .. }
             | Self::NoList { .. }
+            | Self::ListHangs { .. }
             | Self::Interrupted => None,
         }
     }
@@ -159,6 +193,8 @@ impl Error {
             | Self::NoData { reason: Reason::Refused(failure), .. } => Some(failure),
             Self::NoData { .. }
             | Self::InstanceShutOff { .. }
+            | Self::InstanceBusy { .. }
+            | Self::ListHangs { .. }
             | Self::Timeout { .. }
             | Self::InvalidCaller { .. }
             | Self::Interrupted => None,

@@ -1,8 +1,8 @@
 //! The few questions that every driver answers.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::records::{
     Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
 };
@@ -18,7 +18,7 @@ pub struct Moment {
 }
 
 /// What there is to know of a reading beside its values.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Notes {
     /// What the log is to say once it is handed out: a disk that was refused, say.
     pub lines: Vec<String>,
@@ -39,6 +39,125 @@ impl Notes {
     }
 }
 
+/// The parts that a reading of one instance may have, as a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Parts(u8);
+
+impl Parts {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// CPU, memory and performance counters.
+    pub const STATS: Self = Self(1);
+    /// Every NIC that is plugged in, with its counters where the hypervisor gives them.
+    pub const NICS: Self = Self(2);
+    /// Every disk that is there, with its counters where the hypervisor gives them.
+    pub const DISKS: Self = Self(4);
+    /// Every disk whose size the hypervisor gives.
+    pub const SIZES: Self = Self(8);
+    /// Everything that the usage of an instance is reckoned from.
+    pub const COUNTERS: Self = Self(16);
+    /// What OpenStack Nova says of it.
+    pub const SERVER: Self = Self(32);
+    /// The whole of what has no parts: a list, for one.
+    pub(crate) const WHOLE: Self = Self(64);
+
+    const EACH: [Self; 7] = [
+        Self::STATS,
+        Self::NICS,
+        Self::DISKS,
+        Self::SIZES,
+        Self::COUNTERS,
+        Self::SERVER,
+        Self::WHOLE,
+    ];
+
+    /// All that are in one of the two.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// All that are not in the other.
+    #[must_use]
+    pub fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Whether one of those is in it.
+    #[must_use]
+    pub fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    /// Each of them by itself.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        Self::EACH.into_iter().filter(move |part| self.has(*part))
+    }
+
+    /// Whether one of them has to wait for the guest's process.
+    pub(crate) fn need_guest(self) -> bool {
+        self.has(Self(Self::STATS.0 | Self::DISKS.0 | Self::SIZES.0 | Self::COUNTERS.0))
+    }
+
+    /// Those of which there is something to tell while the guest's process does not answer.
+    pub(crate) fn known_of_hung(self) -> Self {
+        self.without(Self(Self::DISKS.0 | Self::SIZES.0))
+    }
+}
+
+/// What a part of a reading says.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Of [`Parts::STATS`].
+    Stats(Box<InstanceStats>),
+    /// Of [`Parts::NICS`].
+    Nics(Vec<Interface>),
+    /// Of [`Parts::DISKS`].
+    Disks(Vec<Disk>),
+    /// Of [`Parts::SIZES`].
+    Sizes(Vec<DiskInfo>),
+    /// Of [`Parts::COUNTERS`].
+    Counters(Box<VmCounters>),
+    /// Of [`Parts::SERVER`]; `None` for an instance that is not Nova's.
+    Server(Option<Box<ServerDescription>>),
+}
+
+/// What came of a part: one that failed takes no other with it.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// What it says.
+    pub answer: Result<T>,
+    /// What there is to know beside that.
+    pub notes: Notes,
+}
+
+impl<T> From<Error> for Outcome<T> {
+    fn from(error: Error) -> Self {
+        Self { answer: Err(error), notes: Notes::default() }
+    }
+}
+
+/// A reading of one instance.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// Each part that was wanted.
+    pub parts: Vec<(Parts, Outcome<Content>)>,
+    /// What keeps the guest's process from being asked, if anything does: `paused for migration`, say.
+    pub busy: Option<&'static str>,
+}
+
+/// How far a reading may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// To the guest's process, and wait for it.
+    Guest,
+    /// To what the hypervisor knows without it: never waits for the guest's process, which may hang.
+    /// Disks and sizes are not asked for, usage lacks memory and disks, and statistics lack memory.
+    Hypervisor,
+    /// To what it tells even while all else in it hangs.
+    Priority,
+}
+
 /// A hypervisor that readings come from, and how to reach it.
 pub trait Hypervisor: Send + Sync + 'static {
     /// A connection; it stays in the thread that has opened it.
@@ -47,15 +166,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Where the driver connects to.
     fn uri(&self) -> &str;
 
-    /// Opens a connection; may block for as long as the hypervisor does. One call to the hypervisor
-    /// may serve several questions about an instance, each of them once, for up to `max_age`.
+    /// Opens a connection; may block for as long as the hypervisor does.
     ///
     /// # Errors
     /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`InvalidUri`](crate::Error::InvalidUri).
-    fn connect(&self, max_age: Duration) -> Result<Self::Connection>;
-
-    /// Drops what connections share.
-    fn forget(&self);
+    fn connect(&self) -> Result<Self::Connection>;
 
     /// The round trips that all connections have made, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;
@@ -77,58 +192,13 @@ pub trait Connection {
     /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`NoList`](crate::Error::NoList).
     fn instances(&mut self) -> Result<Vec<Instance>>;
 
-    /// What OpenStack Nova says of an instance; `None` for one that is not Nova's.
+    /// These parts of an instance, with counters of one moment as far as the hypervisor tells them at
+    /// once. NICs and Nova's words alone never wait for the guest's process.
     ///
     /// # Errors
-    /// Any [`Error`](crate::Error).
-    fn server(&mut self, instance: &InstanceId) -> Result<Option<ServerDescription>>;
-
-    /// CPU, memory and performance counters.
-    ///
-    /// # Errors
-    /// Any [`Error`](crate::Error); an instance that is shut off has counters only where the driver
-    /// was told to report stopped ones.
-    fn instance_stats(&mut self, instance: &InstanceId, notes: &mut Notes)
-    -> Result<InstanceStats>;
-
-    /// What is known of an instance without asking its guest's process, which may hang: this never
-    /// waits for it.
-    ///
-    /// # Errors
-    /// As [`instance_stats`](Self::instance_stats).
-    fn stats_of_hung(&mut self, instance: &InstanceId) -> Result<InstanceStats>;
-
-    /// Every NIC that is plugged in, with its counters where the hypervisor gives them. Never waits
-    /// for the guest's process.
-    ///
-    /// # Errors
-    /// Any [`Error`](crate::Error).
-    fn interfaces(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>>;
-
-    /// Every disk that is there, with its counters where the hypervisor gives them.
-    ///
-    /// # Errors
-    /// Any [`Error`](crate::Error).
-    fn disk_stats(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<Disk>>;
-
-    /// Every disk whose size the hypervisor gives.
-    ///
-    /// # Errors
-    /// Any [`Error`](crate::Error).
-    fn disk_info(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<Vec<DiskInfo>>;
-
-    /// Everything that the usage of an instance is reckoned from, as of one moment.
-    ///
-    /// # Errors
-    /// Any [`Error`](crate::Error).
-    fn counters(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters>;
-
-    /// As [`counters`](Self::counters), with what is known without asking its guest's process, which
-    /// may hang: this never waits for it.
-    ///
-    /// # Errors
-    /// Any [`Error`](crate::Error).
-    fn counters_of_hung(&mut self, instance: &InstanceId, notes: &mut Notes) -> Result<VmCounters>;
+    /// Any [`Error`](crate::Error) that is none of a single part's. A part of an instance that is shut
+    /// off has statistics and sizes only where the driver was told to report stopped ones.
+    fn read(&mut self, instance: &InstanceId, parts: Parts, reach: Reach) -> Result<Reading>;
 
     /// How many CPUs the host has; `None`, and a note, where the hypervisor does not tell.
     ///

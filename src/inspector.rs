@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::callers::{self, Callers};
-use crate::collector::{Cancellation, Collector, Health, Kind, Limits, Reading, ids};
+use crate::collector::{Cancellation, Collector, Health, Kind, Limits, ids};
 use crate::deltas::{Deltas, Started};
 use crate::error::{Error, Result};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Content, Hypervisor};
 use crate::per_process::PerProcess;
 use crate::records::{
     Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
@@ -84,8 +84,8 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn instance(&self, instance: &InstanceId) -> Result<InstanceStats> {
-        match self.ask(Kind::Instance, instance)?.0 {
-            Reading::Instance(stats) => Ok(stats),
+        match self.ask(Kind::Stats, instance)?.0 {
+            Some(Content::Stats(stats)) => Ok(*stats),
             _ => Ok(InstanceStats::default()),
         }
     }
@@ -97,7 +97,7 @@ impl<H: Hypervisor> Inspector<H> {
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
         let started = self.with_deltas(|deltas| deltas.start());
         let interfaces = match self.ask(Kind::Nics, instance)?.0 {
-            Reading::Nics(interfaces) => interfaces,
+            Some(Content::Nics(interfaces)) => interfaces,
             _ => Vec::new(),
         };
         self.keep_house();
@@ -110,7 +110,9 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
         match self.ask(Kind::Disks, instance)?.0 {
-            Reading::Disks(disks) => Ok(disks.into_iter().filter_map(with_counters).collect()),
+            Some(Content::Disks(disks)) => {
+                Ok(disks.into_iter().filter_map(with_counters).collect())
+            }
             _ => Ok(Vec::new()),
         }
     }
@@ -120,8 +122,8 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>> {
-        match self.ask(Kind::DiskInfo, instance)?.0 {
-            Reading::DiskInfo(disks) => Ok(disks),
+        match self.ask(Kind::Sizes, instance)?.0 {
+            Some(Content::Sizes(disks)) => Ok(disks),
             _ => Ok(Vec::new()),
         }
     }
@@ -145,7 +147,7 @@ impl<H: Hypervisor> Inspector<H> {
         callers::check(caller)?;
         self.keep_house();
         Ok(match self.ask(Kind::Nics, instance)? {
-            (Reading::Nics(interfaces), at) => self
+            (Some(Content::Nics(interfaces)), at) => self
                 .rates
                 .with(|rates| lock(rates).of(caller, instance.uuid, at).nic_rates(at, interfaces)),
             _ => Vec::new(),
@@ -160,7 +162,7 @@ impl<H: Hypervisor> Inspector<H> {
         callers::check(caller)?;
         self.keep_house();
         Ok(match self.ask(Kind::Disks, instance)? {
-            (Reading::Disks(disks), at) => self
+            (Some(Content::Disks(disks)), at) => self
                 .rates
                 .with(|rates| lock(rates).of(caller, instance.uuid, at).disk_rates(at, &disks)),
             _ => Vec::new(),
@@ -177,8 +179,8 @@ impl<H: Hypervisor> Inspector<H> {
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
         self.keep_house();
-        let (counters, at) = match self.ask(Kind::Usage, instance)? {
-            (Reading::Usage(counters), at) => (counters, at),
+        let (counters, at) = match self.ask(Kind::Counters, instance)? {
+            (Some(Content::Counters(counters)), at) => (*counters, at),
             (_, at) => (VmCounters::default(), at),
         };
         let host_cpus = self.collector.host_cpus();
@@ -201,7 +203,7 @@ impl<H: Hypervisor> Inspector<H> {
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
         let mut cancellation = Cancellation::new(self.limits());
-        self.collector.expect(Kind::Usage, &ids);
+        self.collector.expect(&ids);
         for id in ids {
             cancellation.check()?;
             match self.usage(&id, caller) {
@@ -239,7 +241,7 @@ impl<H: Hypervisor> Inspector<H> {
 
     /// The answer to a question about an instance, and when its values were measured; if the
     /// instance is gone, nothing of it is remembered.
-    fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Reading, Instant)> {
+    fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Option<Content>, Instant)> {
         let answer = self.collector.ask(kind, instance);
         if let Err(Error::InstanceNotFound { gone: true, .. }) = answer {
             self.with_deltas(|deltas| deltas.forget(instance.uuid));
@@ -279,12 +281,12 @@ impl<H: Hypervisor> Inspector<H> {
         let instances = self.instances()?;
         let ids = ids(&instances);
         let (mut cancellation, mut others) = (Cancellation::new(self.limits()), 0);
-        self.collector.expect(Kind::Server, &ids);
+        self.collector.expect(&ids);
         for (instance, id) in instances.into_iter().zip(ids) {
             cancellation.check()?;
             match self.ask(Kind::Server, &id) {
-                Ok((Reading::Server(Some(description)), _)) => {
-                    servers.push(Server { instance, description });
+                Ok((Some(Content::Server(Some(description))), _)) => {
+                    servers.push(Server { instance, description: *description });
                 }
                 Ok(_) => others += 1,
                 Err(Error::InstanceNotFound { gone: true, .. }) => {}

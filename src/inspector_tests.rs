@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::*;
-use crate::hypervisor::{Connection, Moment, Notes};
-use crate::records::{DiskCounters, Interface, InterfaceCounters, Memory, ServerDescription};
+use crate::hypervisor::{Connection, Moment, Notes, Outcome, Parts, Reach, Reading};
+use crate::records::{DiskCounters, Interface, InterfaceCounters, Memory};
 
 const NOT_ASKED_FOR: &str = "nobody asks for this here";
 const SECOND: Duration = Duration::from_secs(1);
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(60),
-    max_age: Duration::from_secs(1),
+    // Each question has a reading of its own.
+    max_age: Duration::ZERO,
     workers: 1,
     read_ahead: 0,
     // For housekeeping.
@@ -28,10 +29,9 @@ type Readings = VecDeque<(Instant, Result<VmCounters>)>;
 struct Scripted(Arc<Mutex<Readings>>);
 
 impl Scripted {
-    fn next(&self, notes: &mut Notes) -> Result<VmCounters> {
+    fn next(&self) -> (Moment, Result<VmCounters>) {
         let (begun, answer) = lock(&self.0).pop_front().unwrap();
-        notes.moment = Some(Moment { earliest: begun, latest: begun });
-        answer
+        (Moment { earliest: begun, latest: begun }, answer)
     }
 }
 
@@ -42,11 +42,9 @@ impl Hypervisor for Scripted {
         "scripted:///"
     }
 
-    fn connect(&self, _: Duration) -> Result<Self> {
+    fn connect(&self) -> Result<Self> {
         Ok(self.clone())
     }
-
-    fn forget(&self) {}
 
     fn calls(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
@@ -68,36 +66,20 @@ impl Connection for Scripted {
         Ok(vec![running(1), stopped, running(2)])
     }
 
-    fn server(&mut self, _: &InstanceId) -> Result<Option<ServerDescription>> {
-        unimplemented!("{NOT_ASKED_FOR}")
-    }
-
-    fn instance_stats(&mut self, _: &InstanceId, _: &mut Notes) -> Result<InstanceStats> {
-        unimplemented!("{NOT_ASKED_FOR}")
-    }
-
-    fn stats_of_hung(&mut self, _: &InstanceId) -> Result<InstanceStats> {
-        unimplemented!("{NOT_ASKED_FOR}")
-    }
-
-    fn interfaces(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<Interface>> {
-        Ok(self.next(notes)?.interfaces)
-    }
-
-    fn disk_stats(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<Vec<Disk>> {
-        Ok(self.next(notes)?.disks.unwrap_or_default())
-    }
-
-    fn disk_info(&mut self, _: &InstanceId, _: &mut Notes) -> Result<Vec<DiskInfo>> {
-        unimplemented!("{NOT_ASKED_FOR}")
-    }
-
-    fn counters(&mut self, _: &InstanceId, notes: &mut Notes) -> Result<VmCounters> {
-        self.next(notes)
-    }
-
-    fn counters_of_hung(&mut self, _: &InstanceId, _: &mut Notes) -> Result<VmCounters> {
-        unimplemented!("{NOT_ASKED_FOR}")
+    fn read(&mut self, _: &InstanceId, parts: Parts, _: Reach) -> Result<Reading> {
+        let (moment, answer) = self.next();
+        let said = answer?;
+        let part = |part: Parts| {
+            let content = match part {
+                Parts::NICS => Content::Nics(said.interfaces.clone()),
+                Parts::DISKS => Content::Disks(said.disks.clone().unwrap_or_default()),
+                Parts::COUNTERS => Content::Counters(Box::new(said.clone())),
+                _ => unimplemented!("{NOT_ASKED_FOR}"),
+            };
+            let notes = Notes { moment: Some(moment), ..Notes::default() };
+            (part, Outcome { answer: Ok(content), notes })
+        };
+        Ok(Reading { parts: parts.each().map(part).collect(), busy: None })
     }
 
     fn host_cpus(&mut self, _: &mut Notes) -> Result<Option<u32>> {

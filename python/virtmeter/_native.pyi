@@ -53,6 +53,7 @@ class LibvirtInspector:
     - ``InstanceShutOffException`` where it is shut off (but see ``report_stopped``),
     - ``NoDataException`` where libvirt refuses to read it,
     - ``InspectionTimeout`` where the instance's guest does not answer in time,
+    - ``InstanceBusyException`` where it is busy with a migration or the like,
     - ``ConnectionLost`` where libvirt cannot be reached, after one try to reconnect,
     - ``TypeError`` or ``ValueError`` where ``instance`` is not an instance, or the URI names no
       hypervisor.
@@ -65,9 +66,9 @@ class LibvirtInspector:
         report_stopped: bool = False,
         timeout: float = 5.0,
         max_age: float = 1.0,
-        workers: int = 6,
+        workers: int = 4,
         read_ahead: int = 16,
-        max_stuck: int = 6,
+        max_stuck: int = 12,
     ) -> LibvirtInspector:
         """Connect to nothing yet.
 
@@ -76,12 +77,13 @@ class LibvirtInspector:
         :param report_stopped: let ``inspect_instance`` and ``inspect_disk_info`` answer for
             instances that are shut off too.
         :param timeout: seconds after which a reading that has not been answered is given up.
-        :param max_age: seconds for which a value that was read ahead may be handed out, and for
-            which the readings of one instance share its XML; 0 for neither.
+        :param max_age: seconds for which a value may be handed out that was read ahead, or together
+            with another one of the same instance; 0 for neither.
         :param workers: how many readings are taken at once, each over a connection of its own.
         :param read_ahead: how many readings are taken ahead of a caller at the most; 0 for none.
-        :param max_stuck: how many threads more may be stuck in calls that do not return. Each
-            occupies one of libvirtd's workers too (``max_workers`` in libvirtd.conf).
+        :param max_stuck: how many threads more may be stuck in calls that do not return: so many
+            guests may hang, and all others are read on. Each occupies one of libvirtd's workers too
+            (``max_workers`` in libvirtd.conf, 20 by default).
         :raises ValueError: a parameter is out of its range.
         """
 

@@ -1,7 +1,7 @@
 """What can come instead of a reading.
 
-The names are those of Ceilometer's ``ceilometer.compute.virt.inspector``, with one more for
-what does not answer in time, and one for a hypervisor that cannot be reached. A caller's own
+The names are those of Ceilometer's ``ceilometer.compute.virt.inspector``, and three more: for
+what does not answer in time, what is busy, and a hypervisor that cannot be reached. A caller's own
 mistake is a ``TypeError`` or a ``ValueError``.
 """
 
@@ -51,6 +51,10 @@ class NoDataException(InspectorException):
 
 class InspectionTimeout(NoDataException):
     """The instance's guest has not answered in time; it is asked again when it answers."""
+
+
+class InstanceBusyException(NoDataException):
+    """The instance is being migrated, saved, dumped or the like, and cannot be asked meanwhile."""
 
 
 class ConnectionLost(NoDataException):

@@ -340,5 +340,13 @@ class Health(NamedTuple):
     """Round trips to libvirt, by the name of the call: ``stats``, ``xml``, ``block_info``, …"""
     hung: dict[str, tuple[str | None, float]]
     """The instances that do not answer: by UUID, the name and for how many seconds."""
+    busy: dict[str, tuple[str | None, str]]
+    """The instances whose guests cannot be asked as they are busy, with a migration for one, which
+    is no fault: by UUID, the name and with what."""
+    list_hangs: float | None
+    """For how many seconds a list of the instances has not come; the last one serves meanwhile."""
+    locked: dict[str, str | None]
+    """The instances that libvirt itself waits for, so that it tells nothing of them, and lists none:
+    by UUID, their names."""
     outage: tuple[str, float] | None
     """Why libvirt cannot be reached, and for how many seconds."""

@@ -37,6 +37,15 @@ pub struct Health {
     pub calls: Vec<(&'static str, u64)>,
     /// The instances that do not answer, and for how long they have not.
     pub hung: Vec<(InstanceId, Duration)>,
+    /// The instances whose guests are busy with something that keeps them from answering, a migration
+    /// for one, and with what: that is no fault, and nobody waits for them.
+    pub busy: Vec<(InstanceId, &'static str)>,
+    /// For how long a list of the instances has not come, although the hypervisor answers: the last one
+    /// serves meanwhile.
+    pub list_hangs: Option<Duration>,
+    /// The instances that the hypervisor itself waits for, so that it tells nothing of them, and does not
+    /// list any.
+    pub locked: Vec<InstanceId>,
     /// Why the hypervisor cannot be reached, and since when.
     pub outage: Option<(Failure, Duration)>,
 }

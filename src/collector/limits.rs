@@ -44,9 +44,9 @@ impl Default for Limits {
         Self {
             timeout: Duration::from_secs(5),
             max_age: Duration::from_secs(1),
-            workers: 6,
+            workers: 4,
             read_ahead: 16,
-            max_stuck: 6,
+            max_stuck: 12,
         }
     }
 }
@@ -65,8 +65,8 @@ impl Limits {
         self.max_age
     }
 
-    /// How many readings are taken at once, each in a thread and over a connection of its own. 6 by
-    /// default.
+    /// How many readings are taken at once, each in a thread and over a connection of its own. 4 by
+    /// default: more are hardly faster, and make everybody else wait who asks the same daemon.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers
@@ -78,9 +78,9 @@ impl Limits {
         self.read_ahead
     }
 
-    /// How many threads more may be stuck in calls that do not return. Each of them occupies one of
-    /// the daemon's workers as well (`max_workers` in libvirtd.conf, 20 by default). 6 by default. With
-    /// one thread in all, none is left to ask how many CPUs the host has.
+    /// How many threads more may be stuck in calls that do not return: so many guests may hang, and all
+    /// others are read on. Each of them occupies one of the daemon's workers as well (`max_workers` in
+    /// libvirtd.conf, 20 by default). 12 by default.
     #[must_use]
     pub fn max_stuck(&self) -> usize {
         self.max_stuck
@@ -146,6 +146,11 @@ impl Limits {
     /// for those that do not.
     pub(super) fn waiting_for_guests(&self) -> usize {
         (self.threads() - 1).max(1)
+    }
+
+    /// How many guests may hang while others are still asked that may hang as well.
+    pub(super) fn unknown(&self) -> usize {
+        self.max_stuck + 1
     }
 
     /// A reading that takes longer than this does not count as one of the workers' any more.

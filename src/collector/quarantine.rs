@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::records::InstanceId;
 
 #[derive(Default)]
-pub(super) struct Quarantine(HashMap<Uuid, Patient>);
+pub(super) struct Quarantine(HashMap<Uuid, Hung>);
 
 /// An instance that does not answer.
-pub(super) struct Patient {
+pub(super) struct Hung {
     pub(super) instance: InstanceId,
     /// When the reading began that was not answered.
     pub(super) since: Instant,
@@ -34,9 +34,9 @@ impl Quarantine {
     /// Puts an instance in, for a reading that began at `since`; false if it is in already.
     pub(super) fn enter(&mut self, instance: &InstanceId, reading: u64, since: Instant) -> bool {
         let mut new = false;
-        let patient = self.0.entry(instance.uuid).or_insert_with(|| {
+        let hung = self.0.entry(instance.uuid).or_insert_with(|| {
             new = true;
-            Patient {
+            Hung {
                 instance: instance.clone(),
                 since,
                 stuck: HashSet::new(),
@@ -45,8 +45,8 @@ impl Quarantine {
                 unprobed: false,
             }
         });
-        patient.stuck.insert(reading);
-        patient.free_since = None;
+        hung.stuck.insert(reading);
+        hung.free_since = None;
         new
     }
 
@@ -54,35 +54,35 @@ impl Quarantine {
         self.0.contains_key(&instance)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Patient> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Hung> {
         self.0.values()
     }
 
     /// Those that may be asked after.
-    pub(super) fn probed(&self) -> impl Iterator<Item = &Patient> {
-        self.0.values().filter(|patient| !patient.unprobed)
+    pub(super) fn probed(&self) -> impl Iterator<Item = &Hung> {
+        self.0.values().filter(|hung| !hung.unprobed)
     }
 
     /// Notes that the question after it has not come back.
     pub(super) fn leave_unprobed(&mut self, instance: Uuid) {
-        if let Some(patient) = self.0.get_mut(&instance) {
-            patient.unprobed = true;
+        if let Some(hung) = self.0.get_mut(&instance) {
+            hung.unprobed = true;
         }
     }
 
     /// Notes that a reading that was stuck has returned.
     pub(super) fn returned(&mut self, instance: Uuid, reading: u64) {
-        if let Some(patient) = self.0.get_mut(&instance) {
-            patient.stuck.remove(&reading);
+        if let Some(hung) = self.0.get_mut(&instance) {
+            hung.stuck.remove(&reading);
         }
     }
 
     /// Notes that somebody still waits for the instance.
     pub(super) fn busy(&mut self, instance: Uuid, now: Instant) {
-        if let Some(patient) = self.0.get_mut(&instance) {
-            patient.told = now;
-            patient.free_since = None;
-            patient.unprobed = false;
+        if let Some(hung) = self.0.get_mut(&instance) {
+            hung.told = now;
+            hung.free_since = None;
+            hung.unprobed = false;
         }
     }
 
@@ -95,12 +95,12 @@ impl Quarantine {
         now: Instant,
         patience: Duration,
         to_lose: bool,
-    ) -> Option<Patient> {
-        let patient = self.0.get_mut(&instance)?;
-        patient.told = now;
-        patient.unprobed = false;
-        let since = *patient.free_since.get_or_insert(now);
-        let over = match patient.stuck.len() {
+    ) -> Option<Hung> {
+        let hung = self.0.get_mut(&instance)?;
+        hung.told = now;
+        hung.unprobed = false;
+        let since = *hung.free_since.get_or_insert(now);
+        let over = match hung.stuck.len() {
             0 => true,
             stuck => {
                 let patience = patience.saturating_mul(1 << (stuck - 1).min(16));
@@ -112,9 +112,9 @@ impl Quarantine {
 
     /// Lets those out of whom nothing was heard for `patience`, and whose calls have returned: what
     /// else hangs may keep the question after them from being asked.
-    pub(super) fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Patient> {
-        let overdue = |patient: &Patient| {
-            patient.stuck.is_empty() && now.saturating_duration_since(patient.told) >= patience
+    pub(super) fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Hung> {
+        let overdue = |hung: &Hung| {
+            hung.stuck.is_empty() && now.saturating_duration_since(hung.told) >= patience
         };
         let out: Vec<Uuid> =
             self.0.iter().filter(|(_, patient)| overdue(patient)).map(|(uuid, _)| *uuid).collect();
@@ -122,7 +122,7 @@ impl Quarantine {
     }
 
     /// Lets an instance out that is gone or shut off.
-    pub(super) fn release(&mut self, instance: Uuid) -> Option<Patient> {
+    pub(super) fn release(&mut self, instance: Uuid) -> Option<Hung> {
         self.0.remove(&instance)
     }
 }

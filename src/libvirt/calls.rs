@@ -20,9 +20,10 @@ pub(super) enum Call {
     BlockInfo,
     ControlInfo,
     NodeInfo,
+    State,
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "open",
     "list",
     "lookup",
@@ -36,6 +37,7 @@ const NAMES: [&str; 13] = [
     "block_info",
     "control_info",
     "node_info",
+    "state",
 ];
 
 /// The calls of all connections of one driver.

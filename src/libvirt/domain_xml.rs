@@ -2,7 +2,7 @@
 //!
 //! Pure: text in, devices out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use roxmltree::{Document, Node};
 
@@ -29,16 +29,12 @@ pub(super) struct Disk {
 /// What a reading needs to know of a domain's devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Devices {
-    /// Whether the domain runs: only then libvirt writes its number.
-    pub(super) active: bool,
     /// The NICs that have a target device and a MAC address element, in the order of the XML.
     pub(super) nics: Vec<Nic>,
     /// The disks that have a source, in the order of the XML.
     pub(super) disks: Vec<Disk>,
     /// Whether the guest has a memory balloon.
     pub(super) balloon: bool,
-    /// The target names of all NICs and disks, by which a change is noticed.
-    pub(super) targets: HashSet<String>,
 }
 
 /// The devices of a domain.
@@ -47,14 +43,9 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     let has_source = |disk: &Node<'_, '_>| child(*disk, "source").is_some();
     let model = |balloon| attribute(balloon, "model");
     Ok(Devices {
-        active: attribute(document.root_element(), "id").is_some(),
         nics: each(&document, "interface").filter_map(nic).collect(),
         disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
         balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
-        targets: each(&document, "disk")
-            .chain(each(&document, "interface"))
-            .flat_map(targets)
-            .collect(),
     })
 }
 
@@ -185,9 +176,9 @@ mod tests {
     fn a_running_domain_has_a_number_and_perhaps_a_balloon() {
         let found =
             devices("<domain id='3'><devices><memballoon model='virtio'/></devices></domain>");
-        assert!(found.is_ok_and(|found| found.active && found.balloon));
+        assert!(found.is_ok_and(|found| found.balloon));
         let found = devices("<domain><devices><memballoon model='none'/></devices></domain>");
-        assert!(found.is_ok_and(|found| !found.active && !found.balloon));
+        assert!(found.is_ok_and(|found| !found.balloon));
     }
 
     #[test]
@@ -203,14 +194,6 @@ mod tests {
         let found: Vec<_> = found.iter().map(is).collect();
         let expected = [("a", true), ("b", false), ("c", false), ("d", false)];
         assert_eq!(found, expected.map(|(name, raw)| (name.to_owned(), raw)));
-    }
-
-    #[test]
-    fn targets_are_those_of_all_disks_and_nics() {
-        let xml =
-            domain("<disk><target dev='sda'/></disk><interface><target dev='tap'/></interface>");
-        let targets = devices(&xml).map(|devices| devices.targets);
-        assert_eq!(targets, Ok(HashSet::from(["sda".to_owned(), "tap".to_owned()])));
     }
 
     #[test]

@@ -1,30 +1,32 @@
 //! The libvirt driver (<https://libvirt.org>): any hypervisor that libvirt reaches.
 
 mod bulk;
+mod busy;
 mod calls;
 mod connection;
+mod described;
 mod domain_xml;
 mod failures;
-mod last;
 mod nova_xml;
-mod parameters;
-mod places;
+mod reading;
 mod stats;
 mod sys;
 mod xml;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::Hypervisor;
 use crate::per_process::PerProcess;
+use crate::records::InstanceId;
 use calls::Calls;
 pub use connection::LibvirtConnection;
-use last::Last;
+use described::Described;
+use domain_xml::Devices;
 pub(crate) use sys::generation;
 
 /// How to reach a libvirt: read-only, by its connection URI.
@@ -35,7 +37,7 @@ struct Driver {
     uri: String,
     report_stopped: bool,
     calls: PerProcess<Arc<Calls>>,
-    last: PerProcess<Last>,
+    described: PerProcess<Described>,
     listed: PerProcess<Mutex<Listed>>,
 }
 
@@ -52,7 +54,7 @@ impl Libvirt {
             uri: uri.to_owned(),
             report_stopped,
             calls: PerProcess::default(),
-            last: PerProcess::default(),
+            described: PerProcess::default(),
             listed: PerProcess::default(),
         }))
     }
@@ -80,15 +82,11 @@ impl Hypervisor for Libvirt {
         &self.0.uri
     }
 
-    fn connect(&self, max_age: Duration) -> Result<LibvirtConnection> {
+    fn connect(&self) -> Result<LibvirtConnection> {
         let driver = &self.0;
         let opened = sys::Connection::open_read_only(&driver.uri, driver.calls.with(Arc::clone));
         let opened = opened.map_err(|failure| driver.unopened(failure))?;
-        Ok(LibvirtConnection::new(Arc::clone(driver), opened, max_age))
-    }
-
-    fn forget(&self) {
-        self.0.last.with(Last::forget);
+        Ok(LibvirtConnection::new(Arc::clone(driver), opened))
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {
@@ -104,7 +102,7 @@ impl Driver {
     /// Forgets what does not exist, by a list that was asked for then; each connection does so too,
     /// when it is next used.
     fn list(&self, asked: Instant, existing: HashSet<Uuid>) {
-        self.last.with(|last| last.forget_all_but(&existing, asked));
+        self.described.with(|described| described.forget_all_but(&existing, asked));
         let listed = Some((asked, Arc::new(existing)));
         self.listed.with(|last| *last.lock().unwrap_or_else(PoisonError::into_inner) = listed);
     }
@@ -114,6 +112,35 @@ impl Driver {
         let listed =
             self.listed.with(|last| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
         listed.filter(|(asked, _)| known.is_none_or(|known| *asked > known))
+    }
+
+    /// Forgets a domain that is gone.
+    fn forget(&self, domain: Uuid) {
+        self.described.with(|described| described.forget(domain));
+    }
+
+    /// The devices that an XML of a domain describes, or why it cannot be used.
+    fn devices_in(&self, domain: Uuid, xml: &str) -> std::result::Result<Arc<Devices>, String> {
+        self.described.with(|described| described.devices_in(domain, xml))
+    }
+
+    /// The devices that a domain had when its XML was last asked for.
+    fn devices_of(&self, domain: Uuid) -> Option<Arc<Devices>> {
+        self.described.with(|described| described.devices_of(domain))
+    }
+
+    /// What a failure means: the connection broke, or else this error.
+    fn failed(
+        &self,
+        instance: Option<&InstanceId>,
+        failure: Failure,
+        otherwise: impl FnOnce(Failure) -> Error,
+    ) -> Error {
+        if failure.is_disconnection() {
+            Error::ConnectionLost { uri: self.uri.clone(), instance: instance.cloned(), failure }
+        } else {
+            otherwise(failure)
+        }
     }
 
     fn unopened(&self, failure: Failure) -> Error {

@@ -1,10 +1,8 @@
 //! Turns what libvirt's calls return into records. Pure: numbers in, numbers out.
 
-use std::collections::HashMap;
-
 use virt_sys as c;
 
-use super::parameters::Parameters;
+use super::bulk::{Bulk, DiskTimes, Vcpu};
 use super::sys::DomainInfo;
 use crate::records::{DiskCounters, DiskInfo, InstanceStats, InterfaceCounters, Memory};
 
@@ -21,37 +19,26 @@ pub(super) struct Vcpus {
     pub(super) delay: Option<i128>,
 }
 
-/// Sums what all vCPUs below `vcpu.maximum` have; the numbering may have holes.
-pub(super) fn vcpus(parameters: &Parameters) -> Vcpus {
-    let current = parameters.get("vcpu.current").copied();
-    let waits = each_vcpu(parameters, "wait");
-    let delays = each_vcpu(parameters, "delay");
-    let ran = each_vcpu(parameters, "time");
-    let times: Vec<i128> =
-        ran.iter().filter_map(|(number, time)| Some(time + waits.get(number)?)).collect();
-    let all = |counted: usize| current == i128::try_from(counted).ok();
+/// Sums what all vCPUs have.
+pub(super) fn vcpus(bulk: &Bulk) -> Vcpus {
+    let current = bulk.vcpus;
+    let sum = |of: fn(&Vcpu) -> Option<i128>| {
+        let known = bulk.each_vcpu().filter_map(of);
+        known.fold((0, 0), |(sum, count): (i128, i128), value| (sum + value, count + 1))
+    };
+    let all = |of| {
+        let (sum, count) = sum(of);
+        (current == Some(count)).then_some(sum)
+    };
+    let (time, told) = sum(|vcpu| Some(vcpu.time? + vcpu.wait?));
     Vcpus {
         current,
-        time: times.iter().sum(),
-        complete: current.is_none() || all(times.len()),
-        wait: all(waits.len()).then(|| waits.values().sum()),
-        delay: all(delays.len()).then(|| delays.values().sum()),
-        ran: all(ran.len()).then(|| ran.values().sum()),
+        time,
+        complete: current.is_none_or(|current| current == told),
+        wait: all(|vcpu| vcpu.wait),
+        delay: all(|vcpu| vcpu.delay),
+        ran: all(|vcpu| vcpu.time),
     }
-}
-
-/// The parameter `vcpu.N.<name>` of every vCPU below `vcpu.maximum` that has it, by number.
-fn each_vcpu(parameters: &Parameters, name: &str) -> HashMap<u32, i128> {
-    let maximum = parameters.get("vcpu.maximum").copied().unwrap_or(0);
-    parameters
-        .iter()
-        .filter_map(|(parameter, value)| {
-            let (number, found) = parameter.strip_prefix("vcpu.")?.split_once('.')?;
-            // libvirt writes plain decimals: no sign, no zero in front.
-            let index = number.parse::<u32>().ok().filter(|index| index.to_string() == number)?;
-            (found == name && i128::from(index) < maximum).then_some((index, *value))
-        })
-        .collect()
 }
 
 impl Vcpus {
@@ -65,7 +52,7 @@ impl Vcpus {
 pub(super) fn instance_stats(
     state: u32,
     memory: &[(u32, u64)],
-    parameters: &Parameters,
+    bulk: &Bulk,
     vcpus: &Vcpus,
     cpu_time: Option<i128>,
 ) -> InstanceStats {
@@ -77,7 +64,7 @@ pub(super) fn instance_stats(
     let used = available
         .zip(free_memory(memory))
         .map(|(available, free)| i128::from(available) - i128::from(free));
-    let perf = |name: &str| parameters.get(name).copied();
+    let [cycles, instructions, cache_references, cache_misses] = bulk.perf;
     InstanceStats {
         power_state: Some(state),
         cpu_number: vcpus.current,
@@ -89,10 +76,10 @@ pub(super) fn instance_stats(
         // One without the other says nothing.
         memory_swap_in: swap_out.and(swap_in).map(mib),
         memory_swap_out: swap_in.and(swap_out).map(mib),
-        cpu_cycles: perf("perf.cpu_cycles"),
-        instructions: perf("perf.instructions"),
-        cache_references: perf("perf.cache_references"),
-        cache_misses: perf("perf.cache_misses"),
+        cpu_cycles: cycles,
+        instructions,
+        cache_references,
+        cache_misses,
         vcpu_wait: vcpus.wait,
         vcpu_delay: vcpus.delay,
         memory_major_faults: stat(c::VIR_DOMAIN_MEMORY_STAT_MAJOR_FAULT),
@@ -123,13 +110,13 @@ pub(super) struct Sums {
 
 impl Sums {
     /// From a bulk reading; `None` where one of them is missing.
-    pub(super) fn of(parameters: &Parameters) -> Option<Self> {
-        let kib = |name| u64::try_from(*parameters.get(name)?).ok();
+    pub(super) fn of(bulk: &Bulk) -> Option<Self> {
+        let kib = |value: Option<i128>| u64::try_from(value?).ok();
         Some(Self {
-            vcpus: u32::try_from(*parameters.get("vcpu.current")?).ok()?,
-            cpu_time: *parameters.get("cpu.time")?,
-            max_memory_kib: kib("balloon.maximum")?,
-            memory_kib: kib("balloon.current")?,
+            vcpus: u32::try_from(bulk.vcpus?).ok()?,
+            cpu_time: bulk.cpu_time?,
+            max_memory_kib: kib(bulk.max_memory)?,
+            memory_kib: kib(bulk.current_memory())?,
         })
     }
 }
@@ -184,18 +171,19 @@ pub(super) fn interface_counters(stats: [i64; 8]) -> InterfaceCounters {
 }
 
 /// The counters of one disk.
-pub(super) fn disk_counters(stats: [i64; 5], flags: &Parameters) -> DiskCounters {
+pub(super) fn disk_counters(stats: [i64; 5], DiskTimes(times): DiskTimes) -> DiskCounters {
     let [read_requests, read_bytes, write_requests, write_bytes, errors] = stats;
+    let [rd_total_times, wr_total_times, flush_requests, flush_total_times] = times;
     DiskCounters {
         read_bytes,
         read_requests,
         write_bytes,
         write_requests,
         errors,
-        wr_total_times: flags.get("wr_total_times").copied(),
-        rd_total_times: flags.get("rd_total_times").copied(),
-        flush_requests: flags.get("flush_operations").copied(),
-        flush_total_times: flags.get("flush_total_times").copied(),
+        wr_total_times,
+        rd_total_times,
+        flush_requests,
+        flush_total_times,
     }
 }
 
@@ -218,19 +206,23 @@ mod tests {
 
     const RUNNING: u32 = 1;
 
-    fn parameters(pairs: &[(&str, i128)]) -> Parameters {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
+    fn bulk(pairs: &[(&str, i128)]) -> Bulk {
+        let mut bulk = Bulk::new(1);
+        for (name, value) in pairs {
+            bulk.integer(name, *value);
+        }
+        bulk
     }
 
     fn cpu_time(pairs: &[(&str, i128)], fallback: Option<i128>) -> Option<i128> {
-        let parameters = parameters(pairs);
-        let vcpus = vcpus(&parameters);
-        instance_stats(RUNNING, &[], &parameters, &vcpus, fallback).cpu_time
+        let bulk = bulk(pairs);
+        let vcpus = vcpus(&bulk);
+        instance_stats(RUNNING, &[], &bulk, &vcpus, fallback).cpu_time
     }
 
     fn memory(stats: &[(u32, u64)]) -> InstanceStats {
-        let parameters = Parameters::default();
-        instance_stats(RUNNING, stats, &parameters, &vcpus(&parameters), None)
+        let bulk = Bulk::default();
+        instance_stats(RUNNING, stats, &bulk, &vcpus(&bulk), None)
     }
 
     #[test]
@@ -280,8 +272,8 @@ mod tests {
     #[test]
     fn wait_and_delay_are_those_of_all_vcpus_or_none() {
         let of = |pairs: &[(&str, i128)]| {
-            let parameters = parameters(pairs);
-            let stats = instance_stats(RUNNING, &[], &parameters, &vcpus(&parameters), None);
+            let bulk = bulk(pairs);
+            let stats = instance_stats(RUNNING, &[], &bulk, &vcpus(&bulk), None);
             (stats.vcpu_wait, stats.vcpu_delay)
         };
         let most = i128::from(u64::MAX);
@@ -320,10 +312,10 @@ mod tests {
 
     #[test]
     fn flushes_are_told_where_they_are_counted() {
-        let flags = parameters(&[("flush_operations", 2), ("flush_total_times", 30)]);
-        let disk = disk_counters([0; 5], &flags);
+        let times = [("flush_operations", 2), ("flush_total_times", 30)].into_iter().collect();
+        let disk = disk_counters([0; 5], times);
         assert_eq!((disk.flush_requests, disk.flush_total_times), (Some(2), Some(30)));
-        let disk = disk_counters([0; 5], &Parameters::default());
+        let disk = disk_counters([0; 5], DiskTimes::default());
         assert_eq!((disk.flush_requests, disk.flush_total_times), (None, None));
     }
 
@@ -359,9 +351,12 @@ mod tests {
             pairs in prop::collection::hash_map("vcpu\\.([0-9]{1,12}|current|maximum)(\\.time|\\.wait)?", any::<i64>(), 0..20),
             memory in prop::collection::vec((0_u32..14, any::<u64>()), 0..14),
         ) {
-            let parameters = pairs.into_iter().map(|(k, v)| (k, i128::from(v))).collect();
-            let vcpus = vcpus(&parameters);
-            let stats = instance_stats(RUNNING, &memory, &parameters, &vcpus, None);
+            let mut bulk = Bulk::new(1);
+            for (name, value) in &pairs {
+                bulk.integer(name, i128::from(*value));
+            }
+            let vcpus = vcpus(&bulk);
+            let stats = instance_stats(RUNNING, &memory, &bulk, &vcpus, None);
             prop_assert_eq!(stats.cpu_time.is_some(), vcpus.is_complete());
         }
     }

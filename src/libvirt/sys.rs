@@ -16,9 +16,8 @@ use std::sync::{Arc, Once};
 use uuid::Uuid;
 use virt_sys as c;
 
+use super::bulk::{Bulk, DiskTimes};
 use super::calls::{Call, Calls};
-use super::parameters::Parameters;
-use super::places::Places;
 use crate::error::Failure;
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
@@ -181,14 +180,18 @@ impl Connection {
     }
 
     /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.
-    pub(super) fn all_stats(&self, group: c_uint) -> Answer<Vec<(Domain, DomainStats)>> {
+    pub(super) fn all_stats<T>(
+        &self,
+        group: c_uint,
+        each: impl Fn(&Domain, &Bulk) -> T,
+    ) -> Answer<Vec<T>> {
         let _out = self.calls.begin(Call::List);
         let mut records = ptr::null_mut();
         // SAFETY: the connection is valid; libvirt allocates the records.
         let count = check(unsafe {
             c::virConnectGetAllDomainStats(self.ptr.as_ptr(), group, &raw mut records, 0)
         })?;
-        Ok(take_records(records, count, &self.calls))
+        Ok(take_records(records, count, &self.calls, |domain, bulk| each(domain, &bulk)))
     }
 }
 
@@ -216,16 +219,6 @@ pub(super) struct DomainInfo {
     pub(super) memory_kib: u64,
     pub(super) vcpus: u16,
     pub(super) cpu_time: u64,
-}
-
-/// What a bulk reading tells of one domain.
-#[derive(Debug, Default)]
-pub(super) struct DomainStats {
-    /// The number of a running domain, another at each start.
-    pub(super) number: c_uint,
-    pub(super) parameters: Parameters,
-    /// Where its NICs and disks are (`net.N.name`, `block.N.name`).
-    pub(super) places: Places,
 }
 
 impl Domain {
@@ -327,7 +320,7 @@ impl Domain {
     }
 
     /// `virDomainBlockStatsFlags`
-    pub(super) fn block_stats_flags(&self, device: &str) -> Answer<Parameters> {
+    pub(super) fn block_stats_flags(&self, device: &str) -> Answer<DiskTimes> {
         let _out = self.calls.begin(Call::BlockStatsFlags);
         let device = c_string(device)?;
         // SAFETY: a typed parameter is plain old data, for which zeroes are valid.
@@ -347,10 +340,10 @@ impl Domain {
         })?;
         let count = count.clamp(0, capacity);
         let filled = usize::try_from(count).unwrap_or_default();
-        let integers = parameters[..filled].iter().filter_map(integer).collect();
+        let times = parameters[..filled].iter().filter_map(integer).collect();
         // SAFETY: clears the strings that libvirt may have allocated within our array.
         unsafe { c::virTypedParamsClear(parameters.as_mut_ptr(), count) };
-        Ok(integers)
+        Ok(times)
     }
 
     /// `virDomainGetBlockInfo`: capacity, allocation, physical.
@@ -389,7 +382,7 @@ impl Domain {
 
     /// `virDomainListGetStats` for this domain alone; `None` when it has gone meanwhile. Without
     /// `may_wait`, what takes a job is left out where another call holds it.
-    pub(super) fn stats(&self, groups: c_uint, may_wait: bool) -> Answer<Option<DomainStats>> {
+    pub(super) fn stats(&self, groups: c_uint, may_wait: bool) -> Answer<Option<Bulk>> {
         let _out = self.calls.begin(Call::Stats);
         let flags = if may_wait { 0 } else { c::VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT };
         let mut list = [self.ptr.as_ptr(), ptr::null_mut()];
@@ -399,9 +392,21 @@ impl Domain {
             c::virDomainListGetStats(list.as_mut_ptr(), groups, &raw mut records, flags)
         })?;
         let uuid = self.uuid();
-        Ok(take_records(records, count, &self.calls)
-            .into_iter()
-            .find_map(|(domain, stats)| (domain.uuid() == uuid).then_some(stats)))
+        let taken = take_records(records, count, &self.calls, |domain, bulk| {
+            (domain.uuid() == uuid).then_some(bulk)
+        });
+        Ok(taken.into_iter().flatten().next())
+    }
+
+    /// `virDomainGetState`: `virDomainState` alone. It takes no job, and a priority worker serves it.
+    pub(super) fn state(&self) -> Answer<u32> {
+        let _out = self.calls.begin(Call::State);
+        let mut state = 0;
+        // SAFETY: the domain is valid; libvirt writes the state, and no reason where there is no room.
+        check(unsafe {
+            c::virDomainGetState(self.ptr.as_ptr(), &raw mut state, ptr::null_mut(), 0)
+        })?;
+        Ok(u32::try_from(state).unwrap_or_default())
     }
 
     /// `virDomainGetControlInfo`: whether nobody waits for the domain's QEMU. It takes no job.
@@ -422,28 +427,33 @@ impl Drop for Domain {
     }
 }
 
-/// Copies the records of a bulk reading and frees them.
-fn take_records(
+/// Takes what is wanted of the records of a bulk reading, and frees them.
+fn take_records<T>(
     records: *mut c::virDomainStatsRecordPtr,
     count: c_int,
     calls: &Arc<Calls>,
-) -> Vec<(Domain, DomainStats)> {
+    mut each: impl FnMut(&Domain, Bulk) -> T,
+) -> Vec<T> {
     let count = usize::try_from(count).unwrap_or_default();
     let taken = (0..count)
         .filter_map(|i| {
             // SAFETY: the array has `count` records.
             let record = unsafe { (*records.add(i)).as_ref() }?;
             let filled = usize::try_from(record.nparams).unwrap_or_default();
+            // SAFETY: the domain is valid.
+            let mut bulk = Bulk::new(unsafe { c::virDomainGetID(record.dom) });
             // SAFETY: the record has `nparams` parameters.
-            let all = || (0..filled).map(|i| unsafe { &*record.params.add(i) });
-            let parameters = all().filter_map(integer).collect();
-            let places = all().filter_map(name).collect();
+            for parameter in (0..filled).map(|i| unsafe { &*record.params.add(i) }) {
+                if let Some((name, value)) = integer(parameter) {
+                    bulk.integer(name, value);
+                } else if let Some((name, value)) = string(parameter) {
+                    bulk.text(name, value);
+                }
+            }
             // SAFETY: the domain is valid; the record's own reference goes with the record.
             let referred = unsafe { c::virDomainRef(record.dom) } == 0;
             let domain = referred.then(|| Domain::owned(record.dom, calls)).flatten()?;
-            // SAFETY: the domain is valid.
-            let number = unsafe { c::virDomainGetID(record.dom) };
-            Some((domain, DomainStats { number, parameters, places }))
+            Some(each(&domain, bulk))
         })
         .collect();
     // SAFETY: the records are ours, come from libvirt, and are not used again.
@@ -452,7 +462,7 @@ fn take_records(
 }
 
 /// The name and value of a parameter that is an integer of any of libvirt's types.
-fn integer(parameter: &c::_virTypedParameter) -> Option<(String, i128)> {
+fn integer(parameter: &c::_virTypedParameter) -> Option<(&str, i128)> {
     let value = &parameter.value;
     let value = match c_uint::try_from(parameter.type_).ok()? {
         // SAFETY: here and below, `type_` says which member of the union libvirt has set.
@@ -465,23 +475,19 @@ fn integer(parameter: &c::_virTypedParameter) -> Option<(String, i128)> {
         c::VIR_TYPED_PARAM_ULLONG => i128::from(unsafe { value.ul }),
         _ => return None,
     };
-    Some((field(parameter), value))
+    Some((field(parameter)?, value))
 }
 
-/// The name and value of a parameter that is itself the name of a device.
-fn name(parameter: &c::_virTypedParameter) -> Option<(String, String)> {
+/// The name and value of a parameter that is a text.
+fn string(parameter: &c::_virTypedParameter) -> Option<(&str, String)> {
     if c_uint::try_from(parameter.type_) != Ok(c::VIR_TYPED_PARAM_STRING) {
         return None;
     }
-    let field = field(parameter);
-    let (_, last) = field.rsplit_once('.')?;
     // SAFETY: `type_` says that libvirt has set this member of the union.
-    let value = (last == "name").then(|| text(unsafe { parameter.value.s })).flatten()?;
-    Some((field, value))
+    Some((field(parameter)?, text(unsafe { parameter.value.s })?))
 }
 
-fn field(parameter: &c::_virTypedParameter) -> String {
+fn field(parameter: &c::_virTypedParameter) -> Option<&str> {
     // SAFETY: the field is an array of 80 bytes, which libvirt ends with a NUL.
-    let name = unsafe { CStr::from_ptr(parameter.field.as_ptr()) };
-    name.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(parameter.field.as_ptr()) }.to_str().ok()
 }

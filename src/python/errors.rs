@@ -16,7 +16,8 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let class = match error {
         Error::InstanceNotFound { .. } => not_found(py)?,
         Error::InstanceShutOff { .. } => shut_off(py)?,
-        Error::NoData { .. } | Error::NoList { .. } => no_data(py)?,
+        Error::NoData { .. } | Error::NoList { .. } | Error::ListHangs { .. } => no_data(py)?,
+        Error::InstanceBusy { .. } => busy(py)?,
         // Of an interruption, Python hears what the signal's handler has raised.
         Error::Timeout { .. } | Error::Interrupted => timeout(py)?,
         Error::ConnectionLost { .. } => connection_lost(py)?,
@@ -39,6 +40,7 @@ pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
     not_found(py)?;
     shut_off(py)?;
     no_data(py)?;
+    busy(py)?;
     timeout(py)?;
     connection_lost(py)?;
     Ok(())
@@ -56,5 +58,6 @@ macro_rules! exception_class {
 exception_class!(not_found, "InstanceNotFoundException");
 exception_class!(shut_off, "InstanceShutOffException");
 exception_class!(no_data, "NoDataException");
+exception_class!(busy, "InstanceBusyException");
 exception_class!(timeout, "InspectionTimeout");
 exception_class!(connection_lost, "ConnectionLost");

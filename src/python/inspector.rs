@@ -35,9 +35,9 @@ impl LibvirtInspector {
         report_stopped = false,
         timeout = 5.0,
         max_age = 1.0,
-        workers = 6,
+        workers = 4,
         read_ahead = 16,
-        max_stuck = 6,
+        max_stuck = 12,
     ))]
     fn new(
         uri: &str,

@@ -214,12 +214,18 @@ named_tuple!(Health {
     r.age_max.as_secs_f64(),
     r.calls.into_py_dict(py)?,
     hung(r.hung).into_py_dict(py)?,
+    r.busy.into_iter().map(|(id, why)| named(id, why)).collect::<Vec<_>>().into_py_dict(py)?,
+    r.list_hangs.map(|since| since.as_secs_f64()),
+    r.locked.into_iter().map(|id| (id.uuid.to_string(), id.name)).collect::<Vec<_>>().into_py_dict(py)?,
     r.outage.map(|(failure, since)| (failure.to_string(), since.as_secs_f64())),
 } from r in py);
 
 /// By UUID, the name and for how many seconds the instance has not answered.
 fn hung(hung: Vec<(InstanceId, Duration)>) -> Vec<(String, (Option<String>, f64))> {
-    let entry =
-        |(id, since): (InstanceId, Duration)| (id.uuid.to_string(), (id.name, since.as_secs_f64()));
-    hung.into_iter().map(entry).collect()
+    hung.into_iter().map(|(id, since)| named(id, since.as_secs_f64())).collect()
+}
+
+/// By UUID, the name and something else.
+fn named<T>(id: InstanceId, what: T) -> (String, (Option<String>, T)) {
+    (id.uuid.to_string(), (id.name, what))
 }

@@ -33,11 +33,7 @@ BULK = {
     "inspect_instance": [*STATS, "DOMAIN_GET_XML_DESC"],
     "inspect_vnics": [*STATS, "DOMAIN_GET_XML_DESC"],
     "inspect_disks": [*STATS, "DOMAIN_GET_XML_DESC"],
-    "inspect_disk_info": [
-        "DOMAIN_LOOKUP_BY_UUID",
-        "DOMAIN_GET_XML_DESC",
-        "DOMAIN_GET_BLOCK_INFO",
-    ],
+    "inspect_disk_info": [*STATS, "DOMAIN_GET_XML_DESC", "DOMAIN_GET_BLOCK_INFO"],
 }
 SINGLY = {
     "inspect_instance": [*STATS, "DOMAIN_MEMORY_STATS"],

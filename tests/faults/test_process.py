@@ -427,7 +427,7 @@ def test_a_connection_that_does_not_close_at_the_end_of_the_process(daemon: Daem
 def test_an_answer_that_comes_while_the_interpreter_ends(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     ending = threading.Event()
-    daemon.on("DOMAIN_BLOCK_STATS", Then(lambda _: ending.wait(30)), repeat=True)
+    daemon.on("DOMAIN_BLOCK_STATS_FLAGS", Then(lambda _: ending.wait(30)), repeat=True)
     daemon.domains[sample.UUID].disks = {}
     # A daemon thread is in a call, whose refusal is to be logged, when the interpreter has ended
     # its threads and waits in an exit function of the C library.
@@ -444,7 +444,7 @@ def test_an_answer_that_comes_while_the_interpreter_ends(daemon: Daemon) -> None
     """
     process = start(script, daemon.uri, sample.UUID)
     assert process.stdin is not None
-    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_BLOCK_STATS"] == 1, timeout=30)
+    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_BLOCK_STATS_FLAGS"] == 1, timeout=30)
     process.stdin.write("\n")
     process.stdin.flush()
     ending.set()

@@ -137,8 +137,13 @@ def ceilometers_exceptions() -> Iterator[None]:
         raise virt_inspector.InstanceNotFoundException(str(error)) from error
     except virtmeter.InstanceShutOffException as error:
         raise virt_inspector.InstanceShutOffException(str(error)) from error
-    except (virtmeter.ConnectionLost, virtmeter.InspectionTimeout) as error:
-        # virtmeter itself says in one line when this begins, and in one when it is over. Of this
+    except (
+        virtmeter.ConnectionLost,
+        virtmeter.InspectionTimeout,
+        virtmeter.InstanceBusyException,
+    ) as error:
+        # virtmeter itself says in one line when this begins, and in one when it is over; that an
+        # instance is busy is nothing to warn of. Of this
         # exception a pollster says nothing, of the next one a line for each instance and meter.
         raise virt_inspector.InstanceNotFoundException(str(error)) from error
     except (virtmeter.InspectorException, ValueError, TypeError) as error:

@@ -40,12 +40,12 @@ OPTS = [
         default=1.0,
         min=0,
         max=86400,
-        help="Seconds for which a value that was read ahead of a pollster may be handed out, and "
-        "for which an instance's XML is not read again. 0 for neither.",
+        help="Seconds for which a value may be handed out that was read ahead of a pollster, or "
+        "together with what another one asked for. 0 for neither.",
     ),
     cfg.IntOpt(
         "workers",
-        default=6,
+        default=4,
         min=1,
         max=1000,
         help="How many readings are taken at once, each over a connection of its own to libvirt.",
@@ -59,11 +59,11 @@ OPTS = [
     ),
     cfg.IntOpt(
         "max_stuck",
-        default=6,
+        default=12,
         min=0,
         max=1000,
-        help="How many threads more than workers may be stuck in calls that do not return. Each of "
-        "them occupies one of libvirtd's own workers as well (max_workers in libvirtd.conf).",
+        help="How many threads more than workers may be stuck in calls that do not return: so many "
+        "guests may hang, and all others are read on. Each of them occupies one of libvirtd's own workers as well (max_workers in libvirtd.conf).",
     ),
 ]
 

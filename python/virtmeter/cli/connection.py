@@ -92,7 +92,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--workers",
             type=click.IntRange(1, MOST_WORKERS),
-            default=6,
+            default=4,
             show_default=True,
             metavar="N",
             help="Read so many VMs at once, each over a connection of its own.",

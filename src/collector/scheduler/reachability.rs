@@ -1,15 +1,16 @@
 //! Whether the hypervisor can be reached, and whether guests that hung answer again.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::super::outage::Outage;
-use super::super::quarantine::Patient;
+use super::super::quarantine::Hung;
 use super::super::{Key, Kind};
-use super::{Desk, Fate, Running};
+use super::{Fate, Lane, Running, Scheduler, Slot};
 use crate::error::{Error, Failure, Result};
+use crate::hypervisor::Parts;
 use crate::records::InstanceId;
 
 /// What the probing thread does next.
@@ -24,7 +25,7 @@ pub(in crate::collector) enum Probe {
     Ask(InstanceId),
 }
 
-impl<R> Desk<R> {
+impl<R> Scheduler<R> {
     /// What the probing thread does now.
     /// (One that is `careful` asks after no guest: that call may hang as well.)
     pub(in crate::collector) fn probe(&mut self, now: Instant, careful: bool) -> Probe {
@@ -42,6 +43,7 @@ impl<R> Desk<R> {
         if careful {
             self.to_probe.retain(|instance| instance.uuid.is_nil());
         }
+        self.look_for_locks(now, careful);
         if let Some(instance) = self.to_probe.pop_front() {
             return Probe::Ask(instance);
         }
@@ -59,26 +61,59 @@ impl<R> Desk<R> {
                 if !careful {
                     let guests = self.quarantine.probed().map(|hung| hung.instance.clone());
                     self.to_probe.extend(guests);
+                    let aside: HashSet<Uuid> = self
+                        .hangs_aside()
+                        .filter(|uuid| {
+                            !self.quarantine.has(*uuid) && !self.locked.contains_key(uuid)
+                        })
+                        .collect();
+                    self.to_probe.extend(aside.into_iter().map(InstanceId::from));
                 }
                 self.to_probe.pop_front().map_or(Probe::Rest, Probe::Ask)
             }
         }
     }
 
-    /// A probing thread is stuck with this guest: no other one is to ask after it.
-    pub(in crate::collector) fn leave_unprobed(&mut self, instance: Uuid) {
-        self.quarantine.leave_unprobed(instance);
+    /// Has every instance asked after once, while a list of them hangs: libvirt waits for the lock of one
+    /// of them, and who asks about that one by itself waits as well.
+    fn look_for_locks(&mut self, now: Instant, careful: bool) {
+        let again = 2 * self.limits.timeout;
+        let lately = |then: Instant| now.saturating_duration_since(then) < again;
+        if careful || self.list_hangs_since(now).is_none() || self.searched.is_some_and(lately) {
+            return;
+        }
+        self.searched = Some(now);
+        let known = self.listed.iter().filter(|instance| !self.locked.contains_key(&instance.uuid));
+        self.to_probe.extend(known.cloned());
+    }
+
+    /// A probing thread is stuck with this instance: no other one is to ask after it. The question needs
+    /// nothing but libvirt's own lock of it.
+    pub(in crate::collector) fn leave_unprobed(&mut self, instance: &InstanceId) {
+        self.quarantine.leave_unprobed(instance.uuid);
+        if !instance.uuid.is_nil() && self.locked.insert(instance.uuid, instance.clone()).is_none()
+        {
+            let line = format!(
+                "libvirt waits for instance {instance}, and tells nothing of it meanwhile: it may be \
+                 about to be killed, or its storage may not answer"
+            );
+            self.tell(log::Level::Warn, line);
+        }
     }
 
     /// Whether the probing thread has something to do.
     pub(in crate::collector) fn wants_probe(&self, now: Instant) -> bool {
-        self.outage.is_some() || self.quarantine.all().next().is_some() || self.is_slow(now)
+        self.outage.is_some()
+            || self.quarantine.all().next().is_some()
+            || self.hangs_aside().next().is_some()
+            || self.is_slow(now)
+            || self.list_hangs_since(now).is_some()
     }
 
     /// Whether somebody has waited for long.
     pub(super) fn is_slow(&self, now: Instant) -> bool {
         let slow = |running: &Running| !running.hangs() && self.is_slow_since(running.started, now);
-        self.running.values().any(slow) || self.dialing_slowly(now) > 0
+        self.running.values().any(slow) || self.connecting_slowly(now) > 0
     }
 
     /// Somebody waits for the instance's guest, or nobody.
@@ -91,6 +126,7 @@ impl<R> Desk<R> {
         if instance.uuid.is_nil() {
             self.probing = None;
         }
+        self.locked.remove(&instance.uuid);
         let mut what = "is read again";
         let out = match answer {
             Err(Error::ConnectionLost { .. }) => return,
@@ -110,7 +146,7 @@ impl<R> Desk<R> {
             Ok(None) | Err(_) => self.quarantine.free(instance.uuid, now, Duration::MAX, false),
         };
         self.heard = Some(now);
-        if let Some(Patient { instance, since, stuck, .. }) = out {
+        if let Some(Hung { instance, since, stuck, .. }) = out {
             for id in stuck {
                 if let Some(lost) = self.running.get_mut(&id) {
                     lost.becomes(Fate::Lost);
@@ -119,27 +155,27 @@ impl<R> Desk<R> {
             let after = now.saturating_duration_since(since).as_secs();
             let line = format!("instance {instance} {what}, {after} s after it hung");
             // What was read around its guest is less than can be read now.
-            for kind in [Kind::Instance, Kind::Usage] {
-                let key = Key { kind, uuid: instance.uuid };
-                self.ready.remove(&key);
-                if self.flights.get(&key).is_some_and(|flight| !flight.claimed) {
-                    self.drop_flight(key);
-                }
+            for kind in [Kind::Stats, Kind::Counters] {
+                self.ready.remove(&Key { kind, uuid: instance.uuid });
+            }
+            let slot = Slot { lane: Lane::Aside, uuid: instance.uuid };
+            if self.tasks.get(&slot).is_some_and(|task| task.claimed == Parts::NONE) {
+                self.drop_task(slot);
             }
             self.tell(log::Level::Warn, line);
         }
     }
 
     /// A thread opens a connection, or looks whether its own is good.
-    pub(in crate::collector) fn dial(&mut self, thread: u64, now: Instant) {
+    pub(in crate::collector) fn connects(&mut self, thread: u64, now: Instant) {
         self.idle -= 1;
-        self.dialing.insert(thread, now);
+        self.connecting.insert(thread, now);
     }
 
     /// It is done with that, with a good connection or without.
-    pub(in crate::collector) fn dialed(&mut self, thread: u64, good: bool, now: Instant) {
+    pub(in crate::collector) fn has_connected(&mut self, thread: u64, good: bool, now: Instant) {
         self.idle += 1;
-        self.dialing.remove(&thread);
+        self.connecting.remove(&thread);
         if good {
             self.reached(Ok(()), now);
         }
@@ -162,34 +198,34 @@ impl<R> Desk<R> {
     pub(in crate::collector) fn broke(&mut self, now: Instant) {
         self.health.broken += 1;
         self.broken = Some(now);
-        self.dial_again = None;
+        self.connect_again = None;
     }
 
     /// Whether a thread without a connection should open one.
-    pub(in crate::collector) fn is_worth_dialing(&self, now: Instant) -> bool {
-        self.startable(1) > 0 && self.may_dial(now)
+    pub(in crate::collector) fn is_worth_connecting(&self, now: Instant) -> bool {
+        self.startable(1) > 0 && self.may_connect(now)
     }
 
     /// Whether it makes sense to try: not while others have waited for long, or were refused.
-    pub(super) fn may_dial(&self, now: Instant) -> bool {
+    pub(super) fn may_connect(&self, now: Instant) -> bool {
         let waits = |since: Instant| {
             // Others that came later have one, or it is so long ago that it is lost.
             let lost = self.opened.is_some_and(|opened| since < opened)
                 || now.saturating_duration_since(since) >= 2 * self.limits.timeout;
             self.is_slow_since(since, now) && !lost
         };
-        self.dialing.values().filter(|since| waits(**since)).count() < 2
-            && self.dial_again.is_none_or(|again| now >= again)
+        self.connecting.values().filter(|since| waits(**since)).count() < 2
+            && self.connect_again.is_none_or(|again| now >= again)
     }
 
     /// How many threads have waited for a connection for so long that they may never have one.
-    pub(super) fn dialing_in_vain(&self, now: Instant) -> usize {
+    pub(super) fn connecting_in_vain(&self, now: Instant) -> usize {
         let waited = |since: &&Instant| now.saturating_duration_since(**since);
-        self.dialing.values().filter(|since| waited(since) >= self.limits.timeout).count()
+        self.connecting.values().filter(|since| waited(since) >= self.limits.timeout).count()
     }
 
-    pub(super) fn dialing_slowly(&self, now: Instant) -> usize {
-        self.dialing.values().filter(|since| self.is_slow_since(**since, now)).count()
+    pub(super) fn connecting_slowly(&self, now: Instant) -> usize {
+        self.connecting.values().filter(|since| self.is_slow_since(**since, now)).count()
     }
 
     pub(super) fn is_slow_since(&self, since: Instant, now: Instant) -> bool {
@@ -207,7 +243,7 @@ impl<R> Desk<R> {
         if serving == 0 {
             self.begin_outage(failure.clone(), now);
         } else {
-            self.dial_again = Some(now + self.limits.probe_pause());
+            self.connect_again = Some(now + self.limits.probe_pause());
             self.tell(log::Level::Debug, format!("no further connection: {failure}"));
         }
     }

@@ -1,0 +1,130 @@
+//! A thread's connection: opened, looked after, and closed by that thread alone.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use super::shared::{Shared, State, nobody};
+use crate::error::{Error, Result};
+use crate::hypervisor::{Connection, Hypervisor};
+
+/// What is known of a connection that is open.
+#[derive(Clone, Copy)]
+pub(super) struct Open {
+    /// How often all had been closed, and how often there was an alarm, when it was opened or looked at.
+    pub(super) closings: u64,
+    alarms: u64,
+    pub(super) in_use: bool,
+    /// Whether readings are taken over it; else it is the prober's.
+    pub(super) serves: bool,
+}
+
+/// A thread's connection, or the place for one.
+pub(super) struct Link<H: Hypervisor> {
+    pub(super) shared: Arc<Shared<H>>,
+    pub(super) number: u64,
+    connection: Option<H::Connection>,
+    /// Whether readings are taken over it.
+    serves: bool,
+}
+
+impl<H: Hypervisor> Link<H> {
+    pub(super) fn new(shared: Arc<Shared<H>>, number: u64, serves: bool) -> Self {
+        Self { shared, number, connection: None, serves }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Whether the connection is open and nothing speaks against it.
+    pub(super) fn is_good(&self, state: &State) -> bool {
+        let looked_at = |open: &Open| open.alarms == state.alarms;
+        self.connection.as_ref().is_some_and(Connection::is_alive)
+            && state.open.get(&self.number).is_some_and(looked_at)
+    }
+
+    /// Whether it is to be closed: all were, or nobody needs one any more.
+    pub(super) fn is_over(&self, state: &State) -> bool {
+        let open = state.open.get(&self.number);
+        state.ended || open.is_some_and(|open| open.closings < state.closings)
+    }
+
+    /// Looks whether the connection serves, or opens one if there is none; false if it was broken.
+    pub(super) fn make_good(&mut self) -> Result<bool> {
+        let alarms = self.shared.lock().alarms;
+        match &self.connection {
+            None => return self.open().map(|_| true),
+            Some(connection) if !connection.is_alive() => self.broken(),
+            Some(_) => {
+                // Whatever it says, unless the connection breaks.
+                let _ = self.ask(|connection| connection.is_free(&nobody()));
+            }
+        }
+        if let Some(open) = self.shared.lock().open.get_mut(&self.number) {
+            open.alarms = alarms;
+        }
+        Ok(self.connection.is_some())
+    }
+
+    /// Asks a question, over a new connection if there is none.
+    pub(super) fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&mut H::Connection) -> Result<T>,
+    ) -> Result<T> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => self.open()?,
+        };
+        let answer = question(connection);
+        if let Err(error @ Error::ConnectionLost { .. }) = &answer {
+            let line = format!("a connection broke: {error}");
+            self.shared.lock().scheduler.tell(log::Level::Debug, line);
+            self.broken();
+        }
+        answer
+    }
+
+    fn open(&mut self) -> Result<&mut H::Connection> {
+        // What comes meanwhile, a closing or an alarm, is for this connection as well.
+        let state = self.shared.lock();
+        let (closings, alarms) = (state.closings, state.alarms);
+        drop(state);
+        let opened = self.shared.hypervisor.connect();
+        let mut state = self.shared.lock();
+        if let Err(Error::ConnectionLost { failure, .. }) = &opened {
+            self.shared.refused(&mut state, failure);
+        }
+        let connection = opened?;
+        let (serves, in_use) = (self.serves, !self.serves);
+        state.open.insert(self.number, Open { closings, alarms, in_use, serves });
+        state.scheduler.opened(Instant::now());
+        drop(state);
+        Ok(self.connection.insert(connection))
+    }
+
+    fn broken(&mut self) {
+        self.shared.lock().scheduler.broke(Instant::now());
+        self.hang_up();
+    }
+
+    fn hang_up(&mut self) {
+        if self.connection.take().is_some() {
+            self.shared.lock().open.remove(&self.number);
+            self.shared.closed.notify_all();
+        }
+    }
+
+    /// Hangs up as the last thing that a thread does. If too many are at that already, because a
+    /// daemon does not answer it, the connection is left open: threads are bounded.
+    pub(super) fn leave(mut self, mut state: MutexGuard<'_, State>) {
+        if state.leaving >= self.shared.limits.threads() {
+            state.open.remove(&self.number);
+            std::mem::forget(self.connection.take());
+            return;
+        }
+        state.leaving += 1;
+        drop(state);
+        self.hang_up();
+        self.shared.lock().leaving -= 1;
+    }
+}

@@ -1,0 +1,807 @@
+//! What is asked for, in flight, and ready: every decision of the engine. Pure: it is told of what
+//! happens, with the time, and has neither threads nor connections of its own.
+
+mod ahead;
+mod deadlines;
+mod reachability;
+
+use std::collections::{HashMap, VecDeque};
+use std::thread::ThreadId;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+pub(super) use reachability::Probe;
+
+use super::habits::Habits;
+use super::health::Health;
+use super::limits::Limits;
+use super::outage::Outage;
+use super::quarantine::Quarantine;
+use super::{Key, Kind};
+use crate::error::{Error, Result};
+use crate::hypervisor::{Outcome, Parts, Reach};
+use crate::printable::Printable;
+use crate::records::InstanceId;
+
+/// Where a reading is taken: there is one task at a time for each lane of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Slot {
+    pub(super) lane: Lane,
+    pub(super) uuid: Uuid,
+}
+
+/// What has to wait for one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Lane {
+    /// What waits for the guest's process, and whatever is asked for together with that.
+    Guest,
+    /// What does not, and must not wait for what does.
+    Aside,
+    /// The lists of all instances.
+    List,
+    Existing,
+    HostCpus,
+}
+
+impl Lane {
+    /// What is asked for by whom it is read here.
+    fn kind(self, part: Parts) -> Option<Kind> {
+        match self {
+            Self::Guest | Self::Aside => Kind::of(part),
+            Self::List => Some(Kind::List),
+            Self::Existing => Some(Kind::Existing),
+            Self::HostCpus => Some(Kind::HostCpus),
+        }
+    }
+
+    fn is_list(self) -> bool {
+        matches!(self, Self::List | Self::Existing)
+    }
+}
+
+/// A reading that a worker should take.
+pub(super) struct Job {
+    pub(super) id: u64,
+    pub(super) slot: Slot,
+    pub(super) instance: InstanceId,
+    pub(super) parts: Parts,
+    pub(super) reach: Reach,
+}
+
+/// What came of it.
+pub(super) struct Finished<R> {
+    /// Each of the parts, or why there is none.
+    pub(super) answer: Result<Vec<(Parts, Outcome<R>)>>,
+    /// What the guest is busy with.
+    pub(super) busy: Option<&'static str>,
+}
+
+impl<R> From<Error> for Finished<R> {
+    fn from(error: Error) -> Self {
+        Self { answer: Err(error), busy: None }
+    }
+}
+
+/// What a caller asks for, until it has its answer.
+pub(super) struct Request {
+    pub(super) caller: ThreadId,
+    pub(super) key: Key,
+    pub(super) instance: InstanceId,
+    pub(super) asked: Instant,
+    /// The task that this caller waits for.
+    claimed: Option<(Slot, u64)>,
+    /// Whether a task of this caller's was given up.
+    again: bool,
+    /// Whether what it asks for was held up by a guest, which it need not wait for.
+    aside: bool,
+}
+
+/// What a caller does next.
+pub(super) enum Turn<R> {
+    Answer(Outcome<R>),
+    /// Come again when something has happened, and at this time at the latest.
+    Wait(Instant),
+}
+
+/// A reading that is waiting to be taken, or in flight.
+struct Task {
+    id: u64,
+    instance: InstanceId,
+    parts: Parts,
+    /// The parts that callers wait for; the others are read ahead.
+    claimed: Parts,
+    /// The parts that were ordered or begun before anybody asked for them.
+    ahead: Parts,
+    started: Option<Instant>,
+    /// Whether it is taken for the second time, as the connection broke at the first.
+    again: bool,
+}
+
+/// A part that was read, for a caller who waits for it or for one who will come.
+struct Ready<R> {
+    taken: Instant,
+    outcome: Outcome<R>,
+    ahead: bool,
+}
+
+/// A call that a thread is in.
+struct Running {
+    slot: Slot,
+    instance: InstanceId,
+    started: Instant,
+    reach: Reach,
+    fate: Fate,
+}
+
+/// What has become of it; each of these is worse than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// Somebody may want it.
+    Wanted,
+    /// Nobody wants it any more: its caller has left, say, or all connections were closed.
+    Left,
+    /// It was given up because it hung.
+    Hangs,
+    /// It hung, and its guest is free again without its having returned, which it may never do.
+    Lost,
+}
+
+impl Running {
+    fn given_up(&self) -> bool {
+        self.fate >= Fate::Left
+    }
+
+    fn hangs(&self) -> bool {
+        self.fate >= Fate::Hangs
+    }
+
+    /// Whether it waits for its guest's process.
+    fn waits_for_guest(&self) -> bool {
+        self.slot.lane == Lane::Guest
+    }
+
+    /// Whether it is in its guest, and a second one there would be one too many.
+    fn occupies_guest(&self) -> bool {
+        self.waits_for_guest() && self.fate != Fate::Lost
+    }
+
+    fn becomes(&mut self, fate: Fate) {
+        self.fate = self.fate.max(fate);
+    }
+}
+
+pub(super) struct Scheduler<R> {
+    limits: Limits,
+    uri: String,
+    habits: Habits,
+    /// What callers wait for, and after that what is read ahead: those not begun.
+    asked: VecDeque<(Slot, u64)>,
+    ahead: VecDeque<(Slot, u64)>,
+    tasks: HashMap<Slot, Task>,
+    running: HashMap<u64, Running>,
+    /// What was read for callers who wait for it, by which task, and for those who will come.
+    answers: HashMap<Key, (u64, Ready<R>)>,
+    ready: HashMap<Key, Ready<R>>,
+    quarantine: Quarantine,
+    /// The guests that are busy with something that nobody can wait for, and with what.
+    busy: HashMap<Uuid, (InstanceId, &'static str)>,
+    /// The instances that libvirt does not even tell anything of by itself.
+    locked: HashMap<Uuid, InstanceId>,
+    outage: Option<Outage>,
+    /// When the hypervisor has answered anything for the last time, when a connection broke, and when
+    /// an outage was over.
+    heard: Option<Instant>,
+    broken: Option<Instant>,
+    reachable_since: Option<Instant>,
+    /// Since when the probing thread waits for an answer about nobody.
+    probing: Option<Instant>,
+    /// How far ahead it is worth to read, and hits since that grew.
+    width: usize,
+    hits: u32,
+    /// When the instances behind one that held up its caller were looked at.
+    swept: Option<Instant>,
+    /// Whether that is still going on, and which instances were listed last.
+    sweeping: bool,
+    listed: Vec<InstanceId>,
+    /// When each of those was last asked after, as their list hung.
+    searched: Option<Instant>,
+    to_probe: VecDeque<InstanceId>,
+    next_probe: Option<Instant>,
+    tasks_ever: u64,
+    /// How much was ready when what was too old was dropped.
+    cleared_to: usize,
+    pub(super) threads: usize,
+    pub(super) idle: usize,
+    /// The threads that open a connection or look whether theirs is good, and since when.
+    connecting: HashMap<u64, Instant>,
+    /// Whether the last thread that was wanted could not be started.
+    short_of_threads: bool,
+    /// When one more thread may try to connect, as the last one could not; and when one could.
+    connect_again: Option<Instant>,
+    opened: Option<Instant>,
+    pub(super) health: Health,
+    /// What is to be logged, by the next caller.
+    pub(super) log: Vec<(log::Level, String)>,
+}
+
+impl<R> Scheduler<R> {
+    pub(super) fn new(uri: &str, limits: Limits) -> Self {
+        Self {
+            limits,
+            uri: uri.to_owned(),
+            habits: Habits::new(limits.max_age),
+            asked: VecDeque::new(),
+            ahead: VecDeque::new(),
+            tasks: HashMap::new(),
+            running: HashMap::new(),
+            answers: HashMap::new(),
+            ready: HashMap::new(),
+            quarantine: Quarantine::default(),
+            busy: HashMap::new(),
+            locked: HashMap::new(),
+            outage: None,
+            heard: None,
+            broken: None,
+            reachable_since: None,
+            probing: None,
+            width: limits.read_ahead,
+            hits: 0,
+            swept: None,
+            sweeping: false,
+            listed: Vec::new(),
+            searched: None,
+            to_probe: VecDeque::new(),
+            next_probe: None,
+            tasks_ever: 0,
+            cleared_to: 0,
+            threads: 0,
+            idle: 0,
+            connecting: HashMap::new(),
+            short_of_threads: false,
+            connect_again: None,
+            opened: None,
+            health: Health::default(),
+            log: Vec::new(),
+        }
+    }
+
+    /// A caller asks. What it will ask next is read ahead, if that is known.
+    pub(super) fn ask(
+        &mut self,
+        caller: ThreadId,
+        key: Key,
+        instance: &InstanceId,
+        now: Instant,
+    ) -> Request {
+        // A list is asked for to learn of what is new: it is never an old one.
+        let streak = match key.kind {
+            Kind::List => 0,
+            _ => self.habits.asks(caller, (key.kind.part(), instance), now),
+        };
+        // Twice the expected might be chance.
+        let width = if streak < 2 { 0 } else { self.width.min(1 << streak.min(16)) };
+        self.top_up(key, width, now);
+        Request {
+            caller,
+            key,
+            instance: instance.clone(),
+            asked: now,
+            claimed: None,
+            again: false,
+            aside: false,
+        }
+    }
+
+    /// A caller is about to ask about all these instances, one after the other.
+    pub(super) fn expect(&mut self, caller: ThreadId, instances: &[InstanceId], now: Instant) {
+        self.habits.expect(caller, instances, now);
+    }
+
+    /// What a caller does now.
+    pub(super) fn turn(&mut self, request: &mut Request, now: Instant) -> Turn<R> {
+        self.give_up_unclaimed(now);
+        loop {
+            if let Some(claimed) = request.claimed {
+                match self.wait_for(request, claimed, now) {
+                    Some(turn) => return turn,
+                    None => continue,
+                }
+            }
+            if let Some(answer) = self.answer_without_reading(request, now) {
+                return self.hand_out(request, answer.into(), None, now);
+            }
+            match self.ready.remove(&request.key) {
+                Some(ready) if !self.is_too_old(&ready, now) => {
+                    self.health.read_ahead += 1;
+                    return self.hand_out(request, ready.outcome, Some(ready.taken), now);
+                }
+                Some(ready) => self.has_wasted(ready.ahead),
+                None => {}
+            }
+            let slot = self.slot(request.key, request.aside, now);
+            if self.is_stuck(slot, now) {
+                let answer = self.timeout(request, "an earlier call has not come back");
+                return self.hand_out(request, answer.into(), None, now);
+            }
+            let part = request.key.kind.part();
+            if slot.lane == Lane::Aside {
+                self.take_aside(slot.uuid, part);
+            }
+            let in_time = request.asked + self.limits.timeout;
+            // One reading is handed to one caller: the next one has its own, after this.
+            let another = self.tasks.get(&slot).is_some_and(|task| !task.can_serve(part))
+                || self.answers.contains_key(&request.key);
+            if another && now < in_time {
+                return Turn::Wait(in_time.min(now + self.limits.slow()));
+            }
+            if another {
+                let answer = self.timeout(request, "another caller waits for it");
+                return self.hand_out(request, answer.into(), None, now);
+            }
+            let new = !self.tasks.contains_key(&slot);
+            if new {
+                self.new_task(slot, request.key, request.instance.clone(), now);
+            }
+            let Some(task) = self.tasks.get_mut(&slot) else { continue };
+            task.parts = task.parts.and(part);
+            task.claimed = task.claimed.and(part);
+            if new {
+                task.ahead = Parts::NONE;
+            } else if task.started.is_some() {
+                task.ahead = task.ahead.and(part);
+            }
+            let id = task.id;
+            request.claimed = Some((slot, id));
+            if self.is_pending((slot, id)) {
+                self.asked.push_back((slot, id));
+            }
+        }
+    }
+
+    /// A caller does not want its answer any more.
+    pub(super) fn leave(&mut self, request: &Request) {
+        if let Some(claimed) = request.claimed {
+            self.take_answer(request.key, claimed.1);
+            self.unclaim(claimed, request.key.kind.part());
+        }
+    }
+
+    fn unclaim(&mut self, (slot, id): (Slot, u64), part: Parts) {
+        if let Some(task) = self.tasks.get_mut(&slot).filter(|task| task.id == id) {
+            task.claimed = task.claimed.without(part);
+            task.ahead = task.ahead.and(part);
+        }
+    }
+
+    /// What a task has read for this caller.
+    fn take_answer(&mut self, key: Key, id: u64) -> Option<Ready<R>> {
+        self.answers.get(&key).filter(|(of, _)| *of == id)?;
+        self.answers.remove(&key).map(|(_, ready)| ready)
+    }
+
+    /// Where something is read: aside of the guest if it must not wait for that. No two tasks have the
+    /// same part of an instance.
+    fn slot(&self, Key { kind, uuid }: Key, aside: bool, now: Instant) -> Slot {
+        let part = kind.part();
+        let task = |lane| self.tasks.get(&Slot { lane, uuid });
+        let beside = task(Lane::Aside).is_some_and(|task| task.parts.has(part));
+        let must_not_wait = || self.must_not_wait_for_guest(uuid);
+        let lane = match kind {
+            Kind::List => Lane::List,
+            Kind::Existing => Lane::Existing,
+            Kind::HostCpus => Lane::HostCpus,
+            _ if beside => Lane::Aside,
+            _ if kind.needs_guest() => {
+                let in_flight = |task: &Task| task.parts.has(part) && task.started.is_some();
+                let waits = task(Lane::Guest).is_some_and(in_flight) || !must_not_wait();
+                if waits { Lane::Guest } else { Lane::Aside }
+            }
+            _ if task(Lane::Guest).is_some_and(|task| task.claimed.has(part)) => Lane::Guest,
+            _ if aside || must_not_wait() || self.is_slow_to_answer(uuid, now) => Lane::Aside,
+            _ if task(Lane::Guest).is_some_and(|task| task.can_serve(part)) => Lane::Guest,
+            _ if self.habits.wanted(uuid, part, now).need_guest() => Lane::Guest,
+            _ => Lane::Aside,
+        };
+        Slot { lane, uuid }
+    }
+
+    /// Has a part no longer read together with what waits for the guest's process.
+    fn take_aside(&mut self, uuid: Uuid, part: Parts) {
+        let slot = Slot { lane: Lane::Guest, uuid };
+        let Some(task) = self.tasks.get_mut(&slot) else { return };
+        task.parts = task.parts.without(part).and(task.claimed);
+        if task.parts == Parts::NONE && task.started.is_none() {
+            self.tasks.remove(&slot);
+        }
+    }
+
+    /// The next reading to take, if there is one that may be begun now.
+    pub(super) fn start(&mut self, now: Instant) -> Option<Job> {
+        let (slot, id) = self.next_startable(true).or_else(|| self.next_startable(false))?;
+        let starved = self.is_starved();
+        let task = self.tasks.get_mut(&slot).filter(|task| task.id == id)?;
+        task.started = Some(now);
+        let (instance, parts) = (task.instance.clone(), task.parts);
+        let reach = match slot.lane {
+            Lane::Aside if starved && !parts.has(Parts::SERVER) => Reach::Priority,
+            Lane::Aside if parts.need_guest() => Reach::Hypervisor,
+            _ => Reach::Guest,
+        };
+        let call =
+            Running { slot, instance: instance.clone(), started: now, reach, fate: Fate::Wanted };
+        self.running.insert(id, call);
+        Some(Job { id, slot, instance, parts, reach })
+    }
+
+    /// A reading has come to its end. Returns whether a caller is to be told.
+    pub(super) fn finish(&mut self, job: &Job, finished: Finished<R>, now: Instant) -> bool {
+        let Some(running) = self.running.remove(&job.id) else { return false };
+        let broken = matches!(finished.answer, Err(Error::ConnectionLost { .. }));
+        if !broken {
+            self.heard = Some(now);
+        }
+        if running.given_up() {
+            self.health.late += u64::from(finished.answer.is_ok());
+            self.quarantine.returned(job.slot.uuid, job.id);
+            return false;
+        }
+        if finished.answer.is_ok() && !job.slot.uuid.is_nil() {
+            self.has_answered(job, finished.busy, now);
+        }
+        let Some(task) = self.tasks.get_mut(&job.slot).filter(|task| task.id == job.id) else {
+            return false;
+        };
+        // The connection may have been broken before: once more, over another.
+        if broken && task.claimed != Parts::NONE && !task.again {
+            task.again = true;
+            task.started = None;
+            task.parts = task.claimed;
+            self.asked.push_front((job.slot, job.id));
+            return false;
+        }
+        let Some(task) = self.tasks.remove(&job.slot) else { return false };
+        let parts = match finished.answer {
+            Ok(parts) => parts,
+            Err(error) => task.claimed.each().map(|part| (part, error.clone().into())).collect(),
+        };
+        for (part, outcome) in parts {
+            let taken = outcome.notes.earliest().unwrap_or(running.started);
+            let ready = Ready { taken, ahead: task.ahead.has(part), outcome };
+            let kind = job.slot.lane.kind(part).filter(|_| task.parts.has(part));
+            let Some(kind) = kind else { continue };
+            let key = Key { kind, uuid: job.slot.uuid };
+            if task.claimed.has(part) {
+                self.answers.insert(key, (job.id, ready));
+            } else if ready.outcome.answer.is_ok() && !key.uuid.is_nil() {
+                // A failure may be over by the time that somebody asks.
+                self.ready.insert(key, ready);
+            }
+        }
+        self.clear_ready(now);
+        task.claimed != Parts::NONE
+    }
+
+    /// An instance has answered, itself or by the hypervisor alone.
+    fn has_answered(&mut self, job: &Job, busy: Option<&'static str>, now: Instant) {
+        let uuid = job.slot.uuid;
+        if job.slot.lane == Lane::Guest {
+            self.habits.guest_answers(uuid, busy.is_none(), now);
+            self.busy.remove(&uuid);
+        }
+        if let Some(why) = busy {
+            self.busy.insert(uuid, (job.instance.clone(), why));
+        }
+    }
+
+    /// Whether one more thread should take readings.
+    pub(super) fn needs_thread(&self, now: Instant) -> bool {
+        let soon_idle = self.idle + self.connecting.len() - self.connecting_slowly(now);
+        self.threads < self.limits.threads()
+            && self.threads < self.limits.workers + self.slow(now)
+            && self.startable(soon_idle + 1) > soon_idle
+            && self.may_connect(now)
+    }
+
+    /// A thread was started, or not.
+    pub(super) fn started_thread(&mut self, problem: Option<&std::io::Error>) {
+        if let Some(problem) = problem.filter(|_| !self.short_of_threads) {
+            let line = format!(
+                "no further thread can be started: {problem}; readings wait for the {} that there \
+                 are. Look at the limits of this process (ulimit -u, TasksMax)",
+                self.threads
+            );
+            self.tell(log::Level::Warn, line);
+        }
+        self.short_of_threads = problem.is_some();
+    }
+
+    /// Whether there are more threads than there is work for.
+    pub(super) fn has_thread_to_spare(&self, now: Instant) -> bool {
+        self.threads > self.limits.workers + self.slow(now)
+    }
+
+    /// How many readings take so long that others should not wait for their threads.
+    fn slow(&self, now: Instant) -> usize {
+        let slow =
+            |running: &&Running| running.given_up() || self.is_slow_since(running.started, now);
+        self.running.values().filter(slow).count() + self.connecting_slowly(now)
+    }
+
+    /// All connections were closed: the next caller gets nothing that was read or found out before.
+    pub(super) fn begin_anew(&mut self) {
+        if self.outage.take().is_some() {
+            let line = format!("{} is tried anew, as its connections were closed", self.place());
+            self.tell(log::Level::Info, line);
+        }
+        self.connect_again = None;
+        self.ahead.clear();
+        self.drop_readings(|task| task.claimed == Parts::NONE);
+    }
+
+    /// Drops what was read, and of what is in flight or waiting, this.
+    fn drop_readings(&mut self, which: impl Fn(&Task) -> bool) {
+        self.ready.clear();
+        let dropped = self.tasks.iter().filter(|(_, task)| which(task));
+        for slot in dropped.map(|(slot, _)| *slot).collect::<Vec<_>>() {
+            self.drop_task(slot);
+        }
+        // What was ordered with something that somebody waits for was begun before as well.
+        for task in self.tasks.values_mut() {
+            task.parts = task.claimed;
+        }
+    }
+
+    /// Where the connections lead.
+    fn place(&self) -> Printable<'_> {
+        Printable(if self.uri.is_empty() { "libvirt's default URI" } else { &self.uri })
+    }
+
+    /// What goes on here.
+    pub(super) fn health(&self, now: Instant) -> Health {
+        let mut health = self.health.clone();
+        health.threads = self.threads;
+        health.stuck = self.stuck();
+        let since = |then: Instant| now.saturating_duration_since(then);
+        health.hung = self.quarantine.all().map(|h| (h.instance.clone(), since(h.since))).collect();
+        health.hung.sort_by_key(|(instance, _)| instance.uuid);
+        health.busy = self.busy.values().cloned().collect();
+        health.busy.sort_by_key(|(instance, _)| instance.uuid);
+        health.locked = self.locked.values().cloned().collect();
+        health.locked.sort_by_key(|instance| instance.uuid);
+        health.list_hangs = self.list_hangs_since(now).map(since);
+        health.outage = self.outage.as_ref().map(|o| (o.failure.clone(), since(o.since)));
+        health
+    }
+
+    pub(super) fn stuck(&self) -> usize {
+        self.running.values().filter(|running| running.hangs()).count()
+    }
+
+    /// Waits for the task that a caller has claimed; `None` if it was given up, so that the caller
+    /// takes what there is without it.
+    fn wait_for(
+        &mut self,
+        request: &mut Request,
+        (slot, id): (Slot, u64),
+        now: Instant,
+    ) -> Option<Turn<R>> {
+        let part = request.key.kind.part();
+        if let Some(ready) = self.take_answer(request.key, id) {
+            // It was in flight for too long already when it was asked for.
+            let early = request.asked.saturating_duration_since(ready.taken) >= self.limits.max_age;
+            if ready.ahead && early {
+                self.health.wasted += 1;
+                request.claimed = None;
+                return None;
+            }
+            self.health.read_ahead += u64::from(ready.ahead);
+            return Some(self.hand_out(request, ready.outcome, Some(ready.taken), now));
+        }
+        let Some(task) = self.tasks.get(&slot).filter(|task| task.id == id) else {
+            // Dropped, but not for its own fault: it is asked for anew, once, in the same time.
+            let hangs = request.key.kind.needs_guest() && self.must_not_wait_for_guest(slot.uuid);
+            if !hangs && !request.again {
+                request.again = true;
+                request.claimed = None;
+                return None;
+            }
+            return self.start_again(request, now);
+        };
+        let started = task.started;
+        let held_up = now.saturating_duration_since(started.unwrap_or(request.asked));
+        let not_to_be_asked = started.is_none() && self.must_not_wait_for_guest(slot.uuid);
+        let need_not_wait = !request.key.kind.needs_guest() && held_up >= self.limits.slow();
+        if slot.lane == Lane::Guest && (not_to_be_asked || need_not_wait) {
+            self.unclaim((slot, id), part);
+            self.take_aside(slot.uuid, part);
+            request.claimed = None;
+            request.aside = true;
+            return None;
+        }
+        // If it was begun before it was asked for, and nothing is heard of the hypervisor, then
+        // perhaps because nobody was there to ask: that is found out first.
+        let begun = started.filter(|_| self.is_heard(now)).unwrap_or(request.asked);
+        let until = begun.min(request.asked) + self.limits.timeout;
+        if now >= until {
+            self.give_up(slot, now);
+            return self.start_again(request, now);
+        }
+        if now.saturating_duration_since(request.asked) >= self.limits.held_up() {
+            self.look_behind(request.key, now);
+        }
+        Some(Turn::Wait(until.min(now + self.limits.slow())))
+    }
+
+    fn start_again(&mut self, request: &mut Request, now: Instant) -> Option<Turn<R>> {
+        // What a guest that hangs leaves to be said is asked for once more, and no more.
+        let kind = request.key.kind;
+        let hangs = kind.needs_guest()
+            && kind.knows_hung()
+            && self.must_not_wait_for_guest(request.key.uuid);
+        if hangs && !request.again {
+            request.again = true;
+            request.claimed = None;
+            request.asked = now;
+            return None;
+        }
+        let answer = self
+            .answer_without_reading(request, now)
+            .unwrap_or_else(|| self.timeout(request, "it has not been answered"));
+        Some(self.hand_out(request, answer.into(), None, now))
+    }
+
+    fn hand_out(
+        &mut self,
+        request: &Request,
+        outcome: Outcome<R>,
+        taken: Option<Instant>,
+        now: Instant,
+    ) -> Turn<R> {
+        self.habits.answered(request.caller, now);
+        if self.sweeping {
+            self.end_sweep();
+        }
+        self.hits = self.hits.wrapping_add(1);
+        if self.hits % 8 == 0 {
+            self.width = (self.width + 1).min(self.limits.read_ahead);
+        }
+        if let Some(taken) = taken {
+            let Key { kind, uuid } = request.key;
+            if !uuid.is_nil() {
+                self.habits.handed_out(uuid, kind.part(), taken, now);
+            }
+            let age = now.saturating_duration_since(taken);
+            self.health.handed_out += 1;
+            self.health.age_sum += age;
+            self.health.age_max = self.health.age_max.max(age);
+        }
+        Turn::Answer(outcome)
+    }
+
+    /// A task for a part, and for what is expected to be asked for with it.
+    fn new_task(&mut self, slot: Slot, key: Key, instance: InstanceId, now: Instant) -> u64 {
+        self.tasks_ever += 1;
+        let id = self.tasks_ever;
+        let part = key.kind.part();
+        let wanted = match slot.lane {
+            Lane::Guest => self.habits.wanted(slot.uuid, part, now),
+            Lane::Aside if part.need_guest() => {
+                self.habits.wanted(slot.uuid, part, now).known_of_hung()
+            }
+            _ => part,
+        };
+        let beside = self.tasks.get(&Slot { lane: Lane::Aside, ..slot }).map(|task| task.parts);
+        let there = |part: &Parts| {
+            beside.is_some_and(|parts| parts.has(*part))
+                || Kind::of(*part)
+                    .is_some_and(|kind| self.is_ready(Key { kind, uuid: slot.uuid }, now))
+        };
+        let parts = wanted.each().filter(|other| *other == part || !there(other));
+        let parts = parts.fold(Parts::NONE, Parts::and);
+        let task = Task {
+            id,
+            instance,
+            parts,
+            claimed: Parts::NONE,
+            ahead: part,
+            started: None,
+            again: false,
+        };
+        self.tasks.insert(slot, task);
+        id
+    }
+
+    /// The first reading in a queue that may be begun.
+    fn next_startable(&mut self, asked: bool) -> Option<(Slot, u64)> {
+        let mut queue = std::mem::take(if asked { &mut self.asked } else { &mut self.ahead });
+        while queue.front().is_some_and(|entry| !self.is_pending(*entry)) {
+            queue.pop_front();
+        }
+        let may_start = |entry: &(Slot, u64)| self.is_pending(*entry) && self.may_start(entry.0);
+        let at = queue.iter().position(may_start);
+        let found = at.and_then(|at| queue.remove(at));
+        // What was given up behind one that cannot start.
+        if queue.len() > 64 + 2 * self.tasks.len() {
+            queue.retain(|entry| self.is_pending(*entry));
+        }
+        *(if asked { &mut self.asked } else { &mut self.ahead }) = queue;
+        found
+    }
+
+    /// How many readings may be begun now; so many at the most are counted.
+    pub(super) fn startable(&self, most: usize) -> usize {
+        let waiting = self.asked.iter().chain(&self.ahead);
+        waiting.filter(|e| self.is_pending(**e) && self.may_start(e.0)).take(most).count()
+    }
+
+    fn is_pending(&self, (slot, id): (Slot, u64)) -> bool {
+        self.tasks.get(&slot).is_some_and(|task| task.id == id && task.started.is_none())
+    }
+
+    /// Readings that need the guest's process are taken one at a time for each guest, as the
+    /// hypervisor would do it anyway: so one that hangs has one thread hanging with it.
+    fn may_start(&self, slot: Slot) -> bool {
+        match slot.lane {
+            Lane::Guest => {
+                let waiting = self.running.values().filter(|running| running.waits_for_guest());
+                waiting.count() < self.limits.waiting_for_guests()
+                    && !self.must_not_wait_for_guest(slot.uuid)
+                    && !self.is_waited_for(slot.uuid)
+            }
+            Lane::Aside | Lane::List => {
+                // What callers have left may come back yet.
+                let left = |call: &&Running| call.slot == slot && call.fate == Fate::Left;
+                self.running.values().filter(left).count() < 2
+                    && (!self.may_hang(slot.uuid) || self.leaves_a_thread())
+            }
+            Lane::Existing | Lane::HostCpus => self.leaves_a_thread(),
+        }
+    }
+
+    /// Whether what may hang leaves a thread to others, unless there is just one.
+    fn leaves_a_thread(&self) -> bool {
+        self.running.len() + 1 < self.limits.threads().max(2)
+    }
+
+    /// Whether a call is out that waits for this guest's process, whoever still wants its answer.
+    fn is_waited_for(&self, instance: Uuid) -> bool {
+        self.running.values().any(|call| call.occupies_guest() && call.slot.uuid == instance)
+    }
+
+    /// Whether a guest's process keeps those waiting that have asked it for something.
+    fn is_slow_to_answer(&self, instance: Uuid, now: Instant) -> bool {
+        self.running.values().any(|call| {
+            call.occupies_guest()
+                && call.slot.uuid == instance
+                && (call.given_up() || self.is_slow_since(call.started, now))
+        })
+    }
+
+    /// Takes a task away; its thread, if it has one, comes back in vain.
+    fn drop_task(&mut self, slot: Slot) -> Option<Task> {
+        let task = self.tasks.remove(&slot)?;
+        if let Some(running) = self.running.get_mut(&task.id) {
+            running.becomes(Fate::Left);
+        }
+        Some(task)
+    }
+
+    /// Has something logged by the next caller.
+    pub(super) fn tell(&mut self, level: log::Level, line: String) {
+        const MOST: usize = 1000;
+        if self.log.len() < MOST {
+            self.log.push((level, line));
+        }
+    }
+}
+
+impl Task {
+    /// Whether this can be had of it by one more caller.
+    fn can_serve(&self, part: Parts) -> bool {
+        !self.claimed.has(part) && (self.started.is_none() || self.parts.has(part))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! What callers and threads share, under one lock, and how a caller waits.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::link::Open;
+use super::scheduler::{Finished, Scheduler, Turn};
+use super::{Answer, Cancellation, Key, Kind, Limits, ids, prober, worker};
+use crate::error::Failure;
+use crate::hypervisor::{Hypervisor, Outcome};
+use crate::records::{Instance, InstanceId};
+
+/// What is read for housekeeping is ordered no more often than that.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+/// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// What callers and threads share.
+pub(super) struct Shared<H> {
+    pub(super) hypervisor: Arc<H>,
+    pub(super) limits: Limits,
+    state: Mutex<State>,
+    /// Told when a caller may have its answer, when there may be work, when there may be something
+    /// to probe, and when a thread has closed its connection.
+    pub(super) answered: Condvar,
+    pub(super) work: Condvar,
+    pub(super) probe: Condvar,
+    pub(super) closed: Condvar,
+}
+
+pub(super) struct State {
+    pub(super) scheduler: Scheduler<Answer>,
+    /// The open connections by the number of their thread.
+    pub(super) open: HashMap<u64, Open>,
+    /// How often all connections were closed: older ones are closed when they are not in use.
+    pub(super) closings: u64,
+    /// How often there was a reason to look whether the connections that are open still serve.
+    pub(super) alarms: u64,
+    /// The last list, and when it was asked for.
+    pub(super) listed: Option<(Instant, Vec<Instance>)>,
+    /// How many CPUs the host has, likewise, and when that was first ordered.
+    pub(super) host_cpus: Option<(Instant, Option<u32>)>,
+    pub(super) host_cpus_ordered: Option<Instant>,
+    /// When something was last ordered for housekeeping.
+    ordered: HashMap<Kind, Instant>,
+    threads_ever: u64,
+    /// The probing thread that serves, and since when it is in a call.
+    pub(super) prober: Option<u64>,
+    pub(super) probing: Option<(Instant, InstanceId)>,
+    pub(super) probers: usize,
+    /// The threads that close their connections, which may take for ever.
+    pub(super) leaving: usize,
+    pub(super) ended: bool,
+}
+
+impl State {
+    /// Keeps a list that was asked for then.
+    pub(super) fn keep_list(&mut self, asked: Instant, instances: Vec<Instance>) {
+        if self.listed.as_ref().is_none_or(|(before, _)| *before <= asked) {
+            self.scheduler.listed(ids(&instances), asked);
+            self.listed = Some((asked, instances));
+        }
+    }
+
+    /// Keeps what was read for housekeeping.
+    pub(super) fn keep(&mut self, finished: &mut Finished<Answer>) {
+        let Ok(parts) = &mut finished.answer else { return };
+        for (_, Outcome { answer, notes }) in parts {
+            let asked = notes.earliest().unwrap_or_else(Instant::now);
+            match answer {
+                Ok(Answer::List(instances)) => self.keep_list(asked, std::mem::take(instances)),
+                Ok(Answer::HostCpus(cpus)) => {
+                    let before = self.host_cpus.replace((asked, *cpus));
+                    // A refusal is said once, and not every time.
+                    if before.is_none_or(|(_, before)| before.is_some()) {
+                        for line in notes.lines.drain(..) {
+                            self.scheduler.tell(log::Level::Warn, line);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn use_connection(&mut self, thread: u64, in_use: bool) {
+        if let Some(open) = self.open.get_mut(&thread) {
+            open.in_use = in_use;
+        }
+    }
+
+    /// The number of one more thread.
+    pub(super) fn next_thread(&mut self) -> u64 {
+        self.threads_ever += 1;
+        self.threads_ever
+    }
+}
+
+impl<H: Hypervisor> Shared<H> {
+    pub(super) fn new(hypervisor: Arc<H>, limits: Limits) -> Self {
+        let state = State {
+            scheduler: Scheduler::new(hypervisor.uri(), limits),
+            open: HashMap::new(),
+            closings: 0,
+            alarms: 0,
+            listed: None,
+            host_cpus: None,
+            host_cpus_ordered: None,
+            ordered: HashMap::new(),
+            threads_ever: 0,
+            prober: None,
+            probing: None,
+            probers: 0,
+            leaving: 0,
+            ended: false,
+        };
+        Self {
+            hypervisor,
+            limits,
+            state: Mutex::new(state),
+            answered: Condvar::new(),
+            work: Condvar::new(),
+            probe: Condvar::new(),
+            closed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A caller's way to its answer.
+    pub(super) fn wait_for(self: &Arc<Self>, key: Key, instance: &InstanceId) -> Outcome<Answer> {
+        let mut state = self.lock();
+        let mut cancellation = Cancellation::new(self.limits);
+        let caller = thread::current().id();
+        let mut request = state.scheduler.ask(caller, key, instance, Instant::now());
+        loop {
+            let now = Instant::now();
+            state.scheduler.hear(self.hypervisor.answered());
+            match state.scheduler.turn(&mut request, now) {
+                Turn::Answer(outcome) => {
+                    self.send_for_threads(&mut state, now);
+                    // Others may have been given up together with this one.
+                    self.answered.notify_all();
+                    unlock_and_log(state);
+                    return outcome;
+                }
+                Turn::Wait(until) => {
+                    self.send_for_threads(&mut state, now);
+                    let waited = self.answered.wait_timeout(state, until.duration_since(now));
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    // However often it is woken meanwhile, by the answers of others.
+                    if cancellation.is_due() {
+                        drop(state);
+                        let goes_on = cancellation.check();
+                        state = self.lock();
+                        if let Err(interrupted) = goes_on {
+                            state.scheduler.leave(&request);
+                            return interrupted.into();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Orders something for housekeeping; now and then, as it may fail each time.
+    pub(super) fn keep_house(self: &Arc<Self>, state: &mut State, kind: Kind) {
+        let now = Instant::now();
+        let age = |then: &Instant| now.saturating_duration_since(*then);
+        if state.ordered.get(&kind).is_none_or(|then| age(then) >= HOUSEKEEPING) {
+            state.ordered.insert(kind, now);
+            state.scheduler.keep_house(kind, now);
+            self.send_for_threads(state, now);
+        }
+    }
+
+    /// Wakes or starts as many threads as there is work for.
+    pub(super) fn send_for_threads(self: &Arc<Self>, state: &mut State, now: Instant) {
+        if state.ended {
+            return;
+        }
+        self.wake(state);
+        while state.scheduler.needs_thread(now) {
+            let started = worker::spawn(self, state.next_thread());
+            state.scheduler.started_thread(started.as_ref().err());
+            if started.is_err() {
+                // Those that there are must do; without any, the caller's time runs out.
+                return;
+            }
+            state.scheduler.threads += 1;
+            state.scheduler.idle += 1;
+        }
+        if state.scheduler.wants_probe(now) {
+            prober::send_for(self, state, now);
+        }
+    }
+
+    /// Wakes as many threads as there are readings to begin.
+    pub(super) fn wake(&self, state: &State) {
+        for _ in 0..state.scheduler.startable(state.scheduler.idle) {
+            self.work.notify_one();
+        }
+    }
+
+    /// Has every connection looked at that is open, before it is used again.
+    pub(super) fn alarm(&self, state: &mut State) {
+        state.alarms += 1;
+        self.work.notify_all();
+    }
+
+    /// A connection could not be opened: the others are to be looked after, too.
+    pub(super) fn refused(&self, state: &mut State, failure: &Failure) {
+        let open = state.open.values().filter(|open| open.serves).count();
+        // Not those that a call hangs in.
+        let serving = open.saturating_sub(state.scheduler.stuck());
+        state.scheduler.refused(failure, serving, Instant::now());
+        self.alarm(state);
+    }
+
+    /// Has all connections closed, those in use when they are not any more.
+    pub(super) fn begin_anew(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.closings += 1;
+        state.scheduler.begin_anew();
+        self.work.notify_all();
+        self.probe.notify_all();
+        state
+    }
+
+    /// As above, and waits a while for those that are not in use. Once a hypervisor has used up that
+    /// time, it gets less of it: an interpreter may end with many inspectors.
+    pub(super) fn close(&self) {
+        static UNCONFIRMED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let unconfirmed = || UNCONFIRMED.lock().unwrap_or_else(PoisonError::into_inner);
+        let uri = self.hypervisor.uri();
+        let longest = if unconfirmed().contains(uri) { CLOSING / 5 } else { CLOSING };
+        let unused = |state: &mut State| {
+            let closings = state.closings;
+            state.open.values().any(|open| open.closings < closings && !open.in_use)
+        };
+        let waited = self.closed.wait_timeout_while(self.begin_anew(), longest, unused);
+        let answered = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
+        if answered {
+            unconfirmed().remove(uri);
+        } else {
+            unconfirmed().insert(uri.to_owned());
+            let line =
+                format!("libvirt did not confirm within {longest:?} that a connection is closed");
+            log_all([(log::Level::Warn, line)]);
+        }
+    }
+}
+
+/// An instance that is none, for questions about nobody.
+pub(super) fn nobody() -> InstanceId {
+    Uuid::nil().into()
+}
+
+/// Unlocks, and logs what has happened.
+pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
+    let lines = std::mem::take(&mut state.scheduler.log);
+    drop(state);
+    log_all(lines);
+}
+
+/// Logs, which is for callers alone: a log line may reach a slow handler, which no other caller is to
+/// wait for, or an interpreter that ends, and takes a thread of ours, which it does not know, with it.
+#[allow(clippy::disallowed_macros)]
+pub(super) fn log_all(lines: impl IntoIterator<Item = (log::Level, String)>) {
+    for (level, line) in lines {
+        log::log!(target: "virtmeter::collector", level, "{line}");
+    }
+}

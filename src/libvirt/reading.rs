@@ -1,0 +1,511 @@
+//! A reading of one domain, from its first call to its last.
+//!
+//! What the bulk reading tells is taken from there, in one round trip; what it lacks, because the
+//! driver is not QEMU's or the device was refused, is asked for by a call of its own.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
+use std::time::Instant;
+
+use virt_sys as c;
+
+use super::bulk::Bulk;
+use super::domain_xml::{self, Devices};
+use super::stats::{self, Sums};
+use super::sys::{Domain, DomainInfo};
+use super::{Driver, busy, nova_xml};
+use crate::error::{Error, Failure, Reason, Result};
+use crate::hypervisor::{Content, Moment, Notes, Outcome, Parts, Reach, Reading};
+use crate::records::{
+    Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
+};
+
+type Groups = c::virDomainStatsTypes;
+const STATE: Groups = c::VIR_DOMAIN_STATS_STATE;
+const CPU: Groups = c::VIR_DOMAIN_STATS_CPU_TOTAL;
+const MEMORY: Groups = c::VIR_DOMAIN_STATS_BALLOON;
+const VCPUS: Groups = c::VIR_DOMAIN_STATS_VCPU;
+const NICS: Groups = c::VIR_DOMAIN_STATS_INTERFACE;
+const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
+const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
+
+/// The statistics that answer these questions. Asking for every group loses the whole answer when
+/// one group fails, and costs QEMU more.
+fn groups(parts: Parts, reach: Reach) -> Groups {
+    let asked = match reach {
+        Reach::Guest => [
+            (Parts::STATS, VCPUS | MEMORY | PERF),
+            (Parts::NICS, NICS),
+            (Parts::DISKS.and(Parts::SIZES), DISKS),
+            (Parts::COUNTERS, CPU | MEMORY | VCPUS | NICS | DISKS),
+        ],
+        // The vCPUs only where that does not wait: see `without_guest`.
+        _ => [
+            (Parts::STATS, PERF),
+            (Parts::NICS, NICS),
+            (Parts::COUNTERS, NICS),
+            (Parts::NONE, STATE),
+        ],
+    };
+    let chosen = asked.iter().filter(|(part, _)| parts.has(*part));
+    chosen.fold(STATE, |groups, (_, more)| groups | more)
+}
+
+/// A domain that was looked up. It stays valid: libvirt finds the domain by its UUID.
+pub(super) struct Known {
+    domain: Domain,
+    /// The domain's number, another at each start, and whether it has a balloon since then; `None`
+    /// where its XML does not tell.
+    balloon: Cell<Option<(u32, Option<bool>)>>,
+}
+
+impl Known {
+    pub(super) fn new(domain: Domain) -> Self {
+        Self { domain, balloon: Cell::default() }
+    }
+
+    pub(super) fn is_free(&self, at: &About<'_>) -> Result<Option<bool>> {
+        match self.domain.is_free() {
+            // Other drivers than QEMU's do not tell.
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
+            Err(failure) if failure.is(c::VIR_ERR_OPERATION_INVALID) => Err(at.shut_off()),
+            answer => answer.map(Some).map_err(|failure| at.refused(failure)),
+        }
+    }
+
+    /// Takes these parts of a reading.
+    pub(super) fn read(&self, at: &About<'_>, parts: Parts, reach: Reach) -> Result<Reading> {
+        let mut taking = Taking::new(at, self, parts, reach);
+        if parts != Parts::SERVER {
+            taking.bulk = of_a_part(taking.ask_bulk())?;
+        }
+        let mut reading = Reading { parts: Vec::new(), busy: taking.busy };
+        for part in parts.each() {
+            let answer = match part {
+                Parts::STATS => taking.stats().map(Box::new).map(Content::Stats),
+                Parts::NICS => taking.nics().map(Content::Nics),
+                Parts::DISKS => taking.disks().map(Content::Disks),
+                Parts::SIZES => taking.sizes().map(Content::Sizes),
+                Parts::COUNTERS => taking.counters().map(Box::new).map(Content::Counters),
+                _ => taking.server().map(|server| Content::Server(server.map(Box::new))),
+            };
+            let answer = of_a_part(answer)?;
+            let notes = Notes { lines: taking.lines_of(part), moment: None };
+            reading.parts.push((part, Outcome { answer, notes }));
+        }
+        for (_, outcome) in &mut reading.parts {
+            outcome.notes.moment = taking.moment.get();
+        }
+        Ok(reading)
+    }
+}
+
+/// What is asked, and what to say of it when it fails.
+pub(super) struct About<'a> {
+    pub(super) driver: &'a Driver,
+    pub(super) instance: &'a InstanceId,
+}
+
+impl About<'_> {
+    pub(super) fn refused(&self, failure: Failure) -> Error {
+        self.driver
+            .failed(Some(self.instance), failure, |failure| self.no_data(Reason::Refused(failure)))
+    }
+
+    fn unusable(&self, unusable: String) -> Error {
+        self.no_data(Reason::Xml(unusable))
+    }
+
+    fn no_data(&self, reason: Reason) -> Error {
+        Error::NoData { instance: self.instance.clone(), reason }
+    }
+
+    fn shut_off(&self) -> Error {
+        Error::InstanceShutOff { instance: self.instance.clone() }
+    }
+}
+
+/// A reading while it is taken. What several parts need is asked for once.
+struct Taking<'a> {
+    at: &'a About<'a>,
+    known: &'a Known,
+    parts: Parts,
+    reach: Reach,
+    bulk: Result<Bulk>,
+    /// What keeps the guest's process from being asked.
+    busy: Option<&'static str>,
+    moment: Cell<Option<Moment>>,
+    state: OnceCell<Result<u32>>,
+    xml: OnceCell<Result<String>>,
+    devices: OnceCell<Result<Arc<Devices>>>,
+    nics: OnceCell<Result<Vec<Interface>>>,
+    disks: OnceCell<Result<Vec<Disk>>>,
+    /// What is to be said of devices that were refused, and to whom.
+    lines: RefCell<Vec<(Parts, String)>>,
+}
+
+impl<'a> Taking<'a> {
+    fn new(at: &'a About<'a>, known: &'a Known, parts: Parts, reach: Reach) -> Self {
+        Self {
+            at,
+            known,
+            parts,
+            reach,
+            bulk: Ok(Bulk::default()),
+            busy: None,
+            moment: Cell::default(),
+            state: OnceCell::new(),
+            xml: OnceCell::new(),
+            devices: OnceCell::new(),
+            nics: OnceCell::new(),
+            disks: OnceCell::new(),
+            lines: RefCell::default(),
+        }
+    }
+
+    /// Asks for a bulk reading: of what only the guest's process tells, too, unless that is not to be
+    /// asked, or is busy.
+    fn ask_bulk(&mut self) -> Result<Bulk> {
+        let domain = &self.known.domain;
+        let mut groups = groups(self.parts, self.reach);
+        match self.reach {
+            // libvirt tells these without the domain's job while somebody else holds it; with nobody
+            // holding it, this call would take it, and hang as well.
+            Reach::Hypervisor if matches!(domain.is_free(), Ok(false)) => {
+                groups |= if self.parts.has(Parts::COUNTERS) { CPU | VCPUS } else { VCPUS };
+            }
+            Reach::Guest | Reach::Hypervisor => {}
+            Reach::Priority => return Ok(Bulk::default()),
+        }
+        let mut begun = Instant::now();
+        let mut found = domain.stats(groups, false);
+        if self.reach == Reach::Guest {
+            let waits = match &found {
+                // Somebody else holds the job: for as long as a migration takes, or for a moment.
+                Ok(Some(bulk)) if bulk.lacks_job() => {
+                    self.busy = busy::reason(bulk.state, bulk.reason);
+                    self.busy.is_none()
+                }
+                // An old daemon cannot be asked without waiting.
+                Err(failure) => failure.is(c::VIR_ERR_INVALID_ARG),
+                Ok(_) => false,
+            };
+            if waits {
+                begun = Instant::now();
+                found = domain.stats(groups, true);
+            }
+        }
+        let found = found.map_err(|failure| self.at.refused(failure))?;
+        self.measured_since(begun);
+        found.ok_or_else(|| self.at.no_data(Reason::Vanished))
+    }
+
+    fn measured_since(&self, begun: Instant) {
+        let mut notes = Notes { lines: Vec::new(), moment: self.moment.get() };
+        notes.measured_since(begun);
+        self.moment.set(notes.moment);
+    }
+
+    /// Whether the guest's process is left alone.
+    fn is_silent(&self) -> bool {
+        self.reach != Reach::Guest || self.busy.is_some()
+    }
+
+    fn silent(&self) -> Error {
+        let instance = self.at.instance.clone();
+        Error::InstanceBusy { instance, why: self.busy.unwrap_or("it does not answer") }
+    }
+
+    /// What the bulk reading tells; nothing where the driver has none, and is asked one by one.
+    fn found(&self) -> Result<Option<&Bulk>> {
+        match &self.bulk {
+            Ok(bulk) => Ok(Some(bulk)),
+            Err(error) if error.failure().is_some_and(|f| f.is(c::VIR_ERR_NO_SUPPORT)) => Ok(None),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// `virDomainState`, from the bulk reading or else by a call.
+    fn state(&self) -> Result<u32> {
+        let ask = || match (self.found()?.and_then(|bulk| bulk.state), self.reach) {
+            (Some(state), _) => Ok(state),
+            (None, Reach::Priority) => {
+                self.known.domain.state().map_err(|failure| self.at.refused(failure))
+            }
+            (None, _) => Ok(self.info()?.state),
+        };
+        self.state.get_or_init(ask).clone()
+    }
+
+    fn info(&self) -> Result<DomainInfo> {
+        self.known.domain.info().map_err(|failure| self.at.refused(failure))
+    }
+
+    /// The bulk reading of a domain that must not be shut off.
+    fn running(&self) -> Result<Option<&Bulk>> {
+        if self.state()? == c::VIR_DOMAIN_SHUTOFF {
+            return Err(self.at.shut_off());
+        }
+        self.found()
+    }
+
+    fn stats(&self) -> Result<InstanceStats> {
+        let bulk = self.bulk.as_ref().map_err(Clone::clone)?;
+        let state = self.state()?;
+        if state == c::VIR_DOMAIN_SHUTOFF {
+            if !self.at.driver.report_stopped {
+                return Err(self.at.shut_off());
+            }
+            return Ok(stats::stopped_instance_stats(self.info()?));
+        }
+        let (vcpus, memory) = (stats::vcpus(bulk), self.memory(bulk)?);
+        if self.is_silent() {
+            let known = stats::instance_stats(state, &memory, bulk, &vcpus, None);
+            // Without the vCPUs, nobody has counted their time.
+            return Ok(InstanceStats { cpu_time: bulk.vcpus.and(known.cpu_time), ..known });
+        }
+        let mut cpu_time = None;
+        if !vcpus.is_complete() {
+            let total = self.known.domain.stats(CPU, true);
+            let total = total.map_err(|failure| self.at.refused(failure))?;
+            cpu_time = total.ok_or_else(|| self.at.no_data(Reason::Vanished))?.cpu_time;
+        }
+        Ok(stats::instance_stats(state, &memory, bulk, &vcpus, cpu_time))
+    }
+
+    fn counters(&self) -> Result<VmCounters> {
+        let none = Bulk::default();
+        let bulk = self.running()?.unwrap_or(&none);
+        let vcpus = stats::vcpus(bulk);
+        let counters = VmCounters {
+            vcpu_time: vcpus.ran,
+            cpu_time: bulk.cpu_time,
+            vcpu_wait: vcpus.wait,
+            vcpu_delay: vcpus.delay,
+            interfaces: self.nics()?,
+            ..VmCounters::default()
+        };
+        let sums = match (Sums::of(bulk), self.reach) {
+            (Some(sums), _) => sums,
+            (None, Reach::Priority) => return Ok(counters),
+            (None, _) => {
+                let begun = Instant::now();
+                let info = self.info()?;
+                if self.reach == Reach::Hypervisor {
+                    return Ok(VmCounters { cpu_number: Some(info.vcpus.into()), ..counters });
+                }
+                self.measured_since(begun);
+                info.into()
+            }
+        };
+        let disks = if self.is_silent() { None } else { Some(self.disks()?) };
+        Ok(VmCounters {
+            cpu_number: Some(sums.vcpus),
+            cpu_time: Some(sums.cpu_time),
+            memory: stats::memory(&sums, &self.memory(bulk)?),
+            disks,
+            ..counters
+        })
+    }
+
+    /// The memory statistics, from the bulk reading or else by a call.
+    fn memory(&self, bulk: &Bulk) -> Result<Vec<(u32, u64)>> {
+        match self.has_balloon(bulk)? {
+            Some(balloon) => Ok(bulk.memory(balloon)),
+            None if self.is_silent() => Ok(Vec::new()),
+            None => {
+                let memory = self.known.domain.memory_stats();
+                memory.map_err(|failure| self.at.refused(failure))
+            }
+        }
+    }
+
+    /// Whether the domain has a balloon, which stays so while it runs; `None` where its XML does
+    /// not tell, or the bulk reading has no memory.
+    fn has_balloon(&self, bulk: &Bulk) -> Result<Option<bool>> {
+        if !bulk.has_memory() {
+            return Ok(None);
+        }
+        if let Some((then, balloon)) = self.known.balloon.get() {
+            if then == bulk.number {
+                return Ok(balloon);
+            }
+        }
+        let balloon = match self.devices() {
+            Ok(devices) => Some(devices.balloon),
+            Err(Error::NoData { reason: Reason::Xml(_), .. }) => None,
+            Err(error) => return Err(error),
+        };
+        self.known.balloon.set(Some((bulk.number, balloon)));
+        Ok(balloon)
+    }
+
+    /// The NICs, from the bulk reading or else by a call for each.
+    fn nics(&self) -> Result<Vec<Interface>> {
+        self.nics.get_or_init(|| self.ask_nics()).clone()
+    }
+
+    fn ask_nics(&self) -> Result<Vec<Interface>> {
+        let bulk = self.running()?;
+        let part = Parts::NICS.and(Parts::COUNTERS);
+        let ask = |nic: &domain_xml::Nic| {
+            let known = bulk.and_then(|bulk| bulk.nic(&nic.name));
+            let call = || self.known.domain.interface_stats(&nic.name);
+            let (counters, measured) = self.measure((part, &nic.name), known, call)?;
+            Ok(Interface {
+                name: nic.name.clone(),
+                mac: nic.mac.clone(),
+                fref: nic.fref.clone(),
+                parameters: nic.parameters.clone(),
+                counters: counters.map(stats::interface_counters),
+                measured,
+            })
+        };
+        self.devices()?.nics.iter().map(ask).collect()
+    }
+
+    /// The disks, from the bulk reading or else by calls for each.
+    fn disks(&self) -> Result<Vec<Disk>> {
+        self.disks.get_or_init(|| self.ask_disks()).clone()
+    }
+
+    fn ask_disks(&self) -> Result<Vec<Disk>> {
+        let bulk = self.running()?;
+        if self.is_silent() {
+            return Err(self.silent());
+        }
+        let part = Parts::DISKS.and(Parts::COUNTERS);
+        let domain = &self.known.domain;
+        let ask = |domain_xml::Disk { name, .. }: &domain_xml::Disk| {
+            let known = bulk.and_then(|bulk| bulk.disk(name));
+            // The counters last: they are of the moment after both.
+            let call = || {
+                let times = domain.block_stats_flags(name)?;
+                Ok((domain.block_stats(name)?, times))
+            };
+            let (counters, measured) = self.measure((part, name), known, call)?;
+            let counters = counters.map(|(counters, times)| stats::disk_counters(counters, times));
+            Ok(Disk { device: name.clone(), counters, measured })
+        };
+        self.devices()?.disks.iter().map(ask).collect()
+    }
+
+    fn sizes(&self) -> Result<Vec<DiskInfo>> {
+        let bulk = match self.running() {
+            Err(Error::InstanceShutOff { .. }) if self.at.driver.report_stopped => None,
+            running => running?,
+        };
+        if self.is_silent() {
+            return Err(self.silent());
+        }
+        let devices = self.devices()?;
+        let mut disks = Vec::with_capacity(devices.disks.len());
+        for domain_xml::Disk { name, raw_file } in &devices.disks {
+            let known = bulk.and_then(|bulk| bulk.sizes(name)).filter(|_| *raw_file);
+            let call = || self.known.domain.block_info(name);
+            let (sizes, _) = self.measure((Parts::SIZES, name), known, call)?;
+            disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
+        }
+        Ok(disks)
+    }
+
+    fn server(&self) -> Result<Option<ServerDescription>> {
+        self.with_xml(nova_xml::server)
+    }
+
+    /// The devices, by the domain's XML, or by what it was last where that must not be asked for, or
+    /// need not be.
+    fn devices(&self) -> Result<Arc<Devices>> {
+        let ask = || {
+            let (described, uuid) = (self.at.driver, self.known.domain.uuid());
+            let last = described.devices_of(uuid);
+            match self.reach {
+                Reach::Priority => last.ok_or_else(|| self.silent()),
+                _ => match last.filter(|devices| self.are_just(devices)) {
+                    Some(devices) => Ok(devices),
+                    None => self.with_xml(|xml| described.devices_in(uuid, xml)),
+                },
+            }
+        };
+        self.devices.get_or_init(ask).clone()
+    }
+
+    /// Whether an XML could tell nothing that is not known already: only names are wanted of it, the
+    /// bulk reading has just these, and it was read since the domain was started.
+    fn are_just(&self, devices: &Devices) -> bool {
+        let names = Parts::STATS.and(Parts::DISKS).and(Parts::COUNTERS);
+        let Ok(bulk) = &self.bulk else { return false };
+        let nics = devices.nics.iter().map(|nic| nic.name.as_str());
+        let disks = devices.disks.iter().map(|disk| disk.name.as_str());
+        self.parts.without(names) == Parts::NONE
+            && self.known.balloon.get().is_some_and(|(number, _)| number == bulk.number)
+            && bulk.disks_are(disks)
+            && (!self.parts.has(Parts::COUNTERS) || bulk.nics_are(nics))
+    }
+
+    /// What the domain's XML says.
+    fn with_xml<T>(&self, read: impl FnOnce(&str) -> std::result::Result<T, String>) -> Result<T> {
+        let ask = || {
+            let xml = self.known.domain.xml().map_err(|failure| self.at.refused(failure))?;
+            String::from_utf8(xml).map_err(|error| self.at.unusable(error.utf8_error().to_string()))
+        };
+        let xml = self.xml.get_or_init(ask).as_ref().map_err(Clone::clone)?;
+        read(xml).map_err(|unusable| self.at.unusable(unusable))
+    }
+
+    /// What the bulk reading tells of a device, or else a call of its own, and when that call measured
+    /// it; `None`, and a line for the log, where libvirt refuses it.
+    fn measure<T>(
+        &self,
+        (part, device): (Parts, &str),
+        known: Option<T>,
+        call: impl FnOnce() -> std::result::Result<T, Failure>,
+    ) -> Result<(Option<T>, Option<Instant>)> {
+        if known.is_some() {
+            return Ok((known, None));
+        }
+        let begun = Instant::now();
+        match call() {
+            Ok(counters) => {
+                // The time of the whole reading is that of its first call.
+                if self.moment.get().is_none() {
+                    self.measured_since(begun);
+                }
+                Ok((Some(counters), Some(Instant::now())))
+            }
+            // Not the device's fault: the connection broke, or the whole instance went away.
+            Err(failure) if failure.is_disconnection() || failure.is(c::VIR_ERR_NO_DOMAIN) => {
+                Err(self.at.refused(failure))
+            }
+            Err(failure) => {
+                let instance = self.at.instance;
+                let line = format!(
+                    "{device:?} of instance {instance} is left out of this reading: {failure}"
+                );
+                self.lines.borrow_mut().push((part, line));
+                Ok((None, None))
+            }
+        }
+    }
+
+    /// What the log is to say of a part.
+    fn lines_of(&self, part: Parts) -> Vec<String> {
+        let lines = self.lines.borrow();
+        lines.iter().filter(|(of, _)| of.has(part)).map(|(_, line)| line.clone()).collect()
+    }
+}
+
+/// An answer that is one part's own; else the whole reading has failed.
+fn of_a_part<T>(answer: Result<T>) -> Result<Result<T>> {
+    match answer {
+        // The connection broke, or the whole instance went away.
+        Err(error @ Error::ConnectionLost { .. }) => Err(error),
+        Err(error) if has_vanished(&error) => Err(error),
+        answer => Ok(answer),
+    }
+}
+
+pub(super) fn has_vanished(error: &Error) -> bool {
+    matches!(error, Error::NoData { reason: Reason::Vanished, .. })
+        || error.failure().is_some_and(|failure| failure.is(c::VIR_ERR_NO_DOMAIN))
+}
