@@ -63,28 +63,28 @@ impl Habits {
         Self { pause, guests: Recent::new(FORGOTTEN), callers: HashMap::new() }
     }
 
-    /// Notes that a caller asks for a part of an instance, and returns how many times in a row it was
-    /// about the expected one.
+    /// Notes that a caller asks for a part of an instance. Returns how many times in a row it was about
+    /// the expected one, and what it will ask for first of the next one.
     pub(super) fn asks(
         &mut self,
         caller: ThreadId,
         (part, instance): (Parts, &InstanceId),
         now: Instant,
-    ) -> u32 {
+    ) -> (u32, Parts) {
         self.guests.get_or_default(instance.uuid, now).ask(part, now, self.pause);
         let pause = self.pause;
         if self.callers.len() >= CALLERS && !self.callers.contains_key(&caller) {
             self.callers.retain(|_, c| now.saturating_duration_since(c.answered) < pause);
         }
         if self.callers.len() >= CALLERS && !self.callers.contains_key(&caller) {
-            return 0;
+            return (0, part);
         }
         let new = Caller { last: Some((instance.uuid, part)), answered: now, streak: 0 };
         let known = self.callers.entry(caller).or_insert(new);
         let Some((last, first_part)) = known.last else {
             known.last = Some((instance.uuid, part));
             known.answered = now;
-            return known.streak;
+            return (known.streak, part);
         };
         if now.saturating_duration_since(known.answered) >= pause {
             known.streak = 0;
@@ -101,11 +101,10 @@ impl Habits {
             }
         }
         // Else the next pass over the same instances begins, for another part.
-        if last != instance.uuid {
-            known.last = Some((instance.uuid, part));
-        }
+        let first_part = if last == instance.uuid { first_part } else { part };
+        known.last = Some((instance.uuid, first_part));
         known.answered = now;
-        known.streak
+        (known.streak, first_part)
     }
 
     /// A caller is about to ask about all of these, one after the other, and nothing after the last.

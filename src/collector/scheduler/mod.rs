@@ -116,6 +116,8 @@ struct Task {
     started: Option<Instant>,
     /// Whether it is taken for the second time, as the connection broke at the first.
     again: bool,
+    /// Whether a caller waits for its end, to be served after it.
+    awaited: bool,
 }
 
 /// A part that was read, for a caller who waits for it or for one who will come.
@@ -275,13 +277,13 @@ impl<R> Scheduler<R> {
         now: Instant,
     ) -> Request {
         // A list is asked for to learn of what is new: it is never an old one.
-        let streak = match key.kind {
-            Kind::List => 0,
-            _ => self.habits.asks(caller, (key.kind.part(), instance), now),
-        };
-        // Twice the expected might be chance.
-        let width = if streak < 2 { 0 } else { self.width.min(1 << streak.min(16)) };
-        self.top_up(key, width, now);
+        if key.kind != Kind::List {
+            let (streak, first) = self.habits.asks(caller, (key.kind.part(), instance), now);
+            // Twice the expected might be chance.
+            let width = if streak < 2 { 0 } else { self.width.min(1 << streak.min(16)) };
+            let kind = Kind::of(first).unwrap_or(key.kind);
+            self.top_up(Key { kind, ..key }, width, now);
+        }
         Request {
             caller,
             key,
@@ -330,8 +332,11 @@ impl<R> Scheduler<R> {
             }
             let in_time = request.asked + self.limits.timeout;
             // One reading is handed to one caller: the next one has its own, after this.
-            let another = self.tasks.get(&slot).is_some_and(|task| !task.can_serve(part))
-                || self.answers.contains_key(&request.key);
+            let mut another = self.answers.contains_key(&request.key);
+            if let Some(task) = self.tasks.get_mut(&slot).filter(|task| !task.can_serve(part)) {
+                task.awaited = true;
+                another = true;
+            }
             if another && now < in_time {
                 return Turn::Wait(in_time.min(now + self.limits.slow()));
             }
@@ -479,7 +484,7 @@ impl<R> Scheduler<R> {
             }
         }
         self.clear_ready(now);
-        task.claimed != Parts::NONE
+        task.claimed != Parts::NONE || task.awaited
     }
 
     /// An instance has answered, itself or by the hypervisor alone.
@@ -707,6 +712,7 @@ impl<R> Scheduler<R> {
             ahead: part,
             started: None,
             again: false,
+            awaited: false,
         };
         self.tasks.insert(slot, task);
         id
