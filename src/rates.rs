@@ -75,7 +75,7 @@ impl<const N: usize> Devices<N> {
         for (device, counters) in now {
             let before = self.last(device);
             let sample = counters
-                .map(|Measured { counters, at: own }| Sample { at: own.unwrap_or(at), counters })
+                .map(|counters| counters.sample(at))
                 .filter(|now| before.is_none_or(|before| now.at > before.at));
             let growth = sample.zip(before).and_then(|(now, before)| now.since(&before));
             grown.extend(growth.map(|growth| (*device, growth)));
@@ -86,13 +86,14 @@ impl<const N: usize> Devices<N> {
     }
 
     /// Enters a reading, and answers what was added to the counters of all devices together since
-    /// the last one in which all were known. One in which they are not is none.
+    /// the last one in which all were known. One in which they are not is none; and so is one in
+    /// which a device starts anew, as nobody knows what that one did. The others lose nothing by it.
     pub(crate) fn enter_together(
         &mut self,
         at: Instant,
         now: &Counters<'_, N>,
     ) -> Option<Growth<N>> {
-        if now.values().any(Option::is_none) {
+        if now.values().any(Option::is_none) || self.some_start_anew(at, now) {
             return None;
         }
         let interval = self.read.and_then(|before| since(at, before));
@@ -104,10 +105,23 @@ impl<const N: usize> Devices<N> {
                 *sum += added;
             }
         }
-        // Of those that were measured by themselves, one may have waited for long.
-        let intervals: Duration = grown.values().map(|growth| growth.interval).sum();
-        let mean = u32::try_from(grown.len()).ok().and_then(|count| intervals.checked_div(count));
-        Some(Growth { interval: mean.unwrap_or(interval), added: total })
+        Some(Growth { interval: common(grown.values()).unwrap_or(interval), added: total })
+    }
+
+    /// Has each device start anew whose counters went back, and answers whether there is one.
+    fn some_start_anew(&mut self, at: Instant, now: &Counters<'_, N>) -> bool {
+        if self.read.is_some_and(|read| read >= at) {
+            return false;
+        }
+        let mut some = false;
+        for (device, before) in &mut self.known {
+            let measured = now.get(&**device).copied().flatten();
+            let went_back = |now: &Sample<_, N>| now.at > before.at && now.since(before).is_none();
+            if let Some(now) = measured.map(|now| now.sample(at)).filter(went_back) {
+                (*before, some) = (now, true);
+            }
+        }
+        some
     }
 
     fn last(&self, device: &str) -> Option<Sample<i64, N>> {
@@ -116,11 +130,37 @@ impl<const N: usize> Devices<N> {
     }
 }
 
+impl<const N: usize> Measured<N> {
+    /// With the time of the whole reading, if it was not measured by itself.
+    fn sample(self, at: Instant) -> Sample<i64, N> {
+        Sample { at: self.at.unwrap_or(at), counters: self.counters }
+    }
+}
+
 impl<const N: usize> Growth<N> {
     /// What was added in a second, on average.
     pub(crate) fn per_second(&self) -> [f64; N] {
         self.added.map(|added| per_second(added, self.interval))
     }
+}
+
+/// The interval of what was added within different ones, as one device may have been measured late: the
+/// mean, in which each weighs as much as its rate. So all that was added, over this, is the sum of
+/// the rates; were all of them to weigh the same, those that are idle would hide how long a busy one
+/// took. All counters of a device weigh together: that is its bytes, beside which requests are few.
+fn common<'a, const N: usize>(
+    grown: impl Iterator<Item = &'a Growth<N>> + Clone,
+) -> Option<Duration> {
+    let intervals = grown.clone().map(|growth| growth.interval);
+    let (least, most) = (intervals.clone().min()?, intervals.clone().max()?);
+    let rates = grown.map(|growth| per_second(growth.added.iter().sum(), growth.interval));
+    let is_idle = rates.clone().all(|rate| rate <= 0.0);
+    let weights = rates.map(|rate| if is_idle { 1.0 } else { rate });
+    let seconds = intervals.map(|interval| interval.as_secs_f64());
+    let weighted: f64 = weights.clone().zip(seconds).map(|(weight, time)| weight * time).sum();
+    let mean = Duration::try_from_secs_f64(weighted / weights.sum::<f64>()).unwrap_or(most);
+    // It is rounded.
+    Some(mean.clamp(least, most))
 }
 
 /// Counters, if all of them are counted: libvirt has -1 for those that are not.
@@ -258,6 +298,46 @@ mod tests {
         assert_eq!(told(8, 8, 8), (each, Some((7000, 2000.0))));
         assert_eq!(told(9, 9, 7).0, (Some(1000.0), None), "what is older is none");
         assert_eq!(told(10, 10, 10).0, each);
+    }
+
+    #[test]
+    fn a_total_is_over_the_time_of_those_that_were_busy() {
+        let (mut devices, start) = (Devices::default(), noon());
+        let mut total = |seconds: u32, late: u32, count| {
+            let at = Some(start + (seconds + late) * SECOND);
+            let busy = Some(Measured { counters: [count], at });
+            let now =
+                Counters::from([("vda", Some(with([7]))), ("vdb", busy), ("vdc", Some(with([8])))]);
+            let growth = devices.enter_together(start + seconds * SECOND, &now)?;
+            Some((growth.added[0], growth.interval.as_secs_f64(), growth.per_second()[0]))
+        };
+        assert_eq!(total(0, 0, 0), None);
+        assert_eq!(total(1, 0, 1000), Some((1000, 1.0, 1000.0)));
+        assert_eq!(
+            total(2, 5, 7000),
+            Some((6000, 6.0, 1000.0)),
+            "it waited, and the others did nothing"
+        );
+        assert_eq!(total(9, 0, 9000), Some((2000, 2.0, 1000.0)));
+        assert_eq!(total(10, 3, 9000), Some((0, 2.0, 0.0)), "of nothing, the mean");
+    }
+
+    #[test]
+    fn a_total_is_unknown_while_one_starts_anew_and_the_others_lose_nothing() {
+        let (mut devices, start) = (Devices::default(), noon());
+        let mut total = |seconds: u32, vda, vdb| {
+            let now = Counters::from([("vda", Some(with([vda]))), ("vdb", Some(with([vdb])))]);
+            let growth = devices.enter_together(start + seconds * SECOND, &now)?;
+            Some((growth.added[0], growth.interval.as_secs_f64(), growth.per_second()[0]))
+        };
+        assert_eq!(total(0, 500, 1000), None);
+        assert_eq!(total(1, 501, 1010), Some((11, 1.0, 11.0)));
+        assert_eq!(total(2, 9, 1020), None, "vda went back");
+        assert_eq!(total(3, 19, 1030), Some((30, 1.5, 20.0)), "10 in 1 s, and 20 in 2 s");
+        assert_eq!(total(4, 4, 1040), None);
+        assert_eq!(total(5, 3, 1050), None, "and again");
+        assert_eq!(total(6, 3, 1060), Some((30, 3.0, 10.0)));
+        assert_eq!(total(7, 4, 1060), Some((1, 1.0, 1.0)));
     }
 
     #[test]
@@ -401,6 +481,54 @@ mod tests {
             }
             prop_assert!(told.iter().zip(done).all(|(told, done)| (0..=done).contains(told)));
             prop_assert!((0..=done.iter().sum()).contains(&total));
+        }
+
+        #[test]
+        fn what_one_does_is_told_though_another_starts_anew(
+            steps in prop::collection::vec((1_u32..5, any::<u32>(), any::<bool>()), 1..30),
+        ) {
+            let (mut devices, start) = (Devices::default(), noon());
+            let (mut seconds, mut steady, mut other) = (0, 0, 1_i64 << 40);
+            let (mut first, mut total, mut expected) = (None, 0, 0);
+            for (pause, added, goes_back) in steps {
+                seconds += pause;
+                steady += i64::from(added);
+                other -= i64::from(goes_back);
+                let now = [("vda", Some(with([steady]))), ("vdb", Some(with([other])))];
+                let told = devices.enter_together(start + seconds * SECOND, &Counters::from(now));
+                let first = *first.get_or_insert((seconds, steady));
+                prop_assert_eq!(told.is_some(), first.0 < seconds && !goes_back);
+                if let Some(growth) = told {
+                    total += growth.added[0];
+                    expected = i128::from(steady - first.1);
+                }
+            }
+            prop_assert_eq!(total, expected);
+        }
+
+        #[test]
+        fn a_total_has_the_rate_that_all_have_together(
+            devices in prop::collection::vec((1..i64::MAX, 1_u32..1_000_000_000), 1..20),
+        ) {
+            let (mut together, start) = (Devices::default(), noon());
+            let names: Vec<_> = (0..devices.len()).map(|number| number.to_string()).collect();
+            let mut total = |at, count: fn(i64) -> i64, time: fn(u32) -> u32| {
+                let measured = devices.iter().map(|(added, nanoseconds)| {
+                    let own = start + Duration::from_nanos(time(*nanoseconds).into());
+                    Some(Measured { counters: [count(*added)], at: Some(own) })
+                });
+                let now = names.iter().map(String::as_str).zip(measured).collect();
+                together.enter_together(start + at * SECOND, &now)
+            };
+            prop_assert_eq!(total(0, |_| 0, |_| 0), None);
+            let told = total(1, |added| added, |nanoseconds| nanoseconds).unwrap();
+            let interval = |nanoseconds: &u32| Duration::from_nanos((*nanoseconds).into());
+            let all = devices.iter().map(|(added, own)| per_second((*added).into(), interval(own)));
+            let own = devices.iter().map(|(_, own)| interval(own));
+            // To the nanosecond.
+            let rounded = 1e-9 / told.interval.as_secs_f64() + 1e-9;
+            prop_assert!((told.per_second()[0] / all.sum::<f64>() - 1.0).abs() <= rounded);
+            prop_assert!(own.clone().min() <= Some(told.interval) && Some(told.interval) <= own.max());
         }
 
         #[test]

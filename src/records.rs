@@ -293,10 +293,11 @@ pub struct Memory {
 /// What one virtual machine has used since the last reading of its usage.
 ///
 /// What is not known is `None`: all that is over an interval at a caller's first reading; what all
-/// NICs (or all disks) have done together, while a part of it is not known; CPU times when their
-/// counter went back. What was used in the meantime is told with the next reading that knows it, over
-/// the longer time. NICs and disks count where they were there at both ends of that time, and their
-/// counters did not go back.
+/// NICs (or all disks) have done together, while a part of it is not known: the hypervisor refuses
+/// one, or its counters went back; CPU times when their counter went back. What was used in the
+/// meantime is told with the next reading that knows it, over the longer time. NICs and disks count
+/// where they were there at both ends of that time; what one did around its counters' going back is
+/// lost, and nothing of the others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmUsage {
     /// The instance.
@@ -330,7 +331,9 @@ pub struct VmUsage {
     /// from 0 to 100.
     pub cpu_steal: Option<f64>,
     /// The time that the network's values are over: `interval`, or longer where those of readings
-    /// before were not known.
+    /// before were not known. Where NICs have different ones, as one was measured late or started
+    /// anew, their mean, weighted by the bytes in a second, both ways: so all bytes over this are the
+    /// sum of the NICs' rates.
     pub network_interval: Option<Duration>,
     /// The time that the disks' values are over, likewise.
     pub disk_interval: Option<Duration>,

@@ -226,13 +226,13 @@ class VmUsage(NamedTuple):
     The values over the interval are None at the first reading. Those of the CPU are also None when
     the counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
     counter says: the interval is of a clock that is never set, and what is beyond all the time
-    there was is cut off. NICs and disks count when they were there at both readings and their
-    counters did not go back.
+    there was is cut off. NICs and disks count when they were there at both readings.
 
     What is not known is None and not zero: memory and disks, and perhaps the CPU, of a guest that
     hangs; what all NICs have received and sent when libvirt refuses one of them or does not count,
-    and likewise what all disks have done. It is told with the first reading that knows all of it,
-    over the time since the last one that did: nothing is lost. So CPU, network and disks have
+    or when the counters of one went back; and likewise what all disks have done. It is told with
+    the first reading that knows all of it, over the time since the last one that did: nothing is
+    lost but what the one whose counters went back did around that. So CPU, network and disks have
     intervals of their own.
     """
 
@@ -278,7 +278,9 @@ class VmUsage(NamedTuple):
     100 (``vcpu.N.delay``)."""
     network_interval: float | None
     """Seconds that the network's values are over: ``interval``, or more where those of readings
-    before were not known."""
+    before were not known. Where NICs have different ones, as one was measured late or started anew,
+    their mean, weighted by the bytes per second, both ways: so all bytes over this are the sum of
+    the NICs' rates."""
     disk_interval: float | None
     """Seconds that the disks' values are over, likewise."""
     cpu_interval: float | None

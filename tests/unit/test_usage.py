@@ -183,6 +183,22 @@ def test_what_libvirt_does_not_count_is_unknown_and_not_zero(
     assert told == [(None, None)] * 3 + [(2.0, 0.0), (1.0, 0.0)]
 
 
+def test_what_was_done_while_counters_went_back_is_unknown_and_not_zero(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    told = []
+    for kib in (1000, 2000, 500, 501, 503, 7):
+        set_nic(domain, 1024 * kib, 1024 * kib)
+        domain.disks["vda"] = Disk(stats=(1, 1024 * kib, 1, 1, -1))
+        usage = inspector.usage(UUID)
+        network, disks = usage.network_read_kib, usage.disk_read_kib
+        assert network == usage.network_write_kib == disks
+        assert (network is None) == (usage.network_interval is None)
+        assert (disks is None) == (usage.disk_interval is None) == (usage.disk_write_kib is None)
+        told.append(network)
+    assert told == [None, 1000.0, None, 1.0, 2.0, None]
+
+
 def test_a_refused_disk_has_a_rate_again_as_soon_as_it_is_read(
     domain: Domain, inspector: virtmeter.LibvirtInspector
 ) -> None:
