@@ -18,18 +18,24 @@ pub(crate) struct Rates {
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
     read: Option<Instant>,
-    /// The time for which the vCPUs ran, which the whole instance used, for which they waited and
-    /// were delayed: each as it was last known.
-    cpus: [Option<Sample<i128, 1>>; 4],
+    /// The time for which the vCPUs ran, and which the whole instance used: what may still be told of
+    /// the instance's own CPUs is what was added to one of them since then.
+    cpu: [Option<CpuTime>; 2],
+    /// The time which the whole instance used, and for which the vCPUs waited and were delayed: each
+    /// as it was last known.
+    cpus: [Option<CpuTime>; 3],
     nics: Devices<2>,
     disks: Devices<4>,
 }
+
+type CpuTime = Sample<i128, 1>;
 
 /// What was used, as far as it is known.
 #[derive(Default)]
 struct Used {
     interval: Option<Duration>,
-    cpus: [Option<Growth<1>>; 4],
+    cpu: Option<Growth<1>>,
+    cpus: [Option<Growth<1>>; 3],
     nics: Option<Growth<2>>,
     disks: Option<Growth<4>>,
 }
@@ -87,15 +93,14 @@ impl Usage {
         host_cpus: Option<u32>,
     ) -> VmUsage {
         let used = self.enter(at, now);
-        let [vcpus, all, wait, delay] = used.cpus;
+        let [all, wait, delay] = used.cpus;
         let share = |time: Option<Growth<1>>, cpus: Option<u32>| percent(time?, cpus?);
         let [received, sent] = split(used.nics);
         let [bytes_read, reads, bytes_written, writes] = split(used.disks);
         VmUsage {
             instance: instance.clone(),
             cpu_number: now.cpu_number,
-            // Where the vCPUs do not tell, the whole domain's time is the next best.
-            cpu_utilization: share(vcpus.or(all), now.cpu_number),
+            cpu_utilization: share(used.cpu, now.cpu_number),
             host_cpu_utilization: share(all, host_cpus),
             interval: used.interval,
             network_read_kib: received.map(kib),
@@ -109,7 +114,7 @@ impl Usage {
             cpu_steal: share(delay, now.cpu_number),
             network_interval: used.nics.map(|growth| growth.interval),
             disk_interval: used.disks.map(|growth| growth.interval),
-            cpu_interval: vcpus.or(all).map(|growth| growth.interval),
+            cpu_interval: used.cpu.map(|growth| growth.interval),
         }
     }
 
@@ -120,21 +125,33 @@ impl Usage {
             return Used::default();
         }
         self.read = Some(at);
-        let mut cpus = [now.vcpu_time, now.cpu_time, now.vcpu_wait, now.vcpu_delay].into_iter();
+        let sample = |time: Option<i128>| {
+            let time = time.filter(|time| *time >= 0)?;
+            Some(Sample { at, counters: [time] })
+        };
+        // Where the vCPUs do not tell, the whole domain's time is the next best.
+        let cpu = first_growth(&mut self.cpu, [now.vcpu_time, now.cpu_time].map(sample));
+        let mut times = [now.cpu_time, now.vcpu_wait, now.vcpu_delay].map(sample).into_iter();
         let cpus = self.cpus.each_mut().map(|last| {
-            let time = cpus.next().flatten().filter(|time| *time >= 0)?;
-            let now = Sample { at, counters: [time] };
-            let before = last.replace(now)?;
-            now.since(&before)
+            let now = times.next().flatten()?;
+            now.since(&last.replace(now)?)
         });
-        if now.vcpu_time.is_none() && cpus[1].is_some() {
-            // What the vCPUs have run is told as a part of that, and must not be once more.
-            self.cpus[0] = None;
-        }
         let nics = self.nics.enter_together(at, &nics(&now.interfaces));
         let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(at, &disks(now)));
-        Used { interval, cpus, nics, disks }
+        Used { interval, cpu, cpus, nics, disks }
     }
+}
+
+/// Enters counters that tell the same, and answers what was added to the first that knows it. No other
+/// tells it once more.
+fn first_growth(last: &mut [Option<CpuTime>; 2], now: [Option<CpuTime>; 2]) -> Option<Growth<1>> {
+    let growth =
+        |(last, now): (&Option<CpuTime>, &Option<CpuTime>)| now.as_ref()?.since(last.as_ref()?);
+    let told = last.iter().zip(&now).find_map(growth);
+    for (last, now) in last.iter_mut().zip(now) {
+        *last = if told.is_some() { now } else { now.or(*last) };
+    }
+    told
 }
 
 fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
@@ -253,8 +270,8 @@ mod tests {
                 count += i64::from(step.used);
                 let at = start + Duration::from_secs(seconds);
                 let used = usage.enter(at, &counters(count, &step));
-                prop_assert_eq!(used.cpus[0], used.cpus[1]);
-                cpus.more(used.cpus[0]);
+                prop_assert_eq!(used.cpu, used.cpus[0]);
+                cpus.more(used.cpu);
                 nics.more(used.nics);
                 disks.more(used.disks);
                 time += used.interval.map_or(0, |interval| interval.as_secs());
@@ -268,6 +285,44 @@ mod tests {
             prop_assert_eq!(nics, when(|step| step.nics));
             prop_assert_eq!(disks, when(|step| step.disks == Some(true)));
             prop_assert_eq!(time, when(|_| true).1);
+        }
+
+        #[test]
+        fn no_time_of_the_cpus_is_told_twice_whichever_source_tells_it(
+            steps in prop::collection::vec((1_u32..5, any::<u16>(), any::<[bool; 2]>()), 1..30),
+        ) {
+            let (start, mut usage) = (Instant::now(), Usage::default());
+            let (mut seconds, mut count, mut told_until) = (0, 0, None);
+            let (mut all, mut readings) = (Told::default(), Vec::<(u64, i64, [bool; 2])>::new());
+            for (pause, used, known) in steps {
+                seconds += u64::from(pause);
+                count += i64::from(used);
+                // They tell the same, from different beginnings.
+                let now = VmCounters {
+                    vcpu_time: known[0].then_some(count.into()),
+                    cpu_time: known[1].then_some(i128::from(count) + 1_000_000),
+                    ..VmCounters::default()
+                };
+                let told = usage.enter(start + Duration::from_secs(seconds), &now);
+                all.more(told.cpus[0]);
+                let since = told.cpu.map(|growth| seconds - growth.interval.as_secs());
+                if let Some((since, growth)) = since.zip(told.cpu) {
+                    prop_assert!(told_until.is_none_or(|told| told <= since), "told twice");
+                    let from = readings.iter().find(|(at, _, _)| *at == since);
+                    let (_, before, then) = from.expect("it is since a reading");
+                    prop_assert_eq!(growth.added, [i128::from(count - before)]);
+                    prop_assert!((0..2).any(|source| known[source] && then[source]));
+                    told_until = Some(seconds);
+                }
+                if let Some((last, _, then)) = readings.last() {
+                    let tells = (0..2).any(|source| known[source] && then[source]);
+                    prop_assert!(!tells || since.is_some_and(|since| since <= *last), "lost");
+                }
+                readings.push((seconds, count, known));
+            }
+            let whole = readings.iter().filter(|(_, _, known)| known[1]);
+            let whole = Told::of(whole.map(|(seconds, count, _)| (*seconds, *count)));
+            prop_assert_eq!(all, whole, "the host's share is its own");
         }
     }
 }
