@@ -179,10 +179,7 @@ impl<H: Hypervisor> Inspector<H> {
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
         self.keep_house();
-        let (counters, at) = match self.ask(Kind::Counters, instance)? {
-            (Some(Content::Counters(counters)), at) => (*counters, at),
-            (_, at) => (VmCounters::default(), at),
-        };
+        let (counters, at) = self.counters(instance)?;
         let host_cpus = self.collector.host_cpus();
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
@@ -191,7 +188,8 @@ impl<H: Hypervisor> Inspector<H> {
     }
 
     /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
-    /// the host. One that cannot be read is logged and left out.
+    /// the host. One that cannot be read is logged and left out. Where the pass ends in an error, none
+    /// of it counts as read: the next one tells it.
     ///
     /// # Errors
     /// As [`instances`](Self::instances), and [`Error::ConnectionLost`] where nothing could be read
@@ -206,8 +204,8 @@ impl<H: Hypervisor> Inspector<H> {
         self.collector.expect(&ids);
         for id in ids {
             cancellation.check()?;
-            match self.usage(&id, caller) {
-                Ok(usage) => all.push(usage),
+            match self.counters(&id) {
+                Ok((counters, at)) => all.push((id, counters, at)),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
                 Err(error @ Error::Interrupted) => return Err(error),
@@ -221,10 +219,27 @@ impl<H: Hypervisor> Inspector<H> {
                 }
             }
         }
-        match lost {
-            Some(error) if all.is_empty() => Err(error),
-            _ => Ok(all),
+        if let Some(error) = lost.filter(|_| all.is_empty()) {
+            return Err(error);
         }
+        let host_cpus = self.collector.host_cpus();
+        // What is entered is not told again, so a caller that has left by now must not have it.
+        Cancellation::look()?;
+        Ok(self.usage.with(|usage| {
+            let mut usage = lock(usage);
+            let enter = |(id, counters, at): (InstanceId, VmCounters, Instant)| {
+                usage.of(caller, id.uuid, at).usage(&id, at, &counters, host_cpus)
+            };
+            all.into_iter().map(enter).collect()
+        }))
+    }
+
+    /// The counters that the usage of an instance is reckoned from, and when they were measured.
+    fn counters(&self, instance: &InstanceId) -> Result<(VmCounters, Instant)> {
+        Ok(match self.ask(Kind::Counters, instance)? {
+            (Some(Content::Counters(counters)), at) => (*counters, at),
+            (_, at) => (VmCounters::default(), at),
+        })
     }
 
     /// Every instance that the hypervisor knows, running or not.

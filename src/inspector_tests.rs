@@ -1,5 +1,6 @@
 //! Rates and usage through the whole engine, over a hypervisor that says when each reading was begun.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -370,21 +371,62 @@ fn a_pass_in_which_libvirt_is_away_is_an_error() {
     assert!(matches!(host.inspector.usage_all(""), Err(Error::ConnectionLost { .. })));
 }
 
-#[test]
-fn a_pass_asks_its_caller_now_and_then_and_not_for_each_instance() {
-    use std::cell::Cell;
-    thread_local! {
-        static ASKED: Cell<u32> = const { Cell::new(0) };
-    }
+thread_local! {
+    /// How often this caller was asked, and what it says.
+    static ASKED: Cell<u32> = const { Cell::new(0) };
+    static STILL_WANTED: Cell<bool> = const { Cell::new(true) };
+}
+
+fn ask_the_caller() {
     crate::collector::ask_while_waiting(|| {
         ASKED.set(ASKED.get() + 1);
-        true
+        STILL_WANTED.get()
     });
+}
+
+#[test]
+fn a_pass_that_is_interrupted_leaves_all_it_has_read_to_the_next() {
+    ask_the_caller();
+    let host = Host::new();
+    let pass = |seconds, bytes: i64, second: Option<Error>| {
+        let reading =
+            VmCounters { interfaces: vec![nic("tap0", 1024 * bytes, 0)], ..counters(0, 0) };
+        host.will_say(seconds, Ok(reading.clone()));
+        host.will_say(seconds, second.map_or(Ok(reading), Err));
+        let usages = host.inspector.usage_all("")?.into_iter();
+        Ok::<_, Error>(
+            usages.map(|usage| (usage.network_read_kib, usage.interval)).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(pass(0, 0, None), Ok(vec![(None, None); 2]));
+    assert_eq!(pass(10, 1000, Some(Error::Interrupted)), Err(Error::Interrupted));
+    STILL_WANTED.set(false);
+    assert_eq!(pass(20, 2000, None), Err(Error::Interrupted), "after the last one was read");
+    STILL_WANTED.set(true);
+    assert_eq!(pass(30, 3000, None), Ok(vec![(Some(3000.0), Some(30 * SECOND)); 2]));
+}
+
+#[test]
+fn what_is_read_before_the_connection_is_lost_is_told() {
+    let host = Host::new();
+    for seconds in [0, 10] {
+        host.will_say(seconds, Ok(counters(seconds.into(), 0)));
+        // It is asked once more over a new connection.
+        host.will_say(seconds, Err(lost()));
+        host.will_say(seconds, Err(lost()));
+        let [usage] = &host.inspector.usage_all("").unwrap()[..] else { panic!("not one") };
+        assert_eq!(usage.cpu_utilization, (seconds > 0).then_some(50.0));
+    }
+}
+
+#[test]
+fn a_pass_asks_its_caller_now_and_then_and_not_for_each_instance() {
+    ask_the_caller();
     let host = Host::new();
     for seconds in 0..20 {
         host.will_say(seconds, Ok(counters(0, 0)));
         host.will_say(seconds, Ok(counters(0, 0)));
         assert_eq!(host.inspector.usage_all("").unwrap().len(), 2);
     }
-    assert!(ASKED.get() < 20, "{} times in 40 readings", ASKED.get());
+    assert!(ASKED.get() < 40, "{} times in 20 passes of 2 readings", ASKED.get());
 }

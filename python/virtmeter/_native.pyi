@@ -162,7 +162,8 @@ class LibvirtInspector:
         """Return what every instance that runs has used, in one pass over the host.
 
         That is every one that is not shut off. An instance that cannot be read is logged and left
-        out. The intervals are those of ``usage``.
+        out. The intervals are those of ``usage``. Where this raises, as a signal's handler may,
+        nothing of the pass counts as read, and the next one tells it.
 
         :param caller: as for ``inspect_vnic_rates``.
         :raises ConnectionLost: libvirt cannot be reached.

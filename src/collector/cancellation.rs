@@ -41,6 +41,14 @@ impl Cancellation {
             return Ok(());
         }
         self.looked = Instant::now();
+        Self::look()
+    }
+
+    /// Looks at once.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn look() -> Result<()> {
         if STILL_WANTED.get().is_none_or(|wanted| wanted()) {
             Ok(())
         } else {

@@ -24,7 +24,7 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     if log::set_boxed_logger(Box::new(WhilePythonRuns(logger))).is_ok() {
         log::set_max_level(log::LevelFilter::Debug);
     }
-    crate::collector::ask_while_waiting(no_signal_came);
+    crate::collector::ask_while_waiting(nothing_was_raised);
     // Where libvirt-python is at work, its user may have set a handler of errors, which nobody can
     // ask libvirt for: then libvirt goes on printing, as it did before we came.
     let modules = py.import("sys")?.getattr("modules")?;
@@ -43,13 +43,15 @@ pub(crate) fn raised_meanwhile() -> Option<PyErr> {
     RAISED.take()
 }
 
-/// Looks for Ctrl-C and other signals, whose handlers Python runs in its main thread only.
-fn no_signal_came() -> bool {
-    let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
-    raised.is_none_or(|raised| {
-        RAISED.with_borrow_mut(|kept| _ = kept.get_or_insert(raised));
-        false
-    })
+/// Whether the caller of this thread still wants its answer: nothing was raised for it. Looks for
+/// Ctrl-C and other signals, whose handlers Python runs in its main thread only.
+fn nothing_was_raised() -> bool {
+    let nothing = || RAISED.with_borrow(Option::is_none);
+    if nothing() {
+        let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
+        RAISED.with_borrow_mut(|kept| *kept = kept.take().or(raised));
+    }
+    nothing()
 }
 
 /// A thread may outlive the interpreter, which it must not ask for anything then.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -21,6 +22,8 @@ from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.support.procedures import Domain
 
 
 class RungError(Exception):
@@ -75,6 +78,59 @@ def test_interrupted_and_closed_again_and_again_over_one_hung_guest(daemon: Daem
         assert health.threads <= 6 + 1
     wait_for(lambda: not inspector.health().hung, "it answers again")
     assert cycle(inspector, uuids) == expected(uuids)
+
+
+def set_received(domains: list[Domain], kib: int) -> None:
+    for domain in domains:
+        [nic] = domain.interfaces
+        domain.interfaces[nic] = (1024 * kib, 0, 0, 0, 0, 0, 0, 0)
+
+
+def received(inspector: virtmeter.LibvirtInspector) -> list[float | None]:
+    return [usage.network_read_kib for usage in inspector.usage_all()]
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_pass_that_is_interrupted_leaves_all_it_has_read_to_the_next(daemon: Daemon) -> None:
+    daemon.add(*(domains := [sample.domain(number, bulk=True) for number in range(1, 4)]))
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=60, max_age=0)
+    set_received(domains, 0)
+    assert received(inspector) == [None] * 3
+    over = threading.Event()
+    daemon.on(STATS, Then(lambda _: over.wait(60)), uuid=domains[2].uuid)
+    set_received(domains, 1000)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(RungError):
+            inspector.usage_all()
+    finally:
+        over.set()
+    set_received(domains, 1001)
+    assert received(inspector) == [1001.0] * 3
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_pass_in_which_a_log_handler_raises_leaves_all_it_has_read_to_the_next(
+    daemon: Daemon, number: int
+) -> None:
+    class Raising(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RungError(record.getMessage())
+
+    daemon.add(*(domains := [sample.domain(number, bulk=True) for number in range(1, 4)]))
+    inspector = virtmeter.LibvirtInspector(daemon.uri, max_age=0)
+    set_received(domains, 0)
+    assert received(inspector) == [None] * 3
+    daemon.on(STATS, Error(1, VIR_FROM_QEMU, "not for you"), uuid=domains[number].uuid)
+    set_received(domains, 1000)
+    logging.getLogger("virtmeter").addHandler(handler := Raising())
+    try:
+        with pytest.raises(RungError, match=r"left out of the usage: .* not for you"):
+            inspector.usage_all()
+    finally:
+        logging.getLogger("virtmeter").removeHandler(handler)
+    set_received(domains, 1001)
+    assert received(inspector) == [1001.0] * 3
 
 
 @pytest.mark.usefixtures("alarm")
