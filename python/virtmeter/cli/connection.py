@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import virtmeter
+from virtmeter.cli import default_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 UNSUPPORTED = "[libvirt error 3,"
 """Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
 
+GOES_ON = "; virtmeter goes on trying"
+"""The library does."""
 
 MOST_WORKERS = 1000
 """More the library does not take."""
@@ -77,6 +80,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             "--uri",
             type=Uri(),
             default="",
+            envvar=default_uri.VARIABLE,
             metavar="URI",
             help="libvirt's connection URI.  [default: libvirt's own choice, which "
             "LIBVIRT_DEFAULT_URI can make]",
@@ -130,8 +134,20 @@ def inspector(
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.
         made.close()
+    except (virtmeter.InspectorException, ValueError) as error:
+        if _is_about_libvirt(error):
+            message = str(error).removesuffix(GOES_ON)  # a command that has failed does not
+            error.args = (default_uri.explained(message, uri),)
+        raise
     finally:
         logger.removeFilter(_said_by_the_command)
+
+
+def _is_about_libvirt(error: Exception) -> bool:
+    """Whether it says that a connection or a list is not to be had: a wrong URI is a ValueError."""
+    if isinstance(error, virtmeter.InspectorException):
+        return error.instance_id is None
+    return str(error).startswith("libvirt cannot open the URI ")
 
 
 def _said_by_the_command(record: logging.LogRecord) -> bool:

@@ -84,7 +84,7 @@ def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Findin
             if error.error_code == OPERATION_TIMEOUT:
                 yield Finding(PROBLEM, f"libvirt has not answered within {timeout:g} s", RESTART)
             else:
-                yield Finding(PROBLEM, str(error).removesuffix("; virtmeter goes on trying"))
+                yield Finding(PROBLEM, str(error))
         except (virtmeter.InspectorException, ValueError) as error:
             yield Finding(PROBLEM, str(error))
     yield from agent()

@@ -137,8 +137,7 @@ def status(command: click.Command) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except virtmeter.ConnectionLost as error:
-        # The library goes on trying; a command that has failed does not.
-        say(f"{str(error).removesuffix('; virtmeter goes on trying')}. {HINT}")
+        say(f"{error}. {HINT}")
         return UNREACHABLE
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         say(str(error))

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from virtmeter.cli.default_uri import configured
 from virtmeter.cli.diagnosis.finding import OK, PROBLEM, RESTART, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SYSTEM = "qemu:///system"
 DIRECTORY = Path("/run/libvirt")
 DAEMONS = {
     "virtqemud": "virtqemud, the modular daemon",
@@ -53,7 +55,7 @@ def sockets(uri: str, timeout: float) -> Iterator[Finding]:
 def paths(uri: str) -> list[Path]:
     """Return where the socket may be; nowhere for what needs no local daemon, or another's."""
     try:
-        parts = urlsplit(uri or os.environ.get("LIBVIRT_DEFAULT_URI") or "qemu:///system")
+        parts = urlsplit(uri or (configured() or (SYSTEM,))[0])
     except ValueError:  # libvirt will say what it thinks of it
         return []
     driver, _, transport = parts.scheme.partition("+")

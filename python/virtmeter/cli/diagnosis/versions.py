@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from virtmeter.cli.default_uri import VARIABLE
 from virtmeter.cli.diagnosis.finding import OK, Finding
 
 if TYPE_CHECKING:
@@ -23,11 +25,18 @@ TO_START = 2.0
 
 def versions(uri: str, timeout: float) -> Iterator[Finding]:
     """Say which libvirt this is, where that can be found out."""
-    command = [sys.executable, "-m", __name__, uri]
+    command = [sys.executable, "-m", __name__]
+    # Not as an argument: all can see those, and a password may be in it.
+    environment = {**os.environ, VARIABLE: uri} if uri else None
     try:
         # Not where we are: Python would take modules from there.
         found = subprocess.run(
-            command, cwd="/", capture_output=True, timeout=timeout + TO_START, check=False
+            command,
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            timeout=timeout + TO_START,
+            check=False,
         ).stdout
     except subprocess.TimeoutExpired as expired:
         found = expired.stdout or b""
@@ -39,7 +48,7 @@ def versions(uri: str, timeout: float) -> Iterator[Finding]:
             yield Finding(OK, f"{what} {version}")
 
 
-def main(uri: str) -> None:
+def main() -> None:
     """Print a line for each version as soon as it is known."""
     libvirt = ctypes.CDLL("libvirt.so.0")
     libvirt.virConnectOpenReadOnly.restype = ctypes.c_void_p
@@ -51,7 +60,7 @@ def main(uri: str) -> None:
     number = ctypes.c_ulong()
     libvirt.virGetVersion(ctypes.byref(number), None, None)
     say("libvirt's client library", number.value)
-    connection = libvirt.virConnectOpenReadOnly(uri.encode() or None)
+    connection = libvirt.virConnectOpenReadOnly(None)
     if not connection:
         return
     if libvirt.virConnectGetLibVersion(connection, ctypes.byref(number)) == 0:
@@ -68,4 +77,4 @@ def say(what: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()
