@@ -251,3 +251,36 @@ def test_a_limit_of_threads_is_no_fault_of_virtmeters(command: tuple[str, ...]) 
     assert done.stderr == (
         "virtmeter: no thread can be started: look at the limits (ulimit -u, TasksMax)\n"
     )
+
+
+INTERRUPTED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Dying:
+    def __del__(self):  # as in a callback of the import system's: an exception is lost here
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            Dying()
+
+sys.meta_path.insert(0, Finder())
+from virtmeter.cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "virtmeter.cli.main", "virtmeter.cli.stats", "rich"])
+def test_ctrl_c_while_modules_are_imported_is_neither_lost_nor_a_traceback(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(module=module), "stats"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

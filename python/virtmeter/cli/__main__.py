@@ -6,15 +6,17 @@ import os
 import sys
 from typing import NoReturn
 
+from virtmeter.cli.starting import INTERRUPTED, interruptible
+
 
 def main() -> NoReturn:
     """Run the command line, or say that it is not installed."""
     try:
-        from virtmeter.cli.main import main
-
+        with interruptible():
+            from virtmeter.cli.main import main
         main()
     except KeyboardInterrupt:  # before the command had begun, which has its own way to end
-        os._exit(130)  # at once, or another Ctrl-C would be a traceback
+        os._exit(INTERRUPTED)  # at once, or another Ctrl-C would be a traceback
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("virtmeter"):
             raise

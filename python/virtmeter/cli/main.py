@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 import virtmeter
+from virtmeter.cli.starting import INTERRUPTED, interruptible
 from virtmeter.cli.text import discard, printable, say
 
 COMMANDS = ("stats", "watch", "export", "check", "doctor", "completion")
@@ -25,7 +26,6 @@ FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""
 UNREACHABLE = 3
 """libvirt cannot be reached."""
-INTERRUPTED = 130
 
 NO_THREAD = "can't start new thread"
 """What Python says when the process may have no more."""
@@ -44,7 +44,8 @@ class Commands(click.Group):
         """Return the command that a module of the same name has."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"virtmeter.cli.{cmd_name}"), cmd_name)
+        with interruptible():
+            command = getattr(importlib.import_module(f"virtmeter.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
