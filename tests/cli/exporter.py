@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from virtmeter.cli.exporter.reading import RECENT
 
 if TYPE_CHECKING:
     import ssl
@@ -44,6 +47,7 @@ class Exporter:
         descriptors: int = 1024,
     ) -> None:
         self._ends_with = ends_with
+        self._scraped = 0.0
         self.process = subprocess.Popen(
             [
                 *("prlimit", f"--nofile={descriptors}", *COMMAND, "export"),
@@ -113,9 +117,13 @@ class Exporter:
         return answer
 
     def scrape(self, timeout: float | None = None) -> Samples:
+        """Return what is so now: not what was read for the scrape before."""
+        time.sleep(max(0.0, self._scraped + RECENT - time.monotonic()))
         with self.get(timeout=timeout) as answer:
             assert answer.status == 200
-            return Samples(answer.read().decode())
+            samples = Samples(answer.read().decode())
+        self._scraped = time.monotonic()
+        return samples
 
 
 def everything(client: socket.socket) -> bytes:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.exporter import Exporter, everything
+from tests.cli.exporter import COMMAND, Exporter, everything
 from tests.support import sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
 from virtmeter.cli.exporter.places import GRACE
-from virtmeter.cli.exporter.server import TICK, TO_HANG_UP, bounds
+from virtmeter.cli.exporter.server import LEAST, TICK, TO_HANG_UP, bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,15 +102,57 @@ def test_another_address_that_has_all_places_keeps_nobody_out(hanging: Exporter)
         assert sum(map(has_ended, waiting)) == 2
 
 
+def refusal(descriptors: int, workers: int) -> tuple[int, int]:
+    """Start it with so many, and return how many it says that it needs, and has."""
+    done = subprocess.run(
+        [
+            *("prlimit", f"--nofile={descriptors}:{descriptors}", *COMMAND, "export"),
+            *("--uri", TEST, "--listen", "127.0.0.1:0", "--workers", str(workers)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert "raise the limit" in line
+    found = re.search(r"(\d+) file descriptors are needed, and only (\d+) are allowed", line)
+    assert found
+    return int(found[1]), int(found[2])
+
+
+@pytest.mark.parametrize("workers", [1, 6])
+def test_it_does_not_start_with_too_few_descriptors_and_serves_with_just_enough(
+    workers: int,
+) -> None:
+    least, has = refusal(20, workers)
+    assert has == 20
+    assert refusal(least - 1, workers) == (least, least - 1)
+    options = ("--workers", str(workers))
+    with Exporter(TEST, *options, descriptors=least) as exporter, ExitStack() as stack:
+        for _ in range(LEAST + 10):
+            stack.enter_context(exporter.connect("GET ", source="127.0.0.2"))
+        for _ in range(2):
+            assert exporter.scrape()("virtmeter_scrape_complete") == 1
+    assert "could not be accepted" not in exporter.said
+
+
 SERVER = """
 from http import HTTPStatus
 from virtmeter.cli.exporter import server
 from virtmeter.cli.exporter.access import Access
 from virtmeter.cli.exporter.messages import Answer
+from virtmeter.cli.exporter.texts import Text
 
 class Pages:
+    text = Text(bytes(50_000_000))
+
     def answer(self, request, connection):
-        return Answer(HTTPStatus.OK, (bytes(50_000_000),))
+        if request.path == "/drop":
+            self.text.drop()
+            return Answer(HTTPStatus.OK, (b"dropped",))
+        return Answer(HTTPStatus.OK, (self.text,))
 
 server.TO_SEND, server.TO_RECEIVE = {seconds}
 bound = server.Bounds(40, 20, 10)
@@ -157,7 +200,7 @@ def test_who_does_not_send_or_receive_in_time_is_hung_up_on() -> None:
 def test_who_receives_slowly_but_in_time_gets_all_of_it() -> None:
     with server(60, 60) as connect, connect(REQUEST) as client:
         left = 50_000_000
-        while left > 500_000:  # nearly all: for the server, it is sent
+        while left > 100_000:  # nearly all: for the server, it is sent
             left -= len(client.recv(65536))
         time.sleep(TO_HANG_UP + 4 * TICK)
         assert len(everything(client)) >= left
@@ -170,3 +213,15 @@ def test_answers_that_are_not_received_keep_nobody_out() -> None:
         time.sleep(GRACE + 0.5)
         with connect(REQUEST) as quick:
             assert len(everything(quick)) > 50_000_000
+
+
+def test_a_text_that_is_dropped_is_an_answer_that_breaks_off() -> None:
+    with server(60, 60) as connect, connect(REQUEST) as slow:
+        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        with connect("GET /drop HTTP/1.1\r\n\r\n") as other:
+            assert everything(other).endswith(b"dropped")
+        received = 0
+        with suppress(ConnectionResetError):
+            while chunk := slow.recv(65536):
+                received += len(chunk)
+        assert received < 50_000_000

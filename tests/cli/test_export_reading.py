@@ -11,7 +11,7 @@ import pytest
 
 from virtmeter.cli.exporter.messages import Request
 from virtmeter.cli.exporter.pages import Pages
-from virtmeter.cli.exporter.reading import Pass, Reader
+from virtmeter.cli.exporter.reading import RECENT, Pass, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +85,17 @@ def test_the_time_that_is_left_is_asked_for_again_as_more_is_known(host: Host) -
     host.go_on.set()
 
 
+def test_a_pass_that_has_just_ended_serves_who_asks_then(host: Host) -> None:
+    host.go_on.set()
+    reading = reader(host)
+    first = reading.read(half_a_minute())
+    for _ in range(100):
+        current = reading.read(half_a_minute())
+        assert current is first or current.began - first.began >= RECENT
+    time.sleep(RECENT)
+    assert reading.read(half_a_minute()).began - first.began >= RECENT
+
+
 class PanicException(BaseException):
     """What a panic of the core is to Python."""
 
@@ -97,6 +108,7 @@ def test_after_a_pass_that_fails_in_any_way_comes_the_next_one(host: Host) -> No
     assert failed.failure is host.fails_with
     assert not failed.reached
     host.fails_with = None
+    time.sleep(RECENT)
     assert reading.read(half_a_minute()).complete
 
 

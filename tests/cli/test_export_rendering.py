@@ -6,6 +6,7 @@ import gzip
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from prometheus_client.registry import Collector
 import virtmeter
 from tests.cli.exporter import Samples
 from tests.support import sample
-from virtmeter.cli.exporter import metrics
+from virtmeter.cli.exporter import metrics, texts
+from virtmeter.cli.exporter.connections import GoneError
 from virtmeter.cli.exporter.formats import Format, choose
 from virtmeter.cli.exporter.metrics import Family, label
 from virtmeter.cli.exporter.reading import Pass
@@ -28,6 +30,8 @@ from virtmeter.cli.exporter.rendering import SHARED, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from virtmeter.cli.exporter.texts import Part
 
 KINDS = {
     "inspect_instance": virtmeter.InstanceStats,
@@ -73,6 +77,10 @@ def renderings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
+def joined(body: tuple[Part, ...]) -> bytes:
+    return b"".join(part[:] for part in body)
+
+
 class Only(Collector):
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
@@ -92,9 +100,9 @@ def test_a_metric_is_written_as_prometheus_client_writes_it(
     theirs.add_metric((first, second), value)
     registry = CollectorRegistry()
     registry.register(Only(theirs))
-    text = block.header(openmetrics=False) + block.lines
+    text = block.header(openmetrics=False) + block.lines[:]
     assert text == generate_latest(registry)
-    text = block.header(openmetrics=True) + block.lines + b"# EOF\n"
+    text = block.header(openmetrics=True) + block.lines[:] + b"# EOF\n"
     assert text == generate_openmetrics(registry)  # type: ignore[no-untyped-call]
 
 
@@ -111,7 +119,7 @@ def test_what_is_there_twice_is_told_once_as_it_was_first(renderer: Renderer) ->
         read.answers.append((instance, [record]))  # as of another disk with this target
     read.instances.append(instance)  # and the list has this VM twice
     read.instances.append(instance._replace(name="other"))  # and another VM with its UUID
-    samples = Samples(b"".join(renderer.render(read)).decode())
+    samples = Samples(joined(renderer.render(read)).decode())
     assert samples("virtmeter_domain_disk_write_requests_total", domain="sample-1") == 3
     assert samples("virtmeter_domain_disk_allocation_bytes", domain="sample-1", disk="vda") == 1
     assert samples("virtmeter_domain_disk_physical_bytes", domain="sample-1") is None, "not mixed"
@@ -126,15 +134,16 @@ def test_all_who_get_a_pass_share_its_text(renderer: Renderer, renderings: list[
         bodies = list(pool.map(lambda form: renderer.render(read, form), FORMATS * 4))
     assert len(renderings) == 1
     for body, other in zip(bodies, bodies[len(FORMATS) :]):
-        assert body[0] is other[0], "a text is made once in each format"
-    plain, openmetrics = (b"".join(body).decode() for body in (bodies[0], bodies[2]))
+        for part, same_part in zip(body[:-1], other):
+            assert part is same_part, "a text is made once"
+    plain, openmetrics = (joined(body).decode() for body in (bodies[0], bodies[2]))
     for form, body in zip(FORMATS, bodies):
-        text = gzip.decompress(b"".join(body)).decode() if form.gzip else b"".join(body).decode()
+        text = gzip.decompress(joined(body)).decode() if form.gzip else joined(body).decode()
         same = openmetrics if form.openmetrics else plain
         assert without_ages(text) == without_ages(same)
         assert text.endswith("# EOF\n") == form.openmetrics
     names = ["virtmeter_up", "virtmeter_domain_vcpus"]
-    chosen = Samples(b"".join(renderer.render(read, names=names)).decode())
+    chosen = Samples(joined(renderer.render(read, names=names)).decode())
     assert {name for name, _ in chosen.values} == {*names}
     chosen_twice = (renderer.render(read, names=names[1:]) for _ in range(2))
     for part, same_part in zip(*chosen_twice):
@@ -151,12 +160,12 @@ def test_the_age_is_that_of_the_values_whoever_asked_for_them_first(renderer: Re
     first = renderer.render(read)
     time.sleep(0.01)
     later = renderer.render(read)
-    assert later[0] is first[0]
+    assert later[1] is first[1]
     assert age(later) > age(first)
 
 
-def age(body: tuple[bytes, ...]) -> float:
-    found = Samples(b"".join(body).decode())("virtmeter_scrape_age_seconds")
+def age(body: tuple[Part, ...]) -> float:
+    found = Samples(joined(body).decode())("virtmeter_scrape_age_seconds")
     assert found is not None
     return found
 
@@ -168,14 +177,14 @@ def test_a_pass_that_goes_on_is_rendered_for_all_who_leave_it_at_that_time(
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(3):
-        samples = Samples(b"".join(renderer.render(read)).decode())
+        samples = Samples(joined(renderer.render(read)).decode())
         assert samples("virtmeter_scrape_complete") == 0
     assert len(renderings) == 1
     now += SHARED
     renderer.render(read)
     assert len(renderings) == 2
     read.complete = read.ended = True
-    assert Samples(b"".join(renderer.render(read)).decode())("virtmeter_scrape_complete") == 1
+    assert Samples(joined(renderer.render(read)).decode())("virtmeter_scrape_complete") == 1
     assert len(renderings) == 3, "what is complete takes its place at once"
 
 
@@ -194,6 +203,48 @@ def test_one_thing_is_rendered_at_a_time(
     monkeypatch.setattr(metrics, "of_domains", alone)
     with ThreadPoolExecutor(8) as pool:
         assert len(list(pool.map(lambda number: renderer.render(a_pass(number)), range(8)))) == 8
+
+
+def test_the_texts_that_are_held_are_bounded_and_the_oldest_go_first(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(joined(renderer.render(a_pass(1))))
+    monkeypatch.setattr(texts, "HELD", 10 * size)
+    bodies = [renderer.render(a_pass(1), form) for form in FORMATS for _ in range(20)]
+
+    def is_held(part: Part) -> bool:
+        with suppress(GoneError):
+            return part[:] is not None
+        return False
+
+    shared = [part for body in bodies for part in body if isinstance(part, texts.Text)]
+    held = [is_held(part) for part in shared]
+    assert held == sorted(held), "the later ones are there"
+    assert 5 * size < sum(len(part) for part in shared if is_held(part)) <= 10 * size
+
+
+def test_the_latest_text_is_held_whatever_its_size(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts, "HELD", 1)
+    before, latest = a_pass(1), a_pass(2)
+    old = renderer.render(before)
+    for form in FORMATS:
+        assert joined(renderer.render(latest, form))
+    with pytest.raises(GoneError):
+        joined(old)
+    assert joined(renderer.render(before)), "it is made anew for who comes late"
+
+
+def test_what_nobody_needs_does_not_count(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(joined(renderer.render(a_pass(1))))
+    monkeypatch.setattr(texts, "HELD", 3 * size)
+    kept = renderer.render(a_pass(1))
+    for _ in range(10):
+        renderer.render(a_pass(1))
+    assert joined(kept)
 
 
 def test_nothing_is_rendered_for_nobody(renderer: Renderer, renderings: list[Any]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.exporter import run
-from tests.support import cli
+from tests.support import cli, sample
 from virtmeter.cli import files
 
 if TYPE_CHECKING:
@@ -109,6 +109,18 @@ def test_standard_output_is_written_to_and_not_replaced(daemon: Daemon, tmp_path
     first, *rest = log.read_text().splitlines()
     assert first == "before"
     assert "virtmeter_up 1.0" in rest
+
+
+@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_a_reader_of_standard_output_that_has_seen_enough_is_no_failure(
+    daemon: Daemon, output: str
+) -> None:
+    # More than a pipe takes, so that the failure is at writing, and less, so that it is at the end.
+    for count in (1, 100):
+        daemon.add(*(sample.domain(number) for number in range(count)))
+        script = '{ sleep 0.2; "$@"; echo "status=$?" >&2; } | true'
+        done = cli.shell(script, "export", "--once", "--uri", daemon.uri, "--output", output)
+        assert done.stderr == "status=0\n"
 
 
 @pytest.mark.parametrize("option", ["--tls-cert", "--tls-client-ca", "--auth-file"])

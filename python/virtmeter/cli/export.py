@@ -182,8 +182,8 @@ def _is_not_raised(record: logging.LogRecord) -> bool:
 
 def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Path | None) -> int:
     """Write what was read; the status says whether that is all."""
-    text = b"".join(Renderer(inspector.health).render(current))
-    if output is None:
+    text = b"".join(part[:] for part in Renderer(inspector.health).render(current))
+    if output is None or files.is_stdout(output):
         sys.stdout.buffer.write(text)
     else:
         try:

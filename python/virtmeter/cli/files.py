@@ -35,11 +35,22 @@ class Readable(click.Path):
         return path
 
 
+def is_stdout(path: Path) -> bool:
+    """Return whether it is our standard output, as /dev/stdout and /proc/self/fd/1 are.
+
+    That may be a file that others have begun, or a pipe whose reader has seen enough.
+    """
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
+    except OSError:  # there is no such file, or it may not be looked at
+        return False
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file in one step, so that nobody reads half of it; through a link, as ``cp`` would.
 
     A file that is there gives its mode, and its owner as far as that is permitted. Into what is no
-    file, and into our own standard output, it is written as it comes.
+    file it is written as it comes.
 
     :raises OSError: that cannot be; the file is as it was.
     """
@@ -47,10 +58,7 @@ def write(path: Path, content: bytes) -> None:
         there = path.stat()
     except FileNotFoundError:
         there = None
-    if there and os.path.samestat(there, os.fstat(sys.stdout.fileno())):
-        # /dev/stdout, which may be a file that others have begun.
-        sys.stdout.buffer.write(content)
-    elif there and stat.S_ISFIFO(there.st_mode):
+    if there and stat.S_ISFIFO(there.st_mode):
         try:
             _write_into(path, content)
         except OSError as error:

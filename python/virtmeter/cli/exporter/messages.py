@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from email.message import Message
+
+    from virtmeter.cli.exporter.texts import Part
 
 LONGEST = 16384
 """Bytes of a request's head."""
+
+PIECE = 65536
+"""Bytes that are sent at a time, and all that a client occupies of a text that is shared."""
 
 HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
 
@@ -35,7 +40,7 @@ class Answer(NamedTuple):
     """What is sent back; the body in parts, which many answers may share."""
 
     status: HTTPStatus
-    body: tuple[bytes, ...]
+    body: tuple[Part, ...]
     content_type: str = TEXT
     headers: tuple[tuple[str, str], ...] = ()
 
@@ -52,6 +57,20 @@ class Answer(NamedTuple):
         return (
             first + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
         ).encode()
+
+    def pieces(self, *, with_body: bool) -> Iterator[bytes]:
+        """Yield all that is sent.
+
+        :raises GoneError: a shared part was dropped meanwhile.
+        """
+        piece = bytearray(self.head())
+        for part in self.body if with_body else ():
+            for begin in range(0, len(part), PIECE):
+                piece += part[begin : begin + PIECE]
+                if len(piece) >= PIECE:
+                    yield bytes(piece)
+                    piece.clear()
+        yield bytes(piece)
 
 
 class RefusalError(Exception):

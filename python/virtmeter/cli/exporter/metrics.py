@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from virtmeter import Health, Instance, Server
     from virtmeter.cli.exporter.reading import Answer, Snapshot
+    from virtmeter.cli.exporter.texts import Part
 
 NO_LABELS = ""
 
@@ -59,7 +60,7 @@ class Block(NamedTuple):
 
     name: str
     text: str
-    lines: bytes
+    lines: Part
 
     def header(self, *, openmetrics: bool) -> bytes:
         """Return what stands before the lines, in which the formats differ."""

@@ -18,6 +18,10 @@ METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_i
 METADATA_AGE = 300.0
 """Seconds for which what Nova says of its instances is good, unless there is a new one."""
 
+RECENT = 0.5
+"""Seconds from its beginning for which a pass serves who asks after its end: however many ask, no
+more passes begin, and no more texts are made of them."""
+
 GLANCE = 0.25
 """Seconds after which who waits looks whether the client is there still."""
 
@@ -77,7 +81,9 @@ class Snapshot(NamedTuple):
 
 
 class Reader:
-    """Begins a pass when somebody asks and none is under way; whoever asks meanwhile shares it.
+    """Begins a pass when somebody asks and none is under way, or has just been.
+
+    Whoever asks meanwhile shares it.
 
     All readings are taken by one thread in one order, so that the inspector knows what comes next
     and takes it ahead, several at a time.
@@ -99,14 +105,15 @@ class Reader:
         time_left: Callable[[Pass], float],
         check: Callable[[], object] = lambda: None,
     ) -> Pass:
-        """Return the pass that is under way or a new one, as far as it has come by then.
+        """Return the pass that is under way or recent, or a new one, as far as it has come by then.
 
         :param time_left: how many seconds the caller can still wait.
         :param check: raises what is to be raised when nobody wants it any more.
         """
         check()
         with self._changed:
-            if self._pass is None or self._pass.ended:
+            recent = time.monotonic() - RECENT
+            if self._pass is None or (self._pass.ended and self._pass.began < recent):
                 self._pass = Pass()
                 self._changed.notify_all()
             current = self._pass

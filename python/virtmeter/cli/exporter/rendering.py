@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from virtmeter.cli.exporter import metrics
 from virtmeter.cli.exporter.formats import Format
+from virtmeter.cli.exporter.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from virtmeter import Health
     from virtmeter.cli.exporter.metrics import Block
     from virtmeter.cli.exporter.reading import Pass, Snapshot
+    from virtmeter.cli.exporter.texts import Part, Text
 
 SHARED = 1.0
 """Seconds for which the text of a pass that goes on serves others who can wait no longer either."""
@@ -37,6 +39,7 @@ class Renderer:
         self._health = health
         self._lock = threading.Lock()
         self._renderings: WeakKeyDictionary[Pass, Rendering] = WeakKeyDictionary()
+        self._texts = Texts()
         self._seconds_an_answer = SECONDS_AN_ANSWER
 
     def time_for(self, current: Pass) -> float:
@@ -49,8 +52,8 @@ class Renderer:
         form: Format = Format(),  # noqa: B008 - nobody can change it
         names: Collection[str] | None = None,
         check: Callable[[], object] = lambda: None,
-    ) -> tuple[bytes, ...]:
-        """Return the text, in parts.
+    ) -> tuple[Part, ...]:
+        """Return the text, in parts, some of which may be dropped later: see ``texts``.
 
         :param names: only these metrics.
         :param check: raises what is to be raised when nobody wants it any more.
@@ -61,12 +64,15 @@ class Renderer:
             health = self._health()
             rendering = self._renderings.get(current)
             if rendering is not None and rendering.is_good_for(current):
-                return rendering.text(form, names, health)
-            snapshot = current.snapshot()
-            rendering = self._renderings[current] = Rendering(snapshot, health.hung)
-            text = rendering.text(form, names, health)
-            if len(snapshot.answers) >= ENOUGH:
-                self._seconds_an_answer = (time.monotonic() - began) / len(snapshot.answers)
+                text = rendering.text(form, names, health)
+            else:
+                snapshot = current.snapshot()
+                rendering = Rendering(snapshot, health.hung, self._texts)
+                self._renderings[current] = rendering
+                text = rendering.text(form, names, health)
+                if len(snapshot.answers) >= ENOUGH:
+                    self._seconds_an_answer = (time.monotonic() - began) / len(snapshot.answers)
+            self._texts.bound(rendering.texts)
             return text
 
 
@@ -77,22 +83,30 @@ class Rendering:
     made for each who asks, so that the age is right.
     """
 
-    def __init__(self, snapshot: Snapshot, hung: Collection[str]) -> None:
-        """Write the lines of the VMs' metrics."""
-        self._snapshot = snapshot
+    def __init__(self, snapshot: Snapshot, hung: Collection[str], texts: Texts) -> None:
+        """Write the lines of the VMs' metrics.
+
+        :param texts: holds what is written.
+        """
+        self._snapshot, self._hold = snapshot, texts.hold
         self._made = time.monotonic()
-        self._domains = [family.block() for family in metrics.of_domains(snapshot, hung)]
-        self._texts: dict[Format, tuple[bytes, zlib._Compress | None]] = {}
+        self.texts: list[Text] = []
+        """What is shared of it."""
+        self._domains = []
+        for family in metrics.of_domains(snapshot, hung):
+            block = family.block()
+            self._domains.append(block._replace(lines=self._shared(block.lines[:])))
+        self._gzipped: dict[Format, tuple[Text, zlib._Compress]] = {}
 
     def is_good_for(self, current: Pass) -> bool:
         """Return whether this is as much as the pass has read, or nearly while that goes on."""
+        if any(text.dropped for text in self.texts):
+            return False
         if self._snapshot.final:
             return True
         return not current.ended and time.monotonic() - self._made < SHARED
 
-    def text(
-        self, form: Format, names: Collection[str] | None, health: Health
-    ) -> tuple[bytes, ...]:
+    def text(self, form: Format, names: Collection[str] | None, health: Health) -> tuple[Part, ...]:
         """Return all of it; or only some metrics, and these never compressed.
 
         What is said of VMs is shared by all who get it, and never copied for one of them.
@@ -103,25 +117,28 @@ class Rendering:
         if names is not None:
             chosen = [each for each in (*self._domains, *others) if each.name in names]
             return (*_parts(chosen, form), end)
-        if form not in self._texts:
-            self._texts[form] = self._encode(form)
-        text, compressor = self._texts[form]
-        tail = b"".join(_parts(others, form)) + end
-        if compressor:
-            compressor = compressor.copy()  # it goes on from where the VMs' part has ended
-            tail = compressor.compress(tail) + compressor.flush()
-        return (text, tail)
-
-    def _encode(self, form: Format) -> tuple[bytes, zlib._Compress | None]:
-        """Return the VMs' part in a format, with what compresses the rest."""
-        text = b"".join(_parts(self._domains, form))
+        tail = _joined(others, form) + end
         if not form.gzip:
-            return text, None
-        compressor = zlib.compressobj(wbits=GZIP)
-        return compressor.compress(text), compressor
+            return (*_parts(self._domains, form), tail)
+        if form not in self._gzipped:
+            compressor = zlib.compressobj(wbits=GZIP)
+            text = compressor.compress(_joined(self._domains, form))
+            self._gzipped[form] = self._shared(text), compressor
+        shared, compressor = self._gzipped[form]
+        compressor = compressor.copy()  # it goes on from where the VMs' part has ended
+        return (shared, compressor.compress(tail) + compressor.flush())
+
+    def _shared(self, content: bytes) -> Text:
+        text = self._hold(content)
+        self.texts.append(text)
+        return text
 
 
-def _parts(blocks: Iterable[Block], form: Format) -> Iterator[bytes]:
+def _parts(blocks: Iterable[Block], form: Format) -> Iterator[Part]:
     for each in blocks:
         yield each.header(openmetrics=form.openmetrics)
         yield each.lines
+
+
+def _joined(blocks: Iterable[Block], form: Format) -> bytes:
+    return b"".join(part[:] for part in _parts(blocks, form))

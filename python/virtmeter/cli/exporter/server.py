@@ -25,6 +25,10 @@ LOG = logging.getLogger(__name__)
 BACKLOG = 512
 """Clients that are connected, as far as they know, but not accepted yet."""
 
+BUFFER = 256 * 1024
+"""Bytes that the kernel takes of an answer for a client that does not receive: half of what it may
+occupy itself for that, which without a bound can be 4 MB."""
+
 TO_SEND, TO_RECEIVE, TO_HANG_UP = 10.0, 10.0, 1.0
 """Seconds that a client has for TLS' handshake and its request, then for the answer, and then to
 hang up."""
@@ -77,6 +81,7 @@ class Server:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._listener = socket.socket(family, socket.SOCK_STREAM)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)  # of each connection
         if family == socket.AF_INET6:  # [::] is IPv4's as well, whatever net.ipv6.bindv6only says
             self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._listener.bind(address)
@@ -136,7 +141,9 @@ class Server:
             except RefusalError as refusal:
                 answer = refusal.answer
             self._send(connection, answer, with_body=with_body)
-        except (OSError, EOFError, GoneError) as error:
+        except GoneError:  # or its answer has
+            connection.hang_up()
+        except (OSError, EOFError) as error:
             LOG.debug("a client has gone, or wants no TLS: %s", error)
         except Exception as error:  # noqa: BLE001 - nothing is to end in a traceback
             # Not its text: the client may have chosen that, and could fill the log.
@@ -151,8 +158,8 @@ class Server:
         be unread that the client has sent, as that would make closing an error for it.
         """
         self._clients_turn(connection, TO_RECEIVE)
-        for part in (answer.head(), *(answer.body if with_body else ())):
-            connection.socket.sendall(part)
+        for piece in answer.pieces(with_body=with_body):
+            connection.socket.sendall(piece)
         connection.end_answer()
         more = True
         while connection.unreceived():

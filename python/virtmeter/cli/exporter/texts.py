@@ -1,0 +1,71 @@
+"""The texts that answers share, and how many bytes of them are held for who receives slowly."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Union
+
+from virtmeter.cli.exporter.connections import GoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+HELD = 64_000_000
+"""Bytes of all texts together. The latest ones are held in any case."""
+
+
+class Text:
+    """Bytes that clients take piece by piece, and that can be dropped before all have them."""
+
+    def __init__(self, content: bytes) -> None:
+        """Take all of it."""
+        self._content = content
+        self._length = len(content)
+        self.dropped = False
+
+    def __len__(self) -> int:
+        """Return how many bytes it has, or had."""
+        return self._length
+
+    def __getitem__(self, which: slice) -> bytes:
+        """Return a piece.
+
+        :raises GoneError: it was dropped.
+        """
+        content = self._content
+        if self.dropped:
+            raise GoneError
+        return content[which]
+
+    def drop(self) -> None:
+        """Hold it no longer."""
+        self.dropped = True
+        self._content = b""
+
+
+Part = Union[bytes, Text]
+"""Of the body of an answer: of its own, or shared."""
+
+
+class Texts:
+    """All texts that somebody still needs, the oldest ones first."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._known: list[weakref.ref[Text]] = []
+
+    def hold(self, content: bytes) -> Text:
+        """Return a text that counts until nobody needs it any more."""
+        text = Text(content)
+        self._known.append(weakref.ref(text))
+        return text
+
+    def bound(self, latest: Collection[Text]) -> None:
+        """Drop the oldest ones, if all are too many bytes; but not the latest."""
+        texts = [text for text in (each() for each in self._known) if text is not None]
+        excess = sum(map(len, texts)) - HELD
+        for text in texts:
+            if excess > 0 and text not in latest:
+                text.drop()
+                excess -= len(text)
+        self._known = [weakref.ref(text) for text in texts if not text.dropped]
