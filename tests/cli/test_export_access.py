@@ -248,6 +248,15 @@ def test_an_ipv6_address_in_brackets() -> None:
         (("--listen", "a@b:1"), "is not HOST:PORT"),
         (("--tls-key", __file__), "need --tls-cert"),
         (("--output", "file"), "--output needs --once"),
+        (("--once", "--listen", "127.0.0.1:9177"), "--once serves nothing: leave out --listen"),
+        (
+            ("--tls-cert", __file__, "--auth-file", __file__, "--once"),
+            "--once serves nothing: leave out --tls-cert, --auth-file",
+        ),
+        (
+            ("--once", "--tls-key", __file__, "--tls-client-ca", __file__),
+            "--once serves nothing: leave out --tls-key, --tls-client-ca",
+        ),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], words: str) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 import virtmeter
 from virtmeter.cli import connection, files
@@ -24,7 +25,7 @@ from virtmeter.cli.exporter.access import Access
 from virtmeter.cli.exporter.pages import Pages
 from virtmeter.cli.exporter.reading import Pass, Reader, failures
 from virtmeter.cli.exporter.rendering import Renderer
-from virtmeter.cli.exporter.server import Server, bounds
+from virtmeter.cli.exporter.server import LEAST, Server, bounds
 from virtmeter.cli.text import say
 
 LOG = logging.getLogger(__name__)
@@ -54,7 +55,13 @@ def address(_context: click.Context, _parameter: click.Parameter, value: str) ->
     raise click.BadParameter(f"'{value}' is not HOST:PORT, as 127.0.0.1:9177 or [::1]:9177 are")
 
 
+OWN, SPARE = 10, 100
+"""Descriptors that the process itself needs, and those that it does not give to clients if it has
+so many: for probing, and to be on the safe side."""
+
 FILE = files.Readable()
+OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
+"""The options that make no sense with ``--once``."""
 
 
 @click.command()
@@ -95,7 +102,9 @@ FILE = files.Readable()
     help="With --once: write this file instead, whole or not at all.",
 )
 @connection.connects
+@click.pass_context
 def export(
+    context: click.Context,
     uri: str,
     timeout: float,
     workers: int,
@@ -121,10 +130,14 @@ def export(
     """
     if output and not once:
         raise click.UsageError("--output needs --once")
+    if once and (given := [name for name in OF_SERVING if _is_given(context, name)]):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"--once serves nothing: leave out {options}")
     if (tls_key or tls_client_ca) and not tls_cert:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     asked: queue.SimpleQueue[None] = queue.SimpleQueue()
     if not once:
+        bound = bounds(descriptors(workers))
         signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
     access = Access(tls_cert, tls_key, tls_client_ca, auth_file)
     with connection.inspector(uri, timeout, workers) as inspector:
@@ -134,7 +147,6 @@ def export(
             until = time.monotonic() + (deadline or math.inf)
             current = Reader(inspector).read(lambda _: until - time.monotonic())
             return write_once(current, inspector, output)
-        bound = bounds(descriptors(workers))
         reader, renderer = Reader(inspector), Renderer(inspector.health)
         pages = Pages(reader, renderer, deadline or DEADLINE, bound.scrapes)
         try:
@@ -146,6 +158,10 @@ def export(
             ) from None
         serve(server, access, asked)
     return 0
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) != ParameterSource.DEFAULT
 
 
 def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> None:
@@ -163,10 +179,22 @@ def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> Non
 
 
 def descriptors(workers: int) -> int:
-    """Return how many there are for clients: libvirt's connections need two each."""
+    """Return how many there are for clients: libvirt's connections need two each.
+
+    :raises click.ClickException: there are too few for scrapes to be answered.
+    """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # For each worker one that reads, and one that waits for its closing; and some for probing.
-    return (limit if limit != resource.RLIM_INFINITY else sys.maxsize) - 4 * workers - 100
+    if limit == resource.RLIM_INFINITY:
+        limit = sys.maxsize
+    # For each worker one that reads, and one that waits for its closing.
+    libvirts = 4 * workers
+    least = libvirts + LEAST + OWN
+    if limit < least:
+        raise click.ClickException(
+            f"with {workers} workers, {least} file descriptors are needed, and only {limit} are "
+            "allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or lower --workers"
+        )
+    return limit - libvirts - SPARE
 
 
 def terminate(*_: object) -> NoReturn:
