@@ -20,12 +20,20 @@ import pytest
 import virtmeter
 from tests.cli.exporter import COMMAND, Exporter, Samples, run
 from tests.support import sample
-from tests.support.libvirtd import Daemon, Never
-from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Domain
+from tests.support.libvirtd import Daemon, Garbage, HangUp, Late, Never, Reply
+from tests.support.procedures import (
+    VIR_DOMAIN_SHUTOFF,
+    VIR_ERR_INTERNAL_ERROR,
+    VIR_FROM_QEMU,
+    Domain,
+    Error,
+)
 from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.libvirtd import Answer
 
 GOLDEN = Path(__file__).with_name("metrics.txt")
 ROOT = Path(__file__).parents[2]
@@ -151,6 +159,47 @@ def test_libvirt_away_and_back(sampled: Daemon, exporter: Exporter) -> None:
     sampled.start()
     wait_for(lambda: exporter.scrape()("virtmeter_up") == 1, "libvirt is back")
     assert exporter.scrape()("virtmeter_domain_vcpus") == 1
+
+
+NO_LIST: dict[str, Answer] = {
+    "refused": Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, "no\x1b[2J\nlist"),
+    "no message": Reply(b"\0\0\0\1"),
+    "never": Never(),
+    "late": Late(1.5),
+}
+
+
+@pytest.mark.parametrize("answer", NO_LIST.values(), ids=NO_LIST)
+def test_a_libvirt_that_does_not_list_its_vms_is_not_away(sampled: Daemon, answer: Answer) -> None:
+    sampled.on("CONNECT_GET_ALL_DOMAIN_STATS", answer, repeat=True)
+    with Exporter(sampled.uri, "--timeout", "1") as exporter:
+        for _ in range(3):
+            samples = exporter.scrape(timeout=20)
+            assert samples("virtmeter_up") == 1
+            assert samples("virtmeter_scrape_complete") == 0
+            assert samples.all("virtmeter_domain_state") == []
+        sampled.off()
+        wait_for(lambda: exporter.scrape()("virtmeter_scrape_complete") == 1, "there is a list")
+        assert exporter.scrape()("virtmeter_domain_vcpus") == 1
+    assert "does not list its instances" in exporter.said
+    assert exporter.said.replace("\n", "").isprintable()
+
+
+def test_a_list_that_comes_once_in_a_while(sampled: Daemon) -> None:
+    with Exporter(sampled.uri, "--timeout", "1") as exporter:
+        for answer in (HangUp(), Garbage(28 * b"x"), *NO_LIST.values()):
+            assert exporter.scrape()("virtmeter_scrape_complete") in (0, 1)
+            sampled.on("CONNECT_GET_ALL_DOMAIN_STATS", answer)
+            assert exporter.scrape(timeout=20)("virtmeter_scrape_complete") in (0, 1)
+            wait_for(lambda: exporter.scrape()("virtmeter_scrape_complete") == 1, "a list")
+
+
+def test_a_signal_ends_it_while_the_list_hangs(sampled: Daemon) -> None:
+    sampled.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), repeat=True)
+    with Exporter(sampled.uri, "--timeout", "60") as exporter:
+        assert exporter.scrape(timeout=1)("virtmeter_up") == 0, "nothing was answered yet"
+        exporter.process.send_signal(signal.SIGTERM)
+        assert exporter.process.wait(timeout=10) == 0
 
 
 def test_a_new_instance_has_its_metadata_in_the_next_scrape(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+import virtmeter
+from virtmeter.cli.exporter import reading
 from virtmeter.cli.exporter.messages import Request
 from virtmeter.cli.exporter.pages import Pages
 from virtmeter.cli.exporter.reading import RECENT, Pass, Reader
@@ -16,7 +18,6 @@ from virtmeter.cli.exporter.reading import RECENT, Pass, Reader
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import virtmeter
     from virtmeter.cli.exporter.connections import Connection
     from virtmeter.cli.exporter.rendering import Renderer
 
@@ -60,40 +61,103 @@ def gone() -> None:
 
 def test_no_pass_begins_for_who_has_gone(host: Host) -> None:
     host.go_on.set()
-    reading = reader(host)
+    ours = reader(host)
     with pytest.raises(ConnectionAbortedError):
-        reading.read(half_a_minute(), gone)
-    reading.read(half_a_minute())
+        ours.read(half_a_minute(), gone)
+    ours.read(half_a_minute())
     assert host.lists == 1
 
 
 def test_who_goes_meanwhile_leaves_and_the_pass_goes_on_for_the_others(host: Host) -> None:
-    reading = reader(host)
+    ours = reader(host)
     checks = iter([lambda: None, lambda: None, gone])
     with pytest.raises(ConnectionAbortedError):
-        reading.read(half_a_minute(), lambda: next(checks)())
+        ours.read(half_a_minute(), lambda: next(checks)())
     host.go_on.set()
-    assert reading.read(half_a_minute()).complete
+    assert ours.read(half_a_minute()).complete
     assert host.lists == 1
 
 
 def test_the_time_that_is_left_is_asked_for_again_as_more_is_known(host: Host) -> None:
-    reading = reader(host)
+    ours = reader(host)
     left = iter([30, 0.01, 0])
-    assert not reading.read(lambda _: next(left)).ended
+    assert not ours.read(lambda _: next(left)).ended
     assert list(left) == []
     host.go_on.set()
 
 
 def test_a_pass_that_has_just_ended_serves_who_asks_then(host: Host) -> None:
     host.go_on.set()
-    reading = reader(host)
-    first = reading.read(half_a_minute())
+    ours = reader(host)
+    first = ours.read(half_a_minute())
     for _ in range(100):
-        current = reading.read(half_a_minute())
+        current = ours.read(half_a_minute())
         assert current is first or current.began - first.began >= RECENT
     time.sleep(RECENT)
-    assert reading.read(half_a_minute()).began - first.began >= RECENT
+    assert ours.read(half_a_minute()).began - first.began >= RECENT
+
+
+VM = virtmeter.Instance("uuid-1", "one", virtmeter.PowerState.RUNNING)
+OTHER = virtmeter.Instance("uuid-2", "two", virtmeter.PowerState.RUNNING)
+NOVAS: Any = virtmeter.Server._make([VM.id, *(None,) * (len(virtmeter.Server._fields) - 1)])
+
+
+class Sick:
+    """An inspector of a host with a VM of Nova's, which can refuse to be read, and another."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.lists = 0
+
+    def list_instances(self) -> list[virtmeter.Instance]:
+        return [VM, OTHER]
+
+    def list_servers(self) -> list[virtmeter.Server]:
+        self.lists += 1
+        return [] if self.refuses else [NOVAS]
+
+    def _inspect(self, instance: virtmeter.Instance) -> list[object]:
+        if self.refuses and instance is VM:
+            raise virtmeter.NoDataException("refused")
+        return []
+
+    inspect_instance = inspect_vnics = inspect_disks = inspect_disk_info = _inspect
+
+
+@pytest.fixture
+def no_pass_is_recent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "RECENT", 0.0)
+
+
+@pytest.mark.usefixtures("no_pass_is_recent")
+def test_of_a_vm_that_could_not_be_read_it_is_not_said_that_it_is_not_novas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Sick()
+    reader = Reader(cast("virtmeter.LibvirtInspector", host))
+    host.refuses = True
+    for _ in range(3):
+        current = reader.read(half_a_minute())
+        assert current.complete
+        assert (current.servers, current.described) == ({}, {OTHER.id})
+    assert host.lists == 1, "not at every pass"
+    host.refuses = False
+    monkeypatch.setattr(reading, "METADATA_RETRY", 0.0)
+    current = reader.read(half_a_minute())
+    assert (current.servers, current.described) == ({VM.id: NOVAS}, {VM.id, OTHER.id})
+
+
+@pytest.mark.usefixtures("no_pass_is_recent")
+def test_what_is_known_of_novas_stays_while_a_vm_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "METADATA_AGE", 0.0)
+    host = Sick()
+    reader = Reader(cast("virtmeter.LibvirtInspector", host))
+    for host.refuses in (False, True, True):
+        current = reader.read(half_a_minute())
+        assert (current.servers, current.described) == ({VM.id: NOVAS}, {VM.id, OTHER.id})
+    assert host.lists == 3
 
 
 class PanicException(BaseException):
@@ -102,14 +166,14 @@ class PanicException(BaseException):
 
 def test_after_a_pass_that_fails_in_any_way_comes_the_next_one(host: Host) -> None:
     host.go_on.set()
-    reading = reader(host)
+    ours = reader(host)
     host.fails_with = PanicException("a panic")
-    failed = reading.read(half_a_minute())
+    failed = ours.read(half_a_minute())
     assert failed.failure is host.fails_with
     assert not failed.reached
     host.fails_with = None
     time.sleep(RECENT)
-    assert reading.read(half_a_minute()).complete
+    assert ours.read(half_a_minute()).complete
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ RECENT = 0.5
 """Seconds from its beginning for which a pass serves who asks after its end: however many ask, no
 more passes begin, and no more texts are made of them."""
 
+METADATA_RETRY = 30.0
+"""Seconds for which it is good when some could not be read."""
+
 GLANCE = 0.25
 """Seconds after which who waits looks whether the client is there still."""
 
@@ -95,6 +98,7 @@ class Reader:
         self._changed = threading.Condition()
         self._pass: Pass | None = None
         self._metadata_read = float("-inf")
+        self._metadata_asked: set[str] = set()
         self._described: set[str] = set()
         self._servers: dict[str, virtmeter.Server] = {}
         # It may be waiting for a guest when the process is to end.
@@ -132,15 +136,21 @@ class Reader:
                 self._fill(current)
             # The next pass may do better, after a panic of the core as well, which is no Exception.
             except BaseException as error:  # noqa: BLE001
-                current.failure, current.reached = error, False
-                if not isinstance(error, virtmeter.ConnectionLost):  # which the inspector logs
+                current.failure = error
+                if isinstance(error, virtmeter.ConnectionLost):
+                    current.reached = False  # which the inspector logs
+                else:
                     LOG.warning("the VMs could not all be read: %s", error)
             with self._changed:
                 current.ended = True
                 self._changed.notify_all()
 
     def _fill(self, current: Pass) -> None:
-        instances = sorted(self._inspector.list_instances())
+        try:
+            instances = sorted(self._inspector.list_instances())
+        except virtmeter.InspectorException:
+            current.reached = True  # it answers, but with no list; unless the connection is lost
+            raise
         current.reached = True
         current.servers, current.described = self._servers, self._described
         current.instances = instances
@@ -148,7 +158,7 @@ class Reader:
         for method in METHODS:
             for instance in running:
                 self._ask(current, method, instance)
-        self._read_metadata({instance.id for instance in instances})
+        self._read_metadata(current)
         current.servers, current.described = self._servers, self._described
         current.complete = True
 
@@ -165,9 +175,20 @@ class Reader:
             records = [answer] if method == "inspect_instance" else list(answer)
             current.answers.append((instance, records))
 
-    def _read_metadata(self, ids: set[str]) -> None:
+    def _read_metadata(self, current: Pass) -> None:
         """Read what Nova says, when it is old or an instance is new."""
-        now = time.monotonic()
-        if not ids <= self._described or now - self._metadata_read > METADATA_AGE:
-            self._servers = {server.id: server for server in self._inspector.list_servers()}
-            self._described, self._metadata_read = ids, now
+        ids, now = {instance.id for instance in current.instances}, time.monotonic()
+        good_for = METADATA_AGE if ids <= self._described else METADATA_RETRY
+        if ids <= self._metadata_asked and now - self._metadata_read <= good_for:
+            return
+        servers = {server.id: server for server in self._inspector.list_servers()}
+        # Who is not among them is not Nova's, or was not read: what was known of those stays.
+        unread = {
+            instance.id
+            for instance, answer in current.answers
+            if isinstance(answer, virtmeter.InspectorException) and instance.id not in servers
+        }
+        known = unread & self._described
+        servers.update((id_, self._servers[id_]) for id_ in known & self._servers.keys())
+        self._servers, self._described = servers, ids - unread | known
+        self._metadata_asked, self._metadata_read = ids, now
