@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import urllib.error
 from contextlib import ExitStack
 from pathlib import Path
@@ -238,6 +239,45 @@ def test_an_ipv6_address_in_brackets() -> None:
     with Exporter(TEST, listen="[::1]:0") as exporter:
         assert exporter.url.startswith("http://[::1]:")
         assert exporter.scrape()("virtmeter_up") == 1
+
+
+BOTH = """
+import socket, sys
+from tests.cli.exporter import Exporter, everything
+
+for listen, address, answers in (
+    ("[::]:0", "127.0.0.1", True),
+    ("[::]:0", "::1", True),
+    ("[::1]:0", "::1", True),
+    ("[::1]:0", "127.0.0.1", False),
+    ("0.0.0.0:0", "::1", False),
+):
+    with Exporter("test:///default", listen=listen) as exporter:
+        port = int(exporter.url.rpartition(":")[2].split("/")[0])
+        try:
+            with socket.create_connection((address, port), 30) as client:
+                client.sendall(b"GET /-/healthy HTTP/1.1\\r\\n\\r\\n")
+                assert everything(client).startswith(b"HTTP/1.1 200 "), (listen, address)
+                assert answers, (listen, address)
+        except ConnectionRefusedError:
+            assert not answers, (listen, address)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a network of its own")
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6")
+@pytest.mark.parametrize("bindv6only", [0, 1])
+def test_all_addresses_are_those_of_ipv4_too_whatever_the_system_prefers(bindv6only: int) -> None:
+    script = f'ip link set lo up && echo {bindv6only} >/proc/sys/net/ipv6/bindv6only && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", script, "sh", sys.executable, "-c", BOTH],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

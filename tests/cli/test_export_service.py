@@ -1,0 +1,79 @@
+"""``virtmeter export`` as a service: what systemd makes of the ways in which it ends."""
+
+from __future__ import annotations
+
+import configparser
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.exporter import COMMAND, Exporter
+
+TEST = "test:///default"
+UNIT = Path(__file__).parents[2] / "contrib/virtmeter-export.service"
+
+HUNG_UP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+from virtmeter.cli.__main__ import main
+main()
+"""
+
+
+def is_restarted(returncode: int) -> bool:
+    """Return whether systemd starts it again, as systemd.service(5) says in its table."""
+    unit = configparser.ConfigParser(interpolation=None, strict=False)
+    unit.read(UNIT)
+    service = unit["Service"]
+    assert service["Restart"] == "on-failure"
+    forced = service["RestartForceExitStatus"].split()
+    if returncode >= 0:
+        return returncode != 0 or "0" in forced
+    ended_by = signal.Signals(-returncode)
+    clean = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+    return ended_by not in clean or ended_by.name in forced
+
+
+@pytest.mark.parametrize(
+    "module", ["virtmeter", "virtmeter._native", "click", "virtmeter.cli.export", "bcrypt"]
+)
+def test_a_reload_that_comes_before_it_serves_is_no_end(module: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HUNG_UP.format(module=module), "export", "--uri", TEST],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stderr == ""
+    assert is_restarted(ended.returncode)
+
+
+def test_it_is_stopped_by_sigterm_and_not_by_sighup() -> None:
+    with Exporter(TEST) as exporter:
+        exporter.hang_up()
+        assert exporter.process.poll() is None
+        exporter.process.send_signal(signal.SIGTERM)
+        assert not is_restarted(exporter.process.wait(30))
+
+
+def test_what_may_pass_is_tried_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = (*COMMAND, "export", "--uri", TEST, "--listen", listen)
+        ended = subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    assert is_restarted(ended.returncode)
+    with Exporter(TEST, ends_with=-signal.SIGKILL) as exporter:
+        exporter.process.kill()
+        assert is_restarted(exporter.process.wait(30))
