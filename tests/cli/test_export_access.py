@@ -190,11 +190,15 @@ def test_sighup_with_a_mistake_in_a_file_changes_nothing(certificate: Path, tmp_
 
 
 class Sighups(SimpleQueue[None]):
-    """A queue with so many, where nobody waits for more."""
+    """A queue where nobody waits for more than so many, which come one after the other."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, at_once: bool = False) -> None:
+        self._at_once = at_once
         for _ in range(count):
             self.put(None)
+
+    def empty(self) -> bool:
+        return super().empty() or not self._at_once
 
     def get(self, block: bool = False, timeout: float | None = None) -> None:  # noqa: ARG002
         return super().get(block=False)
@@ -217,6 +221,15 @@ def test_sighup_is_heard_again_whatever_failed(
     denied = f"SIGHUP: nothing has changed: {passwords} cannot be read: Permission denied"
     odd = "SIGHUP: nothing has changed: odd"
     assert caplog.messages == [denied, denied, odd, odd]
+
+
+def test_sighups_that_come_at_once_are_one(
+    passwords: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = Access(None, None, None, passwords)
+    with pytest.raises(Empty):
+        access.read_when_asked(Sighups(1000, at_once=True))
+    assert caplog.messages == [f"SIGHUP: read anew: {passwords}"]
 
 
 def test_sighup_with_nothing_to_read() -> None:

@@ -56,6 +56,8 @@ class Access:
         """Read them whenever there is something in the queue, and say what has come of it."""
         while True:
             asked.get()
+            while not asked.empty():  # whoever has asked by now gets the same answer
+                asked.get()
             try:
                 self.read()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next SIGHUP is heard
