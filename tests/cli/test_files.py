@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +100,26 @@ def test_what_cannot_be_written_is_one_line_and_as_it_was(daemon: Daemon, tmp_pa
     assert loop.is_symlink()
     assert pipe.is_fifo()
     assert sorted(tmp_path.iterdir()) == [loop, pipe]
+
+
+def test_a_program_that_runs_is_not_replaced(daemon: Daemon, tmp_path: Path) -> None:
+    program, link = tmp_path / "program", tmp_path / "link"
+    sleep = shutil.which("sleep")
+    assert sleep
+    shutil.copy(sleep, program)
+    link.symlink_to(program)
+    before = program.read_bytes()
+    process = subprocess.Popen([program, "60"])
+    try:
+        for path in (program, link, f"/proc/{process.pid}/exe"):
+            done = run("--once", "--uri", daemon.uri, "--output", str(path))
+            assert done.returncode == 1
+            assert done.stderr == f"Error: cannot write {path}: Text file busy\n"
+    finally:
+        process.kill()
+        process.wait()
+    assert program.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [link, program]
 
 
 def test_standard_output_is_written_to_and_not_replaced(daemon: Daemon, tmp_path: Path) -> None:
