@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import virtmeter
 from tests.support import cli
 from tests.support.libvirtd import Daemon, Never
-from virtmeter.cli import default_uri
+from virtmeter.cli import connection, default_uri
 from virtmeter.cli.diagnosis import versions
 
 CONFIGURATION = Path("/etc/libvirt/libvirt.conf")
@@ -121,6 +122,16 @@ def test_without_any_it_is_libvirts_own_choice(
 ) -> None:
     monkeypatch.setattr(default_uri, "configured", lambda: None)
     assert default_uri.explained(message, "") == whole
+
+
+def test_a_command_that_has_failed_does_not_go_on_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(default_uri, "configured", lambda: None)
+    message = "no connection to libvirt's default URI for instance x: y"
+    with (
+        pytest.raises(virtmeter.ConnectionLost, match=f"^{message}$"),
+        connection.inspector("", 1, 1),
+    ):
+        raise virtmeter.ConnectionLost(f"{message}; virtmeter goes on trying", instance_id="x")
 
 
 def test_no_uri_is_an_argument_that_others_can_see(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,7 +146,7 @@ def inspector(
 def _is_about_libvirt(error: Exception) -> bool:
     """Whether it says that a connection or a list is not to be had: a wrong URI is a ValueError."""
     if isinstance(error, virtmeter.InspectorException):
-        return error.instance_id is None
+        return error.instance_id is None or isinstance(error, virtmeter.ConnectionLost)
     return str(error).startswith("libvirt cannot open the URI ")
 
 

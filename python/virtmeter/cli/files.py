@@ -68,9 +68,7 @@ def write(path: Path, content: bytes) -> None:
     elif there and not stat.S_ISREG(there.st_mode):
         _write_into(path, content)
     else:
-        if (
-            there
-        ):  # a program that runs, say, is not to be replaced behind a link like /proc/self/exe
+        if there:  # one that may not be written is not replaced, as a program that runs may not
             os.close(os.open(path, os.O_WRONLY))
         _replace(Path(os.path.realpath(path)), there, content)
 
