@@ -1,23 +1,20 @@
-"""What other processes have used, as /proc tells it."""
+"""What other processes have used, by the clock that the kernel keeps for each."""
 
 from __future__ import annotations
 
-import os
+import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TICKS = os.sysconf("SC_CLK_TCK")
-
 
 def cpu_of(pids: Iterable[int]) -> float:
     """Return the CPU time of these processes, seconds; of one that has ended, none."""
-    ticks = 0
+    used = 0.0
     for pid in pids:
         with suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS
+            # clock_getcpuclockid(3). Unlike /proc, it tells nanoseconds.
+            used += time.clock_gettime(~pid << 3 | 2)
+    return used
