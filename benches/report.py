@@ -49,6 +49,18 @@ class Part:
         return "\n\n".join([*chapter, *self.notes])
 
 
+def faster(what: str, wanted: float, stock: float, ours: float) -> Target:
+    """Return the target to be so many times faster than the stock inspector."""
+    ratio = stock / ours
+    return Target(what, f"at least {wanted:g} times faster", f"{ratio:.1f} times", ratio >= wanted)
+
+
+def share(what: str, wanted: float, stock: float, ours: float) -> Target:
+    """Return the target to use at most one of so many parts of what the stock inspector does."""
+    ratio = stock / ours if ours else float("inf")
+    return Target(what, f"at most 1/{wanted:g} of stock's", f"1/{ratio:.1f}", ratio >= wanted)
+
+
 def targets(parts: list[Part]) -> str:
     """Return the table of all targets."""
     rows = [

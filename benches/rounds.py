@@ -1,4 +1,4 @@
-"""Alternating rounds: whatever else the machine does meanwhile happens to both inspectors."""
+"""Alternating rounds: whatever else the machine does meanwhile happens to all that are compared."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benches.agent import OURS, STOCK, Agent, Cycle
+from benches.agent import Agent, Cycle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+
+# Longer than what was read ahead may be used: so long an agent waits between its cycles.
+PAUSE = 1.2
+# So long the machine rests between two agents.
+REST = 0.2
 
 
 def pause() -> None:
-    """Wait for longer than what was read ahead may be used, as agents do between their cycles."""
-    time.sleep(1.2)
+    """Wait as agents do between their cycles."""
+    time.sleep(PAUSE)
 
 
-def alternating(rounds: int) -> Iterator[str]:
+def alternating(kinds: Iterable[str], rounds: int) -> Iterator[str]:
     """Tell whose turn it is; each goes first in turn."""
+    kinds = list(kinds)
     for number in range(rounds):
-        yield from (STOCK, OURS) if number % 2 else (OURS, STOCK)
+        first = number % len(kinds)
+        yield from kinds[first:] + kinds[:first]
 
 
 def cycles(
@@ -28,9 +36,11 @@ def cycles(
 ) -> dict[str, list[Cycle]]:
     """Have the agents go through cycles, in turn and with pauses."""
     found: dict[str, list[Cycle]] = {kind: [] for kind in agents}
-    for kind in alternating(rounds):
-        pause()
+    ended = dict.fromkeys(agents, time.monotonic())
+    for kind in alternating(agents, rounds):
+        time.sleep(max(REST, ended[kind] + PAUSE - time.monotonic()))
         found[kind].append(cycle(agents[kind]))
+        ended[kind] = time.monotonic()
     return found
 
 
@@ -48,6 +58,11 @@ def spread(cycles: list[Cycle]) -> tuple[float, float]:
 def cpu(cycles: list[Cycle]) -> float:
     """Return the median CPU time of an instance, seconds."""
     return median(cycle.cpu / cycle.instances for cycle in cycles)
+
+
+def switches(cycles: list[Cycle]) -> float:
+    """Return the median of the context switches of an instance."""
+    return median(cycle.switches / cycle.instances for cycle in cycles)
 
 
 def calls(cycles: list[Cycle]) -> float:

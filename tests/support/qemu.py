@@ -373,16 +373,23 @@ class Libvirtd:
             booted.wait_until_busy()
 
     @contextmanager
-    def bulk(self, count: int, *, running: bool = False) -> Iterator[list[Guest]]:
+    def bulk(
+        self,
+        count: int,
+        *,
+        running: bool = False,
+        define: Callable[..., str] = guests.bulk_definition,
+    ) -> Iterator[list[Guest]]:
         """So many small guests, each with two disks and a NIC, for a while.
 
         They are paused, over raw images that nobody has written to; or, like most guests of a
-        host, they are ``running``, over qcow2 images that have been written to.
+        host, they are ``running``, over qcow2 images that have been written to. ``define`` makes
+        others, in the same way.
         """
         images = Path(tempfile.mkdtemp(prefix="bulk-", dir=self.directory))
         bulk = []
         for index in range(count):
-            xml = guests.bulk_definition(index, images, kvm=self.kvm, bootable=running)
+            xml = define(index, images, kvm=self.kvm, bootable=running)
             bulk.append(Guest(self, f"bulk-{index}", xml))
         _in_parallel(Guest.start, bulk)
         try:
