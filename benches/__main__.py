@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benches import machine, memory, overhead, peers, plot, real, report, scripted
+from benches import foreign, machine, memory, overhead, peers, plot, real, report, scripted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ HEAD = """\
 What `make bench` has measured: virtmeter beside the inspector of Ceilometer, in one run. Where a
 part does not say otherwise, the two take turns, each in a process of its own, and numbers are
 medians. Each cycle comes after a pause that is longer than what was read ahead may be used, as the
-cycles of an agent do. `make bench ONLY=real` prints one part (or `scripted`, `peers`, `overhead`,
-`memory`) without changing this page."""
+cycles of an agent do. `make bench ONLY=real` prints one part (or `foreign`, `overhead`,
+`scripted`, `peers`, `memory`) without changing this page."""
 
 
 def main() -> None:
@@ -35,9 +35,10 @@ def main() -> None:
     arguments = parser.parse_args()
     known: dict[str, Callable[[], Part]] = {
         "real": partial(real.part, arguments.guests),
+        "foreign": partial(foreign.part, arguments.guests),
+        "overhead": overhead.part,
         "scripted": scripted.part,
         "peers": partial(peers.part, arguments.guests),
-        "overhead": overhead.part,
         "memory": memory.part,
     }
     if unknown := set(arguments.parts) - set(known):
