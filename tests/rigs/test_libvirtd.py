@@ -320,6 +320,8 @@ def test_bulk_stats_that_are_made_of_what_is_told_singly(daemon: Daemon) -> None
     assert "net.0.rx.drop" not in stats, "unknown"
     assert (stats["block.0.name"], stats["block.0.rd.reqs"]) == ("vda", 1)
     assert "block.0.errors" not in stats
+    sizes = [stats[f"block.0.{part}"] for part in ("capacity", "allocation", "physical")]
+    assert sizes == [1 << 30, 1, 1 << 20]
 
 
 @pytest.mark.parametrize("group", procedures.STATS_GROUPS)

@@ -263,6 +263,7 @@ MEMORY_NAMES = (
 )
 _NET_PARTS = [f"{way}.{what}" for way in ("rx", "tx") for what in ("bytes", "pkts", "errs", "drop")]
 _BLOCK_PARTS = ("rd.reqs", "rd.bytes", "wr.reqs", "wr.bytes", "errors")
+_BLOCK_SIZES = ("capacity", "allocation", "physical")
 _BLOCK_FLAGS = {
     "rd_total_times": "rd.times",
     "wr_total_times": "wr.times",
@@ -290,6 +291,7 @@ def _bulk_stats(domain: Domain) -> dict[str, TypedValue]:
     stats["block.count"] = xdr.UInt(len(domain.disks))
     for index, (name, disk) in enumerate(domain.disks.items()):
         stats[f"block.{index}.name"] = xdr.String(name)
+        stats |= {f"block.{index}.{part}": size for part, size in zip(_BLOCK_SIZES, disk.info)}
         counted = {part: value for part, value in zip(_BLOCK_PARTS, disk.stats) if value >= 0}
         stats |= {f"block.{index}.{part}": value for part, value in counted.items()}
         stats |= {
