@@ -13,12 +13,14 @@ import time
 import urllib.request
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benches import rounds
-from benches.agent import OURS, STOCK, Agent
+from benches import guests, rounds
+from benches.agent import ASKED, FLOOR, FLOOR_ASKED, OURS, STOCK, Agent
+from benches.floor import THREADS
 from benches.processes import cpu_of
 from benches.report import Part, milliseconds
 from tests.support import qemu
@@ -69,17 +71,22 @@ def part(count: int) -> Part:
         "Peers",
         f"One collection from {count} running guests like those above; a guest's share of it. They "
         "are measured one after the other and not in turn; CPU times are means, but for those of "
-        "the two inspectors themselves.",
+        "the inspectors and libvirt.so alone.",
         ("", "wall clock", "CPU", "CPU of libvirtd"),
     )
     if reason := qemu.unavailable():
         part.notes.append(f"Not measured: {reason}")
         return part
-    with qemu.Libvirtd() as rig, rig.bulk(count, running=True) as guests:
-        uuids = [guest.uuid for guest in guests]
+    with qemu.Libvirtd() as rig, guests.running(rig, count) as running:
+        kinds = {
+            "stock inspector": STOCK,
+            "virtmeter": OURS,
+            "virtmeter, sizes asked": ASKED,
+            f"libvirt.so alone, {THREADS} threads": FLOOR,
+            f"libvirt.so alone, {THREADS} threads, sizes asked": FLOOR_ASKED,
+        }
         measured: dict[str, Callable[[], Cost | str]] = {
-            "virtmeter": lambda: _inspector(OURS, rig, uuids),
-            "stock inspector": lambda: _inspector(STOCK, rig, uuids),
+            **{what: partial(_agent, kind, rig, running.uuids) for what, kind in kinds.items()},
             "collectd, plugin virt": lambda: _collectd(rig),
             "prometheus-libvirt-exporter": lambda: _exporter(rig),
         }
@@ -101,7 +108,7 @@ def part(count: int) -> Part:
     return part
 
 
-def _inspector(kind: str, rig: qemu.Libvirtd, uuids: list[str]) -> Cost:
+def _agent(kind: str, rig: qemu.Libvirtd, uuids: list[str]) -> Cost:
     with Agent(kind, rig.uri, uuids) as agent:
         for _ in range(WARM_UP):
             rounds.pause()
