@@ -31,7 +31,7 @@ def main() -> None:
     """Measure, print, and write the page if nothing was left out."""
     parser = argparse.ArgumentParser(prog="python -m benches", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="real, scripted, peers, …")
-    parser.add_argument("--guests", type=int, default=60, help="real guests (default: 60)")
+    parser.add_argument("--guests", type=int, default=40, help="real guests (default: 40)")
     arguments = parser.parse_args()
     known: dict[str, Callable[[], Part]] = {
         "real": partial(real.part, arguments.guests),
@@ -52,8 +52,7 @@ def main() -> None:
             HEAD,
             machine.description(),
             *([] if arguments.parts else ["![Time for one VM](benchmarks.svg)"]),
-            "## Targets",
-            report.targets(found),
+            *(["## Targets", targets] if (targets := report.targets(found)) else []),
             *(part.markdown() for part in found),
         ]
     )

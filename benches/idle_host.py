@@ -34,8 +34,12 @@ GROUPS = sum(1 << STATS_GROUPS.index(group) for group in ("cpu", "balloon", "vcp
 PR_SET_TIMERSLACK = 29
 QUICK, QEMU, EVERYTHING = 0.0001, 0.001, 0.003
 
-SECOND_DISK = """\
-<disk type='file' device='disk'><source file='/images/b'/><target dev='vdb' bus='virtio'/></disk>
+# Raw files that have been written to, whose sizes are in the bulk reading.
+DRIVER = "<driver name='qemu' type='raw'/>"
+SECOND_DISK = f"""\
+<disk type='file' device='disk'>
+  {DRIVER}<source file='/images/b'/><target dev='vdb' bus='virtio'/>
+</disk>
 """
 
 
@@ -47,6 +51,7 @@ def uuid(number: int) -> str:
 def domain(number: int) -> Domain:
     """Return a domain with two disks and a NIC, in whose bulk statistics there is everything."""
     domain = sample.domain(number, uuid(number), bulk=True)
+    domain.xml = domain.xml.replace("<source file", f"{DRIVER}<source file")
     domain.xml = domain.xml.replace("<devices>", f"<devices>{SECOND_DISK}")
     one = domain.disks["vda"]
     domain.disks["vdb"] = Disk(one.stats, one.flags, one.info)

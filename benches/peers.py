@@ -13,24 +13,31 @@ import time
 import urllib.request
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benches import guests, rounds
-from benches.agent import ASKED, FLOOR, FLOOR_ASKED, OURS, STOCK, Agent
+from benches import costs, guests, rounds
+from benches.agent import ASKED, FLOOR, FLOOR_ASKED, OURS, STOCK
+from benches.costs import AGENT, LIBVIRTD, QEMU, WALL
 from benches.floor import THREADS
 from benches.processes import cpu_of
 from benches.report import Part, milliseconds
 from tests.support import qemu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PACKAGES = Path(__file__).parents[1] / "build/peers"
 ROUNDS = 7
 WARM_UP = 5
+NAMES = {
+    STOCK: "stock inspector",
+    OURS: "virtmeter",
+    ASKED: "virtmeter, sizes asked",
+    FLOOR: f"libvirt.so alone, {THREADS} threads",
+    FLOOR_ASKED: f"libvirt.so alone, {THREADS} threads, sizes asked",
+}
 
 # It says how long a reading took when that was longer than the interval. The statistics are those
 # that Ceilometer's four methods have, as far as it has them.
@@ -63,39 +70,48 @@ class Cost:
     wall: float
     cpu: float
     libvirtd: float
+    qemu: float
+
+
+class _Meter:
+    """What has been used since it was made."""
+
+    def __init__(self, rig: qemu.Libvirtd, pid: int) -> None:
+        self._of = [pid], [rig.pid], costs.emulators(rig)
+        self._before = [cpu_of(pids) for pids in self._of]
+
+    def cost(self, wall: list[float]) -> Cost:
+        """Return the cost of one of the collections that have taken these times."""
+        used = (cpu_of(pids) - before for pids, before in zip(self._of, self._before))
+        return Cost(median(wall), *(cpu / len(wall) for cpu in used))
 
 
 def part(count: int) -> Part:
     """Measure them with so many guests."""
     part = Part(
         "Peers",
-        f"One collection from {count} running guests like those above; a guest's share of it. They "
-        "are measured one after the other and not in turn; CPU times are means, but for those of "
-        "the inspectors and libvirt.so alone.",
-        ("", "wall clock", "CPU", "CPU of libvirtd"),
+        f"One collection from {count} running guests like those above; a guest's share of it. The "
+        "inspectors and libvirt.so alone are measured in turn; their numbers are medians. The "
+        "others are measured one after the other; their CPU times are means.",
+        ("", "wall clock", "CPU", "CPU of libvirtd", "CPU of QEMU"),
     )
     if reason := qemu.unavailable():
         part.notes.append(f"Not measured: {reason}")
         return part
     with qemu.Libvirtd() as rig, guests.running(rig, count) as running:
-        kinds = {
-            "stock inspector": STOCK,
-            "virtmeter": OURS,
-            "virtmeter, sizes asked": ASKED,
-            f"libvirt.so alone, {THREADS} threads": FLOOR,
-            f"libvirt.so alone, {THREADS} threads, sizes asked": FLOOR_ASKED,
-        }
-        measured: dict[str, Callable[[], Cost | str]] = {
-            **{what: partial(_agent, kind, rig, running.uuids) for what, kind in kinds.items()},
-            "collectd, plugin virt": lambda: _collectd(rig),
-            "prometheus-libvirt-exporter": lambda: _exporter(rig),
-        }
-        for what, measure in measured.items():
-            cost = measure()
-            if isinstance(cost, str):
-                part.rows.append((what, cost, "", ""))
+        for kind, cost in costs.measure(rig, running.uuids).items():
+            found = cost.medians()
+            seconds = (found[what] for what in (WALL, AGENT, LIBVIRTD, QEMU))
+            part.rows.append((NAMES[kind], *map(milliseconds, seconds)))
+        for what, measure in (
+            ("collectd, plugin virt", _collectd),
+            ("prometheus-libvirt-exporter", _exporter),
+        ):
+            used = measure(rig)
+            if isinstance(used, str):
+                part.rows.append((what, used, "", "", ""))
                 continue
-            seconds = (value / count for value in (cost.wall, cost.cpu, cost.libvirtd))
+            seconds = (value / count for value in (used.wall, used.cpu, used.libvirtd, used.qemu))
             part.rows.append((what, *map(milliseconds, seconds)))
     part.notes += [
         "The two inspectors collect what the README's table has. collectd, with all its extra "
@@ -106,21 +122,6 @@ def part(count: int) -> Part:
         "bytes and operations: no memory usage, no times of disks, no sizes, no vCPUs.",
     ]
     return part
-
-
-def _agent(kind: str, rig: qemu.Libvirtd, uuids: list[str]) -> Cost:
-    with Agent(kind, rig.uri, uuids) as agent:
-        for _ in range(WARM_UP):
-            rounds.pause()
-            agent.cycle()
-        libvirtd = cpu_of([rig.pid])
-        cycles = []
-        for _ in range(ROUNDS):
-            rounds.pause()
-            cycles.append(agent.cycle())
-        libvirtd = cpu_of([rig.pid]) - libvirtd
-    count = len(uuids)
-    return Cost(rounds.wall(cycles) * count, rounds.cpu(cycles) * count, libvirtd / ROUNDS)
 
 
 def _collectd(rig: qemu.Libvirtd) -> Cost | str:
@@ -139,11 +140,9 @@ def _collectd(rig: qemu.Libvirtd) -> Cost | str:
             return [float(seconds) for seconds in TOOK.findall(text)]
 
         qemu.wait_for(lambda: len(took()) >= WARM_UP, "collectd reads", timeout=120, log=log)
-        before, cpu, libvirtd = len(took()), cpu_of([process.pid]), cpu_of([rig.pid])
+        before, meter = len(took()), _Meter(rig, process.pid)
         qemu.wait_for(lambda: len(took()) >= before + ROUNDS, "collectd reads", timeout=120)
-        found = took()[before:]
-        cpu, libvirtd = cpu_of([process.pid]) - cpu, cpu_of([rig.pid]) - libvirtd
-    return Cost(median(found), cpu / len(found), libvirtd / len(found))
+        return meter.cost(took()[before:])
 
 
 def _exporter(rig: qemu.Libvirtd) -> Cost | str:
@@ -165,16 +164,14 @@ def _exporter(rig: qemu.Libvirtd) -> Cost | str:
         qemu.wait_for(scrape, "the exporter answers")
         for _ in range(WARM_UP):
             scrape()
-        cpu, libvirtd = cpu_of([process.pid]), cpu_of([rig.pid])
-        found = []
+        meter, found = _Meter(rig, process.pid), []
         for _ in range(ROUNDS):
             rounds.pause()
             began = time.perf_counter()
             if not scrape():
                 return "not measured: it does not get through"
             found.append(time.perf_counter() - began)
-        cpu, libvirtd = cpu_of([process.pid]) - cpu, cpu_of([rig.pid]) - libvirtd
-    return Cost(median(found), cpu / ROUNDS, libvirtd / ROUNDS)
+        return meter.cost(found)
 
 
 @contextmanager

@@ -62,13 +62,13 @@ def share(what: str, wanted: float, stock: float, ours: float) -> Target:
 
 
 def targets(parts: list[Part]) -> str:
-    """Return the table of all targets."""
+    """Return the table of all targets; nothing where there is none."""
     rows = [
         (target.what, target.wanted, target.found, "yes" if target.reached else "**no**")
         for part in parts
         for target in part.targets
     ]
-    return table(("what", "must reach", "measured", "reached"), rows)
+    return table(("what", "must reach", "measured", "reached"), rows) if rows else ""
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
