@@ -21,10 +21,10 @@ HEAD = """\
 # Benchmarks
 
 What `make bench` has measured: virtmeter beside the inspector of Ceilometer, in one run. Where a
-part does not say otherwise, the two take turns, each in a process of its own, and numbers are
-medians. Each cycle comes after a pause that is longer than what was read ahead may be used, as the
-cycles of an agent do. `make bench ONLY=real` prints one part (or `foreign`, `overhead`,
-`scripted`, `peers`, `memory`) without changing this page."""
+part does not say otherwise, those that are compared take turns, each in a process of its own, and
+numbers are medians. Each cycle comes after a pause that is longer than what was read ahead may be
+used, as the cycles of an agent do. `make bench ONLY=real` prints one part (or `foreign`,
+`overhead`, `scripted`, `peers`, `memory`) without changing this page."""
 
 
 def main() -> None:

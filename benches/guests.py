@@ -23,7 +23,7 @@ DISKS = (
 
 @dataclass(frozen=True)
 class Running:
-    """The guests, and what their disks are, in words."""
+    """The guests, and in words what disks they have."""
 
     guests: list[qemu.Guest]
     disks: str
@@ -71,12 +71,12 @@ def running(rig: qemu.Libvirtd, count: int) -> Iterator[Running]:
         words = {
             "qcow2": "qcow2 files",
             "raw": "raw files",
-            "block": "a block device (loop)",
+            "block": "block devices (a loop device)",
             "nbd": "NBD",
         }
-        told = [f"{every.count(what)} are {word}" for what, word in words.items() if what in every]
+        told = [f"{every.count(what)} {word}" for what, word in words.items() if what in every]
         if not device:
-            told.append("none is a block device, as this machine has no loop device to give")
+            told.append("no block device, as this machine has no loop device to give")
         yield Running(bulk, ", ".join(told))
 
 

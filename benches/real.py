@@ -46,8 +46,8 @@ def part(count: int) -> Part:
     for state, cost in (("running", found), ("paused", found_paused)):
         part.targets += _targets_asked(state, cost)
     part.notes += [
-        f"The guests run, halted, over images that have been written to: {running.disks}. Or they "
-        "are paused, over raw files that nobody has written to.",
+        "The guests run, halted, over images that have been written to; their disks are "
+        f"{running.disks}. Or they are paused, over raw files that nobody has written to.",
         "The agent, libvirtd and QEMU share the machine's cores, so that no cycle can be faster "
         "than what all three use of them. Where the shortest and the longest cycle are far apart, "
         "the machine had something else to do, and the ratios mean little. The stock inspector's "
