@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tests.support import qemu
 
 KINDS = (STOCK, OURS, ASKED, FLOOR, FLOOR_ASKED)
-WARM_UP = 3
 ROUNDS = 9
 CORES = os.cpu_count() or 1
 WALL, AGENT, LIBVIRTD, QEMU = "wall clock", "CPU of the agent", "CPU of libvirtd", "CPU of QEMU"
@@ -58,7 +57,7 @@ def measure(rig: qemu.Libvirtd, uuids: Sequence[str]) -> dict[str, Costs]:
 
     with ExitStack() as stack:
         agents = {kind: stack.enter_context(Agent(kind, rig.uri, uuids)) for kind in KINDS}
-        rounds.cycles(agents, WARM_UP)
+        rounds.warm_up(agents.values())
         for kind, cycles in rounds.cycles(agents, ROUNDS, cycle).items():
             found[kind].cycles = cycles
     return found

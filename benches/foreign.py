@@ -17,7 +17,7 @@ import libvirt
 from benches import guests
 from benches.agent import ASKED, OURS, STOCK, Agent
 from benches.report import Part, Target, milliseconds, times
-from benches.rounds import alternating, pause
+from benches.rounds import alternating, pause, warm_up
 from tests.support import qemu
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def part(count: int) -> Part:
         agents = {
             kind: stack.enter_context(Agent(kind, rig.uri, uuids)) for kind in KINDS if kind != IDLE
         }
-        for agent in agents.values():
-            agent.cycle(times=2)
+        warm_up(agents.values())
         client = stack.enter_context(Client(rig.uri, uuids))
         for kind in alternating(KINDS, ROUNDS):
             pause()

@@ -6,7 +6,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benches.agent import Agent, Cycle
+from benches.agent import STOCK, Agent, Cycle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PAUSE = 1.2
 # So long the machine rests between two agents.
 REST = 0.2
+WARM_UP = 12
 
 
 def pause() -> None:
@@ -29,6 +30,13 @@ def alternating(kinds: Iterable[str], rounds: int) -> Iterator[str]:
     for number in range(rounds):
         first = number % len(kinds)
         yield from kinds[first:] + kinds[:first]
+
+
+def warm_up(agents: Iterable[Agent]) -> None:
+    """Have ours look up its instances: until each connection knows most of them, calls are more."""
+    for agent in agents:
+        if agent.kind != STOCK:
+            agent.cycle(times=WARM_UP)
 
 
 def cycles(

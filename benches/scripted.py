@@ -15,9 +15,8 @@ SAMPLE = 300
 WORKERS = 4  # the inspector's default
 KINDS = (STOCK, OURS, ASKED)
 CONNECTIONS = {STOCK: 1, OURS: WORKERS, ASKED: WORKERS}
-# Domains and rounds. Until each connection has looked up most domains, calls are more.
+# Domains and rounds.
 SIZES = {100: 9, 1_000: 5}
-WARM_UP = 4
 MOST_CPU = 0.00025  # seconds a VM
 
 
@@ -71,7 +70,7 @@ def _measure(part: Part, count: int, number: int) -> dict[str, list[Cycle]]:
             return done
 
         agents = {kind: stack.enter_context(Agent(kind, host.uri, host.uuids)) for kind in KINDS}
-        rounds.cycles({kind: agents[kind] for kind in (OURS, ASKED)}, WARM_UP)
+        rounds.warm_up(agents.values())
         found = rounds.cycles(agents, number, cycle)
     for kind in KINDS:
         of_host = Used(*map(median, zip(*used[kind])))
