@@ -31,11 +31,14 @@ from urllib.parse import quote
 
 from tests.support import xdr
 from tests.support.procedures import (
+    BULK,
     DECODERS,
     PROCEDURES,
     VIR_ERR_INTERNAL_ERROR,
+    VIR_ERR_OPERATION_TIMEOUT,
     VIR_ERR_RPC,
     VIR_FROM_NONE,
+    VIR_FROM_QEMU,
     VIR_FROM_RPC,
     Domain,
     DomainRef,
@@ -43,9 +46,11 @@ from tests.support.procedures import (
     Procedure,
     no_domain,
 )
+from tests.support.waits import NEEDS_JOB, Waits, involved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
@@ -217,10 +222,16 @@ class _Connection:
         latency = self._daemon.latency.get(call.name, 0.0)
         if latency > 0:
             answer = Late(latency, answer)
-        if isinstance(answer, (Late, Then)):
-            self._daemon.spawn(self._answer, call, answer)
+        if isinstance(answer, (Late, Never, Then)) or self._daemon.may_have_to_wait(call):
+            self._daemon.spawn(self._execute, call, answer)
         else:
             self._answer(call, answer)
+
+    def _execute(self, call: _Call, answer: Answer | None) -> None:
+        """Answers a call that takes time, as soon as there is a worker for it."""
+        with self._daemon.waits.worker(call.name, self._stopped) as has_worker:
+            if has_worker:
+                self._answer(call, answer)
 
     def _answer(self, call: _Call, answer: Answer | None) -> None:
         """Gives a call this answer, or the normal one."""
@@ -230,8 +241,13 @@ class _Connection:
                 self._answer(call, answer.then)
         elif isinstance(answer, HangUp):
             self.hang_up()
-        elif not isinstance(answer, Never):
-            self._send(self._reply(call, answer))
+        elif isinstance(answer, Never):
+            self._stopped.wait()
+        else:
+            reply = self._reply(call, answer)
+            if self._stopped.is_set():  # what it has waited for has not come
+                return
+            self._send(reply)
             with self._slots:
                 self._unanswered -= 1
                 self._slots.notify_all()
@@ -266,6 +282,7 @@ class Daemon:
     ``calls``: how many calls of each procedure have arrived.
     ``connections``: how many connections were ever accepted.
     ``latency``: procedure -> seconds that each of its calls takes.
+    ``waits``: what calls wait for beside that (``Domain`` has more of it).
     ``max_client_requests``: with so many unanswered calls a connection's next one is not read.
     """
 
@@ -280,6 +297,7 @@ class Daemon:
         self.calls: Counter[str] = Counter()
         self.connections = 0
         self.latency: dict[str, float] = {}
+        self.waits = Waits()
         self.max_client_requests = 5
         self._rules: dict[str, list[_Rule]] = {}
         self._changed = threading.Condition()
@@ -432,10 +450,29 @@ class Daemon:
             raise Error(VIR_ERR_RPC, VIR_FROM_RPC, what)
         if call.procedure is None:
             raise Error(VIR_ERR_RPC, VIR_FROM_RPC, f"unknown procedure: {call.number}")
+        self.waits.for_locks(self._involved(call), self._stopped)
+        if call.name == BULK:
+            return call.procedure.serve(self.domains, self._job, *call.args)
         if not call.args or not isinstance(call.args[0], DomainRef):
             return call.procedure.serve(self.domains, *call.args)
         ref, *others = call.args
         domain = self.domains.get(ref.uuid)
         if domain is None:
             raise no_domain(f"uuid '{ref.uuid}' ({ref.name})")
-        return call.procedure.serve(domain, *others)
+        if call.name not in NEEDS_JOB:
+            return call.procedure.serve(domain, *others)
+        with self._job(domain) as has_job:
+            if not has_job:
+                what = "Timed out during operation: cannot acquire state change lock"
+                raise Error(VIR_ERR_OPERATION_TIMEOUT, VIR_FROM_QEMU, what)
+            return call.procedure.serve(domain, *others)
+
+    def may_have_to_wait(self, call: _Call) -> bool:
+        """Whether a call would have to wait for something if it were executed now."""
+        return self.waits.may_have_to(call.name, self._involved(call))
+
+    def _involved(self, call: _Call) -> list[Domain]:
+        return involved(self.domains, call.name, call.args)
+
+    def _job(self, domain: Domain, wait: bool = True) -> AbstractContextManager[bool]:
+        return self.waits.job(domain, self._stopped, wait=wait)

@@ -5,13 +5,15 @@ Numbers and layouts are those of libvirt's src/remote/remote_protocol.x.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tests.support import xdr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from tests.support.xdr import TypedValue
 
@@ -40,9 +42,26 @@ VIR_FROM_DOMAIN = 20
 VIR_DOMAIN_RUNNING = 1
 VIR_DOMAIN_PAUSED = 3
 VIR_DOMAIN_SHUTOFF = 5
+VIR_DOMAIN_PAUSED_MIGRATION = 2
+VIR_DOMAIN_PAUSED_SAVE = 3
+VIR_DOMAIN_PAUSED_DUMP = 4
+VIR_DOMAIN_PAUSED_SNAPSHOT = 9
+VIR_DOMAIN_PAUSED_STARTING_UP = 11
 
+VIR_DOMAIN_CONTROL_OCCUPIED = 2
+
+BULK = "CONNECT_GET_ALL_DOMAIN_STATS"
+NOWAIT = 1 << 29  # VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 # The prefixes of the bulk stats; the group at index n is asked for with bit n of the mask.
 STATS_GROUPS = "state cpu balloon vcpu net block perf iothread memory dirtyrate vm".split()  # noqa: SIM905
+# Those of them that need the domain's job, as they ask QEMU: cpu, balloon, vcpu, block and so on.
+ASK_QEMU = 0b110_1010_1110
+# What these tell without it.
+KNOWN_WITHOUT_JOB = re.compile(
+    r"(state|net|perf|memory)\..*|cpu\.(time|user|system|cache\..*)"
+    r"|vcpu\.(current|maximum|\d+\.(state|time|wait|delay))|balloon\.(current|maximum)"
+    r"|block\.(count|\d+\.(name|path|backingIndex))"
+)
 
 BlockStats = tuple[int, int, int, int, int]
 # rx bytes, packets, errs, drop; tx bytes, packets, errs, drop
@@ -79,6 +98,15 @@ class Domain:
     # Whether memory, NICs and disks are in that record too, as with QEMU, or only asked for singly.
     bulk: bool = False
     metadata: dict[str, str] = field(default_factory=dict)  # namespace URI -> XML
+    # What calls about it wait for: see waits.py.
+    locked: bool = False  # somebody has its lock: no call about it returns, and no list of all
+    hung: bool = False  # its QEMU does not answer: the call that has the job keeps it
+    # Who else has its job: some other call, or an incoming migration, which control info is silent
+    # about. (A save, a dump or a snapshot lets others have it.)
+    job: Literal["held", "async"] | None = None
+    taken: bool = field(default=False, init=False)  # by one of the calls here
+    asking: int = field(default=0, init=False)  # calls that have the job or wait for it
+    most_asking: int = field(default=0, init=False)  # and the most at any time
 
 
 @dataclass(eq=False)
@@ -215,7 +243,8 @@ def _get_state(domain: Domain) -> bytes:
 
 def _get_control_info(domain: Domain) -> bytes:
     _running(domain)
-    return xdr.pack("IIQ", 0, 0, 0)
+    occupied = domain.job == "held" or domain.taken
+    return xdr.pack("IIQ", VIR_DOMAIN_CONTROL_OCCUPIED if occupied else 0, 0, 0)
 
 
 def _get_xml_desc(domain: Domain) -> bytes:
@@ -302,14 +331,28 @@ def _bulk_stats(domain: Domain) -> dict[str, TypedValue]:
     return stats
 
 
-def _all_domain_stats(domains: Domains, refs: list[DomainRef], stats: int, flags: int) -> bytes:
+def _all_domain_stats(
+    domains: Domains,
+    job: Callable[[Domain, bool], AbstractContextManager[bool]],
+    refs: list[DomainRef],
+    stats: int,
+    flags: int,
+) -> bytes:
     chosen = list(domains.values())
     if refs:
         chosen = [domain for ref in refs if (domain := domains.get(ref.uuid))]
     groups = tuple(f"{name}." for bit, name in enumerate(STATS_GROUPS) if stats >> bit & 1)
 
     def record(domain: Domain) -> bytes:
+        if stats and not stats & ASK_QEMU:
+            return told(domain, has_job=True)
+        with job(domain, not flags & NOWAIT) as has_job:
+            return told(domain, has_job=has_job)
+
+    def told(domain: Domain, *, has_job: bool) -> bytes:
         params = list(_bulk_stats(domain).items())
+        if not has_job:
+            params = [(name, value) for name, value in params if KNOWN_WITHOUT_JOB.fullmatch(name)]
         asked = {name: value for name, value in params if not stats or name.startswith(groups)}
         return _ref(domain) + xdr.typed_params(asked)
 
@@ -320,7 +363,8 @@ class Procedure(NamedTuple):
     """A procedure: its name, the types of those arguments that matter, and what answers it.
 
     That is called with all domains and the arguments; where the first argument is a domain, with
-    the domain as it is now and the other arguments.
+    the domain as it is now and the other arguments. The bulk reading takes the job of each domain
+    by itself, and is given the way to it.
     """
 
     name: str
@@ -362,7 +406,7 @@ PROCEDURES = {
     243: Procedure("DOMAIN_BLOCK_STATS_FLAGS", "domain string int", _block_stats_flags),
     265: Procedure("DOMAIN_GET_METADATA", "domain int optional", _get_metadata),
     273: Procedure("CONNECT_LIST_ALL_DOMAINS", "int uint", _list_all_domains),
-    344: Procedure("CONNECT_GET_ALL_DOMAIN_STATS", "domains uint uint", _all_domain_stats),
+    344: Procedure(BULK, "domains uint uint", _all_domain_stats),
     360: _constant("CONNECT_REGISTER_CLOSE_CALLBACK"),
     361: _constant("CONNECT_UNREGISTER_CLOSE_CALLBACK"),
 }

@@ -39,7 +39,7 @@ PROGRAMS = ("libvirtd", *QEMU_PROGRAMS, "busybox", "ip", "mount", "nsenter", "un
 LIBVIRT_PARENTS = ("/etc", "/var/cache", "/var/lib", "/var/log")
 DIRECTORIES = ("/run", *(f"{parent}/libvirt" for parent in LIBVIRT_PARENTS))
 
-UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--")
+UNSHARE = ("unshare", "--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "--")
 
 # PID 1 of the namespaces. It stays a shell, for one that waits for its `cat` also reaps what
 # libvirtd leaves to it, and libvirtd takes a zombie for a guest that refuses to die. `cat` ends
@@ -51,6 +51,7 @@ HOLDER = f"""\
 set -e
 test $$ = 1
 mount -t proc proc /proc
+[ -z "$2" ] || echo "$2" >/proc/sys/kernel/hostname
 umount --recursive --lazy /sys
 mount -t sysfs sysfs /sys
 for directory in {" ".join(DIRECTORIES)}; do
@@ -257,8 +258,10 @@ class Guest:
 class Libvirtd:
     """The daemon, its namespaces and its guests. As a context manager: from start() to stop()."""
 
-    def __init__(self) -> None:
+    def __init__(self, hostname: str = "") -> None:
+        """Start nothing yet. With a name of its own, guests of another one can migrate to it."""
         self.guests: dict[str, Guest] = {}
+        self._hostname = hostname
         self._stack = ExitStack()
 
     def __enter__(self) -> Libvirtd:
@@ -429,7 +432,10 @@ class Libvirtd:
         for path in DIRECTORIES:
             Path(f"{self.directory}/private{path}").mkdir(parents=True)
         configuration = self.directory / "private/etc/libvirt"
-        (configuration / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(directory=self.directory))
+        libvirtd_conf = LIBVIRTD_CONF.format(directory=self.directory)
+        if self._hostname:
+            libvirtd_conf += f'host_uuid = "{guests.domain_uuid(self._hostname)}"\n'
+        (configuration / "libvirtd.conf").write_text(libvirtd_conf)
         (configuration / "qemu.conf").write_text(QEMU_CONF)
         programs = self.directory / "bin"
         programs.mkdir()
@@ -440,7 +446,7 @@ class Libvirtd:
         log = self.directory / "holder.log"
         with log.open("wb") as stderr:
             holder = subprocess.Popen(
-                [*UNSHARE, "sh", "-c", HOLDER, "holder", str(self.directory)],
+                [*UNSHARE, "sh", "-c", HOLDER, "holder", str(self.directory), self._hostname],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -464,7 +470,8 @@ class Libvirtd:
 
     def _nsenter(self, *command: str) -> list[str]:
         target = str(_child(self._holder))
-        return ["nsenter", "--target", target, "--mount", "--net", "--pid", "--", *command]
+        namespaces = ("--mount", "--net", "--pid", "--uts")
+        return ["nsenter", "--target", target, *namespaces, "--", *command]
 
     def _run(self, *command: str) -> None:
         subprocess.run(self._nsenter(*command), check=True)
