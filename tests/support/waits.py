@@ -45,12 +45,14 @@ class Waits:
     ``priority_workers``: how many more of them if they are priority calls.
     ``job_timeout``: seconds after which a call that waits for a job gets an error, or, a bulk one,
     goes on without.
+    ``most_busy``: how many workers were ever busy at once, for longer than a moment.
     """
 
     def __init__(self) -> None:
         self.workers: int | None = None
         self.priority_workers = 5
         self.job_timeout = 30.0
+        self.most_busy = 0
         self._busy: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -116,6 +118,7 @@ class Waits:
             kind = self._free_worker(name)
             if kind:
                 self._busy[kind] += 1
+                self.most_busy = max(self.most_busy, self._busy.total())
             return kind
 
     def _free_worker(self, name: str) -> str | None:
