@@ -159,14 +159,16 @@ def test_the_health_names_it_as_one_that_hangs(
     assert inspector.health().busy == {busy.uuid: (busy.name, "paused for migration")}
 
 
-@pytest.mark.parametrize("reason", [VIR_DOMAIN_PAUSED_SAVE, VIR_DOMAIN_PAUSED_DUMP])
+@pytest.mark.parametrize("reason", REASONS)
 def test_one_whose_job_is_free_is_read_whole(
     domains: list[Domain],
     inspector: virtmeter.LibvirtInspector,
     caplog: pytest.LogCaptureFixture,
     reason: int,
 ) -> None:
-    """A save, a dump and a snapshot let others ask QEMU, in libvirt 9.0."""
+    """A save, a dump and a snapshot let others ask QEMU; and who was paused when it was migrated
+    or restored is said to be paused for a migration until it runs. (So it is with libvirt 9.0.)
+    """
     uuids = [domain.uuid for domain in domains]
     cycle(inspector, uuids)
     before = cycle(inspector, uuids)
@@ -180,6 +182,8 @@ def test_one_whose_job_is_free_is_read_whole(
         assert stats == then._replace(power_state=stats.power_state)
         for method in (*NEED_JOB, "inspect_vnics"):
             assert answers[method, uuids[1]] == before[method, uuids[1]]
+    if reason == VIR_DOMAIN_PAUSED_MIGRATION:
+        assert reasons(inspector) == {}
     assert_quiet(inspector, caplog)
 
 
