@@ -436,8 +436,8 @@ def test_a_guest_that_migrates_slowly(
 
         wait_for(arrives, "it arrives")
         for _ in range(3):
-            # On this side it is not paused, and can be asked for everything.
-            assert_complete(cycle(inspector, uuids), before, guests)
+            # On this side its QEMU may wait for the other side, and then it does hang.
+            assert_complete(cycle(inspector, uuids_of(others)), before, others)
             answers = cycle(there, [guest.uuid])
             assert len(devices(answers["inspect_vnics", guest.uuid])) == 1
             assert_told(answers, answers, arriving)
@@ -527,7 +527,7 @@ def test_a_guest_that_takes_long_to_die(rig: Libvirtd, guests: list[Guest]) -> N
             locked |= set(inspector.health().locked)
             assert inspector.health().outage is None
         done.result()
-        assert locked == {guest.uuid}
+        assert guest.uuid in locked
 
         def is_shut_off() -> bool:
             states = {each.id: each.state for each in inspector.list_instances()}
