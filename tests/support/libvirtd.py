@@ -38,7 +38,6 @@ from tests.support.procedures import (
     VIR_ERR_OPERATION_TIMEOUT,
     VIR_ERR_RPC,
     VIR_FROM_NONE,
-    VIR_FROM_QEMU,
     VIR_FROM_RPC,
     Domain,
     DomainRef,
@@ -464,7 +463,7 @@ class Daemon:
         with self._job(domain) as has_job:
             if not has_job:
                 what = "Timed out during operation: cannot acquire state change lock"
-                raise Error(VIR_ERR_OPERATION_TIMEOUT, VIR_FROM_QEMU, what)
+                raise Error(VIR_ERR_OPERATION_TIMEOUT, VIR_FROM_NONE, what)
             return call.procedure.serve(domain, *others)
 
     def may_have_to_wait(self, call: _Call) -> bool:
