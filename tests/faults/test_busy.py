@@ -51,7 +51,7 @@ def domains(daemon: Daemon) -> list[Domain]:
 @pytest.fixture
 def inspector(daemon: Daemon) -> Iterator[virtmeter.LibvirtInspector]:
     # Nothing here is to take as long as that.
-    with virtmeter.LibvirtInspector(daemon.uri, timeout=20) as inspector:
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=10) as inspector:
         yield inspector
 
 
@@ -262,7 +262,7 @@ def test_the_exporter_says_busy_and_that_it_answers(daemon: Daemon, domains: lis
 def test_the_doctor_finds_no_problem_in_it(daemon: Daemon, domains: list[Domain]) -> None:
     busy = domains[0]
     make_busy(busy, VIR_DOMAIN_PAUSED_MIGRATION)
-    found = report("--uri", daemon.uri, "--timeout", "20")
+    found = report("--uri", daemon.uri, "--timeout", "10")
     assert found.has("ok", "no VM hangs")
     assert "problem" not in found.levels()
     assert any(
@@ -274,7 +274,7 @@ def test_the_doctor_finds_no_problem_in_it(daemon: Daemon, domains: list[Domain]
 def test_watch_shows_it_as_busy(daemon: Daemon, domains: list[Domain]) -> None:
     busy, other = domains[:2]
     make_busy(busy, VIR_DOMAIN_PAUSED_MIGRATION)
-    options = ("--interval", "0.1", "--count", "2", "--timeout", "20")
+    options = ("--interval", "0.1", "--count", "2", "--timeout", "10")
     done = cli.run("watch", "--uri", daemon.uri, *options, busy.name, other.name)
     assert (done.returncode, done.stderr) == (0, "")
     states = [line.split()[1] for line in done.stdout.splitlines()[1:]]
