@@ -39,6 +39,17 @@ impl Notes {
     }
 }
 
+/// Where the sizes of disks came from, since the driver was made (in this process).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SizesRead {
+    /// Sizes that were reckoned from what had been asked for anyway.
+    pub reckoned: u64,
+    /// Sizes that were asked for by a call of their own.
+    pub asked: u64,
+    /// How often the two differed for a disk, which is asked from then on.
+    pub differed: u64,
+}
+
 /// The parts that a reading of one instance may have, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Parts(u8);
@@ -171,6 +182,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`InvalidUri`](crate::Error::InvalidUri).
     fn connect(&self) -> Result<Self::Connection>;
+
+    /// Where the sizes of disks came from, by the default nowhere.
+    fn sizes(&self) -> SizesRead {
+        SizesRead::default()
+    }
 
     /// The round trips that all connections have made, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;

@@ -35,7 +35,9 @@ mod python;
 
 pub use collector::{Health, InvalidLimit, Limits};
 pub use error::{Error, Failure, Reason, Result};
-pub use hypervisor::{Connection, Hypervisor, Moment, Notes};
+pub use hypervisor::{
+    Connection, Content, Hypervisor, Moment, Notes, Outcome, Parts, Reach, Reading, SizesRead,
+};
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
 pub use records::{

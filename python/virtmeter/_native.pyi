@@ -69,6 +69,7 @@ class LibvirtInspector:
         workers: int = 4,
         read_ahead: int = 16,
         max_stuck: int = 12,
+        reckon_sizes: bool = True,
     ) -> LibvirtInspector:
         """Connect to nothing yet.
 
@@ -84,6 +85,8 @@ class LibvirtInspector:
         :param max_stuck: how many threads more may be stuck in calls that do not return: so many
             guests may hang, and all others are read on. Each occupies one of libvirtd's workers too
             (``max_workers`` in libvirtd.conf, 20 by default).
+        :param reckon_sizes: reckon the sizes of disks from what is read anyway, where libvirt was
+            found to say the same of the disk when it is asked; False asks each time.
         :raises ValueError: a parameter is out of its range.
         """
 
@@ -118,7 +121,8 @@ class LibvirtInspector:
     ) -> Iterator[DiskInfo]:
         """Sizes of every disk that has a source, in the order of the domain XML.
 
-        From ``virDomainGetBlockInfo``. A disk that libvirt refuses is logged and left out.
+        What ``virDomainGetBlockInfo`` says, or what is reckoned to be the same (see
+        ``reckon_sizes``). A disk that libvirt refuses is logged and left out.
         """
 
     def inspect_vnic_rates(

@@ -352,3 +352,9 @@ class Health(NamedTuple):
     by UUID, their names."""
     outage: tuple[str, float] | None
     """Why libvirt cannot be reached, and for how many seconds."""
+    sizes_reckoned: int
+    """Sizes of disks that were reckoned from what had been asked for anyway."""
+    sizes_asked: int
+    """Sizes of disks that were asked for by ``virDomainGetBlockInfo``."""
+    sizes_differed: int
+    """How often the two differed for a disk, which is asked from then on."""

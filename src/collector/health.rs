@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Failure;
+use crate::hypervisor::SizesRead;
 use crate::records::InstanceId;
 
 /// Counters of an [`Inspector`](crate::Inspector)'s work since it was made (in this process), and
@@ -35,6 +36,8 @@ pub struct Health {
     pub age_max: Duration,
     /// Round trips to the hypervisor, by the name of the call.
     pub calls: Vec<(&'static str, u64)>,
+    /// Sizes of disks: reckoned, asked for, found to differ.
+    pub sizes: SizesRead,
     /// The instances that do not answer, and for how long they have not.
     pub hung: Vec<(InstanceId, Duration)>,
     /// The instances whose guests are busy with something that keeps them from answering, a migration

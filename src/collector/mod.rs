@@ -208,6 +208,7 @@ impl<H: Hypervisor> Collector<H> {
         let mut health = state.scheduler.health(Instant::now());
         health.connections = state.open.len();
         health.calls = self.hypervisor.calls();
+        health.sizes = self.hypervisor.sizes();
         shared::unlock_and_log(state);
         health
     }

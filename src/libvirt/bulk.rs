@@ -6,6 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use virt_sys as c;
 
+use super::domain_xml::{Disk, Source};
+use super::sizes::InBulk;
+
+/// The number of a domain that does not run.
+const NOT_RUNNING: u32 = u32::MAX;
+
 /// What a bulk reading tells of one domain; `None` where it has left something out.
 #[derive(Debug, Default)]
 pub(super) struct Bulk {
@@ -25,6 +31,8 @@ pub(super) struct Bulk {
     pub(super) perf: [Option<i128>; PERF.len()],
     nics: Devices<8>,
     disks: Devices<12>,
+    /// What the disks lie on, by their numbers.
+    paths: BTreeMap<u32, Box<str>>,
 }
 
 /// One vCPU, nanoseconds.
@@ -117,12 +125,19 @@ impl Bulk {
     /// Takes a parameter that is a text.
     pub(super) fn text(&mut self, name: &str, value: String) {
         let Some((group, rest)) = name.split_once('.') else { return };
-        let Some((number, "name")) = numbered(rest) else { return };
-        match group {
-            "net" => self.nics.by_name.entry(value).or_insert(number),
-            "block" => self.disks.by_name.entry(value).or_insert(number),
-            _ => return,
-        };
+        let Some((number, part)) = numbered(rest) else { return };
+        match (group, part) {
+            ("net", "name") => {
+                self.nics.by_name.entry(value).or_insert(number);
+            }
+            ("block", "name") => {
+                self.disks.by_name.entry(value).or_insert(number);
+            }
+            ("block", "path") => {
+                self.paths.insert(number, value.into());
+            }
+            _ => {}
+        }
     }
 
     fn vcpu(&mut self, number: u32, part: &str, value: i128) {
@@ -194,16 +209,21 @@ impl Bulk {
         self.disks.are(names, DISK_COUNTERS)
     }
 
-    /// The sizes of a raw file (`virDomainGetBlockInfo`: capacity, allocation, physical), where that
-    /// call would tell the same numbers. libvirt asks QEMU alike for both, and hands on what QEMU says
-    /// of such a file, unless something is missing or equal: then the call looks at the file itself.
-    pub(super) fn sizes(&self, device: &str) -> Option<[u64; 3]> {
-        let [.., capacity, allocation, physical] = self.disks.find(device)?;
-        let [capacity, allocation, physical] =
-            [capacity, allocation, physical].map(|size| u64::try_from((*size)?).ok());
-        let (capacity, allocation, physical) = (capacity?, allocation?, physical?);
-        let same = allocation != 0 && physical != 0 && allocation != physical;
-        same.then_some([capacity, allocation, physical])
+    /// The sizes of a disk of a running domain, if the disk still has the source that its XML had.
+    pub(super) fn sizes(&self, disk: &Disk) -> Option<InBulk> {
+        let number = self.disks.by_name.get(&disk.name)?;
+        let path = match &disk.source {
+            Source::File(path) | Source::Block(path) => Some(path.as_str()),
+            Source::Network(_) | Source::Other => None,
+        };
+        // Of one that is shut off, libvirt tells what it finds in the file.
+        if self.number == NOT_RUNNING || self.paths.get(number).map(AsRef::as_ref) != path {
+            return None;
+        }
+        let [.., capacity, allocation, physical] = self.disks.values.get(number)?;
+        let size = |size: &Option<i128>| u64::try_from((*size)?).ok();
+        let sizes = [size(capacity)?, size(allocation)?, size(physical)?];
+        Some(InBulk { number: self.number, sizes })
     }
 }
 

@@ -9,6 +9,7 @@ use virt_sys as c;
 use super::Driver;
 use super::bulk::Bulk;
 use super::reading::{self, About, Known};
+use super::sizes;
 use super::sys::{self, Connection as Open, Domain};
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{Connection, Notes, Parts, Reach, Reading};
@@ -24,13 +25,16 @@ pub struct LibvirtConnection {
     // Before the connection: a domain holds it open.
     domains: Recent<Uuid, Known>,
     open: Open,
+    /// Whether libvirt's files are on this host.
+    is_local: bool,
     /// The list by which domains that do not exist were dropped.
     swept: Option<Instant>,
 }
 
 impl LibvirtConnection {
     pub(super) fn new(driver: Arc<Driver>, open: Open) -> Self {
-        Self { driver, domains: Recent::new(FORGOTTEN), open, swept: None }
+        let is_local = open.uri().is_some_and(|uri| sizes::is_local(&uri));
+        Self { driver, domains: Recent::new(FORGOTTEN), open, is_local, swept: None }
     }
 
     /// Asks about a domain, and looks it up first unless that has been done.
@@ -44,7 +48,7 @@ impl LibvirtConnection {
             self.domains.forget_all_but(asked, |domain| existing.contains(domain));
             self.swept = Some(asked);
         }
-        let at = About { driver: &self.driver, instance };
+        let at = About { driver: &self.driver, instance, is_local: self.is_local };
         if let Some(known) = self.domains.get_mut(&instance.uuid, now) {
             match question(known, &at) {
                 // Look it up again: that tells whether it is gone.

@@ -22,8 +22,23 @@ pub(super) struct Nic {
 pub(super) struct Disk {
     /// Its target name.
     pub(super) name: String,
-    /// Whether it is a file that holds the disk's bytes as they are.
-    pub(super) raw_file: bool,
+    /// What its bytes lie on.
+    pub(super) source: Source,
+    /// In which format (`raw`, `qcow2`), where the XML says so.
+    pub(super) format: Option<String>,
+}
+
+/// What the bytes of a disk lie on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// A file, by its path.
+    File(String),
+    /// A block device, by its path.
+    Block(String),
+    /// A server, spoken to in this protocol (`nbd`, `rbd`).
+    Network(String),
+    /// Whatever else there is, a volume of a pool, say.
+    Other,
 }
 
 /// What a reading needs to know of a domain's devices.
@@ -57,9 +72,18 @@ fn each<'a>(document: &'a Document<'_>, kind: &'static str) -> impl Iterator<Ite
 /// A disk, or several of them where there are several targets.
 fn disks<'a>(disk: Node<'a, 'a>) -> impl Iterator<Item = Disk> {
     let format = child(disk, "driver").and_then(|driver| attribute(driver, "type"));
-    let raw_file =
-        format.as_deref() == Some("raw") && attribute(disk, "type").as_deref() == Some("file");
-    targets(disk).map(move |name| Disk { name, raw_file })
+    let source = source(disk).unwrap_or(Source::Other);
+    targets(disk).map(move |name| Disk { name, source: source.clone(), format: format.clone() })
+}
+
+fn source(disk: Node<'_, '_>) -> Option<Source> {
+    let given = |name| attribute(child(disk, "source")?, name);
+    match attribute(disk, "type")?.as_str() {
+        "file" => given("file").map(Source::File),
+        "block" => given("dev").map(Source::Block),
+        "network" => given("protocol").map(Source::Network),
+        _ => None,
+    }
 }
 
 fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
@@ -173,27 +197,38 @@ mod tests {
     }
 
     #[test]
-    fn a_running_domain_has_a_number_and_perhaps_a_balloon() {
-        let found =
-            devices("<domain id='3'><devices><memballoon model='virtio'/></devices></domain>");
-        assert!(found.is_ok_and(|found| found.balloon));
-        let found = devices("<domain><devices><memballoon model='none'/></devices></domain>");
-        assert!(found.is_ok_and(|found| !found.balloon));
+    fn a_domain_may_have_a_balloon() {
+        let balloon = |xml: &str| devices(&domain(xml)).map(|found| found.balloon);
+        assert_eq!(balloon("<memballoon model='virtio'/>"), Ok(true));
+        assert_eq!(balloon("<memballoon model='none'/>"), Ok(false));
+        assert_eq!(balloon(""), Ok(false));
     }
 
     #[test]
-    fn a_raw_file_is_one_in_both_respects() {
+    fn a_disk_has_a_source_and_perhaps_a_format() {
         let xml = domain(
-            "<disk type='file'><driver type='raw'/><source/><target dev='a'/></disk>\
-             <disk type='file'><driver type='qcow2'/><source/><target dev='b'/></disk>\
-             <disk type='block'><driver type='raw'/><source/><target dev='c'/></disk>\
-             <disk type='file'><source/><target dev='d'/></disk>",
+            "<disk type='file'><driver type='raw'/><source file='/f'/><target dev='a'/></disk>\
+             <disk type='block'><driver/><source dev='/d'/><target dev='b'/></disk>\
+             <disk type='network'><source protocol='nbd'><host/></source><target dev='c'/></disk>\
+             <disk type='volume'><driver type='qcow2'/><source file='/v'/><target dev='d'/></disk>\
+             <disk type='file'><source dev='/d'/><target dev='e'/></disk>\
+             <disk><source file='/f'/><target dev='f'/></disk>",
         );
-        let found = devices(&xml).unwrap().disks;
-        let is = |disk: &Disk| (disk.name.clone(), disk.raw_file);
-        let found: Vec<_> = found.iter().map(is).collect();
-        let expected = [("a", true), ("b", false), ("c", false), ("d", false)];
-        assert_eq!(found, expected.map(|(name, raw)| (name.to_owned(), raw)));
+        let text = str::to_owned;
+        let expected = [
+            ("a", Source::File(text("/f")), Some("raw")),
+            ("b", Source::Block(text("/d")), None),
+            ("c", Source::Network(text("nbd")), None),
+            ("d", Source::Other, Some("qcow2")),
+            ("e", Source::Other, None),
+            ("f", Source::Other, None),
+        ];
+        let expected = expected.map(|(name, source, format)| Disk {
+            name: text(name),
+            source,
+            format: format.map(text),
+        });
+        assert_eq!(devices(&xml).unwrap().disks, expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod domain_xml;
 mod failures;
 mod nova_xml;
 mod reading;
+mod sizes;
 mod stats;
 mod sys;
 mod xml;
@@ -20,13 +21,14 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, SizesRead};
 use crate::per_process::PerProcess;
 use crate::records::InstanceId;
 use calls::Calls;
 pub use connection::LibvirtConnection;
 use described::Described;
 use domain_xml::Devices;
+use sizes::Sizes;
 pub(crate) use sys::generation;
 
 /// How to reach a libvirt: read-only, by its connection URI.
@@ -36,8 +38,10 @@ pub struct Libvirt(Arc<Driver>);
 struct Driver {
     uri: String,
     report_stopped: bool,
+    reckons_sizes: bool,
     calls: PerProcess<Arc<Calls>>,
     described: PerProcess<Described>,
+    sizes: PerProcess<Sizes>,
     listed: PerProcess<Mutex<Listed>>,
 }
 
@@ -50,13 +54,16 @@ impl Libvirt {
     /// [`InstanceStats`](crate::InstanceStats) and disk sizes too. Connects to nothing yet.
     #[must_use]
     pub fn new(uri: &str, report_stopped: bool) -> Self {
-        Self(Arc::new(Driver {
-            uri: uri.to_owned(),
-            report_stopped,
-            calls: PerProcess::default(),
-            described: PerProcess::default(),
-            listed: PerProcess::default(),
-        }))
+        Self(Arc::new(Driver::new(uri.to_owned(), report_stopped)))
+    }
+
+    /// Whether the sizes of disks are reckoned from the bulk reading where it was found that this
+    /// tells the same as `virDomainGetBlockInfo` (the default), or asked for each time.
+    #[must_use]
+    pub fn with_reckoned_sizes(self, reckon: bool) -> Self {
+        let Driver { uri, report_stopped, .. } = &*self.0;
+        let driver = Driver { reckons_sizes: reckon, ..Driver::new(uri.clone(), *report_stopped) };
+        Self(Arc::new(driver))
     }
 
     /// Whether instances that are shut off are reported.
@@ -89,6 +96,10 @@ impl Hypervisor for Libvirt {
         Ok(LibvirtConnection::new(Arc::clone(driver), opened))
     }
 
+    fn sizes(&self) -> SizesRead {
+        self.0.sizes.with(Sizes::counted)
+    }
+
     fn calls(&self) -> Vec<(&'static str, u64)> {
         self.0.calls.with(|calls| calls.made())
     }
@@ -99,10 +110,23 @@ impl Hypervisor for Libvirt {
 }
 
 impl Driver {
+    fn new(uri: String, report_stopped: bool) -> Self {
+        Self {
+            uri,
+            report_stopped,
+            reckons_sizes: true,
+            calls: PerProcess::default(),
+            described: PerProcess::default(),
+            sizes: PerProcess::default(),
+            listed: PerProcess::default(),
+        }
+    }
+
     /// Forgets what does not exist, by a list that was asked for then; each connection does so too,
     /// when it is next used.
     fn list(&self, asked: Instant, existing: HashSet<Uuid>) {
         self.described.with(|described| described.forget_all_but(&existing, asked));
+        self.sizes.with(|sizes| sizes.forget_all_but(&existing, asked));
         let listed = Some((asked, Arc::new(existing)));
         self.listed.with(|last| *last.lock().unwrap_or_else(PoisonError::into_inner) = listed);
     }
@@ -137,6 +161,8 @@ impl Driver {
         otherwise: impl FnOnce(Failure) -> Error,
     ) -> Error {
         if failure.is_disconnection() {
+            // What answers next may be another libvirt.
+            self.sizes.with(Sizes::forget);
             Error::ConnectionLost { uri: self.uri.clone(), instance: instance.cloned(), failure }
         } else {
             otherwise(failure)

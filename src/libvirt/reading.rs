@@ -104,6 +104,8 @@ impl Known {
 pub(super) struct About<'a> {
     pub(super) driver: &'a Driver,
     pub(super) instance: &'a InstanceId,
+    /// Whether libvirt's files are on this host.
+    pub(super) is_local: bool,
 }
 
 impl About<'_> {
@@ -400,13 +402,25 @@ impl<'a> Taking<'a> {
         }
         let devices = self.devices()?;
         let mut disks = Vec::with_capacity(devices.disks.len());
-        for domain_xml::Disk { name, raw_file } in &devices.disks {
-            let known = bulk.and_then(|bulk| bulk.sizes(name)).filter(|_| *raw_file);
-            let call = || self.known.domain.block_info(name);
-            let (sizes, _) = self.measure((Parts::SIZES, name), known, call)?;
+        for disk in &devices.disks {
+            let (name, size) = (&disk.name, || self.size(bulk, disk));
+            let (sizes, _) = self.measure((Parts::SIZES, name), None, size)?;
             disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
         }
         Ok(disks)
+    }
+
+    /// The sizes of a disk: reckoned, or else by `virDomainGetBlockInfo`.
+    fn size(
+        &self,
+        bulk: Option<&Bulk>,
+        disk: &domain_xml::Disk,
+    ) -> std::result::Result<[u64; 3], Failure> {
+        let (driver, domain) = (self.at.driver, &self.known.domain);
+        let told = bulk.and_then(|bulk| bulk.sizes(disk)).filter(|_| driver.reckons_sizes);
+        let ask = || domain.block_info(&disk.name);
+        let again = || domain.stats(DISKS, true).ok()??.sizes(disk);
+        driver.sizes.with(|sizes| sizes.of(domain.uuid(), disk, told, self.at.is_local, ask, again))
     }
 
     fn server(&self) -> Result<Option<ServerDescription>> {

@@ -144,6 +144,16 @@ impl Connection {
         unsafe { c::virConnectIsAlive(self.ptr.as_ptr()) == 1 }
     }
 
+    /// `virConnectGetURI`: where this connection leads, known on our side of it.
+    pub(super) fn uri(&self) -> Option<String> {
+        // SAFETY: the connection is valid; what libvirt returns is null or ours.
+        let uri = unsafe { c::virConnectGetURI(self.ptr.as_ptr()) };
+        let known = text(uri);
+        // SAFETY: libvirt allocated the string with malloc.
+        unsafe { libc::free(uri.cast()) };
+        known
+    }
+
     /// `virDomainLookupByUUID`
     pub(super) fn lookup(&self, uuid: Uuid) -> Answer<Domain> {
         let _out = self.calls.begin(Call::Lookup);
@@ -490,4 +500,39 @@ fn string(parameter: &c::_virTypedParameter) -> Option<(&str, String)> {
 fn field(parameter: &c::_virTypedParameter) -> Option<&str> {
     // SAFETY: the field is an array of 80 bytes, which libvirt ends with a NUL.
     unsafe { CStr::from_ptr(parameter.field.as_ptr()) }.to_str().ok()
+}
+
+/// What `stat` says of a regular file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) inode: u64,
+    /// Major and minor number of the device that the file is on.
+    pub(super) device: (u32, u32),
+    /// Bytes.
+    pub(super) length: u64,
+    /// Of 512 bytes each.
+    pub(super) blocks: u64,
+}
+
+/// What the file at a path is now, as far as this process sees it; `None` where there is no regular
+/// file. Asks no server: of a file system of the network, this is what the kernel knows. Nor does it
+/// mount anything.
+pub(super) fn file(path: &str) -> Option<File> {
+    const FLAGS: c_int = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+    const WANTED: c_uint =
+        libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE | libc::STATX_BLOCKS;
+    let path = CString::new(path).ok()?;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the string outlives the call, which fills the struct.
+    let status =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), FLAGS, WANTED, found.as_mut_ptr()) };
+    // SAFETY: zeroed integers are valid, and the kernel has filled them in.
+    let found = (status == 0).then(|| unsafe { found.assume_init() })?;
+    let is_regular = u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+    (is_regular && found.stx_mask & WANTED == WANTED).then_some(File {
+        inode: found.stx_ino,
+        device: (found.stx_dev_major, found.stx_dev_minor),
+        length: found.stx_size,
+        blocks: found.stx_blocks,
+    })
 }

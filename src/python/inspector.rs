@@ -28,6 +28,8 @@ pub(crate) struct LibvirtInspector {
 #[allow(clippy::needless_pass_by_value, unused_variables)]
 #[pymethods]
 impl LibvirtInspector {
+    // Python's keywords.
+    #[allow(clippy::too_many_arguments)]
     #[new]
     #[pyo3(signature = (
         uri = "qemu:///system",
@@ -38,6 +40,7 @@ impl LibvirtInspector {
         workers = 4,
         read_ahead = 16,
         max_stuck = 12,
+        reckon_sizes = true,
     ))]
     fn new(
         uri: &str,
@@ -47,6 +50,7 @@ impl LibvirtInspector {
         #[pyo3(from_py_with = whole)] workers: i64,
         #[pyo3(from_py_with = whole)] read_ahead: i64,
         #[pyo3(from_py_with = whole)] max_stuck: i64,
+        reckon_sizes: bool,
     ) -> PyResult<Self> {
         if uri.contains('\0') {
             return Err(PyValueError::new_err(format!(
@@ -58,7 +62,7 @@ impl LibvirtInspector {
         let limits = checked(limits.with_workers(number(workers)), workers)?;
         let limits = checked(limits.with_read_ahead(number(read_ahead)), read_ahead)?;
         let limits = checked(limits.with_max_stuck(number(max_stuck)), max_stuck)?;
-        let libvirt = Libvirt::new(uri, report_stopped);
+        let libvirt = Libvirt::new(uri, report_stopped).with_reckoned_sizes(reckon_sizes);
         Ok(Self { inspector: Inspector::with_limits(libvirt, limits) })
     }
 

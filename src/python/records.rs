@@ -218,6 +218,9 @@ named_tuple!(Health {
     r.list_hangs.map(|since| since.as_secs_f64()),
     r.locked.into_iter().map(|id| (id.uuid.to_string(), id.name)).collect::<Vec<_>>().into_py_dict(py)?,
     r.outage.map(|(failure, since)| (failure.to_string(), since.as_secs_f64())),
+    r.sizes.reckoned,
+    r.sizes.asked,
+    r.sizes.differed,
 } from r in py);
 
 /// By UUID, the name and for how many seconds the instance has not answered.

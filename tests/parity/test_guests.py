@@ -222,19 +222,6 @@ def test_guests_that_are_destroyed_and_started_again(rig: Libvirtd) -> None:
     assert values(assert_equal(pair, guest)["inspect_instance"], "power_state") == [3]
 
 
-def test_sizes_of_written_raw_files_come_with_the_bulk_reading(rig: Libvirtd) -> None:
-    with rig.bulk(2) as guests:
-        pair = Pair(rig.uri)
-        for guest in guests:
-            guest.write_to_disks()
-            pair.assert_equal(guest.uuid, "inspect_disks", "inspect_disk_info")
-            before = pair.ours.health().calls["block_info"]
-            assert before > 0
-            found = pair.assert_equal(guest.uuid, "inspect_disks", "inspect_disk_info")
-            assert len(found["inspect_disk_info"]) == 2
-            assert pair.ours.health().calls["block_info"] == before, "no call was needed"
-
-
 def test_usage_is_reckoned_from_the_same_counters(rig: Libvirtd) -> None:
     """On real guests: counters before, between and after two readings of the usage enclose it."""
     inspector = virtmeter.LibvirtInspector(rig.uri, max_age=0)

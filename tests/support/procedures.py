@@ -76,6 +76,8 @@ class Disk:
     stats: BlockStats = (0, 0, 0, 0, 0)  # rd_req, rd_bytes, wr_req, wr_bytes, errs
     flags: dict[str, TypedValue] = field(default_factory=dict)  # blockStatsFlags
     info: tuple[int, int, int] = (0, 0, 0)  # capacity, allocation, physical
+    bulk: tuple[int, int, int] | None = None  # the same in the bulk record, if they are there
+    path: str | None = None  # of its file, likewise
 
 
 @dataclass
@@ -321,7 +323,10 @@ def _bulk_stats(domain: Domain) -> dict[str, TypedValue]:
     stats["block.count"] = xdr.UInt(len(domain.disks))
     for index, (name, disk) in enumerate(domain.disks.items()):
         stats[f"block.{index}.name"] = xdr.String(name)
-        stats |= {f"block.{index}.{part}": size for part, size in zip(_BLOCK_SIZES, disk.info)}
+        if disk.path is not None:
+            stats[f"block.{index}.path"] = xdr.String(disk.path)
+        sizes = zip(_BLOCK_SIZES, disk.bulk or disk.info)
+        stats |= {f"block.{index}.{part}": size for part, size in sizes}
         counted = {part: value for part, value in zip(_BLOCK_PARTS, disk.stats) if value >= 0}
         stats |= {f"block.{index}.{part}": value for part, value in counted.items()}
         stats |= {

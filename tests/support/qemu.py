@@ -350,10 +350,7 @@ class Libvirtd:
         images = self.directory / "images"
         nbd = self.directory / "nbd.sock"
         guests.make_images(images)
-        self._run(
-            *("qemu-nbd", "--fork", "--persistent", "--shared=0", "--format=raw"),
-            *(f"--socket={nbd}", f"{images}/nbd.raw"),
-        )
+        self.serve_nbd(images / "nbd.raw", nbd)
         with closing(self.connect()) as conn:
             conn.nwfilterDefineXML(guests.FILTER_XML)
         definitions = guests.definitions(
@@ -374,6 +371,13 @@ class Libvirtd:
             booted.destroy()
             booted.start()
             booted.wait_until_busy()
+
+    def serve_nbd(self, image: Path, socket: Path) -> None:
+        """Serve a raw image at a socket, until the rig ends."""
+        self._run(
+            *("qemu-nbd", "--fork", "--persistent", "--shared=0", "--format=raw"),
+            *(f"--socket={socket}", str(image)),
+        )
 
     @contextmanager
     def bulk(

@@ -193,6 +193,9 @@ def of_engine(health: Health) -> Iterator[Family]:
         ("readings_late_total", "Readings that came after that.", health.late),
         ("readings_age_seconds_total", "Ages when handed out, summed up.", health.age_sum),
         ("readings_age_max_seconds", "The greatest of these ages.", health.age_max),
+        ("sizes_reckoned_total", "Sizes of disks that were not asked for.", health.sizes_reckoned),
+        ("sizes_asked_total", "Sizes of disks that were asked for.", health.sizes_asked),
+        ("sizes_differed_total", "How often the two differed.", health.sizes_differed),
         ("outage_seconds", "Since when libvirt is away.", health.outage[1] if health.outage else 0),
     ):
         yield _single(f"virtmeter_{name}", text, value)
