@@ -33,6 +33,7 @@ MANY = "9" * 5000
         ("enabled = maybe", "enabled: 'maybe' is not true or false"),
         ("enabled =", "enabled: '' is not true or false"),
         ("additional_meters = 2", "additional_meters: '2' is not true or false"),
+        ("reckon_sizes = 2", "reckon_sizes: '2' is not true or false"),
         ("timeout = abc", f"timeout: 'abc' {SECONDS}"),
         ("timeout =", f"timeout: '' {SECONDS}"),
         ("timeout = 0", f"timeout: '0' {SECONDS}"),
@@ -68,8 +69,9 @@ def test_all_wrong_values_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_right_values_are_taken(tmp_path: Path) -> None:
-    conf = configured(tmp_path, "timeout = 2\nadditional_meters = yes\nworkers = 3")
+    given = "timeout = 2\nadditional_meters = yes\nworkers = 3\nreckon_sizes = no"
+    conf = configured(tmp_path, given)
     assert options.mistakes(conf) == []
     assert options.additional_meters(conf) is True
     limits = {"timeout": 2.0, "max_age": 1.0, "workers": 3, "read_ahead": 16, "max_stuck": 6}
-    assert options.limits(conf) == limits
+    assert options.limits(conf) == {**limits, "reckon_sizes": False}

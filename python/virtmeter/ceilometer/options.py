@@ -65,10 +65,18 @@ OPTS = [
         help="How many threads more than workers may be stuck in calls that do not return: so many "
         "guests may hang, and all others are read on. Each of them occupies one of libvirtd's own workers as well (max_workers in libvirtd.conf).",
     ),
+    cfg.BoolOpt(
+        "reckon_sizes",
+        default=True,
+        help="Reckon disk.device.capacity, allocation and physical from what is read for other "
+        "meters, and from the length of the image, instead of asking QEMU again. The first reading "
+        "of each disk asks too, and so does every fiftieth; a disk that has told anything else is "
+        "always asked, as all are when this is disabled.",
+    ),
 ]
 
 # Those of them that the inspector takes as they are.
-LIMITS = ("timeout", "max_age", "workers", "read_ahead", "max_stuck")
+LIMITS = ("timeout", "max_age", "workers", "read_ahead", "max_stuck", "reckon_sizes")
 
 # So much of a wrong value is shown.
 SHOWN = 40

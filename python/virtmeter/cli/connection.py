@@ -114,6 +114,7 @@ def inspector(
     workers: int,
     *,
     report_stopped: bool = False,
+    reckon_sizes: bool = True,
     quiet: bool = False,
 ) -> Iterator[virtmeter.LibvirtInspector]:
     """Give an inspector with what these options say.
@@ -130,6 +131,7 @@ def inspector(
             timeout=timeout,
             workers=workers,
             report_stopped=report_stopped,
+            reckon_sizes=reckon_sizes,
         )
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.

@@ -94,6 +94,11 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     help="Wait no longer for VMs, where a scrape does not say how long it waits itself.  "
     "[default: 8; with --once: as long as it takes]",
 )
+@click.option(
+    "--ask-sizes",
+    is_flag=True,
+    help="Ask libvirt for the sizes of each disk in each scrape; most can be reckoned.",
+)
 @click.option("--once", is_flag=True, help="Print the metrics once, and serve nothing.")
 @click.option(
     "--output",
@@ -114,6 +119,7 @@ def export(
     tls_client_ca: Path | None,
     auth_file: Path | None,
     deadline: float | None,
+    ask_sizes: bool,
     once: bool,
     output: Path | None,
 ) -> int:
@@ -140,7 +146,7 @@ def export(
         bound = bounds(descriptors(workers))
         signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
     access = Access(tls_cert, tls_key, tls_client_ca, auth_file)
-    with connection.inspector(uri, timeout, workers) as inspector:
+    with connection.inspector(uri, timeout, workers, reckon_sizes=not ask_sizes) as inspector:
         if once:
             for logger in ("virtmeter.collector", reading.__name__):
                 logging.getLogger(logger).addFilter(_is_not_raised)
