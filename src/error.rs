@@ -81,7 +81,7 @@ pub enum Error {
         why: String,
     },
     /// The instance's guest is busy with something that keeps it from being asked.
-    #[error("instance {instance} is busy, and its guest cannot be asked now: {why}")]
+    #[error("instance {instance} is busy: {why}; its guest is asked again after that")]
     InstanceBusy {
         /// The instance that was asked for.
         instance: InstanceId,

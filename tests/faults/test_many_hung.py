@@ -31,8 +31,7 @@ def add_domains(daemon: Daemon) -> list[Domain]:
     return domains
 
 
-# Which guests hang, by how many of them. Before the tenth, all that are well come in the order:
-# nobody can know of a guest whether it hangs before it was asked, and ten calls are all threads.
+# Which guests hang, by how many of them.
 HUNG = {
     1: (7,),
     6: (2, 3, 4, 9, 12, 19),
@@ -75,7 +74,7 @@ def assert_well(answers: Answers, before: Answers, well: Sequence[Domain]) -> No
 
 
 @pytest.mark.parametrize("when", ["before a cycle", "in the middle of one"])
-@pytest.mark.parametrize(("count", "max_stuck"), [(1, 6), (6, 6), (12, 6), (16, 16)])
+@pytest.mark.parametrize(("count", "max_stuck"), [(1, 6), (6, 6), (12, 12), (16, 16)])
 def test_all_others_are_read_in_every_cycle(
     daemon: Daemon, count: int, max_stuck: int, when: str
 ) -> None:
@@ -112,28 +111,25 @@ def test_all_others_are_read_in_every_cycle(
         wait_for(lambda: inspector.health().stuck == 0, "no thread is stuck any more")
 
 
-def test_those_that_have_answered_since_are_read_on(daemon: Daemon) -> None:
-    """Where so many hang that nobody can ask for all the others, either."""
+def test_those_that_answered_last_time_are_read_on(daemon: Daemon) -> None:
+    """Where so many hang that nobody else is asked any more whether it hangs as well."""
     domains = add_domains(daemon)
-    hung, well = divide(domains, (2, 3, 4, 5, 6, 7, 9, 11, 13, 15, 17, 19))
+    hung, well = divide(domains, HUNG[12])
     uuids = [domain.uuid for domain in domains]
+    max_stuck = 10
     with virtmeter.LibvirtInspector(
-        daemon.uri, timeout=TIMEOUT, workers=WORKERS, max_stuck=6
+        daemon.uri, timeout=TIMEOUT, workers=WORKERS, max_stuck=max_stuck
     ) as inspector:
         cycle(inspector, uuids)
         before = cycle(inspector, uuids)
         hang(hung)
-        first = cycle(inspector, uuids)
-        answering = [
-            domain for domain in well if isinstance(first["inspect_disk_info", domain.uuid], list)
-        ]
-        assert well[:2] == answering[:2]
         for _ in range(5):
             answers = cycle(inspector, uuids)
-            assert_well(answers, before, answering)
+            assert_well(answers, before, well)
             assert_hung(answers, before, hung)
+        assert inspector.health().stuck > max_stuck + 1
         assert {domain.most_asking for domain in hung} <= {0, 1}
-        assert daemon.waits.most_busy <= WORKERS + 6 + PROBING
+        assert daemon.waits.most_busy <= WORKERS + max_stuck + PROBING
         for domain in hung:
             domain.hung = False
         wait_for(lambda: cycle(inspector, uuids) == before, "all are back")

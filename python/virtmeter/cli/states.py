@@ -20,10 +20,12 @@ def word(state: int) -> str:
     return PowerState(state).name.lower() if state in set(PowerState) else str(state)
 
 
-def cell(state: int, *, hung: bool) -> Text:
+def cell(state: int, *, hung: bool, busy: bool = False) -> Text:
     """Return what a table says of a VM's state."""
     if hung:
         return Text("hung", style="bold red")
+    if busy:
+        return Text("busy", style="yellow")
     return Text(word(state), style=COLOURS.get(word(state), ""))
 
 

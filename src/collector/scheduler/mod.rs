@@ -568,11 +568,16 @@ impl<R> Scheduler<R> {
         health.threads = self.threads;
         health.stuck = self.stuck();
         let since = |then: Instant| now.saturating_duration_since(then);
-        health.hung = self.quarantine.all().map(|h| (h.instance.clone(), since(h.since))).collect();
+        // Who was asked about by a UUID alone may be known by a name from a list.
+        let named = |instance: &InstanceId| {
+            let listed = || self.listed.iter().find(|listed| listed.uuid == instance.uuid);
+            if instance.name.is_none() { listed().unwrap_or(instance) } else { instance }.clone()
+        };
+        health.hung = self.quarantine.all().map(|h| (named(&h.instance), since(h.since))).collect();
         health.hung.sort_by_key(|(instance, _)| instance.uuid);
-        health.busy = self.busy.values().cloned().collect();
+        health.busy = self.busy.values().map(|(instance, why)| (named(instance), *why)).collect();
         health.busy.sort_by_key(|(instance, _)| instance.uuid);
-        health.locked = self.locked.values().cloned().collect();
+        health.locked = self.locked.values().map(named).collect();
         health.locked.sort_by_key(|instance| instance.uuid);
         health.list_hangs = self.list_hangs_since(now).map(since);
         health.outage = self.outage.as_ref().map(|o| (o.failure.clone(), since(o.since)));

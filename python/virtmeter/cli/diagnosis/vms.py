@@ -35,9 +35,14 @@ def vms(inspector: LibvirtInspector, exact: LibvirtInspector, sample: int) -> It
             stats[instance] = answer
         elif answer is not None and not isinstance(answer, virtmeter.InspectionTimeout):
             yield Finding(WARNING, f"{instance.name}: inspect_instance: {answer}")
-    hung = inspector.health().hung
+    health = inspector.health()
+    hung, busy = health.hung, health.busy
     yield from hanging({vm.name: hung[vm.id][1] for vm in instances if vm.id in hung})
-    well = [vm for vm in stats if vm.id not in hung]
+    for vm in instances:
+        if vm.id in busy:
+            what = f"{vm.name} is busy: {busy[vm.id][1]}; its memory and disks are told after that"
+            yield Finding(OK, what)
+    well = [vm for vm in stats if vm.id not in {*hung, *busy}]
     yield from speeds(exact, well[:sample])
     yield from memory({vm: stats[vm] for vm in well})
     yield from metadata(inspector, instances)

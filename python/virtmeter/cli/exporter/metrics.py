@@ -199,6 +199,19 @@ def of_engine(health: Health) -> Iterator[Family]:
         ("outage_seconds", "Since when libvirt is away.", health.outage[1] if health.outage else 0),
     ):
         yield _single(f"virtmeter_{name}", text, value)
+    yield _single(
+        "virtmeter_list_hangs_seconds",
+        "Since when a list of the VMs has not come, and the last one serves.",
+        health.list_hangs or 0,
+    )
+    busy = Family("virtmeter_domain_busy", "1 when a VM cannot be asked, for this reason.")
+    for uuid, (name, reason) in health.busy.items():
+        busy.add(label((*DOMAIN, "reason"), (uuid, name or "", reason)), 1)
+    yield busy
+    locked = Family("virtmeter_domain_locked", "1 when libvirt itself waits for a VM.")
+    for uuid, name in health.locked.items():
+        locked.add(label(DOMAIN, (uuid, name or "")), 1)
+    yield locked
     calls = Family("virtmeter_libvirt_calls_total", "Round trips to libvirt.")
     for call, count in sorted(health.calls.items()):
         calls.add(label(("call",), (call,)), count)

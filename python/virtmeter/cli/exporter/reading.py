@@ -35,8 +35,12 @@ LOG = logging.getLogger(__name__)
 
 
 def failures(answers: Iterable[tuple[virtmeter.Instance, Answer]]) -> int:
-    """Return how many of them libvirt refused, or a VM did not give."""
-    return sum(isinstance(answer, virtmeter.InspectorException) for _, answer in answers)
+    """Return how many of them libvirt refused, or a VM did not give; one that is busy is no failure."""
+    return sum(
+        isinstance(answer, virtmeter.InspectorException)
+        and not isinstance(answer, virtmeter.InstanceBusyException)
+        for _, answer in answers
+    )
 
 
 class Pass:

@@ -31,6 +31,7 @@ class Reading:
     disks: list[DiskStats] | None = None
     sizes: list[DiskInfo] | None = None
     hung: bool = False
+    busy: bool = False
     problem: str | None = None
 
     @property
@@ -49,9 +50,10 @@ def read_all(
     knows by then. Here is but one round, so there are as many callers as it has workers.
     """
     readings = _in_threads(lambda each: _read(inspector, each), instances, workers)
-    hung = inspector.health().hung
+    health = inspector.health()
     for reading in readings:
-        reading.hung = reading.instance.id in hung
+        reading.hung = reading.instance.id in health.hung
+        reading.busy = reading.instance.id in health.busy
     return readings
 
 
@@ -63,6 +65,8 @@ def _read(inspector: LibvirtInspector, instance: Instance) -> Reading | None:
         try:
             return answer()
         except virtmeter.InstanceShutOffException:
+            return None
+        except virtmeter.InstanceBusyException:
             return None
         except (virtmeter.InstanceNotFoundException, virtmeter.ConnectionLost):
             raise

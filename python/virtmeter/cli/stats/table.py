@@ -62,9 +62,13 @@ def _memory_of(reading: Reading) -> str:
     )
 
 
+def _state(reading: Reading) -> Text:
+    return states.cell(reading.state, hung=reading.hung, busy=reading.busy)
+
+
 COLUMNS = (
     Column("\nVM", lambda reading: printable(reading.instance.name), left=True),
-    Column("\nstate", lambda each: states.cell(each.state, hung=each.hung), left=True, width=7),
+    Column("\nstate", _state, left=True, width=7),
     Column("\nvCPUs", lambda reading: units.number(reading.stats.cpu_number), spare=3),
     Column("CPU\ntime", _cpu_time, width=6),
     Column("memory\nused", _mebibytes("memory_usage")),

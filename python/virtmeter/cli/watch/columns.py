@@ -87,9 +87,13 @@ def _name(row: Row) -> Text:
     return Text(printable(row.name), style="red" if row.hung else "bold")
 
 
+def _state(row: Row) -> Text:
+    return states.cell(row.state, hung=row.hung, busy=row.busy)
+
+
 COLUMNS = (
     Column("\nVM", _name, left=True),
-    Column("\nstate", lambda row: states.cell(row.state, hung=row.hung), left=True, width=7),
+    Column("\nstate", _state, left=True, width=7),
     Column("CPU\n%", _share("cpu_utilization")),
     _curve(CURVE_AT_LEAST),
     Column("\nwait", _share("cpu_wait"), spare=3),

@@ -53,7 +53,7 @@ def _line(now: str, row: Row) -> str:
 
     return LAYOUT.format(
         now,
-        "hung" if row.hung else states.word(row.state),
+        states.cell(row.state, hung=row.hung, busy=row.busy).plain,
         *(units.percent(of(f"cpu_{name}")) for name in ("utilization", "wait", "steal")),
         *(size(of(f"memory_{name}")) for name in ("used", "total")),
         *(size(row.rate(f"network_{name}_kib")) for name in ("read", "write")),

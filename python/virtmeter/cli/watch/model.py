@@ -49,6 +49,7 @@ class Row:
     name: str
     state: int
     hung: bool
+    busy: bool
     usage: VmUsage | None
     history: History
 
@@ -124,7 +125,8 @@ class Model:
         histories = {row.id: row.history for row in self.rows}
         self.rows = [
             Row(
-                *(each.id, each.name, each.state, each.id in snapshot.hung),
+                *(each.id, each.name, each.state),
+                *(each.id in snapshot.hung, each.id in snapshot.busy),
                 usage=usages.get(each.id),
                 history=histories.get(each.id) or History(),
             )

@@ -28,6 +28,7 @@ class Snapshot:
     """All that libvirt knows, running or not."""
     usages: tuple[VmUsage, ...] = ()
     hung: Collection[str] = ()
+    busy: Collection[str] = ()
     error: Exception | None = None
     """Why there is nothing of all this."""
 
@@ -37,10 +38,11 @@ def take(inspector: LibvirtInspector) -> Snapshot:
     try:
         usages = inspector.usage_all(caller=CALLER)
         listed = inspector.list_instances()
-        hung = frozenset(inspector.health().hung)
+        health = inspector.health()
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         return Snapshot(time.monotonic(), error=error)
-    return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung)
+    hung, busy = frozenset(health.hung), frozenset(health.busy)
+    return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung, busy)
 
 
 def pause(begun: float, interval: float) -> float:

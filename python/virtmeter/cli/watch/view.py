@@ -36,7 +36,8 @@ Columns
                  sched_schedstats = 1); could have run, but got no host CPU
   memory         used in the guest, of the most that it may have
   NICs, disks    bytes a second, K = 1024; reads, writes: how many a second
-  hung           the VM does not answer: its memory and disks are not known"""
+  hung           the VM does not answer: its memory and disks are not known
+  busy           likewise, as it is being migrated, saved, dumped or the like"""
 
 
 def room(height: int) -> int:
