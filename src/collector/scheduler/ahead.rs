@@ -40,7 +40,9 @@ impl<R> Scheduler<R> {
     fn read_ahead(&mut self, key: Key, width: usize, now: Instant) {
         let mut seen = HashSet::from([key.uuid]);
         let mut last = key.uuid;
-        while seen.len() <= width && self.outage.is_none() {
+        // Where even what waits for no guest hangs, threads are for those who ask.
+        let at_ease = self.outage.is_none() && self.hangs_aside().next().is_none();
+        while seen.len() <= width && at_ease {
             let Some(next) = self.habits.after(last).cloned() else { return };
             last = next.uuid;
             if !seen.insert(last) {

@@ -216,12 +216,9 @@ impl<R> Scheduler<R> {
     pub(super) fn is_stuck(&self, slot: Slot, now: Instant) -> bool {
         let alike = |call: &&Running| {
             let same = call.slot == slot || (call.slot.lane.is_list() && slot.lane.is_list());
-            // What nothing else keeps from being answered is worth another try.
-            let hopeless = call.reach != Reach::Priority && self.is_starved();
-            call.hangs()
-                && !call.waits_for_guest()
-                && same
-                && !(hopeless && slot.lane == Lane::Aside)
+            // What goes less far may be answered even so.
+            let goes_less_far = slot.lane == Lane::Aside && call.reach != Reach::Priority;
+            call.hangs() && !call.waits_for_guest() && same && !goes_less_far
         };
         let out = self.running.values().filter(alike);
         let Some(last) = out.clone().map(|running| running.started).max() else { return false };

@@ -280,7 +280,8 @@ impl<R> Scheduler<R> {
         if key.kind != Kind::List {
             let (streak, first) = self.habits.asks(caller, (key.kind.part(), instance), now);
             // Twice the expected might be chance.
-            let width = if streak < 2 { 0 } else { self.width.min(1 << streak.min(16)) };
+            let ahead = streak >= 2 && !self.limits.max_age.is_zero();
+            let width = if ahead { self.width.min(1 << streak.min(16)) } else { 0 };
             let kind = Kind::of(first).unwrap_or(key.kind);
             self.top_up(Key { kind, ..key }, width, now);
         }
@@ -424,7 +425,7 @@ impl<R> Scheduler<R> {
     /// The next reading to take, if there is one that may be begun now.
     pub(super) fn start(&mut self, now: Instant) -> Option<Job> {
         let (slot, id) = self.next_startable(true).or_else(|| self.next_startable(false))?;
-        let starved = self.is_starved();
+        let starved = self.is_starved() || self.hangs_aside().any(|hung| hung == slot.uuid);
         let task = self.tasks.get_mut(&slot).filter(|task| task.id == id)?;
         task.started = Some(now);
         let (instance, parts) = (task.instance.clone(), task.parts);
@@ -646,10 +647,10 @@ impl<R> Scheduler<R> {
     fn start_again(&mut self, request: &mut Request, now: Instant) -> Option<Turn<R>> {
         // What a guest that hangs leaves to be said is asked for once more, and no more.
         let kind = request.key.kind;
-        let hangs = kind.needs_guest()
-            && kind.knows_hung()
-            && self.must_not_wait_for_guest(request.key.uuid);
-        if hangs && !request.again {
+        let uuid = request.key.uuid;
+        let hangs = kind.needs_guest() && self.must_not_wait_for_guest(uuid);
+        let is_left = kind.knows_hung() && (hangs || self.hangs_aside().any(|hung| hung == uuid));
+        if is_left && !request.again {
             request.again = true;
             request.claimed = None;
             request.asked = now;

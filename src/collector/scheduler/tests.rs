@@ -708,13 +708,16 @@ fn when_every_thread_is_stuck_everybody_is_told_at_once() {
     let mut host = Host::new(LIMITS);
     for vm in 1..=LIMITS.threads() as u128 {
         host.ask(0, key(Kind::Nics, vm));
-        host.start();
-        for _ in 0..11 {
+        // Once more with what goes less far, while there is a thread.
+        for _ in 0..22 {
+            host.start();
             host.wait(SECOND / 2);
             host.probe(false, true);
         }
         assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
     }
+    assert_eq!(host.scheduler.stuck(), LIMITS.threads());
+    assert!(host.taking.iter().any(|(job, _)| job.reach == Reach::Priority));
     host.ask(0, key(Kind::Nics, 99));
     assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))), "at once");
     host.finish(0, Ok(()));
