@@ -38,6 +38,9 @@ pub enum Reason {
     /// The instance was there at the lookup, and gone when its statistics were asked for.
     #[error("it went away while it was read; ask again if it should be there")]
     Vanished,
+    /// Its guest hangs, and the hypervisor does not even tell what it knows without it.
+    #[error("its guest does not answer, nor does libvirt for it; look at its process and storage")]
+    Unanswered,
     /// The domain's XML description cannot be read.
     #[error("its domain XML cannot be used: {}; compare `virsh dumpxml`", Printable(.0))]
     Xml(String),

@@ -348,8 +348,8 @@ class Health(NamedTuple):
     list_hangs: float | None
     """For how many seconds a list of the instances has not come; the last one serves meanwhile."""
     locked: dict[str, str | None]
-    """The instances that libvirt itself waits for, so that it tells nothing of them, and lists none:
-    by UUID, their names."""
+    """The instances that libvirt itself waits for, so that it tells nothing of them, and does not
+    list any: by UUID, their names."""
     outage: tuple[str, float] | None
     """Why libvirt cannot be reached, and for how many seconds."""
     sizes_reckoned: int

@@ -214,8 +214,10 @@ impl<'a> Taking<'a> {
     }
 
     fn silent(&self) -> Error {
-        let instance = self.at.instance.clone();
-        Error::InstanceBusy { instance, why: self.busy.unwrap_or("it does not answer") }
+        match self.busy {
+            Some(why) => Error::InstanceBusy { instance: self.at.instance.clone(), why },
+            None => self.at.no_data(Reason::Unanswered),
+        }
     }
 
     /// What the bulk reading tells; nothing where the driver has none, and is asked one by one.

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyType};
 
-use crate::error::Error;
+use crate::error::{Error, Reason};
 
 /// The exception that tells a Python caller of this error.
 pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
@@ -16,10 +16,12 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
     let class = match error {
         Error::InstanceNotFound { .. } => not_found(py)?,
         Error::InstanceShutOff { .. } => shut_off(py)?,
+        // Of an interruption, Python hears what the signal's handler has raised.
+        Error::Timeout { .. }
+        | Error::Interrupted
+        | Error::NoData { reason: Reason::Unanswered, .. } => timeout(py)?,
         Error::NoData { .. } | Error::NoList { .. } | Error::ListHangs { .. } => no_data(py)?,
         Error::InstanceBusy { .. } => busy(py)?,
-        // Of an interruption, Python hears what the signal's handler has raised.
-        Error::Timeout { .. } | Error::Interrupted => timeout(py)?,
         Error::ConnectionLost { .. } => connection_lost(py)?,
         Error::InvalidUri { .. } | Error::InvalidCaller { .. } => {
             return Ok(PyValueError::new_err(error.to_string()));

@@ -444,7 +444,9 @@ def test_an_answer_that_comes_while_the_interpreter_ends(daemon: Daemon) -> None
     """
     process = start(script, daemon.uri, sample.UUID)
     assert process.stdin is not None
-    assert daemon.wait_until(lambda daemon: daemon.calls["DOMAIN_BLOCK_STATS_FLAGS"] == 1, timeout=30)
+    assert daemon.wait_until(
+        lambda daemon: daemon.calls["DOMAIN_BLOCK_STATS_FLAGS"] == 1, timeout=30
+    )
     process.stdin.write("\n")
     process.stdin.flush()
     ending.set()

@@ -63,7 +63,8 @@ OPTS = [
         min=0,
         max=1000,
         help="How many threads more than workers may be stuck in calls that do not return: so many "
-        "guests may hang, and all others are read on. Each of them occupies one of libvirtd's own workers as well (max_workers in libvirtd.conf).",
+        "guests may hang, and all others are read on. Each of them occupies one of libvirtd's own "
+        "workers as well (max_workers in libvirtd.conf).",
     ),
     cfg.BoolOpt(
         "reckon_sizes",

@@ -205,12 +205,12 @@ def of_engine(health: Health) -> Iterator[Family]:
         health.list_hangs or 0,
     )
     busy = Family("virtmeter_domain_busy", "1 when a VM cannot be asked, for this reason.")
-    for uuid, (name, reason) in health.busy.items():
-        busy.add(label((*DOMAIN, "reason"), (uuid, name or "", reason)), 1)
+    for uuid, (called, reason) in health.busy.items():
+        busy.add(label((*DOMAIN, "reason"), (uuid, called or "", reason)), 1)
     yield busy
     locked = Family("virtmeter_domain_locked", "1 when libvirt itself waits for a VM.")
-    for uuid, name in health.locked.items():
-        locked.add(label(DOMAIN, (uuid, name or "")), 1)
+    for uuid, called in health.locked.items():
+        locked.add(label(DOMAIN, (uuid, called or "")), 1)
     yield locked
     calls = Family("virtmeter_libvirt_calls_total", "Round trips to libvirt.")
     for call, count in sorted(health.calls.items()):

@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 
 
 def failures(answers: Iterable[tuple[virtmeter.Instance, Answer]]) -> int:
-    """Return how many of them libvirt refused, or a VM did not give; one that is busy is no failure."""
+    """Return how many of them libvirt refused, or a VM did not give: not those that are busy."""
     return sum(
         isinstance(answer, virtmeter.InspectorException)
         and not isinstance(answer, virtmeter.InstanceBusyException)
