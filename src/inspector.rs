@@ -310,6 +310,8 @@ impl<H: Hypervisor> Inspector<H> {
                     | Error::ConnectionLost { .. }
                     | Error::InvalidUri { .. }),
                 ) => return Err(error),
+                // The engine says once that it hangs.
+                Err(error @ Error::Timeout { .. }) => log::debug!("no description: {error}"),
                 Err(error) => log::error!("an instance is left out of discovery: {error}"),
             }
         }

@@ -298,7 +298,10 @@ impl<'a> Taking<'a> {
                 if self.reach == Reach::Hypervisor {
                     return Ok(VmCounters { cpu_number: Some(info.vcpus.into()), ..counters });
                 }
-                self.measured_since(begun);
+                // All the rest is of the moment of the bulk reading, where there is one.
+                if self.moment.get().is_none() {
+                    self.measured_since(begun);
+                }
                 info.into()
             }
         };

@@ -206,3 +206,17 @@ def test_a_connection_that_breaks_ahead_of_the_caller_goes_unnoticed(daemon: Dae
         read(inspector, uuid)
     health = inspector.health()
     assert (health.broken, health.outage) == (5, None)
+
+
+def test_connections_are_not_kept_by_threads_that_do_nothing(daemon: Daemon) -> None:
+    daemon.add(*(domains := [sample.domain(number) for number in range(1, 21)]))
+    uuids = [domain.uuid for domain in domains]
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        cycle(inspector, uuids)
+        cycle(inspector, uuids)
+        assert inspector.health().connections > 1
+        assert daemon.wait_until(lambda daemon: daemon.open_connections == 1, timeout=60)
+        assert inspector.health().threads == 1
+        before = inspector.health().opened
+        cycle(inspector, uuids)
+        assert inspector.health().opened > before, "there are more again when there is work"

@@ -40,9 +40,7 @@ impl<R> Scheduler<R> {
     fn read_ahead(&mut self, key: Key, width: usize, now: Instant) {
         let mut seen = HashSet::from([key.uuid]);
         let mut last = key.uuid;
-        // Where even what waits for no guest hangs, threads are for those who ask.
-        let at_ease = self.outage.is_none() && self.hangs_aside().next().is_none();
-        while seen.len() <= width && at_ease {
+        while seen.len() <= width && self.outage.is_none() {
             let Some(next) = self.habits.after(last).cloned() else { return };
             last = next.uuid;
             if !seen.insert(last) {
@@ -50,6 +48,12 @@ impl<R> Scheduler<R> {
             }
             self.order(key.kind, next, now);
         }
+    }
+
+    /// Whether threads are for what is read ahead, too: where even what waits for no guest hangs, they
+    /// are for those who ask.
+    pub(super) fn may_read_ahead(&self) -> bool {
+        self.hangs_aside().next().is_none()
     }
 
     /// Orders a part of an instance, unless it is coming or cannot be had.

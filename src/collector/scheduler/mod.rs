@@ -424,7 +424,11 @@ impl<R> Scheduler<R> {
 
     /// The next reading to take, if there is one that may be begun now.
     pub(super) fn start(&mut self, now: Instant) -> Option<Job> {
-        let (slot, id) = self.next_startable(true).or_else(|| self.next_startable(false))?;
+        let mut next = self.next_startable(true);
+        if next.is_none() && self.may_read_ahead() {
+            next = self.next_startable(false);
+        }
+        let (slot, id) = next?;
         let starved = self.is_starved() || self.hangs_aside().any(|hung| hung == slot.uuid);
         let task = self.tasks.get_mut(&slot).filter(|task| task.id == id)?;
         task.started = Some(now);
@@ -505,8 +509,12 @@ impl<R> Scheduler<R> {
         let soon_idle = self.idle + self.connecting.len() - self.connecting_slowly(now);
         self.threads < self.limits.threads()
             && self.threads < self.limits.workers + self.slow(now)
-            && self.startable(soon_idle + 1) > soon_idle
             && self.may_connect(now)
+            && {
+                // What is read ahead is not worth a thread in the place of one that may hang.
+                let also_ahead = self.may_read_ahead() && (self.sweeping || self.slow(now) == 0);
+                self.startable_of(also_ahead, soon_idle + 1) > soon_idle
+            }
     }
 
     /// A thread was started, or not.
@@ -638,7 +646,8 @@ impl<R> Scheduler<R> {
             self.give_up(slot, now);
             return self.start_again(request, now);
         }
-        if now.saturating_duration_since(request.asked) >= self.limits.held_up() {
+        let waits = slot.lane == Lane::Guest;
+        if waits && now.saturating_duration_since(request.asked) >= self.limits.held_up() {
             self.look_behind(request.key, now);
         }
         Some(Turn::Wait(until.min(now + self.limits.slow())))
@@ -743,7 +752,12 @@ impl<R> Scheduler<R> {
 
     /// How many readings may be begun now; so many at the most are counted.
     pub(super) fn startable(&self, most: usize) -> usize {
-        let waiting = self.asked.iter().chain(&self.ahead);
+        self.startable_of(self.may_read_ahead(), most)
+    }
+
+    fn startable_of(&self, also_ahead: bool, most: usize) -> usize {
+        let ahead = self.ahead.iter().filter(|_| also_ahead);
+        let waiting = self.asked.iter().chain(ahead);
         waiting.filter(|e| self.is_pending(**e) && self.may_start(e.0)).take(most).count()
     }
 
