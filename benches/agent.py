@@ -107,11 +107,7 @@ def main(kind: str, uri: str) -> None:
 def _inspector(kind: str, uri: str) -> Any:
     if kind == STOCK:
         return stock_inspector(uri)
-    options: dict[str, Any] = {"reckon_sizes": kind != ASKED}
-    # TODO: remove these three lines once the option exists.
-    if "reckon_sizes" not in (virtmeter.LibvirtInspector.__text_signature__ or ""):
-        options.clear()
-    return virtmeter.LibvirtInspector(uri, **options)
+    return virtmeter.LibvirtInspector(uri, reckon_sizes=kind != ASKED)
 
 
 def inspect(inspector: Any, instances: list[SimpleNamespace]) -> None:

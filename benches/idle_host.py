@@ -54,7 +54,8 @@ def domain(number: int) -> Domain:
     domain.xml = domain.xml.replace("<source file", f"{DRIVER}<source file")
     domain.xml = domain.xml.replace("<devices>", f"<devices>{SECOND_DISK}")
     one = domain.disks["vda"]
-    domain.disks["vdb"] = Disk(one.stats, one.flags, one.info)
+    one.path = f"/images/{number}"
+    domain.disks["vdb"] = Disk(one.stats, one.flags, one.info, path="/images/b")
     # As on a host: the sum over the vCPUs is complete.
     domain.stats |= {"vcpu.0.time": 1, "vcpu.0.wait": 1, "vcpu.maximum": xdr.UInt(1)}
     return domain
