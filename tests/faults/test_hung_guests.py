@@ -109,7 +109,7 @@ def lines(caplog: pytest.LogCaptureFixture, words: str, guest: Guest) -> int:
     return sum(words in line and guest.uuid in line for line in caplog.messages)
 
 
-@pytest.mark.parametrize("count", [1, 6])
+@pytest.mark.parametrize("count", [1, 6, 12])
 @pytest.mark.parametrize("when", ["before a cycle", "in the middle of one"])
 def test_hung_guests_keep_what_needs_no_answer_and_hold_up_nobody(
     guests: list[Guest],
