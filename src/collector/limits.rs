@@ -80,7 +80,8 @@ impl Limits {
 
     /// How many threads more may be stuck in calls that do not return: so many guests may hang, and all
     /// others are read on. Each of them occupies one of the daemon's workers as well (`max_workers` in
-    /// libvirtd.conf, 20 by default). 12 by default.
+    /// libvirtd.conf, 20 by default). 12 by default. With one worker, it is one guest fewer; and one that
+    /// libvirt itself waits for may take two threads.
     #[must_use]
     pub fn max_stuck(&self) -> usize {
         self.max_stuck

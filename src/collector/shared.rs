@@ -161,6 +161,8 @@ impl<H: Hypervisor> Shared<H> {
                         state = self.lock();
                         if let Err(interrupted) = goes_on {
                             state.scheduler.leave(&request);
+                            // Another one may wait for what it leaves.
+                            self.answered.notify_all();
                             return interrupted.into();
                         }
                     }

@@ -39,7 +39,7 @@ fn groups(parts: Parts, reach: Reach) -> Groups {
             (Parts::DISKS.and(Parts::SIZES), DISKS),
             (Parts::COUNTERS, CPU | MEMORY | VCPUS | NICS | DISKS),
         ],
-        // The vCPUs only where that does not wait: see `without_guest`.
+        // The vCPUs only where that does not wait: see `ask_bulk`.
         _ => [
             (Parts::STATS, PERF),
             (Parts::NICS, NICS),

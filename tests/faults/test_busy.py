@@ -159,6 +159,20 @@ def test_the_health_names_it_as_one_that_hangs(
     assert inspector.health().busy == {busy.uuid: (busy.name, "paused for migration")}
 
 
+def test_one_that_has_gone_away_is_not_busy(
+    daemon: Daemon, domains: list[Domain], inspector: virtmeter.LibvirtInspector
+) -> None:
+    busy = domains[0]
+    make_busy(busy, VIR_DOMAIN_PAUSED_MIGRATION)
+    with pytest.raises(virtmeter.InstanceBusyException):
+        list(inspector.inspect_disks(busy.uuid))
+    assert list(inspector.health().busy) == [busy.uuid]
+    del daemon.domains[busy.uuid]
+    with pytest.raises(virtmeter.InstanceNotFoundException):
+        list(inspector.inspect_disks(busy.uuid))
+    assert inspector.health().busy == {}
+
+
 @pytest.mark.parametrize("reason", REASONS)
 def test_one_whose_job_is_free_is_read_whole(
     domains: list[Domain],

@@ -456,8 +456,12 @@ impl<R> Scheduler<R> {
             self.quarantine.returned(job.slot.uuid, job.id);
             return false;
         }
-        if finished.answer.is_ok() && !job.slot.uuid.is_nil() {
-            self.has_answered(job, finished.busy, now);
+        match finished.answer {
+            Ok(_) if !job.slot.uuid.is_nil() => self.has_answered(job, finished.busy, now),
+            Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
+                self.busy.remove(&job.slot.uuid);
+            }
+            _ => {}
         }
         let Some(task) = self.tasks.get_mut(&job.slot).filter(|task| task.id == job.id) else {
             return false;
