@@ -117,7 +117,7 @@ impl Quarantine {
             hung.stuck.is_empty() && now.saturating_duration_since(hung.told) >= patience
         };
         let out: Vec<Uuid> =
-            self.0.iter().filter(|(_, patient)| overdue(patient)).map(|(uuid, _)| *uuid).collect();
+            self.0.iter().filter(|(_, hung)| overdue(hung)).map(|(uuid, _)| *uuid).collect();
         out.into_iter().filter_map(|uuid| self.0.remove(&uuid)).collect()
     }
 

@@ -38,6 +38,8 @@ def is_restarted(returncode: int) -> bool:
     service = unit["Service"]
     assert service["Restart"] == "on-failure"
     forced = service["RestartForceExitStatus"].split()
+    if str(returncode) in service["RestartPreventExitStatus"].split():
+        return False
     if returncode >= 0:
         return returncode != 0 or "0" in forced
     ended_by = signal.Signals(-returncode)
@@ -77,3 +79,13 @@ def test_what_may_pass_is_tried_again() -> None:
     with Exporter(TEST, ends_with=-signal.SIGKILL) as exporter:
         exporter.process.kill()
         assert is_restarted(exporter.process.wait(30))
+
+
+def test_wrong_options_are_not_tried_again() -> None:
+    command = [*COMMAND, "export", "--uri", TEST, "--deadline", "soon"]
+    ended = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert not is_restarted(ended.returncode)
+    # Libvirt may come back, and a port may be free again.
+    assert is_restarted(1)
+    assert is_restarted(3)

@@ -93,7 +93,7 @@ impl Host {
         }
     }
 
-    /// Starts as many threads as the desk wants, and as many readings as there are threads.
+    /// Starts as many threads as the scheduler wants, and as many readings as there are threads.
     fn start(&mut self) {
         while self.scheduler.needs_thread(self.now) {
             self.scheduler.threads += 1;
