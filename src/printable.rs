@@ -34,16 +34,19 @@ fn without_passwords(text: &str) -> Cow<'_, str> {
     while let Some(begin) = rest.find("//") {
         let (before, after) = rest.split_at(begin + 2);
         shown += before;
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"'));
+        let end = after.find(|c: char| c.is_whitespace() || c == '"');
         let (uri, others) = after.split_at(end.unwrap_or(after.len()));
-        let user = uri.split([':', '/', '@']).next().unwrap_or_default();
-        match (uri.get(user.len()..).is_some_and(|uri| uri.starts_with(':')), uri.rfind('@')) {
-            (true, Some(host)) => {
+        // A user's name may have an @ of its own.
+        let user = uri.split([':', '/']).next().unwrap_or_default();
+        let with_password = uri.get(user.len()..).filter(|uri| uri.starts_with(':'));
+        let host = with_password.and_then(|password| Some(user.len() + password.rfind('@')?));
+        match host {
+            Some(host) => {
                 shown += user;
                 shown += ":***";
                 rest = after.get(host..).unwrap_or(others);
             }
-            _ => rest = after,
+            None => rest = after,
         }
     }
     if shown.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(shown + rest) }
@@ -74,6 +77,9 @@ mod tests {
             ("qemu+unix:///system?socket=/a:b@c", "qemu+unix:///system?socket=/a:b@c"),
             ("web//1 // a:b", "web//1 // a:b"),
             ("é//ü:ß@ö", "é//ü:***@ö"),
+            ("qemu+tcp://us'er:x's3cret@host/system", "qemu+tcp://us'er:***@host/system"),
+            ("qemu+tcp://me@corp:s3cret@host/system", "qemu+tcp://me@corp:***@host/system"),
+            ("qemu+ssh://me@host:22/system", "qemu+ssh://me@host:22/system"),
         ] {
             assert_eq!(Printable(text).to_string(), shown);
         }

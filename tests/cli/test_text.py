@@ -16,6 +16,10 @@ from virtmeter.cli.text import natural, printable
         ("a\nb\x1b[2J\x9b\0", r"a\nb\x1b[2J\x9b\x00"),
         ("\u202e\u200b\ufeff\u2028\U000e0001", r"\u202e\u200b\ufeff\u2028\U000e0001"),
         ("\udcff", r"\udcff"),
+        ("q+tcp://u:secret@host/system", "q+tcp://u:***@host/system"),
+        ("q+tcp://us'er:x's3cret@host/system", "q+tcp://us'er:***@host/system"),
+        ("q+tcp://me@corp:s3cret@host/system", "q+tcp://me@corp:***@host/system"),
+        ("q+ssh://me@host:22/system", "q+ssh://me@host:22/system"),
     ],
 )
 def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:

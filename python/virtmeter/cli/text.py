@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TextIO
 
-PASSWORD = re.compile(r"(//[^:/@\s'\"]*:)[^\s'\"]*@")
+PASSWORD = re.compile(r"(//[^:/\s\"]*:)[^\s\"]*@")
 """Of a URI. It may hold anything: rather too much is left out than too little."""
 
 
