@@ -178,12 +178,6 @@ impl Bulk {
             && !self.disks.values.values().any(told)
     }
 
-    /// Whether it was read of a process that is gone: who waited for a guest while that was killed is
-    /// told zeros, and no process has no memory.
-    pub(super) fn is_of_no_process(&self) -> bool {
-        self.balloon[RSS] == Some(0)
-    }
-
     /// The memory statistics (`virDomainMemoryStats`). libvirt always tells what the balloon leaves to
     /// the guest, the call only with a `balloon`.
     pub(super) fn memory(&self, balloon: bool) -> Vec<(u32, u64)> {
@@ -372,14 +366,6 @@ mod tests {
         assert!(bulk(&[("block.0.capacity", 1)], &disk).lacks_job());
         assert!(!bulk(&[("block.0.capacity", 1), ("block.0.rd.reqs", 0)], &disk).lacks_job());
         assert!(!bulk(&[("state.state", 1), ("vcpu.0.time", 1)], &[]).lacks_job(), "not asked for");
-    }
-
-    #[test]
-    fn a_guest_without_memory_is_gone() {
-        let zeros = [("state.state", 1), ("cpu.time", 0), ("balloon.current", 1)];
-        assert!(!bulk(&zeros, &[]).is_of_no_process(), "nobody has asked its process");
-        let zeros = [&zeros[..], &[("balloon.rss", 0)]].concat();
-        assert!(bulk(&zeros, &[]).is_of_no_process());
     }
 
     #[test]

@@ -199,7 +199,6 @@ impl<'a> Taking<'a> {
         }
         let found = found.map_err(|failure| self.at.refused(failure))?;
         self.measured_since(begun);
-        let found = found.filter(|bulk| !bulk.is_of_no_process());
         found.ok_or_else(|| self.at.no_data(Reason::Vanished))
     }
 
