@@ -17,6 +17,14 @@ pub struct Moment {
     pub latest: Instant,
 }
 
+impl Moment {
+    /// That of values which a call that was begun then has brought just now, and of those before.
+    pub(crate) fn measured_since(begun: Instant, before: Option<Self>) -> Self {
+        let earliest = before.map_or(begun, |moment| moment.earliest.min(begun));
+        Self { earliest, latest: Instant::now() }
+    }
+}
+
 /// What there is to know of a reading beside its values.
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
@@ -29,8 +37,7 @@ pub struct Notes {
 impl Notes {
     /// Takes down that a call which was begun then has brought values just now.
     pub fn measured_since(&mut self, begun: Instant) {
-        let earliest = self.moment.map_or(begun, |moment| moment.earliest.min(begun));
-        self.moment = Some(Moment { earliest, latest: Instant::now() });
+        self.moment = Some(Moment::measured_since(begun, self.moment));
     }
 
     /// No value is older than this.

@@ -1,11 +1,14 @@
 //! A thread's connection: opened, looked after, and closed by that thread alone.
 
 use std::sync::{Arc, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::shared::{Shared, State, nobody};
 use crate::error::{Error, Result};
 use crate::hypervisor::{Connection, Hypervisor};
+
+/// A thread that has had nothing to do for so long ends, and closes its connection.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
 
 /// What is known of a connection that is open.
 #[derive(Clone, Copy)]

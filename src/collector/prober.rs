@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::link::Link;
+use super::link::{IDLE, Link};
 use super::scheduler::Probe;
 use super::shared::{Shared, State, nobody};
 use crate::hypervisor::{Connection, Hypervisor};
@@ -14,8 +14,6 @@ use crate::hypervisor::{Connection, Hypervisor};
 /// are, the longer the next one waits.
 const PROBERS: usize = 3;
 const MOST_PROBERS: usize = 16;
-/// One that has had nothing to do for so long ends, and closes its connection.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// Wakes the prober, or starts one if there is none that serves.
 pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State, now: Instant) {

@@ -3,17 +3,14 @@
 use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Answer;
-use super::link::Link;
+use super::link::{IDLE, Link};
 use super::scheduler::{Finished, Job, Lane};
 use super::shared::{Shared, State};
 use crate::error::Error;
 use crate::hypervisor::{Connection, Content, Hypervisor, Notes, Outcome, Parts};
-
-/// A worker that has had nothing to do for so long ends, and closes its connection, but for one.
-const IDLE: Duration = Duration::from_secs(10);
 
 pub(super) fn spawn<H: Hypervisor>(shared: &Arc<Shared<H>>, number: u64) -> io::Result<()> {
     let shared = Arc::clone(shared);
@@ -54,6 +51,7 @@ impl<H: Hypervisor> Worker<H> {
             let (now, waited) =
                 shared.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = now;
+            // The last one stays.
             if waited.timed_out() && state.scheduler.idle > 1 && state.scheduler.startable(1) == 0 {
                 break;
             }

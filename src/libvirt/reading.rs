@@ -203,9 +203,7 @@ impl<'a> Taking<'a> {
     }
 
     fn measured_since(&self, begun: Instant) {
-        let mut notes = Notes { lines: Vec::new(), moment: self.moment.get() };
-        notes.measured_since(begun);
-        self.moment.set(notes.moment);
+        self.moment.set(Some(Moment::measured_since(begun, self.moment.get())));
     }
 
     /// Whether the guest's process is left alone.
@@ -437,27 +435,28 @@ impl<'a> Taking<'a> {
     fn devices(&self) -> Result<Arc<Devices>> {
         let ask = || {
             let (described, uuid) = (self.at.driver, self.known.domain.uuid());
-            let last = described.devices_of(uuid);
-            match self.reach {
-                Reach::Priority => last.ok_or_else(|| self.silent()),
-                _ => match last.filter(|devices| self.are_just(devices)) {
-                    Some(devices) => Ok(devices),
-                    None => self.with_xml(|xml| described.devices_in(uuid, xml)),
-                },
+            if self.reach == Reach::Priority {
+                return described.devices_of(uuid).ok_or_else(|| self.silent());
             }
+            let names = Parts::STATS.and(Parts::DISKS).and(Parts::COUNTERS);
+            if self.parts.without(names) == Parts::NONE {
+                let last = described.devices_of(uuid).filter(|devices| self.are_just(devices));
+                if let Some(devices) = last {
+                    return Ok(devices);
+                }
+            }
+            self.with_xml(|xml| described.devices_in(uuid, xml))
         };
         self.devices.get_or_init(ask).clone()
     }
 
-    /// Whether an XML could tell nothing that is not known already: only names are wanted of it, the
-    /// bulk reading has just these, and it was read since the domain was started.
+    /// Whether an XML could tell no names that are not known already: the bulk reading has just these,
+    /// and it was read since the domain was started.
     fn are_just(&self, devices: &Devices) -> bool {
-        let names = Parts::STATS.and(Parts::DISKS).and(Parts::COUNTERS);
         let Ok(bulk) = &self.bulk else { return false };
         let nics = devices.nics.iter().map(|nic| nic.name.as_str());
         let disks = devices.disks.iter().map(|disk| disk.name.as_str());
-        self.parts.without(names) == Parts::NONE
-            && self.known.balloon.get().is_some_and(|(number, _)| number == bulk.number)
+        self.known.balloon.get().is_some_and(|(number, _)| number == bulk.number)
             && bulk.disks_are(disks)
             && (!self.parts.has(Parts::COUNTERS) || bulk.nics_are(nics))
     }
@@ -492,11 +491,12 @@ impl<'a> Taking<'a> {
                 }
                 Ok((Some(counters), Some(Instant::now())))
             }
-            // Not the device's fault: the connection broke, or the whole instance went away.
-            Err(failure) if failure.is_disconnection() || failure.is(c::VIR_ERR_NO_DOMAIN) => {
-                Err(self.at.refused(failure))
-            }
             Err(failure) => {
+                let error = self.at.refused(failure.clone());
+                // Not the device's fault.
+                if is_of_all(&error) {
+                    return Err(error);
+                }
                 let instance = self.at.instance;
                 let line = format!(
                     "{device:?} of instance {instance} is left out of this reading: {failure}"
@@ -517,11 +517,14 @@ impl<'a> Taking<'a> {
 /// An answer that is one part's own; else the whole reading has failed.
 fn of_a_part<T>(answer: Result<T>) -> Result<Result<T>> {
     match answer {
-        // The connection broke, or the whole instance went away.
-        Err(error @ Error::ConnectionLost { .. }) => Err(error),
-        Err(error) if has_vanished(&error) => Err(error),
+        Err(error) if is_of_all(&error) => Err(error),
         answer => Ok(answer),
     }
+}
+
+/// Whether the connection broke, or the whole instance went away.
+fn is_of_all(error: &Error) -> bool {
+    matches!(error, Error::ConnectionLost { .. }) || has_vanished(error)
 }
 
 pub(super) fn has_vanished(error: &Error) -> bool {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::super::Key;
 use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
 use crate::error::{Error, Failure};
 use crate::hypervisor::{Parts, Reach};
@@ -39,8 +40,8 @@ impl<R> Scheduler<R> {
     /// Whether even what waits for no guest may hang, of this instance: as it does of some, and this
     /// one's guest hangs. Then the last thread is not for it.
     pub(super) fn may_hang(&self, uuid: Uuid) -> bool {
-        let mut aside = self.hangs_aside().peekable();
-        aside.peek().is_some() && (self.quarantine.has(uuid) || aside.any(|hung| hung == uuid))
+        self.is_hung_aside(uuid)
+            || (self.quarantine.has(uuid) && self.hangs_aside().next().is_some())
     }
 
     /// How many threads are left to make a call.
@@ -60,6 +61,11 @@ impl<R> Scheduler<R> {
     /// Whether nothing is to be asked that has to wait for this instance's guest.
     pub(super) fn must_not_wait_for_guest(&self, uuid: Uuid) -> bool {
         self.quarantine.has(uuid) || self.too_many_hang(uuid)
+    }
+
+    /// Whether this question is one for a guest that is not to be asked.
+    pub(super) fn must_not_ask(&self, Key { kind, uuid }: Key) -> bool {
+        kind.needs_guest() && self.must_not_wait_for_guest(uuid)
     }
 
     /// Whether so many guests hang that this one is not to be asked whether it hangs as well: that could
@@ -85,6 +91,11 @@ impl<R> Scheduler<R> {
         let aside = |call: &&Running| call.hangs() && call.slot.lane == Lane::Aside;
         let all = self.running.values().filter(aside);
         all.filter(|call| call.reach != Reach::Priority).map(|call| call.slot.uuid)
+    }
+
+    /// Whether a call about this instance is among them.
+    pub(super) fn is_hung_aside(&self, uuid: Uuid) -> bool {
+        self.hangs_aside().any(|hung| hung == uuid)
     }
 
     /// Since when a list has been asked for that does not come, although the hypervisor can be reached.

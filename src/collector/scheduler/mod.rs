@@ -429,7 +429,7 @@ impl<R> Scheduler<R> {
             next = self.next_startable(false);
         }
         let (slot, id) = next?;
-        let starved = self.is_starved() || self.hangs_aside().any(|hung| hung == slot.uuid);
+        let starved = self.is_starved() || self.is_hung_aside(slot.uuid);
         let task = self.tasks.get_mut(&slot).filter(|task| task.id == id)?;
         task.started = Some(now);
         let (instance, parts) = (task.instance.clone(), task.parts);
@@ -623,8 +623,7 @@ impl<R> Scheduler<R> {
         }
         let Some(task) = self.tasks.get(&slot).filter(|task| task.id == id) else {
             // Dropped, but not for its own fault: it is asked for anew, once, in the same time.
-            let hangs = request.key.kind.needs_guest() && self.must_not_wait_for_guest(slot.uuid);
-            if !hangs && !request.again {
+            if !self.must_not_ask(request.key) && !request.again {
                 request.again = true;
                 request.claimed = None;
                 return None;
@@ -659,10 +658,9 @@ impl<R> Scheduler<R> {
 
     fn start_again(&mut self, request: &mut Request, now: Instant) -> Option<Turn<R>> {
         // What a guest that hangs leaves to be said is asked for once more, and no more.
-        let kind = request.key.kind;
-        let uuid = request.key.uuid;
-        let hangs = kind.needs_guest() && self.must_not_wait_for_guest(uuid);
-        let is_left = kind.knows_hung() && (hangs || self.hangs_aside().any(|hung| hung == uuid));
+        let key = request.key;
+        let hangs = self.must_not_ask(key) || self.is_hung_aside(key.uuid);
+        let is_left = key.kind.knows_hung() && hangs;
         if is_left && !request.again {
             request.again = true;
             request.claimed = None;
