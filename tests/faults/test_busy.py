@@ -9,7 +9,7 @@ import pytest
 import virtmeter
 from tests.cli.exporter import Exporter
 from tests.cli.test_doctor import report
-from tests.support import cli, sample
+from tests.support import cli
 from tests.support.oracle import METHODS
 from tests.support.polling import Answer, Answers, ask, cycle
 from tests.support.procedures import (
@@ -39,13 +39,6 @@ REASONS = {
 }
 NEED_JOB = ("inspect_disks", "inspect_disk_info")
 OF_QEMU = ("memory_usage", "memory_resident", "memory_swap_in", "memory_swap_out")
-
-
-@pytest.fixture
-def domains(daemon: Daemon) -> list[Domain]:
-    domains = [sample.domain(number, bulk=True) for number in range(1, 6)]
-    daemon.add(*domains)
-    return domains
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from tests.cli.exporter import Exporter
 from tests.cli.test_doctor import run
 from tests.support import sample
 from tests.support.oracle import METHODS
-from tests.support.polling import Answers, ask, cycle
+from tests.support.polling import ask, assert_same, cycle
 from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from tests.support.libvirtd import Daemon
     from tests.support.procedures import Domain
@@ -25,22 +25,9 @@ TIMEOUT = 0.5
 
 
 @pytest.fixture
-def domains(daemon: Daemon) -> list[Domain]:
-    domains = [sample.domain(number, bulk=True) for number in range(1, 6)]
-    daemon.add(*domains)
-    return domains
-
-
-@pytest.fixture
 def inspector(daemon: Daemon) -> Iterator[virtmeter.LibvirtInspector]:
     with virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT) as inspector:
         yield inspector
-
-
-def assert_same(answers: Answers, before: Answers, domains: Sequence[Domain]) -> None:
-    for domain in domains:
-        for method in METHODS:
-            assert answers[method, domain.uuid] == before[method, domain.uuid], (method, domain)
 
 
 def test_what_was_listed_last_goes_on_to_be_read(

@@ -11,6 +11,8 @@ from tests.support.oracle import METHODS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from tests.support.procedures import Domain
+
 # The records as tuples, or the exception.
 Answer = Union[list[tuple[Any, ...]], virtmeter.InspectorException]
 Answers = dict[tuple[str, str], Answer]
@@ -39,3 +41,10 @@ def cycle(
             halfway()
         answers[method, uuid] = ask(inspector, method, uuid)
     return answers
+
+
+def assert_same(answers: Answers, before: Answers, domains: Iterable[Domain]) -> None:
+    """Compare what a cycle has said of these domains with what one said before."""
+    for domain in domains:
+        for method in METHODS:
+            assert answers[method, domain.uuid] == before[method, domain.uuid], (method, domain)
