@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::printable::Printable;
+use crate::printable::{Printable, Uri};
 use crate::records::InstanceId;
 
 /// The answer of every fallible call in this crate.
@@ -95,7 +95,7 @@ pub enum Error {
     #[error("the caller was interrupted before there was an answer")]
     Interrupted,
     /// The hypervisor is there, but does not list its instances.
-    #[error("{} does not list its instances: {failure}", Printable(uri))]
+    #[error("{} does not list its instances: {failure}", Uri(uri))]
     NoList {
         /// The connection's URI.
         uri: String,
@@ -105,7 +105,7 @@ pub enum Error {
     /// The hypervisor answers, but its list of instances does not come, and none came before.
     #[error(
         "the list of instances of {} hangs: it has not come within {timeout:?}{}",
-        Printable(if uri.is_empty() { "libvirt's default URI" } else { uri }),
+        Uri(uri),
         who_is_locked(locked)
     )]
     ListHangs {
@@ -120,7 +120,7 @@ pub enum Error {
     #[error(
         "no connection to {}{}: {failure}; check that libvirtd or virtqemud runs and that this \
          user may open its socket (group libvirt); virtmeter goes on trying",
-        Printable(if uri.is_empty() { "libvirt's default URI" } else { uri }),
+        Uri(uri),
         for_instance(instance.as_ref())
     )]
     ConnectionLost {
@@ -132,10 +132,7 @@ pub enum Error {
         failure: Failure,
     },
     /// The URI names no hypervisor that libvirt can open.
-    #[error(
-        "libvirt cannot open the URI \"{}\": {failure}; use one like qemu:///system",
-        Printable(uri)
-    )]
+    #[error("libvirt cannot open {}: {failure}; use one like qemu:///system", the_uri(uri))]
     InvalidUri {
         /// The URI as it was given.
         uri: String,
@@ -150,6 +147,10 @@ pub enum Error {
         /// The most that it may have.
         longest: usize,
     },
+}
+
+fn the_uri(uri: &str) -> String {
+    if uri.is_empty() { Uri(uri).to_string() } else { format!("the URI \"{}\"", Uri(uri)) }
 }
 
 fn who_is_locked(locked: &[InstanceId]) -> String {
@@ -254,6 +255,19 @@ mod tests {
             let text = error.to_string();
             assert_eq!(text.matches(SHOWN).count(), shown, "{text}");
             assert!(!text.contains(['\x1b', '\n', '\u{202e}']), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_gave_no_uri_is_told_of_libvirts_own() {
+        let (uri, failure) = (String::new(), Failure { code: 1, domain: 10, message: "x".into() });
+        for error in [
+            Error::InvalidUri { uri: uri.clone(), failure: failure.clone() },
+            Error::NoList { uri: uri.clone(), failure: failure.clone() },
+            Error::ConnectionLost { uri: uri.clone(), instance: None, failure },
+            Error::ListHangs { uri, timeout: Duration::from_secs(1), locked: vec![] },
+        ] {
+            assert!(error.to_string().contains("libvirt's default URI"), "{error}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
+use std::ops::Range;
 
 /// Shows a text with escapes in place of what is not printable, `\n`, `\x1b`, `\u202e`, and `***` in
 /// place of a URI's password.
@@ -24,6 +25,45 @@ impl fmt::Display for Printable<'_> {
         }
         Ok(())
     }
+}
+
+/// Shows a URI of libvirt's as a message names it, and nothing of its password, whatever that holds.
+pub(crate) struct Uri<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Uri<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, password(self.0)) {
+            ("", _) => f.write_str("libvirt's default URI"),
+            (uri, Some(password)) => {
+                let (before, after) = (&uri[..password.start], &uri[password.end..]);
+                write!(f, "{}***{}", Printable(before), Printable(after))
+            }
+            (uri, None) => Printable(uri).fmt(f),
+        }
+    }
+}
+
+/// What a library says of a URI that it was given, without the password.
+pub(crate) fn without_password(said: &str, uri: &str) -> String {
+    let Some(password) = password(uri) else { return said.to_owned() };
+    let (secret, end) = (&uri[password.clone()], &uri[password.end..=password.end]);
+    said.replace(&format!("{secret}{end}"), &format!("***{end}"))
+}
+
+/// Where a text that is one URI, even a wrong one, may have a password: up to its last `@`, as a
+/// password may hold anything, from the first colon of what stands before that.
+fn password(uri: &str) -> Option<Range<usize>> {
+    let end = uri.rfind('@')?;
+    let scheme =
+        uri[..end].find("//").filter(|&end| uri[..end].find(':').is_none_or(|at| at + 1 == end));
+    let begin = scheme.map_or(0, |end| end + 2);
+    let login = uri.get(begin..end)?;
+    let plain = login.find(':').map(|colon| colon + 1);
+    let encoded = login.to_ascii_lowercase().find("%3a").map(|colon| colon + 3);
+    let password = plain.into_iter().chain(encoded).min()?;
+    // Without a user, host and path come first: what has a colon then is a parameter.
+    let is_path = begin > 0 && login.find('/').is_some_and(|slash| slash < password);
+    (!is_path && begin + password < end).then_some(begin + password..end)
 }
 
 /// The text with `//user:***@` for each `//user:password@`. Where the password ends is not always
@@ -82,6 +122,28 @@ mod tests {
             ("qemu+ssh://me@host:22/system", "qemu+ssh://me@host:22/system"),
         ] {
             assert_eq!(Printable(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_uri_that_is_known_to_be_one_tells_nothing_of_its_password() {
+        for (uri, shown) in [
+            ("", "libvirt's default URI"),
+            ("qemu:///system", "qemu:///system"),
+            ("qemu+tcp://u:s3 cr\"et@host/system", "qemu+tcp://u:***@host/system"),
+            ("qemu+tcp://u:s3\tcr@e/t@host/system", "qemu+tcp://u:***@host/system"),
+            ("qemu+tcp://u%3As3cret@host/system", "qemu+tcp://u%3A***@host/system"),
+            ("qemu+tcp:/u:s3cret@host/system", "qemu+tcp:***@host/system"),
+            ("u:s3cret@host", "u:***@host"),
+            ("u:s//3cret@host", "u:***@host"),
+            ("qemu+tcp://me@corp:s3cret@host", "qemu+tcp://me@corp:***@host"),
+            ("qemu+ssh://root@host:22/system?x=1", "qemu+ssh://root@host:22/system?x=1"),
+            ("qemu+unix:///system?socket=/a:b@c", "qemu+unix:///system?socket=/a:b@c"),
+            ("qemu+tcp://u:@host\n", r"qemu+tcp://u:***@host\n"),
+        ] {
+            assert_eq!(Uri(uri).to_string(), shown);
+            let said = without_password(&format!("cannot parse '{uri}' at all"), uri);
+            assert!(!said.contains("3cr") && said.ends_with(" at all"), "{said}");
         }
     }
 

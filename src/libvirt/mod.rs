@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{Hypervisor, SizesRead};
 use crate::per_process::PerProcess;
+use crate::printable::without_password;
 use crate::records::InstanceId;
 use calls::Calls;
 pub use connection::LibvirtConnection;
@@ -169,8 +170,9 @@ impl Driver {
         }
     }
 
-    fn unopened(&self, failure: Failure) -> Error {
+    fn unopened(&self, mut failure: Failure) -> Error {
         let uri = self.uri.clone();
+        failure.message = without_password(&failure.message, &uri);
         if failures::is_refused_uri(&uri, &failure) {
             Error::InvalidUri { uri, failure }
         } else {

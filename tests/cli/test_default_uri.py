@@ -110,20 +110,6 @@ def test_libvirts_configuration_of_a_user(
     assert default_uri.configured() == (uri and (uri, file))
 
 
-@pytest.mark.parametrize(
-    ("message", "whole"),
-    [
-        ('libvirt cannot open the URI "": x', "libvirt cannot open libvirt's default URI: x"),
-        (" does not list its instances: x", "libvirt's default URI does not list its instances: x"),
-    ],
-)
-def test_without_any_it_is_libvirts_own_choice(
-    monkeypatch: pytest.MonkeyPatch, message: str, whole: str
-) -> None:
-    monkeypatch.setattr(default_uri, "configured", lambda: None)
-    assert default_uri.explained(message, "") == whole
-
-
 def test_a_command_that_has_failed_does_not_go_on_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_uri, "configured", lambda: None)
     message = "no connection to libvirt's default URI for instance x: y"

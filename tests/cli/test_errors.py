@@ -14,7 +14,7 @@ import pytest
 import virtmeter
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
-from virtmeter.cli.main import COMMANDS, commands
+from virtmeter.cli.main import COMMANDS, commands, status
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def test_a_uri_that_names_nothing(command: str) -> None:
         ("watch", "--count", "0"),
         ("export", "--deadline", "inf"),
         ("export", "--listen", "*:1"),
+        ("export", "--once", "--output", ""),
+        ("export", "--once", "--output", "no-such-file/"),
     ],
     ids=lambda arguments: printable(" ".join(arguments))[:40],
 )
@@ -90,6 +92,51 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert done.stderr.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "x", "0"])
+@pytest.mark.parametrize("variable", ["COLUMNS", "LINES"])
+def test_a_size_of_the_terminal_that_is_none(variable: str, number: str) -> None:
+    for command in (("stats",), ("watch", "--count", "1")):
+        done = cli.run(*command, "--uri", "test:///default", **{variable: number})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "test" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"_VIRTMETER_COMPLETE": "bash_complete"},
+        {"_VIRTMETER_COMPLETE": "bash_complete", "COMP_WORDS": "virtmeter", "COMP_CWORD": "x"},
+        {"_VIRTMETER_COMPLETE": "fish_complete", "COMP_CWORD": "x"},
+        {"_VIRTMETER_COMPLETE": "xx"},
+    ],
+)
+def test_what_asks_like_a_shell_but_is_none(environment: dict[str, str]) -> None:
+    done = cli.run("--version", **environment)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"virtmeter {virtmeter.__version__}\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        'qemu+tcp://me:s3 cr"et@[::1/system',
+        "qemu+tcp://me:s3\tcret@[::1/system",
+        "qemu+tcp:/me:s3cret@[::1",
+        "nothing://me%3As3cret@host/",
+        "qemu+tcp://me:s3cret\udcff@host/system",
+    ],
+)
+def test_no_wrong_uri_tells_its_password(uri: str) -> None:
+    for command in (("stats",), ("doctor",), ("doctor", "--format", "json")):
+        done = cli.run(*command, "--uri", uri)
+        assert done.returncode != 0
+        assert "me" in done.stdout + done.stderr
+        assert not re.search("s3.?cr|cr.?et", done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -159,13 +206,18 @@ def test_no_module_is_taken_from_where_we_are(
     assert not (tmp_path / "taken").exists()
 
 
-def test_what_nobody_has_thought_of_is_a_line_and_a_status() -> None:
-    # click's completion wants more of its environment than that.
-    done = cli.run("stats", _VIRTMETER_COMPLETE="bash_complete")
-    [line] = done.stderr.splitlines()
-    assert line.startswith("virtmeter: KeyError in ")
+def test_what_nobody_has_thought_of_is_a_line_and_a_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def broken() -> None:
+        raise KeyError("words")
+
+    monkeypatch.setattr(sys, "argv", ["virtmeter"])
+    assert status(broken) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("virtmeter: KeyError in test_errors.py, line ")
     assert "please report it" in line
-    assert done.returncode == 1
 
 
 @pytest.mark.parametrize(("term", "no_color"), [("xterm", "1"), ("dumb", ""), ("xterm", "")])

@@ -51,6 +51,18 @@ def test_a_line_that_would_let_in_nobody_or_anybody_is_told(
     assert line.startswith(f"virtmeter: {users}, {words}")
 
 
+def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.touch()
+    os.truncate(users, 1 << 42)
+    for option in ("--auth-file", "--tls-cert"):
+        completed = run("--uri", TEST, option, str(users))
+        [line] = completed.stderr.splitlines()
+        assert (completed.returncode, line) == (1, f"virtmeter: {users} is longer than 16 MiB")
+    with pytest.raises(ValueError, match="is longer than 16 MiB"):
+        read(users)
+
+
 def test_a_pipe_in_its_place_is_told_and_not_waited_for(tmp_path: Path) -> None:
     """At the start the option says so; this is for a file that is read anew."""
     pipe = tmp_path / "users"

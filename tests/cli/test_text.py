@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from virtmeter.cli.text import natural, printable
+from virtmeter.cli.text import natural, printable, shown_uri
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,22 @@ from virtmeter.cli.text import natural, printable
 )
 def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ('q+tcp://u:s3 cr"et@host/system', "q+tcp://u:***@host/system"),
+        ("q+tcp://u%3As3cret@host/system", "q+tcp://u%3A***@host/system"),
+        ("u:s//3cret@host", "u:***@host"),
+        ("q+tcp:/u:s3cret@host", "q+tcp:***@host"),
+        ("q+tcp://me@corp:s3@cret@host", "q+tcp://me@corp:***@host"),
+        ("q+ssh://root@host:22/system", "q+ssh://root@host:22/system"),
+        ("q+unix:///system?socket=/a:b@c\n", r"q+unix:///system?socket=/a:b@c\n"),
+    ],
+)
+def test_a_uri_is_shown_without_its_password(uri: str, shown: str) -> None:
+    assert shown_uri(uri) == shown
 
 
 def test_numbers_in_names_are_sorted_as_numbers_however_long() -> None:

@@ -156,6 +156,17 @@ def test_a_terminal_that_changes_its_size(host: str) -> None:
         assert child.exitstatus == 0
 
 
+def test_a_terminal_that_claims_to_be_huge(host: str) -> None:
+    with cli.terminal("watch", "--uri", host, columns=30000, rows=30000) as child:
+        drawn(child, "40 running")
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
+        assert peak
+        assert int(peak[1]) < 300_000
+        child.send("q")
+        cli.everything(child)
+        assert child.exitstatus == 0
+
+
 def test_a_terminal_that_does_not_know_its_size(host: str) -> None:
     with cli.terminal("watch", "--uri", host, columns=0, rows=0) as child:
         drawn(child, "40 running")

@@ -39,7 +39,7 @@ class Uri(click.types.StringParamType):
         try:
             uri.encode()
         except UnicodeEncodeError:
-            self.fail(f"'{uri}' is not UTF-8.", param, ctx)
+            self.fail("it is not UTF-8.", param, ctx)
         return uri
 
 
@@ -149,7 +149,7 @@ def _is_about_libvirt(error: Exception) -> bool:
     """Whether it says that a connection or a list is not to be had: a wrong URI is a ValueError."""
     if isinstance(error, virtmeter.InspectorException):
         return error.instance_id is None or isinstance(error, virtmeter.ConnectionLost)
-    return str(error).startswith("libvirt cannot open the URI ")
+    return str(error).startswith("libvirt cannot open ")
 
 
 def _said_by_the_command(record: logging.LogRecord) -> bool:

@@ -9,12 +9,11 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from virtmeter.cli.text import printable
+from virtmeter.cli.files import content
+from virtmeter.cli.text import shown_uri
 
 VARIABLE = "LIBVIRT_DEFAULT_URI"
 SETTING = re.compile(r"""^[ \t]*uri_default[ \t]*=[ \t]*(["'])(.*?)\1""", re.M)
-
-UNNAMED = "libvirt's default URI"
 
 
 def configured() -> tuple[str, Path] | None:
@@ -25,8 +24,8 @@ def configured() -> tuple[str, Path] | None:
         directory = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
     file = directory / "libvirt/libvirt.conf"
     try:
-        found = SETTING.search(file.read_text(errors="surrogateescape"))
-    except OSError:
+        found = SETTING.search(content(file).decode(errors="surrogateescape"))
+    except (OSError, ValueError):  # libvirt will say what it thinks of it
         return None
     return (found[2], file) if found and found[2] else None
 
@@ -40,9 +39,6 @@ def explained(message: str, uri: str) -> str:
         context = click.get_current_context()
         of_variable = context.get_parameter_source("uri") == ParameterSource.ENVIRONMENT
         return f"{message}; the URI comes from {VARIABLE}" if of_variable else message
-    message = message.replace('the URI ""', UNNAMED)
-    if message.startswith(" "):
-        message = UNNAMED + message
     if not (found := configured()):
         return message
-    return f'{message}; the URI is "{printable(found[0])}", which comes from {found[1]}'
+    return f'{message}; the URI is "{shown_uri(found[0])}", which comes from {found[1]}'

@@ -11,8 +11,7 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import click
@@ -27,6 +26,9 @@ from virtmeter.cli.exporter.reading import Pass, Reader, failures
 from virtmeter.cli.exporter.rendering import Renderer
 from virtmeter.cli.exporter.server import LEAST, Server, bounds
 from virtmeter.cli.text import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)  # its start is said
@@ -102,7 +104,7 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
 @click.option("--once", is_flag=True, help="Print the metrics once, and serve nothing.")
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=files.Writable(),
     metavar="FILE",
     help="With --once: write this file instead, whole or not at all.",
 )

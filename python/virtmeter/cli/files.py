@@ -13,6 +13,9 @@ from typing import Any
 
 import click
 
+LONGEST = 16 << 20
+"""Bytes of a file that people write."""
+
 
 class Readable(click.Path):
     """A regular file that can be read: a pipe or a device may never come to its end."""
@@ -33,6 +36,42 @@ class Readable(click.Path):
         if not path.is_file():
             self.fail(f"File '{path}' is not a regular file.", param, ctx)
         return path
+
+
+class Writable(click.Path):
+    """A file that can be made, or written anew."""
+
+    def __init__(self) -> None:
+        """Take no directory, and give a ``Path``."""
+        super().__init__(dir_okay=False, writable=True, path_type=Path)
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """Return the path."""
+        if not value:
+            self.fail("the name of the file is empty.", param, ctx)
+        if str(value).endswith("/"):  # a Path would not know any more
+            self.fail(f"'{value}' is the name of a directory.", param, ctx)
+        path = super().convert(value, param, ctx)
+        assert isinstance(path, Path)
+        return path
+
+
+def content(path: Path) -> bytes:
+    """Return what a file has, which is written by hand and so not long.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it is too long to be what is looked for.
+    """
+    with path.open("rb") as file:
+        found = file.read(LONGEST + 1)
+    if len(found) > LONGEST:
+        raise ValueError(f"{path} is longer than {LONGEST >> 20} MiB")
+    return found
 
 
 def is_stdout(path: Path) -> bool:

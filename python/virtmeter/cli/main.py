@@ -6,13 +6,14 @@ import importlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,12 +21,20 @@ import virtmeter
 from virtmeter.cli.starting import INTERRUPTED, interruptible
 from virtmeter.cli.text import discard, printable, say
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 COMMANDS = ("stats", "watch", "export", "check", "doctor", "completion")
 
 FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""
 UNREACHABLE = 3
 """libvirt cannot be reached."""
+
+SIZE, NUMBER = re.compile("[1-9][0-9]{0,3}"), re.compile("[0-9]{1,6}")
+"""Of a terminal, in columns or lines; of a word that is being typed."""
+COMPLETE = "_VIRTMETER_COMPLETE"
+"""With this, a shell asks how a command goes on."""
 
 NO_THREAD = "can't start new thread"
 """What Python says when the process may have no more."""
@@ -89,6 +98,8 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, _end)
+    for variable in _wrong_variables():
+        del os.environ[variable]
     logging.basicConfig(handlers=[_Said()], level=logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
@@ -104,6 +115,18 @@ def main() -> NoReturn:
             sys.stdout.flush()
         os._exit(ended)
     sys.exit(ended)
+
+
+def _wrong_variables() -> Iterator[str]:
+    """Yield those that are set to what makes no sense: the libraries that read them trust them."""
+    for variable in ("COLUMNS", "LINES"):
+        if not SIZE.fullmatch(os.environ.get(variable, "1")):
+            yield variable
+    asks = os.environ.get(COMPLETE, "_source")
+    word = os.environ.get("COMP_CWORD", "")
+    typed = "COMP_WORDS" in os.environ and (asks.startswith("fish") or NUMBER.fullmatch(word))
+    if not asks.endswith("_source") and not typed:
+        yield COMPLETE
 
 
 def _end(number: int, _: object) -> NoReturn:

@@ -8,7 +8,12 @@ import sys
 from typing import TextIO
 
 PASSWORD = re.compile(r"(//[^:/\s\"]*:)[^\s\"]*@")
-"""Of a URI. It may hold anything: rather too much is left out than too little."""
+"""Of a URI in a text. It may hold anything: rather too much is left out than too little."""
+SCHEME, COLON = r"[^:]*:?//", "(?::|%3A)"
+OWN_PASSWORD = re.compile(
+    f"^({SCHEME}[^:/]*?{COLON}|(?!{SCHEME})[^:]*?{COLON}).+@", re.IGNORECASE | re.DOTALL
+)
+"""Of a text that is a URI."""
 
 
 def printable(text: str) -> str:
@@ -25,6 +30,19 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def shown_uri(uri: str) -> str:
+    r"""Return a text that is one URI of libvirt's, or a wrong one, without its password.
+
+    That may hold anything, and so it ends at the last ``@``.
+
+    >>> shown_uri('qemu+tcp://user:s3 cr"et@host/system')
+    'qemu+tcp://user:***@host/system'
+    >>> shown_uri("qemu+unix:///system?socket=/a:b@c")
+    'qemu+unix:///system?socket=/a:b@c'
+    """
+    return printable(OWN_PASSWORD.sub(r"\1***@", uri))
 
 
 def say(line: str) -> None:

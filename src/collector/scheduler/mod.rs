@@ -21,7 +21,7 @@ use super::quarantine::Quarantine;
 use super::{Key, Kind};
 use crate::error::{Error, Result};
 use crate::hypervisor::{Outcome, Parts, Reach};
-use crate::printable::Printable;
+use crate::printable::Uri;
 use crate::records::InstanceId;
 
 /// Where a reading is taken: there is one task at a time for each lane of an instance.
@@ -571,8 +571,8 @@ impl<R> Scheduler<R> {
     }
 
     /// Where the connections lead.
-    fn place(&self) -> Printable<'_> {
-        Printable(if self.uri.is_empty() { "libvirt's default URI" } else { &self.uri })
+    fn place(&self) -> Uri<'_> {
+        Uri(&self.uri)
     }
 
     /// What goes on here.

@@ -7,6 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, NoReturn
 
 from virtmeter.cli.exporter.users import Seals, Users
+from virtmeter.cli.files import LONGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +45,13 @@ class Access:
         for file in self._files:
             try:
                 there = file.is_file()  # a pipe may have taken its place, and never come to its end
+                too_long = there and file.stat().st_size > LONGEST
             except OSError as error:  # as of a directory that may not be entered
                 raise ValueError(f"{file} cannot be read: {error.strerror}") from None
             if not there:
                 raise ValueError(f"there is no file {file}")
+            if too_long:
+                raise ValueError(f"{file} is longer than {LONGEST >> 20} MiB")
         tls = tls_context(self._cert, self._key, self._client_ca) if self._cert else None
         users = Users(self._auth_file, self._seals) if self._auth_file else None
         self.tls, self.users = tls, users

@@ -87,7 +87,10 @@ class Server:
         self._listener.bind(address)
         self._listener.listen(BACKLOG)
         self._listener.settimeout(TICK)
-        self.host, self.port = self._listener.getsockname()[:2]
+        bound = self._listener.getsockname()
+        self.port: int = bound[1]
+        # With the scope of an address that is only good on one link, fe80::1%eth0.
+        self.host, _ = socket.getnameinfo(bound, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
 
     def serve_forever(self) -> NoReturn:
         """Answer requests, until a signal's handler raises something."""

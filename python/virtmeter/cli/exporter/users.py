@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import bcrypt
 
+from virtmeter.cli import files
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -113,7 +115,7 @@ def read(path: Path) -> dict[bytes, bytes]:
     if path.exists() and not path.is_file():  # a pipe may never come to its end
         raise ValueError(f"{path} is not a regular file")
     try:
-        content = path.read_bytes()
+        content = files.content(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     lines = content.removeprefix(codecs.BOM_UTF8).splitlines()  # as editors of Windows begin a file

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from virtmeter.cli import states, tables, units
 from virtmeter.cli.stats.formats import total
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import printable, shown_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ Column = tables.Column["Reading"]
 def shown(readings: Sequence[Reading], uri: str, width: int | None) -> RenderableType:
     """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
     what = states.told([(reading.state, reading.hung) for reading in readings])
-    title = Text(f"{what} at {printable(uri)}" if uri else what, style="dim")
+    title = Text(f"{what} at {shown_uri(uri)}" if uri else what, style="dim")
     if not readings:
         return title
     return Group(title, Text(), tables.table(tables.fitting(COLUMNS, readings, width), readings))

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from virtmeter import LibvirtInspector
     from virtmeter.cli.watch.model import Model
 
+WIDEST, HIGHEST = 1000, 1000
+"""Columns and lines. A terminal may say of itself what it likes, and they take memory."""
+
 TICK = 1.0
 """Seconds after which the screen is drawn anew, though nothing came: it tells how old it is."""
 
@@ -130,7 +133,8 @@ class _Face:
     def draw(self, model: Model, commands: Commands, uri: str, interval: float, note: str) -> None:
         # What rich takes for the size may be a variable that no resize changes.
         width, height = os.get_terminal_size(self._console.file.fileno())
-        self._console.size = ConsoleDimensions(width or 80, height or 24)
+        size = ConsoleDimensions(min(width or 80, WIDEST), min(height or 24, HIGHEST))
+        self._console.size = size
         with self._console:  # in one piece, so that nothing flickers
             self._console.control(Control.home())
             shown = view.screen(

@@ -8,7 +8,7 @@ from rich.layout import Layout
 from rich.text import Text
 
 from virtmeter.cli import states, tables, units
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import printable, shown_uri
 from virtmeter.cli.watch import columns
 from virtmeter.cli.watch.model import BY_NAME, ORDERS
 
@@ -79,7 +79,7 @@ def _host(model: Model, uri: str, interval: float) -> Text:
         (
             Text(what if model.taken is not None else "reading", style="bold"),
             Text(f"every {interval:g} s", style="dim"),
-            Text(printable(uri), style="dim"),
+            Text(shown_uri(uri), style="dim"),
         )
     )
 
