@@ -87,10 +87,10 @@ class Server:
         self._listener.bind(address)
         self._listener.listen(BACKLOG)
         self._listener.settimeout(TICK)
-        bound = self._listener.getsockname()
-        self.port: int = bound[1]
+        address = self._listener.getsockname()
+        self.port: int = address[1]
         # With the scope of an address that is only good on one link, fe80::1%eth0.
-        self.host, _ = socket.getnameinfo(bound, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        self.host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
 
     def serve_forever(self) -> NoReturn:
         """Answer requests, until a signal's handler raises something."""
