@@ -80,8 +80,7 @@ impl Limits {
 
     /// How many threads more may be stuck in calls that do not return: so many guests may hang, and all
     /// others are read on. Each of them occupies one of the daemon's workers as well (`max_workers` in
-    /// libvirtd.conf, 20 by default). 12 by default. With one worker, it is one guest fewer; and one that
-    /// libvirt itself waits for may take two threads.
+    /// libvirtd.conf, 20 by default). 12 by default. One that libvirt itself waits for may take two.
     #[must_use]
     pub fn max_stuck(&self) -> usize {
         self.max_stuck
@@ -138,15 +137,16 @@ impl Limits {
         if valid { Ok(self) } else { Err(InvalidLimit { name, allowed }) }
     }
 
-    /// The most threads that take readings, stuck ones and all.
+    /// The most threads that take readings, stuck ones and all. One worker alone would be in the last
+    /// guest that may hang, and leave nobody for what waits for none.
     pub(super) fn threads(&self) -> usize {
-        self.workers + self.max_stuck
+        self.workers.max(2) + self.max_stuck
     }
 
     /// How many readings that need the guest's process may be under way: one thread is always left
     /// for those that do not.
     pub(super) fn waiting_for_guests(&self) -> usize {
-        (self.threads() - 1).max(1)
+        self.threads() - 1
     }
 
     /// How many guests may hang while others are still asked that may hang as well.

@@ -4,6 +4,8 @@
 mod ahead;
 mod deadlines;
 mod reachability;
+mod starting;
+mod task;
 
 use std::collections::{HashMap, VecDeque};
 use std::thread::ThreadId;
@@ -12,6 +14,8 @@ use std::time::Instant;
 use uuid::Uuid;
 
 pub(super) use reachability::Probe;
+use task::{Fate, Ready, Running, Task};
+pub(super) use task::{Finished, Job, Lane, Slot};
 
 use super::habits::Habits;
 use super::health::Health;
@@ -19,69 +23,10 @@ use super::limits::Limits;
 use super::outage::Outage;
 use super::quarantine::Quarantine;
 use super::{Key, Kind};
-use crate::error::{Error, Result};
-use crate::hypervisor::{Outcome, Parts, Reach};
+use crate::error::Error;
+use crate::hypervisor::{Outcome, Parts};
 use crate::printable::Uri;
 use crate::records::InstanceId;
-
-/// Where a reading is taken: there is one task at a time for each lane of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Slot {
-    pub(super) lane: Lane,
-    pub(super) uuid: Uuid,
-}
-
-/// What has to wait for one another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Lane {
-    /// What waits for the guest's process, and whatever is asked for together with that.
-    Guest,
-    /// What does not, and must not wait for what does.
-    Aside,
-    /// The lists of all instances.
-    List,
-    Existing,
-    HostCpus,
-}
-
-impl Lane {
-    /// What is asked for by whom it is read here.
-    fn kind(self, part: Parts) -> Option<Kind> {
-        match self {
-            Self::Guest | Self::Aside => Kind::of(part),
-            Self::List => Some(Kind::List),
-            Self::Existing => Some(Kind::Existing),
-            Self::HostCpus => Some(Kind::HostCpus),
-        }
-    }
-
-    fn is_list(self) -> bool {
-        matches!(self, Self::List | Self::Existing)
-    }
-}
-
-/// A reading that a worker should take.
-pub(super) struct Job {
-    pub(super) id: u64,
-    pub(super) slot: Slot,
-    pub(super) instance: InstanceId,
-    pub(super) parts: Parts,
-    pub(super) reach: Reach,
-}
-
-/// What came of it.
-pub(super) struct Finished<R> {
-    /// Each of the parts, or why there is none.
-    pub(super) answer: Result<Vec<(Parts, Outcome<R>)>>,
-    /// What the guest is busy with.
-    pub(super) busy: Option<&'static str>,
-}
-
-impl<R> From<Error> for Finished<R> {
-    fn from(error: Error) -> Self {
-        Self { answer: Err(error), busy: None }
-    }
-}
 
 /// What a caller asks for, until it has its answer.
 pub(super) struct Request {
@@ -102,75 +47,6 @@ pub(super) enum Turn<R> {
     Answer(Outcome<R>),
     /// Come again when something has happened, and at this time at the latest.
     Wait(Instant),
-}
-
-/// A reading that is waiting to be taken, or in flight.
-struct Task {
-    id: u64,
-    instance: InstanceId,
-    parts: Parts,
-    /// The parts that callers wait for; the others are read ahead.
-    claimed: Parts,
-    /// The parts that were ordered or begun before anybody asked for them.
-    ahead: Parts,
-    started: Option<Instant>,
-    /// Whether it is taken for the second time, as the connection broke at the first.
-    again: bool,
-    /// Whether a caller waits for its end, to be served after it.
-    awaited: bool,
-}
-
-/// A part that was read, for a caller who waits for it or for one who will come.
-struct Ready<R> {
-    taken: Instant,
-    outcome: Outcome<R>,
-    ahead: bool,
-}
-
-/// A call that a thread is in.
-struct Running {
-    slot: Slot,
-    instance: InstanceId,
-    started: Instant,
-    reach: Reach,
-    fate: Fate,
-}
-
-/// What has become of it; each of these is worse than the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
-    /// Somebody may want it.
-    Wanted,
-    /// Nobody wants it any more: its caller has left, say, or all connections were closed.
-    Left,
-    /// It was given up because it hung.
-    Hangs,
-    /// It hung, and its guest is free again without its having returned, which it may never do.
-    Lost,
-}
-
-impl Running {
-    fn given_up(&self) -> bool {
-        self.fate >= Fate::Left
-    }
-
-    fn hangs(&self) -> bool {
-        self.fate >= Fate::Hangs
-    }
-
-    /// Whether it waits for its guest's process.
-    fn waits_for_guest(&self) -> bool {
-        self.slot.lane == Lane::Guest
-    }
-
-    /// Whether it is in its guest, and a second one there would be one too many.
-    fn occupies_guest(&self) -> bool {
-        self.waits_for_guest() && self.fate != Fate::Lost
-    }
-
-    fn becomes(&mut self, fate: Fate) {
-        self.fate = self.fate.max(fate);
-    }
 }
 
 pub(super) struct Scheduler<R> {
@@ -422,28 +298,6 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// The next reading to take, if there is one that may be begun now.
-    pub(super) fn start(&mut self, now: Instant) -> Option<Job> {
-        let mut next = self.next_startable(true);
-        if next.is_none() && self.may_read_ahead() {
-            next = self.next_startable(false);
-        }
-        let (slot, id) = next?;
-        let starved = self.is_starved() || self.is_hung_aside(slot.uuid);
-        let task = self.tasks.get_mut(&slot).filter(|task| task.id == id)?;
-        task.started = Some(now);
-        let (instance, parts) = (task.instance.clone(), task.parts);
-        let reach = match slot.lane {
-            Lane::Aside if starved && !parts.has(Parts::SERVER) => Reach::Priority,
-            Lane::Aside if parts.need_guest() => Reach::Hypervisor,
-            _ => Reach::Guest,
-        };
-        let call =
-            Running { slot, instance: instance.clone(), started: now, reach, fate: Fate::Wanted };
-        self.running.insert(id, call);
-        Some(Job { id, slot, instance, parts, reach })
-    }
-
     /// A reading has come to its end. Returns whether a caller is to be told.
     pub(super) fn finish(&mut self, job: &Job, finished: Finished<R>, now: Instant) -> bool {
         let Some(running) = self.running.remove(&job.id) else { return false };
@@ -506,44 +360,6 @@ impl<R> Scheduler<R> {
         if let Some(why) = busy {
             self.busy.insert(uuid, (job.instance.clone(), why));
         }
-    }
-
-    /// Whether one more thread should take readings.
-    pub(super) fn needs_thread(&self, now: Instant) -> bool {
-        let soon_idle = self.idle + self.connecting.len() - self.connecting_slowly(now);
-        self.threads < self.limits.threads()
-            && self.threads < self.limits.workers + self.slow(now)
-            && self.may_connect(now)
-            && {
-                // What is read ahead is not worth a thread in the place of one that may hang.
-                let also_ahead = self.may_read_ahead() && (self.sweeping || self.slow(now) == 0);
-                self.startable_of(also_ahead, soon_idle + 1) > soon_idle
-            }
-    }
-
-    /// A thread was started, or not.
-    pub(super) fn started_thread(&mut self, problem: Option<&std::io::Error>) {
-        if let Some(problem) = problem.filter(|_| !self.short_of_threads) {
-            let line = format!(
-                "no further thread can be started: {problem}; readings wait for the {} that there \
-                 are. Look at the limits of this process (ulimit -u, TasksMax)",
-                self.threads
-            );
-            self.tell(log::Level::Warn, line);
-        }
-        self.short_of_threads = problem.is_some();
-    }
-
-    /// Whether there are more threads than there is work for.
-    pub(super) fn has_thread_to_spare(&self, now: Instant) -> bool {
-        self.threads > self.limits.workers + self.slow(now)
-    }
-
-    /// How many readings take so long that others should not wait for their threads.
-    fn slow(&self, now: Instant) -> usize {
-        let slow =
-            |running: &&Running| running.given_up() || self.is_slow_since(running.started, now);
-        self.running.values().filter(slow).count() + self.connecting_slowly(now)
     }
 
     /// All connections were closed: the next caller gets nothing that was read or found out before.
@@ -735,68 +551,6 @@ impl<R> Scheduler<R> {
         id
     }
 
-    /// The first reading in a queue that may be begun.
-    fn next_startable(&mut self, asked: bool) -> Option<(Slot, u64)> {
-        let mut queue = std::mem::take(if asked { &mut self.asked } else { &mut self.ahead });
-        while queue.front().is_some_and(|entry| !self.is_pending(*entry)) {
-            queue.pop_front();
-        }
-        let may_start = |entry: &(Slot, u64)| self.is_pending(*entry) && self.may_start(entry.0);
-        let at = queue.iter().position(may_start);
-        let found = at.and_then(|at| queue.remove(at));
-        // What was given up behind one that cannot start.
-        if queue.len() > 64 + 2 * self.tasks.len() {
-            queue.retain(|entry| self.is_pending(*entry));
-        }
-        *(if asked { &mut self.asked } else { &mut self.ahead }) = queue;
-        found
-    }
-
-    /// How many readings may be begun now; so many at the most are counted.
-    pub(super) fn startable(&self, most: usize) -> usize {
-        self.startable_of(self.may_read_ahead(), most)
-    }
-
-    fn startable_of(&self, also_ahead: bool, most: usize) -> usize {
-        let ahead = self.ahead.iter().filter(|_| also_ahead);
-        let waiting = self.asked.iter().chain(ahead);
-        waiting.filter(|e| self.is_pending(**e) && self.may_start(e.0)).take(most).count()
-    }
-
-    fn is_pending(&self, (slot, id): (Slot, u64)) -> bool {
-        self.tasks.get(&slot).is_some_and(|task| task.id == id && task.started.is_none())
-    }
-
-    /// Readings that need the guest's process are taken one at a time for each guest, as the
-    /// hypervisor would do it anyway: so one that hangs has one thread hanging with it.
-    fn may_start(&self, slot: Slot) -> bool {
-        match slot.lane {
-            Lane::Guest => {
-                let waiting = self.running.values().filter(|running| running.waits_for_guest());
-                waiting.count() < self.limits.waiting_for_guests()
-                    && !self.must_not_wait_for_guest(slot.uuid)
-                    && !self.is_waited_for(slot.uuid)
-            }
-            Lane::Aside | Lane::List => {
-                // What callers have left may come back yet.
-                let left = |call: &&Running| call.slot == slot && call.fate == Fate::Left;
-                self.running.values().filter(left).count() < 2
-                    && (!self.may_hang(slot.uuid) || self.leaves_a_thread())
-            }
-            Lane::Existing | Lane::HostCpus => self.leaves_a_thread(),
-        }
-    }
-
-    /// Whether what may hang leaves a thread to others, unless there is just one.
-    fn leaves_a_thread(&self) -> bool {
-        self.running.len() + 1 < self.limits.threads().max(2)
-    }
-
-    /// Whether a call is out that waits for this guest's process, whoever still wants its answer.
-    fn is_waited_for(&self, instance: Uuid) -> bool {
-        self.running.values().any(|call| call.occupies_guest() && call.slot.uuid == instance)
-    }
-
     /// Whether a guest's process keeps those waiting that have asked it for something.
     fn is_slow_to_answer(&self, instance: Uuid, now: Instant) -> bool {
         self.running.values().any(|call| {
@@ -821,13 +575,6 @@ impl<R> Scheduler<R> {
         if self.log.len() < MOST {
             self.log.push((level, line));
         }
-    }
-}
-
-impl Task {
-    /// Whether this can be had of it by one more caller.
-    fn can_serve(&self, part: Parts) -> bool {
-        !self.claimed.has(part) && (self.started.is_none() || self.parts.has(part))
     }
 }
 

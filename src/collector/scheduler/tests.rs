@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::error::Failure;
-use crate::hypervisor::{Moment, Notes};
+use crate::hypervisor::{Moment, Notes, Reach};
 
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(5),
