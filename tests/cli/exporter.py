@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from virtmeter.cli.exporter.reading import RECENT
+from virtmeter.cli.export.reading import RECENT
 
 if TYPE_CHECKING:
     import ssl

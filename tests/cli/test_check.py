@@ -15,8 +15,8 @@ from tests.cli.exporter import COMMAND
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
-from virtmeter.cli.comparison import documented
-from virtmeter.cli.comparison.differences import agrees
+from virtmeter.cli.check import documented
+from virtmeter.cli.check.differences import agrees
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon

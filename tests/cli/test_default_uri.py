@@ -12,7 +12,7 @@ import virtmeter
 from tests.support import cli
 from tests.support.libvirtd import Daemon, Never
 from virtmeter.cli import connection, default_uri
-from virtmeter.cli.diagnosis import versions
+from virtmeter.cli.doctor import versions
 
 CONFIGURATION = Path("/etc/libvirt/libvirt.conf")
 COMMANDS = (

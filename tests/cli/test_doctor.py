@@ -33,8 +33,8 @@ HIDE = (
 # What is imported later, nobody might not be allowed to read.
 AS_NOBODY = """
 import os, sys
-import virtmeter.cli.main, virtmeter.cli.doctor
-list(virtmeter.cli.doctor.agent())
+import virtmeter.cli.main, virtmeter.cli.doctor.command
+list(virtmeter.cli.doctor.command.agent())
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

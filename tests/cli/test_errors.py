@@ -326,7 +326,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["click", "virtmeter.cli.main", "virtmeter.cli.stats", "rich"])
+@pytest.mark.parametrize(
+    "module", ["click", "virtmeter.cli.main", "virtmeter.cli.stats.command", "rich"]
+)
 def test_ctrl_c_while_modules_are_imported_is_neither_lost_nor_a_traceback(module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED.format(module=module), "stats"],

@@ -20,7 +20,7 @@ import bcrypt
 import pytest
 
 from tests.cli.exporter import Exporter, Samples, everything, run
-from virtmeter.cli.exporter.access import Access
+from virtmeter.cli.export.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable

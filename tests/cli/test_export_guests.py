@@ -18,7 +18,7 @@ import pytest
 import virtmeter
 from tests.cli.exporter import Exporter
 from tests.support.qemu import wait_for
-from virtmeter.cli.exporter.tables import TABLES
+from virtmeter.cli.export.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

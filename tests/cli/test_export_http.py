@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.cli.exporter import Exporter, Samples, everything
-from virtmeter.cli.exporter.messages import LONGEST, RefusalError, parse, receive
+from virtmeter.cli.export.messages import LONGEST, RefusalError, parse, receive
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon

@@ -18,8 +18,8 @@ from tests.cli.exporter import COMMAND, Exporter, everything
 from tests.support import sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
-from virtmeter.cli.exporter.places import GRACE
-from virtmeter.cli.exporter.server import LEAST, TICK, TO_HANG_UP, bounds
+from virtmeter.cli.export.places import GRACE
+from virtmeter.cli.export.server import LEAST, TICK, TO_HANG_UP, bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,10 +140,10 @@ def test_it_does_not_start_with_too_few_descriptors_and_serves_with_just_enough(
 
 SERVER = """
 from http import HTTPStatus
-from virtmeter.cli.exporter import server
-from virtmeter.cli.exporter.access import Access
-from virtmeter.cli.exporter.messages import Answer
-from virtmeter.cli.exporter.texts import Text
+from virtmeter.cli.export import server
+from virtmeter.cli.export.access import Access
+from virtmeter.cli.export.messages import Answer
+from virtmeter.cli.export.texts import Text
 
 class Pages:
     text = Text(bytes(50_000_000))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from virtmeter.cli.exporter.logs import DEVICE, OTHER, Seldom
+from virtmeter.cli.export.logs import DEVICE, OTHER, Seldom
 
 
 def line(text: str, level: int = logging.WARNING) -> logging.LogRecord:

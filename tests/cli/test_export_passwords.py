@@ -13,11 +13,11 @@ import bcrypt
 import pytest
 
 from tests.support.qemu import wait_for
-from virtmeter.cli.exporter.access import Access
-from virtmeter.cli.exporter.connections import Connection, GoneError
-from virtmeter.cli.exporter.guard import WAITING, Guard
-from virtmeter.cli.exporter.messages import RefusalError
-from virtmeter.cli.exporter.users import Login, Seals, Users, login
+from virtmeter.cli.export.access import Access
+from virtmeter.cli.export.connections import Connection, GoneError
+from virtmeter.cli.export.guard import WAITING, Guard
+from virtmeter.cli.export.messages import RefusalError
+from virtmeter.cli.export.users import Login, Seals, Users, login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtmeter.cli.exporter.places import GRACE, FullError, Places, last, network, slow
+from virtmeter.cli.export.places import GRACE, FullError, Places, last, network, slow
 
 
 class Client:

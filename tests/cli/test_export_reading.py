@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 import virtmeter
-from virtmeter.cli.exporter import reading
-from virtmeter.cli.exporter.messages import Request
-from virtmeter.cli.exporter.pages import Pages
-from virtmeter.cli.exporter.reading import RECENT, Pass, Reader
+from virtmeter.cli.export import reading
+from virtmeter.cli.export.messages import Request
+from virtmeter.cli.export.pages import Pages
+from virtmeter.cli.export.reading import RECENT, Pass, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from virtmeter.cli.exporter.connections import Connection
-    from virtmeter.cli.exporter.rendering import Renderer
+    from virtmeter.cli.export.connections import Connection
+    from virtmeter.cli.export.rendering import Renderer
 
 
 class Host:

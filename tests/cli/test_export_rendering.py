@@ -21,17 +21,17 @@ from prometheus_client.registry import Collector
 import virtmeter
 from tests.cli.exporter import Samples
 from tests.support import sample
-from virtmeter.cli.exporter import metrics, texts
-from virtmeter.cli.exporter.connections import GoneError
-from virtmeter.cli.exporter.formats import Format, choose
-from virtmeter.cli.exporter.metrics import Family, label
-from virtmeter.cli.exporter.reading import Pass
-from virtmeter.cli.exporter.rendering import SHARED, Renderer
+from virtmeter.cli.export import metrics, texts
+from virtmeter.cli.export.connections import GoneError
+from virtmeter.cli.export.formats import Format, choose
+from virtmeter.cli.export.metrics import Family, label
+from virtmeter.cli.export.reading import Pass
+from virtmeter.cli.export.rendering import SHARED, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from virtmeter.cli.exporter.texts import Part
+    from virtmeter.cli.export.texts import Part
 
 KINDS = {
     "inspect_instance": virtmeter.InstanceStats,

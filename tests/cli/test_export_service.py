@@ -48,7 +48,7 @@ def is_restarted(returncode: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "module", ["virtmeter", "virtmeter._native", "click", "virtmeter.cli.export", "bcrypt"]
+    "module", ["virtmeter", "virtmeter._native", "click", "virtmeter.cli.export.command", "bcrypt"]
 )
 def test_a_reload_that_comes_before_it_serves_is_no_end(module: str) -> None:
     ended = subprocess.run(

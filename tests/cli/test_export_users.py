@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.exporter import Exporter, run
 from tests.cli.test_export_access import basic
-from virtmeter.cli.exporter.users import read
+from virtmeter.cli.export.users import read
 
 if TYPE_CHECKING:
     from pathlib import Path

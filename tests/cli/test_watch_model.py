@@ -14,8 +14,8 @@ from rich.screen import Screen
 import virtmeter
 from virtmeter import Instance, PowerState, VmUsage
 from virtmeter.cli.watch import view
+from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.columns import curve
-from virtmeter.cli.watch.commands import Commands
 from virtmeter.cli.watch.keys import names
 from virtmeter.cli.watch.model import ORDERS, STEP, History, Model
 from virtmeter.cli.watch.readings import Snapshot

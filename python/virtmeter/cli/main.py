@@ -50,11 +50,13 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return the command that a module of the same name has."""
+        """Return the command that the folder of the same name has."""
         if cmd_name not in COMMANDS:
             return None
         with interruptible():
-            command = getattr(importlib.import_module(f"virtmeter.cli.{cmd_name}"), cmd_name)
+            command = getattr(
+                importlib.import_module(f"virtmeter.cli.{cmd_name}.command"), cmd_name
+            )
         assert isinstance(command, click.Command)
         return command
 

@@ -1,54 +1,6 @@
-"""``virtmeter watch``: what every VM uses, as it uses it."""
+"""``virtmeter watch``: what every VM uses, as it uses it.
 
-from __future__ import annotations
-
-import sys
-
-import click
-from rich.console import Console
-
-from virtmeter.cli import connection
-from virtmeter.cli.watch import lines, screen
-from virtmeter.cli.watch.model import BY_NAME, Model
-
-
-@click.command()
-@click.argument("wanted", metavar="[INSTANCE]...", nargs=-1)
-@click.option(
-    "--interval",
-    type=connection.Seconds(0.1),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Read all VMs so often.",
-)
-@click.option(
-    "--count", type=click.IntRange(min=1), metavar="N", help="End after so many readings."
-)
-@connection.connects
-def watch(
-    wanted: tuple[str, ...],
-    interval: float,
-    count: int | None,
-    uri: str,
-    timeout: float,
-    workers: int,
-) -> int:
-    """Show live what every running VM uses. Press ? for the keys, q to quit.
-
-    INSTANCE is a UUID, a name or a pattern of names; without any, all are shown.
-    Where standard output is no terminal, there is a line for each VM and reading.
-
-    \b
-    Examples:
-      virtmeter watch
-      virtmeter watch 'db-*' --interval 5
-      virtmeter watch --interval 60 >> usage.log
-    """
-    console = Console(highlight=False)
-    model = Model(wanted)
-    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-        if sys.stdout.isatty() and not console.is_dumb_terminal:
-            return screen.show(console, inspector, model, interval=interval, count=count)
-        model.order = BY_NAME
-        return lines.show(inspector, model, interval=interval, count=count)
+``readings`` takes a reading every so often, in a thread of its own, and ``model`` has what was read
+last. ``screen`` waits for keys, readings and signals (``keys``, ``signals``), does what a key asks
+for (``actions``) and draws (``view``, ``columns``); without a terminal, ``lines`` prints instead.
+"""

@@ -19,7 +19,7 @@ from rich.screen import Screen
 
 from virtmeter.cli.text import discard
 from virtmeter.cli.watch import view
-from virtmeter.cli.watch.commands import Commands
+from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.keys import Keyboard
 from virtmeter.cli.watch.readings import Reader, Snapshot
 from virtmeter.cli.watch.signals import ENDS, NEWS, Bell

@@ -15,7 +15,7 @@ from virtmeter.cli.watch.model import BY_NAME, ORDERS
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from virtmeter.cli.watch.commands import Commands
+    from virtmeter.cli.watch.actions import Commands
     from virtmeter.cli.watch.model import Model, Row
 
 HEAD, TITLES, FOOT = 3, 2, 1

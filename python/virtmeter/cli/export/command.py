@@ -1,4 +1,4 @@
-"""``virtmeter export``."""
+"""The command itself: its options, and its way through the parts beside it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from click.core import ParameterSource
 
 import virtmeter
 from virtmeter.cli import connection, files
-from virtmeter.cli.exporter import logs, reading
-from virtmeter.cli.exporter.access import Access
-from virtmeter.cli.exporter.pages import Pages
-from virtmeter.cli.exporter.reading import Pass, Reader, failures
-from virtmeter.cli.exporter.rendering import Renderer
-from virtmeter.cli.exporter.server import LEAST, Server, bounds
+from virtmeter.cli.export import logs, reading
+from virtmeter.cli.export.access import Access
+from virtmeter.cli.export.pages import Pages
+from virtmeter.cli.export.reading import Pass, Reader, failures
+from virtmeter.cli.export.rendering import Renderer
+from virtmeter.cli.export.server import LEAST, Server, bounds
 from virtmeter.cli.text import say
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import virtmeter
-from virtmeter.cli.diagnosis.finding import OK, PROBLEM, WARNING, Finding, names
+from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

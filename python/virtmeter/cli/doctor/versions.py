@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtmeter.cli.default_uri import VARIABLE
-from virtmeter.cli.diagnosis.finding import OK, Finding
+from virtmeter.cli.doctor.finding import OK, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, NoReturn
 
-from virtmeter.cli.exporter.users import Seals, Users
+from virtmeter.cli.export.users import Seals, Users
 from virtmeter.cli.files import LONGEST
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``virtmeter doctor``."""
+"""The command itself: its options, and its way through the parts beside it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import click
 
 import virtmeter
 from virtmeter.cli import connection
-from virtmeter.cli.diagnosis.agent import agent
-from virtmeter.cli.diagnosis.finding import OK, PROBLEM, RESTART, Finding
-from virtmeter.cli.diagnosis.sockets import sockets
-from virtmeter.cli.diagnosis.versions import versions
-from virtmeter.cli.diagnosis.vms import vms
+from virtmeter.cli.doctor.agent import agent
+from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
+from virtmeter.cli.doctor.sockets import sockets
+from virtmeter.cli.doctor.versions import versions
+from virtmeter.cli.doctor.vms import vms
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``virtmeter completion``: what a shell needs to complete commands and options."""
+"""The command itself: its options, and its way through the parts beside it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from virtmeter.cli.comparison.answers import Answer
+    from virtmeter.cli.check.answers import Answer
 
 SINCE_THE_LAST_READING = ("rx_bytes_delta", "tx_bytes_delta")
 """Each inspector's own, so there is nothing to compare."""

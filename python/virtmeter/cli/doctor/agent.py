@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from virtmeter.cli.diagnosis.finding import OK, WARNING, Finding
+from virtmeter.cli.doctor.finding import OK, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from virtmeter.cli.default_uri import configured
-from virtmeter.cli.diagnosis.finding import OK, PROBLEM, RESTART, Finding
+from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

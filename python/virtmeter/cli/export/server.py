@@ -9,16 +9,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from virtmeter.cli.exporter import messages
-from virtmeter.cli.exporter.connections import Connection, GoneError
-from virtmeter.cli.exporter.guard import WAITING, Guard
-from virtmeter.cli.exporter.messages import RefusalError
-from virtmeter.cli.exporter.places import Places, slow
+from virtmeter.cli.export import messages
+from virtmeter.cli.export.connections import Connection, GoneError
+from virtmeter.cli.export.guard import WAITING, Guard
+from virtmeter.cli.export.messages import RefusalError
+from virtmeter.cli.export.places import Places, slow
 
 if TYPE_CHECKING:
-    from virtmeter.cli.exporter.access import Access
-    from virtmeter.cli.exporter.messages import Answer
-    from virtmeter.cli.exporter.pages import Pages
+    from virtmeter.cli.export.access import Access
+    from virtmeter.cli.export.messages import Answer
+    from virtmeter.cli.export.pages import Pages
 
 LOG = logging.getLogger(__name__)
 

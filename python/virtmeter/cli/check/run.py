@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from virtmeter.cli.comparison.answers import METHODS, Answer, ours
-from virtmeter.cli.comparison.differences import Difference, compare
+from virtmeter.cli.check.answers import METHODS, Answer, ours
+from virtmeter.cli.check.differences import Difference, compare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtmeter import Instance, LibvirtInspector
-    from virtmeter.cli.comparison.child import Stock
+    from virtmeter.cli.check.child import Stock
 
 TRIES = 3
 """How often a difference is looked at again before it is one."""

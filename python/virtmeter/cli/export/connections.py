@@ -12,7 +12,7 @@ import termios
 import time
 from contextlib import suppress
 
-from virtmeter.cli.exporter.places import network
+from virtmeter.cli.export.places import network
 
 DROP = struct.pack("ii", 1, 0)
 GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Union
 
-from virtmeter.cli.exporter.connections import GoneError
+from virtmeter.cli.export.connections import GoneError
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from virtmeter.cli.comparison.differences import Difference
+    from virtmeter.cli.check.differences import Difference
 
 TOTAL_TIMES = "counters of a disk without total times (LXC)"
 UNSIGNED = "unsigned 32-bit parameters from 2^31"

@@ -1,4 +1,4 @@
-"""``virtmeter check``."""
+"""The command itself: its options, and its way through the parts beside it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import click
 
 import virtmeter
 from virtmeter.cli import connection
-from virtmeter.cli.comparison import documented
-from virtmeter.cli.comparison.child import Stock
-from virtmeter.cli.comparison.run import Result, run
+from virtmeter.cli.check import documented
+from virtmeter.cli.check.child import Stock
+from virtmeter.cli.check.run import Result, run
 from virtmeter.cli.selection import select
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
     from virtmeter import Instance
-    from virtmeter.cli.comparison.differences import Difference
+    from virtmeter.cli.check.differences import Difference
 
 
 @click.command()

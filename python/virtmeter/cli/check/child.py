@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtmeter.cli.comparison.answers import Answer
+from virtmeter.cli.check.answers import Answer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from virtmeter import Instance
 
-COMMAND = (sys.executable, "-m", "virtmeter.cli.comparison.stock")
+COMMAND = (sys.executable, "-m", "virtmeter.cli.check.stock")
 TO_START = 60.0
 """Seconds that importing Ceilometer may take."""
 TO_CONNECT = 10.0

@@ -8,15 +8,15 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from virtmeter.cli.exporter import formats
-from virtmeter.cli.exporter.messages import Answer, RefusalError
-from virtmeter.cli.exporter.places import FullError, Places, last
+from virtmeter.cli.export import formats
+from virtmeter.cli.export.messages import Answer, RefusalError
+from virtmeter.cli.export.places import FullError, Places, last
 
 if TYPE_CHECKING:
-    from virtmeter.cli.exporter.connections import Connection
-    from virtmeter.cli.exporter.messages import Request
-    from virtmeter.cli.exporter.reading import Pass, Reader
-    from virtmeter.cli.exporter.rendering import Renderer
+    from virtmeter.cli.export.connections import Connection
+    from virtmeter.cli.export.messages import Request
+    from virtmeter.cli.export.reading import Pass, Reader
+    from virtmeter.cli.export.rendering import Renderer
 
 LOG = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor, TimeoutError  # noqa: A004 - 
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from virtmeter.cli.exporter.messages import RefusalError
-from virtmeter.cli.exporter.places import FullError, Places, last
-from virtmeter.cli.exporter.reading import GLANCE
-from virtmeter.cli.exporter.users import login
+from virtmeter.cli.export.messages import RefusalError
+from virtmeter.cli.export.places import FullError, Places, last
+from virtmeter.cli.export.reading import GLANCE
+from virtmeter.cli.export.users import login
 
 if TYPE_CHECKING:
-    from virtmeter.cli.exporter.access import Access
-    from virtmeter.cli.exporter.connections import Connection
-    from virtmeter.cli.exporter.users import Login
+    from virtmeter.cli.export.access import Access
+    from virtmeter.cli.export.connections import Connection
+    from virtmeter.cli.export.users import Login
 
 LOG = logging.getLogger(__name__)
 

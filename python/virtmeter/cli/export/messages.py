@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from email.message import Message
 
-    from virtmeter.cli.exporter.texts import Part
+    from virtmeter.cli.export.texts import Part
 
 LONGEST = 16384
 """Bytes of a request's head."""

@@ -8,17 +8,17 @@ import zlib
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from virtmeter.cli.exporter import metrics
-from virtmeter.cli.exporter.formats import Format
-from virtmeter.cli.exporter.texts import Texts
+from virtmeter.cli.export import metrics
+from virtmeter.cli.export.formats import Format
+from virtmeter.cli.export.texts import Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from virtmeter import Health
-    from virtmeter.cli.exporter.metrics import Block
-    from virtmeter.cli.exporter.reading import Pass, Snapshot
-    from virtmeter.cli.exporter.texts import Part, Text
+    from virtmeter.cli.export.metrics import Block
+    from virtmeter.cli.export.reading import Pass, Snapshot
+    from virtmeter.cli.export.texts import Part, Text
 
 SHARED = 1.0
 """Seconds for which the text of a pass that goes on serves others who can wait no longer either."""

@@ -1,4 +1,4 @@
-"""The parts of ``virtmeter export``.
+"""``virtmeter export``: what all VMs use, for Prometheus.
 
 A request's way through them: ``server`` has the sockets and threads, and hangs up on who is too
 slow (``places`` decides who that is); ``messages`` takes the request apart; ``guard`` lets users

@@ -13,15 +13,15 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import virtmeter
-from virtmeter.cli.exporter.reading import failures
-from virtmeter.cli.exporter.tables import DOMAIN, NOVA, STATES, TABLES
+from virtmeter.cli.export.reading import failures
+from virtmeter.cli.export.tables import DOMAIN, NOVA, STATES, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from virtmeter import Health, Instance, Server
-    from virtmeter.cli.exporter.reading import Answer, Snapshot
-    from virtmeter.cli.exporter.texts import Part
+    from virtmeter.cli.export.reading import Answer, Snapshot
+    from virtmeter.cli.export.texts import Part
 
 NO_LABELS = ""
 

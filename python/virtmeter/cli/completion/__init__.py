@@ -1,0 +1,1 @@
+"""``virtmeter completion``: what a shell needs to complete commands and options."""
