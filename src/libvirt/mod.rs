@@ -40,6 +40,7 @@ struct Driver {
     uri: String,
     report_stopped: bool,
     reckons_sizes: bool,
+    parity: bool,
     calls: PerProcess<Arc<Calls>>,
     described: PerProcess<Described>,
     sizes: PerProcess<Sizes>,
@@ -62,9 +63,18 @@ impl Libvirt {
     /// tells the same as `virDomainGetBlockInfo` (the default), or asked for each time.
     #[must_use]
     pub fn with_reckoned_sizes(self, reckon: bool) -> Self {
-        let Driver { uri, report_stopped, .. } = &*self.0;
-        let driver = Driver { reckons_sizes: reckon, ..Driver::new(uri.clone(), *report_stopped) };
-        Self(Arc::new(driver))
+        let Driver { uri, report_stopped, parity, .. } = &*self.0;
+        let new = Driver::new(uri.clone(), *report_stopped);
+        Self(Arc::new(Driver { reckons_sizes: reckon, parity: *parity, ..new }))
+    }
+
+    /// Whether an [`InstanceStats`](crate::InstanceStats) says what Ceilometer's own inspector says
+    /// where that one errs, for Ceilometer: memory in use below zero, say. By default it does not.
+    #[must_use]
+    pub fn with_parity(self, parity: bool) -> Self {
+        let Driver { uri, report_stopped, reckons_sizes, .. } = &*self.0;
+        let new = Driver::new(uri.clone(), *report_stopped);
+        Self(Arc::new(Driver { reckons_sizes: *reckons_sizes, parity, ..new }))
     }
 
     /// Whether instances that are shut off are reported.
@@ -116,6 +126,7 @@ impl Driver {
             uri,
             report_stopped,
             reckons_sizes: true,
+            parity: false,
             calls: PerProcess::default(),
             described: PerProcess::default(),
             sizes: PerProcess::default(),

@@ -252,6 +252,14 @@ impl<'a> Taking<'a> {
     }
 
     fn stats(&self) -> Result<InstanceStats> {
+        let mut stats = self.ask_stats()?;
+        if !self.at.driver.parity {
+            stats::leave_out_impossible(&mut stats);
+        }
+        Ok(stats)
+    }
+
+    fn ask_stats(&self) -> Result<InstanceStats> {
         let bulk = self.bulk.as_ref().map_err(Clone::clone)?;
         let state = self.state()?;
         if state == c::VIR_DOMAIN_SHUTOFF {

@@ -90,6 +90,12 @@ pub(super) fn instance_stats(
     }
 }
 
+/// Leaves out what cannot be, and is what Ceilometer's inspector says: a guest has told two numbers
+/// that contradict one another.
+pub(super) fn leave_out_impossible(stats: &mut InstanceStats) {
+    stats.memory_usage = stats.memory_usage.filter(|used| *used >= 0.0);
+}
+
 fn memory_stat(memory: &[(u32, u64)], tag: u32) -> Option<u64> {
     memory.iter().rev().find(|(known, _)| *known == tag).map(|(_, value)| *value)
 }

@@ -41,6 +41,7 @@ impl LibvirtInspector {
         read_ahead = 16,
         max_stuck = 12,
         reckon_sizes = true,
+        parity = false,
     ))]
     fn new(
         uri: &str,
@@ -51,6 +52,7 @@ impl LibvirtInspector {
         #[pyo3(from_py_with = whole)] read_ahead: i64,
         #[pyo3(from_py_with = whole)] max_stuck: i64,
         reckon_sizes: bool,
+        parity: bool,
     ) -> PyResult<Self> {
         if uri.contains('\0') {
             return Err(PyValueError::new_err(format!(
@@ -62,7 +64,8 @@ impl LibvirtInspector {
         let limits = checked(limits.with_workers(number(workers)), workers)?;
         let limits = checked(limits.with_read_ahead(number(read_ahead)), read_ahead)?;
         let limits = checked(limits.with_max_stuck(number(max_stuck)), max_stuck)?;
-        let libvirt = Libvirt::new(uri, report_stopped).with_reckoned_sizes(reckon_sizes);
+        let libvirt =
+            Libvirt::new(uri, report_stopped).with_reckoned_sizes(reckon_sizes).with_parity(parity);
         Ok(Self { inspector: Inspector::with_limits(libvirt, limits) })
     }
 

@@ -119,6 +119,20 @@ def test_an_id_that_is_no_uuid_is_a_value_error(pair: Pair, method: str) -> None
             getattr(pair.ours, method)(wrong)
 
 
+def test_memory_in_use_is_never_below_zero(daemon: Daemon) -> None:
+    domain = sample.domain(uuid=UUID)
+    available, usable = 5, 8
+    domain.memory = {**domain.memory, available: 1 << 20, usable: 3 << 20}
+    daemon.add(domain)
+    pair = Pair(daemon.uri)
+    [both] = pair.assert_equal(UUID, "inspect_instance")["inspect_instance"]
+    assert both["memory_usage"] == ("float", -2048.0)
+    with virtmeter.LibvirtInspector(daemon.uri) as ours:
+        stats = ours.inspect_instance(UUID)
+    assert stats.memory_usage is None
+    assert stats.memory_available == 1024
+
+
 def test_libvirtd_down_at_the_start(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=UUID))
     daemon.stop()

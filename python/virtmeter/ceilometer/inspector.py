@@ -69,7 +69,10 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         # Older releases, 2025.1 among them, do not have the option.
         report_stopped = getattr(conf.compute, "report_stopped_instance_metrics", False)
         self.native = virtmeter.LibvirtInspector(
-            connection_uri(conf), report_stopped=report_stopped, **options.limits(conf)
+            connection_uri(conf),
+            report_stopped=report_stopped,
+            parity=True,
+            **options.limits(conf),
         )
 
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:

@@ -115,6 +115,7 @@ def inspector(
     *,
     report_stopped: bool = False,
     reckon_sizes: bool = True,
+    parity: bool = False,
     quiet: bool = False,
 ) -> Iterator[virtmeter.LibvirtInspector]:
     """Give an inspector with what these options say.
@@ -132,6 +133,7 @@ def inspector(
             workers=workers,
             report_stopped=report_stopped,
             reckon_sizes=reckon_sizes,
+            parity=parity,
         )
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.
