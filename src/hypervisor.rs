@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
 use crate::records::{
     Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
@@ -59,7 +60,7 @@ pub struct SizesRead {
 
 /// The parts that a reading of one instance may have, as a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Parts(u8);
+pub struct Parts(u16);
 
 impl Parts {
     /// None of them.
@@ -76,16 +77,28 @@ impl Parts {
     pub const COUNTERS: Self = Self(16);
     /// What OpenStack Nova says of it.
     pub const SERVER: Self = Self(32);
+    /// What it is, beside what it uses.
+    pub const DETAILS: Self = Self(64);
+    /// The job that is under way.
+    pub const JOB: Self = Self(128);
+    /// The threads that do its I/O.
+    pub const IO_THREADS: Self = Self(256);
+    /// How fast it writes to its memory.
+    pub const DIRTY_RATE: Self = Self(512);
     /// The whole of what has no parts: a list, for one.
-    pub(crate) const WHOLE: Self = Self(64);
+    pub(crate) const WHOLE: Self = Self(1024);
 
-    const EACH: [Self; 7] = [
+    const EACH: [Self; 11] = [
         Self::STATS,
         Self::NICS,
         Self::DISKS,
         Self::SIZES,
         Self::COUNTERS,
         Self::SERVER,
+        Self::DETAILS,
+        Self::JOB,
+        Self::IO_THREADS,
+        Self::DIRTY_RATE,
         Self::WHOLE,
     ];
 
@@ -114,12 +127,13 @@ impl Parts {
 
     /// Whether one of them has to wait for the guest's process.
     pub(crate) fn need_guest(self) -> bool {
-        self.has(Self(Self::STATS.0 | Self::DISKS.0 | Self::SIZES.0 | Self::COUNTERS.0))
+        self.without(Self(Self::NICS.0 | Self::SERVER.0 | Self::WHOLE.0)) != Self::NONE
     }
 
     /// Those of which there is something to tell while the guest's process does not answer.
     pub(crate) fn known_of_hung(self) -> Self {
-        self.without(Self(Self::DISKS.0 | Self::SIZES.0))
+        let of_the_guest = Self::DISKS.and(Self::SIZES).and(Self::JOB);
+        self.without(of_the_guest.and(Self::IO_THREADS).and(Self::DIRTY_RATE))
     }
 }
 
@@ -138,6 +152,14 @@ pub enum Content {
     Counters(Box<VmCounters>),
     /// Of [`Parts::SERVER`]; `None` for an instance that is not Nova's.
     Server(Option<Box<ServerDescription>>),
+    /// Of [`Parts::DETAILS`].
+    Details(Box<InstanceDetails>),
+    /// Of [`Parts::JOB`]; `None` where there is none.
+    Job(Option<JobStats>),
+    /// Of [`Parts::IO_THREADS`].
+    IoThreads(Vec<IoThreadStats>),
+    /// Of [`Parts::DIRTY_RATE`]; `None` where it was not measured.
+    DirtyRate(Option<DirtyRate>),
 }
 
 /// What came of a part: one that failed takes no other with it.

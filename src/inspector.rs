@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::callers::{self, Callers};
 use crate::collector::{Cancellation, Collector, Health, Kind, Limits, ids};
 use crate::deltas::{Deltas, Started};
+use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
 use crate::hypervisor::{Content, Hypervisor};
 use crate::per_process::PerProcess;
@@ -114,6 +115,52 @@ impl<H: Hypervisor> Inspector<H> {
                 Ok(disks.into_iter().filter_map(with_counters).collect())
             }
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What an instance is, beside what it uses, running or not. While its guest hangs, without its
+    /// vCPUs where they are not known.
+    ///
+    /// # Errors
+    /// Any [`Error`] but [`Error::InstanceShutOff`].
+    pub fn details(&self, instance: &InstanceId) -> Result<InstanceDetails> {
+        match self.ask(Kind::Details, instance)?.0 {
+            Some(Content::Details(details)) => Ok(*details),
+            _ => Ok(InstanceDetails::default()),
+        }
+    }
+
+    /// The job that is under way in an instance, by a call of its own; `None` where there is none.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
+    pub fn job(&self, instance: &InstanceId) -> Result<Option<JobStats>> {
+        match self.ask(Kind::Job, instance)?.0 {
+            Some(Content::Job(job)) => Ok(job),
+            _ => Ok(None),
+        }
+    }
+
+    /// The threads that do the I/O of an instance, for which its process is asked once more.
+    ///
+    /// # Errors
+    /// As [`job`](Self::job).
+    pub fn io_threads(&self, instance: &InstanceId) -> Result<Vec<IoThreadStats>> {
+        match self.ask(Kind::IoThreads, instance)?.0 {
+            Some(Content::IoThreads(threads)) => Ok(threads),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// How fast an instance writes to its memory, for which its process is asked once more; `None` where
+    /// nobody has had that measured.
+    ///
+    /// # Errors
+    /// As [`job`](Self::job).
+    pub fn dirty_rate(&self, instance: &InstanceId) -> Result<Option<DirtyRate>> {
+        match self.ask(Kind::DirtyRate, instance)?.0 {
+            Some(Content::DirtyRate(rate)) => Ok(rate),
+            _ => Ok(None),
         }
     }
 

@@ -19,6 +19,7 @@
 mod callers;
 mod collector;
 mod deltas;
+mod details;
 mod error;
 mod hypervisor;
 mod inspector;
@@ -34,6 +35,10 @@ mod usage;
 mod python;
 
 pub use collector::{Health, InvalidLimit, Limits};
+pub use details::{
+    DirtyRate, DiskDetails, InstanceDetails, IoThreadStats, JobStats, Manager, NicDetails,
+    VcpuStats,
+};
 pub use error::{Error, Failure, Reason, Result};
 pub use hypervisor::{
     Connection, Content, Hypervisor, Moment, Notes, Outcome, Parts, Reach, Reading, SizesRead,

@@ -50,11 +50,25 @@ pub(crate) enum Kind {
     Sizes,
     Counters,
     Server,
+    Details,
+    Job,
+    IoThreads,
+    DirtyRate,
 }
 
 impl Kind {
-    const OF_AN_INSTANCE: [Self; 6] =
-        [Self::Stats, Self::Nics, Self::Disks, Self::Sizes, Self::Counters, Self::Server];
+    const OF_AN_INSTANCE: [Self; 10] = [
+        Self::Stats,
+        Self::Nics,
+        Self::Disks,
+        Self::Sizes,
+        Self::Counters,
+        Self::Server,
+        Self::Details,
+        Self::Job,
+        Self::IoThreads,
+        Self::DirtyRate,
+    ];
 
     /// The part of a reading that it asks for.
     fn part(self) -> Parts {
@@ -66,6 +80,10 @@ impl Kind {
             Self::Sizes => Parts::SIZES,
             Self::Counters => Parts::COUNTERS,
             Self::Server => Parts::SERVER,
+            Self::Details => Parts::DETAILS,
+            Self::Job => Parts::JOB,
+            Self::IoThreads => Parts::IO_THREADS,
+            Self::DirtyRate => Parts::DIRTY_RATE,
         }
     }
 

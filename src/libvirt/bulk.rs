@@ -8,6 +8,7 @@ use virt_sys as c;
 
 use super::domain_xml::{Disk, Source};
 use super::sizes::InBulk;
+use crate::details::{DirtyRate, IoThreadStats};
 
 /// The number of a domain that does not run.
 const NOT_RUNNING: u32 = u32::MAX;
@@ -29,6 +30,8 @@ pub(super) struct Bulk {
     pub(super) max_memory: Option<i128>,
     /// Cycles, instructions, cache references, cache misses.
     pub(super) perf: [Option<i128>; PERF.len()],
+    io_threads: BTreeMap<u32, IoThreadStats>,
+    dirty_rate: [Option<i128>; DIRTY_RATE.len()],
     nics: Devices<8>,
     disks: Devices<12>,
     /// What the disks lie on, by their numbers.
@@ -38,6 +41,8 @@ pub(super) struct Bulk {
 /// One vCPU, nanoseconds.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Vcpu {
+    /// `virVcpuState`
+    pub(super) state: Option<i128>,
     pub(super) time: Option<i128>,
     pub(super) wait: Option<i128>,
     pub(super) delay: Option<i128>,
@@ -48,6 +53,9 @@ pub(super) struct Vcpu {
 pub(super) struct DiskTimes(pub(super) [Option<i128>; 4]);
 
 const PERF: [&str; 4] = ["cpu_cycles", "instructions", "cache_references", "cache_misses"];
+
+/// The parts of the group `dirtyrate` that are asked for.
+const DIRTY_RATE: [&str; 3] = ["calc_status", "calc_period", "megabytes_per_second"];
 
 /// The parts of the group `balloon`, and the tags that `virDomainMemoryStats` has for them.
 const BALLOON: [(&str, u32); 13] = [
@@ -109,11 +117,13 @@ impl Bulk {
             ("balloon", _) => {
                 set(&mut self.balloon, BALLOON.iter().position(|(part, _)| *part == rest), value);
             }
+            ("dirtyrate", _) => set(&mut self.dirty_rate, place(&DIRTY_RATE, rest), value),
             ("perf", _) => set(&mut self.perf, place(&PERF, rest), value),
             _ => {
                 let Some((number, part)) = numbered(rest) else { return };
                 match group {
                     "vcpu" => self.vcpu(number, part, value),
+                    "iothread" => self.io_thread(number, part, value),
                     "net" => self.nics.set(number, place(&NIC, part), value),
                     "block" => self.disks.set(number, place(&DISK, part), value),
                     _ => {}
@@ -140,9 +150,22 @@ impl Bulk {
         }
     }
 
+    fn io_thread(&mut self, number: u32, part: &str, value: i128) {
+        let thread = self.io_threads.entry(number).or_default();
+        thread.number = number;
+        let value = u64::try_from(value).ok();
+        match part {
+            "poll-max-ns" => thread.poll_max = value,
+            "poll-grow" => thread.poll_grow = value,
+            "poll-shrink" => thread.poll_shrink = value,
+            _ => {}
+        }
+    }
+
     fn vcpu(&mut self, number: u32, part: &str, value: i128) {
         let vcpu = self.each_vcpu.entry(number).or_default();
         match part {
+            "state" => vcpu.state = Some(value),
             "time" => vcpu.time = Some(value),
             "wait" => vcpu.wait = Some(value),
             "delay" => vcpu.delay = Some(value),
@@ -152,10 +175,27 @@ impl Bulk {
 
     /// Every vCPU below `vcpu.maximum`; the numbering may have holes.
     pub(super) fn each_vcpu(&self) -> impl Iterator<Item = &Vcpu> {
-        self.each_vcpu
-            .iter()
-            .take_while(|(number, _)| i128::from(**number) < self.max_vcpus)
-            .map(|(_, vcpu)| vcpu)
+        self.numbered_vcpus().map(|(_, vcpu)| vcpu)
+    }
+
+    /// Likewise, each with its number.
+    pub(super) fn numbered_vcpus(&self) -> impl Iterator<Item = (u32, &Vcpu)> {
+        let all = self.each_vcpu.iter().map(|(number, vcpu)| (*number, vcpu));
+        all.take_while(|(number, _)| i128::from(*number) < self.max_vcpus)
+    }
+
+    /// The threads that do its I/O.
+    pub(super) fn io_threads(&self) -> Vec<IoThreadStats> {
+        self.io_threads.values().copied().collect()
+    }
+
+    /// How fast it writes to its memory, if that was measured (`virDomainDirtyRateStatus`).
+    pub(super) fn dirty_rate(&self) -> Option<DirtyRate> {
+        let size = |value: Option<i128>| value.and_then(|value| u64::try_from(value).ok());
+        let [status, period, rate] = self.dirty_rate;
+        let measured = status == Some(c::VIR_DOMAIN_DIRTYRATE_MEASURED.into());
+        let mebibytes_per_second = size(rate).filter(|_| measured)?;
+        Some(DirtyRate { mebibytes_per_second, period: size(period) })
     }
 
     /// Whether it tells of memory at all.

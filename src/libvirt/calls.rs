@@ -21,9 +21,10 @@ pub(super) enum Call {
     ControlInfo,
     NodeInfo,
     State,
+    JobStats,
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "open",
     "list",
     "lookup",
@@ -38,6 +39,7 @@ const NAMES: [&str; 14] = [
     "control_info",
     "node_info",
     "state",
+    "job_stats",
 ];
 
 /// The calls of all connections of one driver.

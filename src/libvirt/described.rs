@@ -1,5 +1,5 @@
-//! The devices of each domain, as its XML has last described them. A text that is the same describes
-//! the same devices, and need not be parsed again.
+//! What the XML of each domain has last described: its devices, or more of it. A text that is the same
+//! describes the same, and need not be parsed again.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::domain_xml::{self, Devices};
 use super::xml::Unusable;
 use crate::recent::Recent;
 
@@ -17,34 +16,42 @@ const KEPT: Duration = Duration::from_secs(3600);
 
 /// What was last described, by the domains.
 #[derive(Debug)]
-pub(super) struct Described {
+pub(super) struct Described<T> {
     hashes: RandomState,
-    domains: Mutex<Recent<Uuid, (u64, Arc<Devices>)>>,
+    domains: Mutex<Domains<T>>,
 }
 
-impl Default for Described {
+/// What was described, and the hash of the text.
+type Domains<T> = Recent<Uuid, (u64, Arc<T>)>;
+
+impl<T> Default for Described<T> {
     fn default() -> Self {
         Self { hashes: RandomState::new(), domains: Mutex::new(Recent::new(KEPT)) }
     }
 }
 
-impl Described {
-    /// The devices that an XML describes.
-    pub(super) fn devices_in(&self, domain: Uuid, xml: &str) -> Result<Arc<Devices>, Unusable> {
+impl<T> Described<T> {
+    /// What an XML describes, by the way it is parsed.
+    pub(super) fn by(
+        &self,
+        domain: Uuid,
+        xml: &str,
+        parse: impl FnOnce(&str) -> Result<T, Unusable>,
+    ) -> Result<Arc<T>, Unusable> {
         let (hash, now) = (self.hashes.hash_one(xml), Instant::now());
-        if let Some((known, devices)) = self.lock().get_mut(&domain, now) {
+        if let Some((known, described)) = self.lock().get_mut(&domain, now) {
             if *known == hash {
-                return Ok(Arc::clone(devices));
+                return Ok(Arc::clone(described));
             }
         }
-        let devices = Arc::new(domain_xml::devices(xml)?);
-        self.lock().insert(domain, (hash, Arc::clone(&devices)), now);
-        Ok(devices)
+        let described = Arc::new(parse(xml)?);
+        self.lock().insert(domain, (hash, Arc::clone(&described)), now);
+        Ok(described)
     }
 
-    /// Those that it had when they were last asked for.
-    pub(super) fn devices_of(&self, domain: Uuid) -> Option<Arc<Devices>> {
-        self.lock().peek(&domain).map(|(_, devices)| Arc::clone(devices))
+    /// What was described when it was last asked for.
+    pub(super) fn last(&self, domain: Uuid) -> Option<Arc<T>> {
+        self.lock().peek(&domain).map(|(_, described)| Arc::clone(described))
     }
 
     /// Drops a domain that is gone.
@@ -57,13 +64,14 @@ impl Described {
         self.lock().forget_all_but(asked, |domain| existing.contains(domain));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recent<Uuid, (u64, Arc<Devices>)>> {
+    fn lock(&self) -> MutexGuard<'_, Domains<T>> {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::domain_xml::devices;
     use super::*;
 
     const VM: Uuid = Uuid::nil();
@@ -75,14 +83,14 @@ mod tests {
     #[test]
     fn the_same_text_is_parsed_once_and_another_one_anew() {
         let described = Described::default();
-        let first = described.devices_in(VM, &with_disk("vda")).unwrap();
-        assert!(Arc::ptr_eq(&first, &described.devices_in(VM, &with_disk("vda")).unwrap()));
-        let second = described.devices_in(VM, &with_disk("vdb")).unwrap();
+        let first = described.by(VM, &with_disk("vda"), devices).unwrap();
+        assert!(Arc::ptr_eq(&first, &described.by(VM, &with_disk("vda"), devices).unwrap()));
+        let second = described.by(VM, &with_disk("vdb"), devices).unwrap();
         assert_eq!(second.disks[0].name, "vdb");
-        assert!(Arc::ptr_eq(&second, &described.devices_of(VM).unwrap()));
-        assert!(described.devices_in(VM, "<domain>").is_err());
-        assert!(described.devices_of(VM).is_some(), "what was last described");
+        assert!(Arc::ptr_eq(&second, &described.last(VM).unwrap()));
+        assert!(described.by(VM, "<domain>", devices).is_err());
+        assert!(described.last(VM).is_some(), "what was last described");
         described.forget_all_but(&HashSet::new(), Instant::now() + KEPT);
-        assert!(described.devices_of(VM).is_none());
+        assert!(described.last(VM).is_none());
     }
 }

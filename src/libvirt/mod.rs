@@ -5,10 +5,12 @@ mod busy;
 mod calls;
 mod connection;
 mod described;
+mod details_xml;
 mod domain_xml;
 mod failures;
 mod nova_xml;
 mod reading;
+mod reasons;
 mod sizes;
 mod stats;
 mod sys;
@@ -20,6 +22,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::details::InstanceDetails;
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{Hypervisor, SizesRead};
 use crate::per_process::PerProcess;
@@ -42,7 +45,8 @@ struct Driver {
     reckons_sizes: bool,
     parity: bool,
     calls: PerProcess<Arc<Calls>>,
-    described: PerProcess<Described>,
+    devices: PerProcess<Described<Devices>>,
+    details: PerProcess<Described<InstanceDetails>>,
     sizes: PerProcess<Sizes>,
     listed: PerProcess<Mutex<Listed>>,
 }
@@ -128,7 +132,8 @@ impl Driver {
             reckons_sizes: true,
             parity: false,
             calls: PerProcess::default(),
-            described: PerProcess::default(),
+            devices: PerProcess::default(),
+            details: PerProcess::default(),
             sizes: PerProcess::default(),
             listed: PerProcess::default(),
         }
@@ -137,7 +142,8 @@ impl Driver {
     /// Forgets what does not exist, by a list that was asked for then; each connection does so too,
     /// when it is next used.
     fn list(&self, asked: Instant, existing: HashSet<Uuid>) {
-        self.described.with(|described| described.forget_all_but(&existing, asked));
+        self.devices.with(|devices| devices.forget_all_but(&existing, asked));
+        self.details.with(|details| details.forget_all_but(&existing, asked));
         self.sizes.with(|sizes| sizes.forget_all_but(&existing, asked));
         let listed = Some((asked, Arc::new(existing)));
         self.listed.with(|last| *last.lock().unwrap_or_else(PoisonError::into_inner) = listed);
@@ -152,17 +158,8 @@ impl Driver {
 
     /// Forgets a domain that is gone.
     fn forget(&self, domain: Uuid) {
-        self.described.with(|described| described.forget(domain));
-    }
-
-    /// The devices that an XML of a domain describes, or why it cannot be used.
-    fn devices_in(&self, domain: Uuid, xml: &str) -> std::result::Result<Arc<Devices>, String> {
-        self.described.with(|described| described.devices_in(domain, xml))
-    }
-
-    /// The devices that a domain had when its XML was last asked for.
-    fn devices_of(&self, domain: Uuid) -> Option<Arc<Devices>> {
-        self.described.with(|described| described.devices_of(domain))
+        self.devices.with(|devices| devices.forget(domain));
+        self.details.with(|details| details.forget(domain));
     }
 
     /// What a failure means: the connection broke, or else this error.

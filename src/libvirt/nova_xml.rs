@@ -23,6 +23,14 @@ pub(super) fn server(xml: &str) -> Result<Option<ServerDescription>, Unusable> {
     Ok(Some(ServerDescription { os_type: text(os_type), architecture, nova: metadata(instance)? }))
 }
 
+/// The names of the instance, its project and its user, as far as Nova's metadata has them; `None` for a
+/// domain that is not Nova's.
+pub(super) fn names(metadata: Node<'_, '_>) -> Option<[Option<String>; 3]> {
+    let instance = nova(metadata)?;
+    let owner = |kind| part(part(instance, "owner")?, kind).and_then(text);
+    Some([part(instance, "name").and_then(text), owner("project"), owner("user")])
+}
+
 /// The element that Nova has put there.
 fn nova<'a>(metadata: Node<'a, 'a>) -> Option<Node<'a, 'a>> {
     NAMESPACES.iter().find_map(|namespace| {

@@ -10,12 +10,16 @@ use std::time::Instant;
 use virt_sys as c;
 
 use super::bulk::Bulk;
+use super::described::Described;
 use super::domain_xml::{self, Devices};
 use super::stats::{self, Sums};
 use super::sys::{Domain, DomainInfo};
-use super::{Driver, busy, nova_xml};
+use super::xml::Unusable;
+use super::{Driver, busy, details_xml, nova_xml, reasons};
+use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Content, Moment, Notes, Outcome, Parts, Reach, Reading};
+use crate::per_process::PerProcess;
 use crate::records::{
     Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
 };
@@ -28,24 +32,24 @@ const VCPUS: Groups = c::VIR_DOMAIN_STATS_VCPU;
 const NICS: Groups = c::VIR_DOMAIN_STATS_INTERFACE;
 const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
 const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
+const IO_THREADS: Groups = c::VIR_DOMAIN_STATS_IOTHREAD;
+const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
 
 /// The statistics that answer these questions. Asking for every group loses the whole answer when
 /// one group fails, and costs QEMU more.
 fn groups(parts: Parts, reach: Reach) -> Groups {
     let asked = match reach {
-        Reach::Guest => [
+        Reach::Guest => &[
             (Parts::STATS, VCPUS | MEMORY | PERF),
             (Parts::NICS, NICS),
             (Parts::DISKS.and(Parts::SIZES), DISKS),
             (Parts::COUNTERS, CPU | MEMORY | VCPUS | NICS | DISKS),
-        ],
+            (Parts::DETAILS, VCPUS),
+            (Parts::IO_THREADS, IO_THREADS),
+            (Parts::DIRTY_RATE, DIRTY_RATE),
+        ][..],
         // The vCPUs only where that does not wait: see `ask_bulk`.
-        _ => [
-            (Parts::STATS, PERF),
-            (Parts::NICS, NICS),
-            (Parts::COUNTERS, NICS),
-            (Parts::NONE, STATE),
-        ],
+        _ => &[(Parts::STATS, PERF), (Parts::NICS, NICS), (Parts::COUNTERS, NICS)],
     };
     let chosen = asked.iter().filter(|(part, _)| parts.has(*part));
     chosen.fold(STATE, |groups, (_, more)| groups | more)
@@ -87,6 +91,10 @@ impl Known {
                 Parts::DISKS => taking.disks().map(Content::Disks),
                 Parts::SIZES => taking.sizes().map(Content::Sizes),
                 Parts::COUNTERS => taking.counters().map(Box::new).map(Content::Counters),
+                Parts::DETAILS => taking.details().map(Box::new).map(Content::Details),
+                Parts::JOB => taking.job().map(Content::Job),
+                Parts::IO_THREADS => taking.io_threads().map(Content::IoThreads),
+                Parts::DIRTY_RATE => taking.dirty_rate().map(Content::DirtyRate),
                 _ => taking.server().map(|server| Content::Server(server.map(Box::new))),
             };
             let answer = of_a_part(answer)?;
@@ -438,24 +446,71 @@ impl<'a> Taking<'a> {
         self.with_xml(nova_xml::server)
     }
 
-    /// The devices, by the domain's XML, or by what it was last where that must not be asked for, or
-    /// need not be.
+    /// What it is, running or not, with each vCPU where that runs.
+    fn details(&self) -> Result<InstanceDetails> {
+        let state = self.state()?;
+        let bulk = self.found()?;
+        let details = self.described(&self.at.driver.details, details_xml::details)?;
+        Ok(InstanceDetails {
+            state,
+            reason: bulk.and_then(|bulk| reasons::words(state, bulk.reason?)),
+            vcpus: bulk.map(stats::each_vcpu).unwrap_or_default(),
+            ..(*details).clone()
+        })
+    }
+
+    fn job(&self) -> Result<Option<JobStats>> {
+        self.running()?;
+        if self.is_silent() {
+            return Err(self.silent());
+        }
+        let job = self.known.domain.job_stats().map_err(|failure| self.at.refused(failure))?;
+        Ok(stats::job(job))
+    }
+
+    fn io_threads(&self) -> Result<Vec<IoThreadStats>> {
+        let bulk = self.running()?;
+        if self.is_silent() {
+            return Err(self.silent());
+        }
+        Ok(bulk.map(Bulk::io_threads).unwrap_or_default())
+    }
+
+    fn dirty_rate(&self) -> Result<Option<DirtyRate>> {
+        let bulk = self.running()?;
+        if self.is_silent() {
+            return Err(self.silent());
+        }
+        Ok(bulk.and_then(Bulk::dirty_rate))
+    }
+
+    /// The devices, by the domain's XML, or by what it was last where that need not be asked for.
     fn devices(&self) -> Result<Arc<Devices>> {
         let ask = || {
-            let (described, uuid) = (self.at.driver, self.known.domain.uuid());
-            if self.reach == Reach::Priority {
-                return described.devices_of(uuid).ok_or_else(|| self.silent());
-            }
             let names = Parts::STATS.and(Parts::DISKS).and(Parts::COUNTERS);
-            if self.parts.without(names) == Parts::NONE {
-                let last = described.devices_of(uuid).filter(|devices| self.are_just(devices));
-                if let Some(devices) = last {
+            if self.reach != Reach::Priority && self.parts.without(names) == Parts::NONE {
+                let uuid = self.known.domain.uuid();
+                let last = self.at.driver.devices.with(|devices| devices.last(uuid));
+                if let Some(devices) = last.filter(|devices| self.are_just(devices)) {
                     return Ok(devices);
                 }
             }
-            self.with_xml(|xml| described.devices_in(uuid, xml))
+            self.described(&self.at.driver.devices, domain_xml::devices)
         };
         self.devices.get_or_init(ask).clone()
+    }
+
+    /// What the domain's XML describes, or has last described where it must not be asked for.
+    fn described<T>(
+        &self,
+        described: &PerProcess<Described<T>>,
+        parse: fn(&str) -> std::result::Result<T, Unusable>,
+    ) -> Result<Arc<T>> {
+        let uuid = self.known.domain.uuid();
+        if self.reach == Reach::Priority {
+            return described.with(|known| known.last(uuid)).ok_or_else(|| self.silent());
+        }
+        self.with_xml(|xml| described.with(|known| known.by(uuid, xml, parse)))
     }
 
     /// Whether an XML could tell no names that are not known already: the bulk reading has just these,

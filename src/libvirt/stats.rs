@@ -4,6 +4,7 @@ use virt_sys as c;
 
 use super::bulk::{Bulk, DiskTimes, Vcpu};
 use super::sys::DomainInfo;
+use crate::details::{JobStats, VcpuStats};
 use crate::records::{DiskCounters, DiskInfo, InstanceStats, InterfaceCounters, Memory};
 
 /// The vCPUs' share of an instance's statistics
@@ -104,6 +105,50 @@ fn memory_stat(memory: &[(u32, u64)], tag: u32) -> Option<u64> {
 fn free_memory(memory: &[(u32, u64)]) -> Option<u64> {
     memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_USABLE)
         .or(memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_UNUSED))
+}
+
+/// Each vCPU that is plugged in.
+pub(super) fn each_vcpu(bulk: &Bulk) -> Vec<VcpuStats> {
+    let of = |(number, vcpu): (u32, &Vcpu)| VcpuStats {
+        number,
+        state: vcpu.state.and_then(|state| u32::try_from(state).ok()),
+        time: vcpu.time,
+        wait: vcpu.wait,
+        delay: vcpu.delay,
+    };
+    bulk.numbered_vcpus().map(of).collect()
+}
+
+/// The job that is under way, of its `virDomainJobType` and its parameters; `None` where there is none.
+pub(super) fn job((kind, parameters): (u32, Vec<(String, i128)>)) -> Option<JobStats> {
+    const OPERATIONS: [&str; 10] = [
+        "start",
+        "save",
+        "restore",
+        "migration in",
+        "migration out",
+        "snapshot",
+        "snapshot revert",
+        "dump",
+        "backup",
+        "snapshot delete",
+    ];
+    if !matches!(kind, c::VIR_DOMAIN_JOB_BOUNDED | c::VIR_DOMAIN_JOB_UNBOUNDED) {
+        return None;
+    }
+    let find = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, v)| *v);
+    let number = |name: &str| find(name).and_then(|value| u64::try_from(value).ok());
+    let three =
+        |of: &str| ["total", "processed", "remaining"].map(|w| number(&format!("{of}_{w}")));
+    let operation = number("operation").and_then(|number| usize::try_from(number).ok());
+    Some(JobStats {
+        // 0 is unknown.
+        operation: operation.and_then(|number| OPERATIONS.get(number.checked_sub(1)?)).copied(),
+        elapsed_ms: number("time_elapsed"),
+        data: three("data"),
+        memory: three("memory"),
+        disk: three("disk"),
+    })
 }
 
 /// What `virDomainGetInfo` tells, and QEMU's bulk readings too.

@@ -419,6 +419,30 @@ impl Domain {
         Ok(u32::try_from(state).unwrap_or_default())
     }
 
+    /// `virDomainGetJobStats`: the `virDomainJobType` of the job that is under way, and its parameters
+    /// that are numbers.
+    pub(super) fn job_stats(&self) -> Answer<(c_uint, Vec<(String, i128)>)> {
+        let _out = self.calls.begin(Call::JobStats);
+        let (mut kind, mut parameters, mut count) = (0, ptr::null_mut(), 0);
+        // SAFETY: the domain is valid; libvirt allocates the parameters.
+        check(unsafe {
+            c::virDomainGetJobStats(
+                self.ptr.as_ptr(),
+                &raw mut kind,
+                &raw mut parameters,
+                &raw mut count,
+                0,
+            )
+        })?;
+        let filled = usize::try_from(count).unwrap_or_default();
+        // SAFETY: there are `count` parameters.
+        let found = (0..filled).map(|i| unsafe { &*parameters.add(i) }).filter_map(integer);
+        let found = found.map(|(name, value)| (name.to_owned(), value)).collect();
+        // SAFETY: the parameters are ours, come from libvirt, and are not used again.
+        unsafe { c::virTypedParamsFree(parameters, count) };
+        Ok((c_uint::try_from(kind).unwrap_or_default(), found))
+    }
+
     /// `virDomainGetControlInfo`: whether nobody waits for the domain's QEMU. It takes no job.
     pub(super) fn is_free(&self) -> Answer<bool> {
         let _out = self.calls.begin(Call::ControlInfo);
