@@ -26,8 +26,8 @@ const SHUT_OFF: u32 = 5;
 ///
 /// Every question about one instance is answered within [`Limits::timeout`] (one that finds out just
 /// then that a guest hangs may take as long again), whatever hangs. A caller that asks in a steady order has its next
-/// answers read ahead; no value is older than [`Limits::max_age`] when it is handed out, and none is
-/// handed out twice. A forked child may go on using the inspector of its parent: it gets threads,
+/// answers read ahead; no reading was begun more than [`Limits::max_age`] before it was asked for, and
+/// none is handed out twice. A forked child may go on using the inspector of its parent: it gets threads,
 /// connections and NIC deltas of its own. (libvirt's own locks may not survive a fork while another
 /// thread is inside libvirt.)
 pub struct Inspector<H: Hypervisor> {
@@ -243,7 +243,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
         callers::check(caller)?;
-        let (mut all, mut lost) = (Vec::new(), None);
+        let (mut all, mut lost, mut lost_count) = (Vec::new(), None, 0);
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
@@ -256,18 +256,19 @@ impl<H: Hypervisor> Inspector<H> {
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
                 Err(error @ Error::Interrupted) => return Err(error),
+                Err(error @ Error::ConnectionLost { .. }) => {
+                    lost_count += 1;
+                    lost = lost.or(Some(error));
+                }
                 // The engine says once that a guest hangs.
                 Err(error @ Error::Timeout { .. }) => log::debug!("no usage of one: {error}"),
-                Err(error) => {
-                    log::warn!("an instance is left out of the usage: {error}");
-                    if matches!(error, Error::ConnectionLost { .. }) {
-                        lost = Some(error);
-                    }
-                }
+                Err(error) => log::warn!("an instance is left out of the usage: {error}"),
             }
         }
-        if let Some(error) = lost.filter(|_| all.is_empty()) {
-            return Err(error);
+        match lost {
+            Some(error) if all.is_empty() => return Err(error),
+            Some(error) => log::warn!("{lost_count} instances are left out of the usage: {error}"),
+            None => {}
         }
         let host_cpus = self.collector.host_cpus();
         // What is entered is not told again, so a caller that has left by now must not have it.
@@ -295,9 +296,12 @@ impl<H: Hypervisor> Inspector<H> {
     /// [`Error::ConnectionLost`], [`Error::InvalidUri`], or [`Error::NoList`], also where the list alone
     /// does not come.
     pub fn instances(&self) -> Result<Vec<Instance>> {
-        let started = self.with_deltas(|deltas| deltas.start());
+        let (started, now) = (self.with_deltas(|deltas| deltas.start()), Instant::now());
         let (instances, asked) = self.collector.list()?;
-        self.forget_all_but(&instances, (started, asked));
+        // An old one, which serves while a new one hangs, does not have what has come since.
+        if asked >= now {
+            self.forget_all_but(&instances, (started, asked));
+        }
         Ok(instances)
     }
 

@@ -39,7 +39,7 @@ class LibvirtInspector:
     answer within ``timeout`` is left alone until libvirt says that it answers again, and in the
     meantime only what libvirt knows without it is reported. Who asks in a steady order has the
     next readings taken ahead, by threads of the inspector's own; no value is handed out twice, nor
-    when it is older than ``max_age``. A forked child may go on using its parent's inspector, with
+    when its reading was begun more than ``max_age`` before it was asked for. A forked child may go on using its parent's inspector, with
     threads and connections of its own; but see docs/architecture.md about a fork while other
     threads are inside libvirt.
 

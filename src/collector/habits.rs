@@ -167,6 +167,11 @@ impl Habits {
         self.guests.peek(&instance)?.next.as_ref()
     }
 
+    /// Forgets an instance that does not exist.
+    pub(super) fn forget(&mut self, instance: Uuid) {
+        self.guests.remove(&instance);
+    }
+
     /// Forgets instances that do not exist, by a list that was asked for then.
     pub(super) fn forget_all_but(&mut self, existing: &HashSet<Uuid>, asked: Instant) {
         self.guests.forget_all_but(asked, |uuid| existing.contains(uuid));

@@ -212,9 +212,14 @@ impl<H: Hypervisor> Collector<H> {
 
     fn ask_at(&self, kind: Kind, instance: &InstanceId) -> Result<(Answer, Moment)> {
         let here = self.here.with(Arc::clone);
-        let outcome = here.wait_for(Key { kind, uuid: instance.uuid }, instance);
+        let (outcome, mut log) = here.wait_for(Key { kind, uuid: instance.uuid }, instance);
         let Notes { lines, moment } = outcome.notes;
-        log_all(lines.into_iter().map(|line| (log::Level::Warn, line)));
+        log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
+        if !log.is_empty() {
+            log_all(log);
+            // What is handed out now counts as read; whoever has raised something does not get it.
+            Cancellation::look()?;
+        }
         let now = Instant::now();
         let moment = moment.unwrap_or(Moment { earliest: now, latest: now });
         outcome.answer.map(|answer| (answer, moment))

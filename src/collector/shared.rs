@@ -1,7 +1,7 @@
 //! What callers and threads share, under one lock, and how a caller waits.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use super::scheduler::{Finished, Scheduler, Turn};
 use super::{Answer, Cancellation, Key, Kind, Limits, ids, prober, worker};
 use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
+use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 
 /// What is read for housekeeping is ordered no more often than that.
@@ -133,8 +134,12 @@ impl<H: Hypervisor> Shared<H> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A caller's way to its answer.
-    pub(super) fn wait_for(self: &Arc<Self>, key: Key, instance: &InstanceId) -> Outcome<Answer> {
+    /// A caller's way to its answer, and what is to be logged by then.
+    pub(super) fn wait_for(
+        self: &Arc<Self>,
+        key: Key,
+        instance: &InstanceId,
+    ) -> (Outcome<Answer>, Vec<Line>) {
         let mut state = self.lock();
         let mut cancellation = Cancellation::new(self.limits);
         let caller = thread::current().id();
@@ -147,8 +152,7 @@ impl<H: Hypervisor> Shared<H> {
                     self.send_for_threads(&mut state, now);
                     // Others may have been given up together with this one.
                     self.answered.notify_all();
-                    unlock_and_log(state);
-                    return outcome;
+                    return (outcome, std::mem::take(&mut state.scheduler.log));
                 }
                 Turn::Wait(until) => {
                     self.send_for_threads(&mut state, now);
@@ -156,14 +160,17 @@ impl<H: Hypervisor> Shared<H> {
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                     // However often it is woken meanwhile, by the answers of others.
                     if cancellation.is_due() {
+                        // A signal's handler may ask the same, in this very thread.
+                        state.scheduler.suspend(&request);
                         drop(state);
                         let goes_on = cancellation.check();
                         state = self.lock();
+                        state.scheduler.resume(&mut request, Instant::now());
                         if let Err(interrupted) = goes_on {
                             state.scheduler.leave(&request);
                             // Another one may wait for what it leaves.
                             self.answered.notify_all();
-                            return interrupted.into();
+                            return (interrupted.into(), Vec::new());
                         }
                     }
                 }
@@ -238,10 +245,15 @@ impl<H: Hypervisor> Shared<H> {
     /// As above, and waits a while for those that are not in use. Once a hypervisor has used up that
     /// time, it gets less of it: an interpreter may end with many inspectors.
     pub(super) fn close(&self) {
-        static UNCONFIRMED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let unconfirmed = || UNCONFIRMED.lock().unwrap_or_else(PoisonError::into_inner);
-        let uri = self.hypervisor.uri();
-        let longest = if unconfirmed().contains(uri) { CLOSING / 5 } else { CLOSING };
+        static UNCONFIRMED: LazyLock<PerProcess<Mutex<BTreeSet<String>>>> =
+            LazyLock::new(PerProcess::default);
+        let unconfirmed = |act: fn(&mut BTreeSet<String>, &str) -> bool| {
+            let uri = self.hypervisor.uri();
+            UNCONFIRMED
+                .with(|all| act(&mut all.lock().unwrap_or_else(PoisonError::into_inner), uri))
+        };
+        let known = unconfirmed(|all, uri| all.contains(uri));
+        let longest = if known { CLOSING / 5 } else { CLOSING };
         let unused = |state: &mut State| {
             let closings = state.closings;
             state.open.values().any(|open| open.closings < closings && !open.in_use)
@@ -249,15 +261,18 @@ impl<H: Hypervisor> Shared<H> {
         let waited = self.closed.wait_timeout_while(self.begin_anew(), longest, unused);
         let answered = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
         if answered {
-            unconfirmed().remove(uri);
+            unconfirmed(BTreeSet::remove);
         } else {
-            unconfirmed().insert(uri.to_owned());
+            unconfirmed(|all, uri| all.insert(uri.to_owned()));
             let line =
                 format!("libvirt did not confirm within {longest:?} that a connection is closed");
             log_all([(log::Level::Warn, line)]);
         }
     }
 }
+
+/// What is to be logged.
+pub(super) type Line = (log::Level, String);
 
 /// An instance that is none, for questions about nobody.
 pub(super) fn nobody() -> InstanceId {
@@ -274,7 +289,7 @@ pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
 /// Logs, which is for callers alone: a log line may reach a slow handler, which no other caller is to
 /// wait for, or an interpreter that ends, and takes a thread of ours, which it does not know, with it.
 #[allow(clippy::disallowed_macros)]
-pub(super) fn log_all(lines: impl IntoIterator<Item = (log::Level, String)>) {
+pub(super) fn log_all(lines: impl IntoIterator<Item = Line>) {
     for (level, line) in lines {
         log::log!(target: "virtmeter::collector", level, "{line}");
     }

@@ -249,15 +249,21 @@ impl Bulk {
         self.disks.are(names, DISK_COUNTERS)
     }
 
-    /// The sizes of a disk of a running domain, if the disk still has the source that its XML had.
-    pub(super) fn sizes(&self, disk: &Disk) -> Option<InBulk> {
-        let number = self.disks.by_name.get(&disk.name)?;
+    /// Whether a disk still lies on what its XML said: a medium may have been changed or ejected.
+    pub(super) fn lies_on_its_source(&self, disk: &Disk) -> bool {
         let path = match &disk.source {
             Source::File(path) | Source::Block(path) => Some(path.as_str()),
             Source::Network(_) | Source::Other => None,
         };
+        let number = self.disks.by_name.get(&disk.name);
+        number.and_then(|number| self.paths.get(number)).map(AsRef::as_ref) == path
+    }
+
+    /// The sizes of a disk of a running domain, if the disk still has the source that its XML had.
+    pub(super) fn sizes(&self, disk: &Disk) -> Option<InBulk> {
+        let number = self.disks.by_name.get(&disk.name)?;
         // Of one that is shut off, libvirt tells what it finds in the file.
-        if self.number == NOT_RUNNING || self.paths.get(number).map(AsRef::as_ref) != path {
+        if self.number == NOT_RUNNING || !self.lies_on_its_source(disk) {
             return None;
         }
         let [.., capacity, allocation, physical] = self.disks.values.get(number)?;

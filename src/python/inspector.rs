@@ -9,14 +9,14 @@ use pyo3::types::{PyIterator, PyList};
 
 use super::arguments::InstanceArgument;
 use super::errors::exception;
-use super::raised_meanwhile;
 use super::records::Record;
+use super::{put_back, raised_meanwhile};
 use crate::collector::{InvalidLimit, Limits};
 use crate::error;
 use crate::hypervisor::Hypervisor;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
-use crate::printable::Printable;
+use crate::printable::Uri;
 
 /// Reads what libvirt's virtual machines use.
 #[pyclass(frozen, weakref, module = "virtmeter")]
@@ -56,7 +56,8 @@ impl LibvirtInspector {
     ) -> PyResult<Self> {
         if uri.contains('\0') {
             return Err(PyValueError::new_err(format!(
-                "the URI {uri:?} contains a NUL; use one like qemu:///system"
+                "the URI \"{}\" contains a NUL; use one like qemu:///system",
+                Uri(uri)
             )));
         }
         let limits = checked(Limits::default().with_timeout(seconds(timeout)), timeout)?;
@@ -190,7 +191,7 @@ impl LibvirtInspector {
             ""
         };
         let connected = if self.connected() { "connected" } else { "not connected" };
-        let uri = Printable(self.uri());
+        let uri = if self.uri().is_empty() { String::new() } else { Uri(self.uri()).to_string() };
         format!("<virtmeter.LibvirtInspector(\"{uri}\"{report_stopped}), {connected}>")
     }
 }
@@ -210,8 +211,10 @@ impl LibvirtInspector {
 /// Calls the core, which may wait and log. What a signal or a log handler has raised meanwhile is
 /// this call's to raise, and no other's.
 fn without_gil<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> PyResult<T> {
+    // This call may be one of a log handler's, within another.
+    let outer = raised_meanwhile();
     let answer = py.detach(call);
-    raised_meanwhile().map_or(Ok(answer), Err)
+    put_back(outer).map_or(Ok(answer), Err)
 }
 
 /// A number, however large.

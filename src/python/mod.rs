@@ -43,6 +43,11 @@ pub(crate) fn raised_meanwhile() -> Option<PyErr> {
     RAISED.take()
 }
 
+/// What was raised since it was last asked, of a call within another one, to which this is put back.
+pub(crate) fn put_back(outer: Option<PyErr>) -> Option<PyErr> {
+    RAISED.replace(outer)
+}
+
 /// Whether the caller of this thread still wants its answer: nothing was raised for it. Looks for
 /// Ctrl-C and other signals, whose handlers Python runs in its main thread only.
 fn nothing_was_raised() -> bool {

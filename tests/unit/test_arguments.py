@@ -95,6 +95,9 @@ def test_a_uri_is_a_string(uri: Any) -> None:
 def test_a_uri_has_no_nul() -> None:
     with pytest.raises(ValueError, match=r"NUL.*qemu:///system"):
         virtmeter.LibvirtInspector("test:///\0default")
+    with pytest.raises(ValueError, match=r"u:\*\*\*@h") as caught:
+        virtmeter.LibvirtInspector("qemu+tcp://u:s3cret@h/sys\0tem")
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("uri", ["foo:///system", "foo+unix:///", "qemu+tcp://[::1", ":", " :"])

@@ -3,16 +3,18 @@
 
 mod ahead;
 mod deadlines;
+mod order;
 mod reachability;
 mod starting;
 mod task;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::thread::ThreadId;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use order::Suspended;
 pub(super) use reachability::Probe;
 use task::{Fate, Ready, Running, Task};
 pub(super) use task::{Finished, Job, Lane, Slot};
@@ -28,8 +30,13 @@ use crate::hypervisor::{Outcome, Parts};
 use crate::printable::Uri;
 use crate::records::InstanceId;
 
+/// What a guest is busy with is not told for longer than that after it was seen.
+const BUSY: Duration = Duration::from_secs(60);
+
 /// What a caller asks for, until it has its answer.
 pub(super) struct Request {
+    /// A greater one for each later request.
+    id: u64,
     pub(super) caller: ThreadId,
     pub(super) key: Key,
     pub(super) instance: InstanceId,
@@ -62,8 +69,9 @@ pub(super) struct Scheduler<R> {
     answers: HashMap<Key, (u64, Ready<R>)>,
     ready: HashMap<Key, Ready<R>>,
     quarantine: Quarantine,
-    /// The guests that are busy with something that nobody can wait for, and with what.
-    busy: HashMap<Uuid, (InstanceId, &'static str)>,
+    /// The guests that are busy with something that nobody can wait for, with what, and when that was
+    /// seen.
+    busy: HashMap<Uuid, (InstanceId, &'static str, Instant)>,
     /// The instances that libvirt does not even tell anything of by itself.
     locked: HashMap<Uuid, InstanceId>,
     outage: Option<Outage>,
@@ -87,6 +95,10 @@ pub(super) struct Scheduler<R> {
     to_probe: VecDeque<InstanceId>,
     next_probe: Option<Instant>,
     tasks_ever: u64,
+    requests_ever: u64,
+    /// Those that wait as another one is to have the next reading, and the callers that are away.
+    waiting: HashMap<Key, BTreeSet<u64>>,
+    suspended: Vec<Suspended>,
     /// How much was ready when what was too old was dropped.
     cleared_to: usize,
     pub(super) threads: usize,
@@ -132,6 +144,9 @@ impl<R> Scheduler<R> {
             to_probe: VecDeque::new(),
             next_probe: None,
             tasks_ever: 0,
+            requests_ever: 0,
+            waiting: HashMap::new(),
+            suspended: Vec::new(),
             cleared_to: 0,
             threads: 0,
             idle: 0,
@@ -161,7 +176,9 @@ impl<R> Scheduler<R> {
             let kind = Kind::of(first).unwrap_or(key.kind);
             self.top_up(Key { kind, ..key }, width, now);
         }
+        self.requests_ever += 1;
         Request {
+            id: self.requests_ever,
             caller,
             key,
             instance: instance.clone(),
@@ -190,6 +207,18 @@ impl<R> Scheduler<R> {
             if let Some(answer) = self.answer_without_reading(request, now) {
                 return self.hand_out(request, answer.into(), None, now);
             }
+            if let Some(claimed) = self.take_over(request) {
+                request.claimed = Some(claimed);
+                continue;
+            }
+            let in_time = request.asked + self.limits.timeout;
+            if self.is_behind(request) {
+                if now < in_time {
+                    return self.wait_in_turn(request, in_time, now);
+                }
+                let answer = self.timeout(request, "other callers wait for it");
+                return self.hand_out(request, answer.into(), None, now);
+            }
             match self.ready.remove(&request.key) {
                 Some(ready) if !self.is_too_old(&ready, now) => {
                     self.health.read_ahead += 1;
@@ -207,7 +236,6 @@ impl<R> Scheduler<R> {
             if slot.lane == Lane::Aside {
                 self.take_aside(slot.uuid, part);
             }
-            let in_time = request.asked + self.limits.timeout;
             // One reading is handed to one caller: the next one has its own, after this.
             let mut another = self.answers.contains_key(&request.key);
             if let Some(task) = self.tasks.get_mut(&slot).filter(|task| !task.can_serve(part)) {
@@ -215,7 +243,7 @@ impl<R> Scheduler<R> {
                 another = true;
             }
             if another && now < in_time {
-                return Turn::Wait(in_time.min(now + self.limits.slow()));
+                return self.wait_in_turn(request, in_time, now);
             }
             if another {
                 let answer = self.timeout(request, "another caller waits for it");
@@ -235,6 +263,7 @@ impl<R> Scheduler<R> {
             }
             let id = task.id;
             request.claimed = Some((slot, id));
+            self.end_waiting(request);
             if self.is_pending((slot, id)) {
                 self.asked.push_back((slot, id));
             }
@@ -243,6 +272,7 @@ impl<R> Scheduler<R> {
 
     /// A caller does not want its answer any more.
     pub(super) fn leave(&mut self, request: &Request) {
+        self.end_waiting(request);
         if let Some(claimed) = request.claimed {
             self.take_answer(request.key, claimed.1);
             self.unclaim(claimed, request.key.kind.part());
@@ -312,8 +342,11 @@ impl<R> Scheduler<R> {
         }
         match finished.answer {
             Ok(_) if !job.slot.uuid.is_nil() => self.has_answered(job, finished.busy, now),
-            Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
+            Err(ref error @ (Error::InstanceNotFound { .. } | Error::InstanceShutOff { .. })) => {
                 self.busy.remove(&job.slot.uuid);
+                if matches!(error, Error::InstanceNotFound { gone: true, .. }) {
+                    self.habits.forget(job.slot.uuid);
+                }
             }
             _ => {}
         }
@@ -358,7 +391,7 @@ impl<R> Scheduler<R> {
             self.busy.remove(&uuid);
         }
         if let Some(why) = busy {
-            self.busy.insert(uuid, (job.instance.clone(), why));
+            self.busy.insert(uuid, (job.instance.clone(), why, now));
         }
     }
 
@@ -404,7 +437,8 @@ impl<R> Scheduler<R> {
         };
         health.hung = self.quarantine.all().map(|h| (named(&h.instance), since(h.since))).collect();
         health.hung.sort_by_key(|(instance, _)| instance.uuid);
-        health.busy = self.busy.values().map(|(instance, why)| (named(instance), *why)).collect();
+        let seen = self.busy.values().filter(|(_, _, seen)| since(*seen) < BUSY);
+        health.busy = seen.map(|(instance, why, _)| (named(instance), *why)).collect();
         health.busy.sort_by_key(|(instance, _)| instance.uuid);
         health.locked = self.locked.values().map(named).collect();
         health.locked.sort_by_key(|instance| instance.uuid);
@@ -427,8 +461,10 @@ impl<R> Scheduler<R> {
     ) -> Option<Turn<R>> {
         let part = request.key.kind.part();
         if let Some(ready) = self.take_answer(request.key, id) {
-            // It was in flight for too long already when it was asked for.
-            let early = request.asked.saturating_duration_since(ready.taken) >= self.limits.max_age;
+            // It was in flight for too long already when it was asked for; a list at all.
+            let most = self.limits.max_age;
+            let most = if request.key.kind == Kind::List { Duration::ZERO } else { most };
+            let early = request.asked.saturating_duration_since(ready.taken) >= most;
             if ready.ahead && early {
                 self.health.wasted += 1;
                 request.claimed = None;
@@ -496,6 +532,7 @@ impl<R> Scheduler<R> {
         taken: Option<Instant>,
         now: Instant,
     ) -> Turn<R> {
+        self.end_waiting(request);
         self.habits.answered(request.caller, now);
         if self.sweeping {
             self.end_sweep();

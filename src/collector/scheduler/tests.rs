@@ -306,6 +306,112 @@ fn what_was_begun_for_one_who_left_may_be_too_old_for_the_next() {
 }
 
 #[test]
+fn those_who_ask_the_same_are_served_in_turn() {
+    let mut host = Host::new(LIMITS);
+    let (mut served, mut order) = ([0; 3], Vec::new());
+    (0..3).for_each(|caller| host.ask(caller, key(Kind::Disks, 1)));
+    for _ in 0..30 {
+        host.start();
+        host.finish(0, Ok(()));
+        for (caller, served) in served.iter_mut().enumerate() {
+            if !host.asking.contains_key(&caller) {
+                *served += 1;
+                order.push(caller);
+                // At once, before the others look.
+                host.ask(caller, key(Kind::Disks, 1));
+            }
+        }
+    }
+    assert_eq!(served, [10; 3], "{order:?}");
+    (0..3).for_each(|caller| host.leave(caller));
+    assert!(host.scheduler.waiting.is_empty());
+}
+
+#[test]
+fn a_handler_that_asks_what_its_interrupted_caller_waits_for_takes_its_place() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    let (mut outer, _) = host.asking.remove(&0).unwrap();
+    host.scheduler.suspend(&outer);
+    host.ask(0, key(Kind::Disks, 1));
+    host.finish(0, Ok(()));
+    let (_, inner) = host.answers.pop().expect("the handler has the reading");
+    host.wait(SECOND);
+    let resumed = host.now;
+    host.scheduler.resume(&mut outer, host.now);
+    host.asking.insert(0, (outer, host.now));
+    host.look();
+    host.start();
+    host.finish(0, Ok(()));
+    let (_, outer) = host.answers.pop().expect("the caller has another one");
+    assert!(inner.unwrap().begun < outer.unwrap().begun);
+    assert!(host.scheduler.suspended.is_empty());
+    assert_eq!(resumed, host.now);
+}
+
+#[test]
+fn a_caller_that_was_away_goes_on_where_it_was() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.ask(1, key(Kind::Disks, 1));
+    host.start();
+    let (mut waiting, asked) = host.asking.remove(&0).unwrap();
+    host.scheduler.suspend(&waiting);
+    host.finish(0, Ok(()));
+    assert!(host.answers.is_empty(), "the one that was read is not another caller's");
+    host.scheduler.resume(&mut waiting, host.now);
+    host.asking.insert(0, (waiting, asked));
+    host.look();
+    assert_eq!(host.answers.len(), 1);
+    assert!(host.asking.contains_key(&1));
+}
+
+#[test]
+fn a_list_is_not_one_that_was_begun_before_it_was_asked_for() {
+    let mut host = Host::new(LIMITS);
+    let list = Key { kind: Kind::List, uuid: Uuid::nil() };
+    host.ask(0, list);
+    host.start();
+    host.leave(0);
+    host.wait(MOMENT);
+    let asked = host.now;
+    host.ask(1, list);
+    host.finish(0, Ok(()));
+    assert!(host.answers.is_empty());
+    host.start();
+    host.finish(0, Ok(()));
+    let (_, answer) = host.answers.pop().unwrap();
+    assert!(answer.unwrap().begun >= asked);
+}
+
+#[test]
+fn what_does_not_exist_is_not_remembered() {
+    let mut host = Host::new(LIMITS);
+    host.read(key(Kind::Disks, 1)).unwrap();
+    host.finish_all();
+    assert!(host.scheduler.habits.is_trusted(Uuid::from_u128(1)));
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    let failure = Failure { code: 42, domain: 10, message: "no domain".to_owned() };
+    let instance = Uuid::from_u128(1).into();
+    host.finish(0, Err(Error::InstanceNotFound { instance, gone: true, failure }));
+    assert!(!host.scheduler.habits.is_trusted(Uuid::from_u128(1)));
+}
+
+#[test]
+fn what_a_guest_was_busy_with_is_not_told_for_long() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Stats, 1));
+    host.start();
+    let (job, begun) = host.taking.pop().unwrap();
+    let (answer, busy) = (Ok(parts_of(&job, 1, begun)), Some("saving"));
+    host.scheduler.finish(&job, Finished { answer, busy }, host.now);
+    assert_eq!(host.scheduler.health(host.now + 59 * SECOND).busy.len(), 1);
+    assert_eq!(host.scheduler.health(host.now + 60 * SECOND).busy, []);
+}
+
+#[test]
 fn in_a_steady_order_the_next_readings_are_taken_ahead() {
     let mut host = Host::new(LIMITS);
     for vm in 1..=20 {

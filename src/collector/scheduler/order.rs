@@ -1,0 +1,72 @@
+//! Who is next of those who ask the same, as a reading is handed to one caller alone.
+
+use std::thread::ThreadId;
+use std::time::Instant;
+
+use super::super::Key;
+use super::{Request, Scheduler, Slot, Turn};
+
+/// A request whose caller is away: it runs a signal's handler, say, which may ask the same.
+pub(super) struct Suspended {
+    request: u64,
+    caller: ThreadId,
+    key: Key,
+    claimed: Option<(Slot, u64)>,
+    /// Whether a request of that handler's has taken its place.
+    taken: bool,
+}
+
+impl<R> Scheduler<R> {
+    /// Has a caller wait until it is its turn, and looks again after a while.
+    pub(super) fn wait_in_turn(
+        &mut self,
+        request: &Request,
+        until: Instant,
+        now: Instant,
+    ) -> Turn<R> {
+        self.waiting.entry(request.key).or_default().insert(request.id);
+        Turn::Wait(until.min(now + self.limits.slow()))
+    }
+
+    /// Whether others wait for the same who have asked before.
+    pub(super) fn is_behind(&self, request: &Request) -> bool {
+        let first = self.waiting.get(&request.key).and_then(|waiting| waiting.first());
+        first.is_some_and(|first| *first < request.id)
+    }
+
+    /// It does not wait any more: it has its reading, or what there is instead of one.
+    pub(super) fn end_waiting(&mut self, request: &Request) {
+        if let Some(waiting) = self.waiting.get_mut(&request.key) {
+            waiting.remove(&request.id);
+            if waiting.is_empty() {
+                self.waiting.remove(&request.key);
+            }
+        }
+    }
+
+    /// The caller goes away for a while.
+    pub(in crate::collector) fn suspend(&mut self, request: &Request) {
+        self.end_waiting(request);
+        let Request { id, caller, key, claimed, .. } = *request;
+        self.suspended.push(Suspended { request: id, caller, key, claimed, taken: false });
+    }
+
+    /// The caller is back. If its handler has taken its place, it asks anew, from now on.
+    pub(in crate::collector) fn resume(&mut self, request: &mut Request, now: Instant) {
+        let away = self.suspended.iter().position(|suspended| suspended.request == request.id);
+        if away.is_some_and(|at| self.suspended.swap_remove(at).taken) {
+            request.claimed = None;
+            request.asked = now;
+        }
+    }
+
+    /// What a request of the same caller has claimed, which cannot go on before this one: it has it now.
+    pub(super) fn take_over(&mut self, request: &Request) -> Option<(Slot, u64)> {
+        let is_below = |below: &&mut Suspended| {
+            below.caller == request.caller && below.key == request.key && !below.taken
+        };
+        let below = self.suspended.iter_mut().find(is_below)?;
+        below.taken = true;
+        below.claimed
+    }
+}

@@ -1,0 +1,193 @@
+"""Callers that get in each other's way: in one another's handlers, or as they ask the same."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+import virtmeter
+from tests.support import sample
+from tests.support.libvirtd import Error, Then
+from tests.support.procedures import VIR_ERR_OPERATION_INVALID, VIR_FROM_QEMU
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.libvirtd import Daemon
+
+
+class Handler(logging.Handler):
+    """Does something at each line."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self.act = act
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self.act()
+
+
+@contextmanager
+def handling(act: Callable[[], object]) -> Iterator[None]:
+    """Do something at each line that is logged, for a while."""
+    logger, handler = logging.getLogger("virtmeter.collector"), Handler(act)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_was_read_for_who_was_interrupted_is_told_to_the_next(daemon: Daemon) -> None:
+    domain = sample.domain(1, bulk=True)
+    domain.interfaces["tap1"] = (1,) * 8
+    domain.xml = domain.xml.replace(
+        "</devices>", "<interface><mac/><target dev='tap2'/></interface></devices>"
+    )
+    daemon.add(domain)
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as inspector:
+
+        def received() -> int:
+            return next(iter(inspector.inspect_vnics(domain.uuid))).rx_bytes_delta
+
+        def requests() -> int | None:
+            return inspector.usage(domain.uuid).disk_read_requests
+
+        received(), requests()
+        disk = domain.disks["vda"]
+        domain.interfaces["tap1"] = (5001,) * 8
+        disk.stats = (101, *disk.stats[1:])
+        with handling(interrupt):
+            for ask in (received, requests):
+                with pytest.raises(KeyboardInterrupt):
+                    ask()
+        domain.interfaces["tap1"] = (5004,) * 8
+        disk.stats = (103, *disk.stats[1:])
+        assert received() == 5003
+        assert requests() == 102
+
+
+def test_what_a_handler_raises_is_its_own_calls(daemon: Daemon) -> None:
+    """The second line's handler asks something itself."""
+    domain = sample.domain(1)
+    daemon.add(domain)
+    refused = Error(VIR_ERR_OPERATION_INVALID, VIR_FROM_QEMU, "no")
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    lines = iter((True, False))
+
+    def act() -> None:
+        if next(lines):
+            raise ZeroDivisionError
+        inspector.health()
+
+    daemon.on("DOMAIN_BLOCK_STATS", refused, repeat=True)
+    domain.xml = domain.xml.replace(
+        "</devices>", "<disk><source file='/x'/><target dev='vdb'/></disk></devices>"
+    )
+    with handling(act), pytest.raises(ZeroDivisionError):
+        inspector.inspect_disks(domain.uuid)
+    assert next(lines, None) is None, "both lines were logged"
+    inspector.close()
+
+
+def test_a_signals_handler_may_ask_what_its_caller_waits_for(daemon: Daemon) -> None:
+    domain = sample.domain(1, bulk=True)
+    daemon.add(domain)
+    told: list[object] = []
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=10, max_age=0) as inspector:
+        first = [nic.name for nic in inspector.inspect_vnics(domain.uuid)]
+
+        def handler(*_: object) -> None:
+            told.append([nic.name for nic in inspector.inspect_vnics(domain.uuid)])
+
+        before = signal.signal(signal.SIGUSR1, handler)
+        try:
+            asked = threading.Event()
+            go_on = threading.Event()
+
+            def wait(_: Daemon) -> None:
+                asked.set()
+                assert go_on.wait(30)
+
+            daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Then(wait), uuid=domain.uuid)
+
+            def press() -> None:
+                assert asked.wait(30)
+                os.kill(os.getpid(), signal.SIGUSR1)
+                # The handler is in its own call by then, or about to make it.
+                threading.Timer(1, go_on.set).start()
+
+            threading.Thread(target=press).start()
+            told.append([nic.name for nic in inspector.inspect_vnics(domain.uuid)])
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert told == [first, first]
+        assert inspector.health().timeouts == 0
+
+
+def test_those_who_ask_the_same_are_served_in_turn(daemon: Daemon) -> None:
+    """Whoever has just been answered would else be the first to ask again, for ever."""
+    domain = sample.domain(1, bulk=True)
+    daemon.add(domain)
+    daemon.latency = {"CONNECT_GET_ALL_DOMAIN_STATS": 0.1}
+    served = [0] * 3
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=2) as inspector:
+
+        def poll(number: int) -> None:
+            while sum(served) < 60:
+                inspector.usage(domain.uuid, caller=str(number))
+                served[number] += 1
+
+        threads = [threading.Thread(target=poll, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert min(served) >= 15, served
+
+
+def test_a_list_that_hangs_takes_no_deltas(daemon: Daemon) -> None:
+    """The old one, which serves meanwhile, has no VMs that have come since."""
+    old, locked = sample.domain(1, bulk=True), sample.domain(2, bulk=True)
+    daemon.add(old)
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=0.5, max_age=0) as inspector:
+        inspector.list_instances()
+        new = sample.domain(3, bulk=True)
+        daemon.add(new)
+        list(inspector.inspect_vnics(new.uuid))
+        locked.locked = True
+        daemon.add(locked)
+        for _ in range(2):
+            counters = new.interfaces["tap3"]
+            new.interfaces["tap3"] = (counters[0] + 10_000, *counters[1:])
+            assert [instance.id for instance in inspector.list_instances()] == [old.uuid]
+            [nic] = inspector.inspect_vnics(new.uuid)
+            assert nic.rx_bytes_delta == 10_000
+        locked.locked = False
+
+
+def test_an_outage_within_a_pass_is_told_in_one_line(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    domains = [sample.domain(number, bulk=True) for number in range(1, 41)]
+    daemon.add(*domains)
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        inspector.usage_all()
+        caplog.clear()
+        stop = Then(lambda daemon: threading.Thread(target=daemon.stop).start())
+        daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", stop, uuid=domains[9].uuid)
+        read = inspector.usage_all()
+        lines = [line for line in caplog.messages if "are left out of the usage" in line]
+        assert len(lines) == 1
+        assert lines[0].startswith(f"{40 - len(read)} instances are left out")
+        assert len(caplog.messages) == 2, "this, and that there is no connection"
