@@ -37,11 +37,11 @@ class LibvirtInspector:
 
     Any number of threads may share an inspector, and no call waits for ever: a guest that does not
     answer within ``timeout`` is left alone until libvirt says that it answers again, and in the
-    meantime only what libvirt knows without it is reported. Who asks in a steady order has the
-    next readings taken ahead, by threads of the inspector's own; no value is handed out twice, nor
-    when its reading was begun more than ``max_age`` before it was asked for. A forked child may go on using its parent's inspector, with
-    threads and connections of its own; but see docs/architecture.md about a fork while other
-    threads are inside libvirt.
+    meantime only what libvirt knows without it is reported. Who asks in a steady order has the next
+    readings taken ahead, by threads of the inspector's own; no value is handed out twice, nor when
+    its reading was begun more than ``max_age`` before it was asked for. A forked child may go on
+    using its parent's inspector, with threads and connections of its own; but see
+    docs/architecture.md about a fork while other threads are inside libvirt.
 
     Connections are read-only, opened when they are first needed, and again when they broke. While
     libvirt is away, calls fail at once, and the inspector goes on trying by itself.

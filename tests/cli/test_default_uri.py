@@ -110,6 +110,15 @@ def test_libvirts_configuration_of_a_user(
     assert default_uri.configured() == (uri and (uri, file))
 
 
+def test_a_user_without_a_home_has_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a user whom it does not know."""
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert default_uri.configured() is None
+
+
 def test_a_command_that_has_failed_does_not_go_on_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_uri, "configured", lambda: None)
     message = "no connection to libvirt's default URI for instance x: y"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
 
 TEST = "test:///default"
-FEW = 144
+FEW = 174
 """Descriptors; with one worker, 40 of them are for clients."""
 BOUND = bounds(40)
 
@@ -136,6 +136,44 @@ def test_it_does_not_start_with_too_few_descriptors_and_serves_with_just_enough(
         for _ in range(2):
             assert exporter.scrape()("virtmeter_scrape_complete") == 1
     assert "could not be accepted" not in exporter.said
+
+
+def test_just_enough_descriptors_are_enough_while_vms_hang_and_clients_flood_it(
+    daemon: Daemon,
+) -> None:
+    """libvirt's library would end the process: each VM that hangs keeps a connection."""
+    domains = [sample.domain(number, bulk=True) for number in range(1, 21)]
+    daemon.add(*domains)
+    options = ("--workers", "4", "--timeout", "0.5", "--deadline", "2")
+    least, _ = refusal(20, 4)
+    with Exporter(daemon.uri, *options, descriptors=least) as exporter, ExitStack() as stack:
+        assert exporter.scrape()("virtmeter_scrape_complete") == 1
+        for domain in domains[:12]:
+            domain.hung = True
+        for _ in range(3):
+            for _ in range(LEAST):
+                stack.enter_context(exporter.connect("GET ", source="127.0.0.2"))
+            assert exporter.scrape()("virtmeter_up") == 1
+            assert exporter.process.poll() is None
+        for domain in domains:
+            domain.hung = False
+    assert "Too many open files" not in exporter.said
+
+
+@pytest.mark.parametrize("command", [("stats",), ("watch", "--count", "1"), ("export", "--once")])
+def test_no_command_is_ended_by_libvirts_library_for_want_of_descriptors(
+    command: tuple[str, ...],
+) -> None:
+    done = subprocess.run(
+        ["prlimit", "--nofile=12:12", *COMMAND, *command, "--uri", TEST],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert "file descriptors are needed, and only 12 are allowed" in line
 
 
 SERVER = """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from virtmeter.cli.export.logs import DEVICE, OTHER, Seldom
+from virtmeter.cli.export.logs import DEVICE, FEW, MOST, OTHER, Seldom
 
 
 def line(text: str, level: int = logging.WARNING) -> logging.LogRecord:
@@ -20,9 +20,9 @@ def line(text: str, level: int = logging.WARNING) -> logging.LogRecord:
 class Slow(dict[str, float]):
     """What was said, which takes long to look through."""
 
-    def items(self) -> Any:
+    def get(self, *arguments: Any) -> Any:
         time.sleep(0.05)
-        return super().items()
+        return super().get(*arguments)
 
 
 def test_of_threads_that_say_the_same_at_a_time_one_is_heard() -> None:
@@ -68,6 +68,28 @@ def test_the_same_line_is_heard_again_after_its_time_and_others_at_once(
     assert seldom.filter(line(text, logging.INFO)), "somebody has asked for it"
     now += 2
     assert seldom.filter(line(text))
+
+
+def test_what_was_said_is_remembered_for_no_longer_than_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    seldom: Any = Seldom()
+    lines = [f"{number} is left out of this reading" for number in range(3 * FEW)]
+    assert all(seldom.filter(line(text)) for text in lines)
+    assert not any(seldom.filter(line(text)) for text in lines), "each was just said"
     now += 2 * DEVICE
-    assert seldom.filter(line("the last"))
-    assert [*seldom._until] == ["the last"], "no more is kept than is needed"
+    assert all(seldom.filter(line(f"another {number}")) for number in range(3 * FEW))
+    assert not {*lines} & {*seldom._until}
+
+
+def test_there_is_a_bound_on_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    seldom: Any = Seldom()
+    most = 0
+    for number in range(3 * MOST):
+        assert seldom.filter(line(f"line {number}"))
+        most = max(most, len(seldom._until))
+    assert most <= MOST + 1
+    assert not seldom.filter(line(f"line {number}")), "the last ones are remembered"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 import virtmeter
@@ -126,6 +127,19 @@ def test_what_is_there_twice_is_told_once_as_it_was_first(renderer: Renderer) ->
     assert samples("virtmeter_domain_nic_receive_bytes_total", domain="sample-1", nic="tap1") == 1
     assert samples.all("virtmeter_domain_state", uuid=instance.id) == [1, 1]
     assert samples("virtmeter_domain_state", domain="other") == 1
+
+
+@pytest.mark.parametrize("value", [-1, -2, -(2**63)])
+def test_a_counter_below_zero_is_no_sample(renderer: Renderer, value: int) -> None:
+    read = a_pass(1, 2)
+    instance = read.instances[0]
+    nics: Any = read.answers[1][1]
+    read.answers[1] = (instance, [nics[0]._replace(rx_bytes=value)])
+    body = joined(renderer.render(read, Format(openmetrics=True, gzip=False))).decode()
+    assert [*text_string_to_metric_families(body)], "the parser takes it"  # type: ignore[no-untyped-call]
+    samples = Samples(joined(renderer.render(read)).decode())
+    assert samples("virtmeter_domain_nic_receive_bytes_total", domain="sample-1") is None
+    assert samples("virtmeter_domain_nic_receive_bytes_total", domain="sample-2") == 2
 
 
 def test_all_who_get_a_pass_share_its_text(renderer: Renderer, renderings: list[Any]) -> None:

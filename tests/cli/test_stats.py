@@ -161,6 +161,31 @@ def test_csv_begins_no_formula(daemon: Daemon) -> None:
     assert {row["disk_read_bytes"] for row in rows} == {"2"}
 
 
+def test_two_disks_of_one_name_stay_two(daemon: Daemon) -> None:
+    domain = sample.domain(1)
+    disk = "<disk><source file='/x'/><target dev='vda'/></disk>"
+    domain.xml = domain.xml.replace("</devices>", f"{disk}</devices>")
+    daemon.add(domain)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "json")
+    [one] = json.loads(done.stdout)
+    assert [each["device"] for each in one["disks"]] == ["vda", "vda"]
+    assert all(each["capacity"] and each["read_requests"] for each in one["disks"])
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "csv")
+    [row] = csv.DictReader(io.StringIO(done.stdout))
+    assert (row["disks"], row["disk_capacity"]) == ("2", str(2 << 30))
+
+
+def test_csv_has_names_as_they_are(daemon: Daemon) -> None:
+    """Even one that looks like a URL with a password: two VMs would have one name."""
+    names = ["x//u:p@h", "x//u:q@h"]
+    for number, name in enumerate(names, 1):
+        domain = sample.domain(number)
+        domain.name = name
+        daemon.add(domain)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "csv")
+    assert [row["name"] for row in csv.DictReader(io.StringIO(done.stdout))] == names
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_name_may_be_a_number_of_thousands_of_digits(daemon: Daemon, form: str) -> None:
     long, short = sample.domain(1, bulk=True), sample.domain(2, bulk=True)

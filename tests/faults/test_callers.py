@@ -13,8 +13,8 @@ import pytest
 
 import virtmeter
 from tests.support import sample
-from tests.support.libvirtd import Error, Then
-from tests.support.procedures import VIR_ERR_OPERATION_INVALID, VIR_FROM_QEMU
+from tests.support.libvirtd import Then
+from tests.support.procedures import VIR_ERR_OPERATION_INVALID, VIR_FROM_QEMU, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

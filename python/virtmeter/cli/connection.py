@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,11 @@ GOES_ON = "; virtmeter goes on trying"
 
 MOST_WORKERS = 1000
 """More the library does not take."""
+
+MOST_STUCK, PROBERS = 12, 3
+"""Connections that may be open beyond those of the workers."""
+OWN = 10
+"""Descriptors that the process itself needs."""
 
 
 class Uri(click.types.StringParamType):
@@ -107,6 +114,29 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def descriptors(workers: int, more: int = 0) -> int:
+    """Return how many there are beside those for libvirt's connections, which need two each.
+
+    libvirt's library ends a process that has too few.
+
+    :param more: how many are needed beside those at least.
+    :raises click.ClickException: there are too few.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        limit = sys.maxsize
+    # For each worker, one that reads and one that waits for its closing; those that are stuck and
+    # those that ask after them.
+    libvirts = 2 * (2 * workers + MOST_STUCK + PROBERS)
+    least = libvirts + OWN + more
+    if limit < least:
+        raise click.ClickException(
+            f"with {workers} workers, {least} file descriptors are needed, and only {limit} are "
+            "allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or lower --workers"
+        )
+    return limit - libvirts
+
+
 @contextmanager
 def inspector(
     uri: str,
@@ -123,6 +153,7 @@ def inspector(
     :param quiet: log no outages and no hung VMs: the command shows these itself, or fails with
         them, and nothing should be said twice. Nor what a hypervisor cannot tell.
     """
+    descriptors(workers)
     logger = logging.getLogger("virtmeter.collector")
     if quiet:
         logger.addFilter(_said_by_the_command)
@@ -157,5 +188,5 @@ def _is_about_libvirt(error: Exception) -> bool:
 def _said_by_the_command(record: logging.LogRecord) -> bool:
     """Whether a line of the core's is to be logged all the same."""
     line = record.getMessage()
-    told = line.startswith("no connection to ") or " hangs: " in line
+    told = line.startswith("no connection to ") or " hangs: " in line or " is read again, " in line
     return not told and UNSUPPORTED not in line

@@ -18,14 +18,15 @@ SETTING = re.compile(r"""^[ \t]*uri_default[ \t]*=[ \t]*(["'])(.*?)\1""", re.M)
 
 def configured() -> tuple[str, Path] | None:
     """Return what libvirt's client configuration says, and where, if it does."""
-    if os.geteuid() == 0:
-        directory = Path("/etc")
-    else:
-        directory = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
-    file = directory / "libvirt/libvirt.conf"
     try:
+        if os.geteuid() == 0:
+            directory = Path("/etc")
+        else:
+            directory = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser())
+        file = directory / "libvirt/libvirt.conf"
         found = SETTING.search(content(file).decode(errors="surrogateescape"))
-    except (OSError, ValueError):  # libvirt will say what it thinks of it
+    # There may be no home; what is wrong with the file, libvirt will say.
+    except (OSError, ValueError, RuntimeError):
         return None
     return (found[2], file) if found and found[2] else None
 

@@ -26,7 +26,11 @@ def printable(text: str) -> str:
     >>> printable("qemu+tcp://user:secret@host/system")
     'qemu+tcp://user:***@host/system'
     """
-    text = PASSWORD.sub(r"\1***@", text)
+    return escaped(PASSWORD.sub(r"\1***@", text))
+
+
+def escaped(text: str) -> str:
+    """Return the text with what could steer a terminal, or break a line, as escapes."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

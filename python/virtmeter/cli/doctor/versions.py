@@ -58,8 +58,8 @@ def main() -> None:
     for function in (libvirt.virConnectGetLibVersion, libvirt.virConnectGetVersion):
         function.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_ulong)]
     number = ctypes.c_ulong()
-    libvirt.virGetVersion(ctypes.byref(number), None, None)
-    say("libvirt's client library", number.value)
+    if libvirt.virGetVersion(ctypes.byref(number), None, None) == 0:
+        say("libvirt's client library", number.value)
     connection = libvirt.virConnectOpenReadOnly(None)
     if not connection:
         return

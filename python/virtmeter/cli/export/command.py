@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import math
 import queue
-import resource
 import signal
 import sys
 import threading
@@ -57,9 +56,8 @@ def address(_context: click.Context, _parameter: click.Parameter, value: str) ->
     raise click.BadParameter(f"'{value}' is not HOST:PORT, as 127.0.0.1:9177 or [::1]:9177 are")
 
 
-OWN, SPARE = 10, 100
-"""Descriptors that the process itself needs, and those that it does not give to clients if it has
-so many: for probing, and to be on the safe side."""
+SPARE = 100
+"""Descriptors that are not given to clients if there are so many, to be on the safe side."""
 
 FILE = files.Readable()
 OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
@@ -145,7 +143,7 @@ def export(
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     asked: queue.SimpleQueue[None] = queue.SimpleQueue()
     if not once:
-        bound = bounds(descriptors(workers))
+        bound = bounds(connection.descriptors(workers, LEAST) - SPARE)
         signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
     access = Access(tls_cert, tls_key, tls_client_ca, auth_file)
     with connection.inspector(uri, timeout, workers, reckon_sizes=not ask_sizes) as inspector:
@@ -184,25 +182,6 @@ def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> Non
         scheme = "https" if access.tls else "http"
         LOG.info("serving %s://%s:%s/metrics", scheme, host, server.port)
         server.serve_forever()
-
-
-def descriptors(workers: int) -> int:
-    """Return how many there are for clients: libvirt's connections need two each.
-
-    :raises click.ClickException: there are too few for scrapes to be answered.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        limit = sys.maxsize
-    # For each worker one that reads, and one that waits for its closing.
-    libvirts = 4 * workers
-    least = libvirts + LEAST + OWN
-    if limit < least:
-        raise click.ClickException(
-            f"with {workers} workers, {least} file descriptors are needed, and only {limit} are "
-            "allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or lower --workers"
-        )
-    return limit - libvirts - SPARE
 
 
 def terminate(*_: object) -> NoReturn:

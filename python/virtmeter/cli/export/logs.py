@@ -22,6 +22,9 @@ DEVICE = 3600.0
 OTHER = 60.0
 """Seconds for the same line about anything else."""
 
+FEW, MOST = 64, 20_000
+"""Lines that are remembered, at least and at the most."""
+
 LAST = 1.0
 """Seconds that the last lines have at the end."""
 
@@ -38,7 +41,8 @@ class Seldom(logging.Filter):
     def __init__(self) -> None:
         """Begin with nothing said."""
         super().__init__()
-        self._until: dict[str, float] = {}
+        self._until: dict[str, float] = {}  # in the order in which they were said
+        self._room = FEW
         self._lock = threading.Lock()  # any thread may log
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -47,11 +51,22 @@ class Seldom(logging.Filter):
             return True
         line, now = record.getMessage(), time.monotonic()
         with self._lock:
-            self._until = {said: until for said, until in self._until.items() if now < until}
-            if line in self._until:
+            if now < self._until.get(line, now):
                 return False
+            self._until.pop(line, None)
             self._until[line] = now + (DEVICE if "is left out of this reading" in line else OTHER)
+            if len(self._until) > self._room:
+                self._forget(now)
             return True
+
+    def _forget(self, now: float) -> None:
+        """Forget what may be said again, and what was said first where that is not enough.
+
+        Seldom enough to cost a line nothing, however many there are.
+        """
+        said = [(line, until) for line, until in self._until.items() if now < until]
+        self._until = dict(said[-MOST // 2 :])
+        self._room = max(FEW, 2 * len(self._until))
 
 
 class _Queue(QueueHandler):

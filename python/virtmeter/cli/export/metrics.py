@@ -163,7 +163,7 @@ def _readings(answers: Sequence[tuple[Instance, Answer]]) -> Iterator[Family]:
             told.add((kind, labels))
             for field, family in families[kind]:
                 value = getattr(record, field.field)
-                if value not in (None, -1):
+                if value is not None and value >= 0:  # -1 is for what is not counted
                     family.add(labels, field.convert(value))
     for fields in families.values():
         yield from (family for _, family in fields)

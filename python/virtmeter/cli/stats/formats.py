@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from virtmeter import DiskInfo, DiskStats, InstanceStats, InterfaceStats
 from virtmeter.cli.states import word
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -80,7 +81,7 @@ def total(values: Iterable[int | None]) -> int | None:
 
 def _cell(name: str) -> str:
     """Return a name that no spreadsheet takes for a formula."""
-    return f"'{printable(name)}" if name.startswith(FORMULA) else printable(name)
+    return f"'{escaped(name)}" if name.startswith(FORMULA) else escaped(name)
 
 
 def _nics(nics: Iterable[InterfaceStats] | None) -> list[dict[str, Any]] | None:
@@ -97,10 +98,13 @@ def _disks(
     """Return counters and sizes of each disk; of some there may be but one of the two."""
     if disks is None and sizes is None:
         return None
-    merged: dict[str, dict[str, Any]] = {}
-    for disk in (*(disks or ()), *(sizes or ())):
-        nothing = {"device": disk.device, **dict.fromkeys(DISK_COUNTERS)}
-        merged.setdefault(disk.device, nothing).update(disk._asdict())
+    merged: dict[tuple[str, int], dict[str, Any]] = {}
+    for records in (disks or (), sizes or ()):
+        seen: Counter[str] = Counter()  # two of one name stay two
+        for disk in records:
+            seen[disk.device] += 1
+            nothing = {"device": disk.device, **dict.fromkeys(DISK_COUNTERS)}
+            merged.setdefault((disk.device, seen[disk.device]), nothing).update(disk._asdict())
     return list(merged.values())
 
 
