@@ -23,16 +23,23 @@ from virtmeter.exceptions import (
     NoDataException,
 )
 from virtmeter.records import (
+    DirtyRate,
+    DiskDetails,
     DiskInfo,
     DiskRateStats,
     DiskStats,
     Health,
     Instance,
+    InstanceDetails,
     InstanceStats,
     InterfaceRateStats,
     InterfaceStats,
+    IoThreadStats,
+    JobStats,
+    NicDetails,
     PowerState,
     Server,
+    VcpuStats,
     VmUsage,
 )
 
@@ -65,6 +72,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "ConnectionLost",
+    "DirtyRate",
+    "DiskDetails",
     "DiskInfo",
     "DiskRateStats",
     "DiskStats",
@@ -73,15 +82,20 @@ __all__ = [
     "InspectorException",
     "Instance",
     "InstanceBusyException",
+    "InstanceDetails",
     "InstanceNotFoundException",
     "InstanceShutOffException",
     "InstanceStats",
     "InterfaceRateStats",
     "InterfaceStats",
+    "IoThreadStats",
+    "JobStats",
     "LibvirtInspector",
+    "NicDetails",
     "NoDataException",
     "PowerState",
     "Server",
+    "VcpuStats",
     "VmUsage",
     "__version__",
 ]

@@ -6,14 +6,18 @@ from typing import Protocol, final
 from uuid import UUID
 
 from virtmeter.records import (
+    DirtyRate,
     DiskInfo,
     DiskRateStats,
     DiskStats,
     Health,
     Instance,
+    InstanceDetails,
     InstanceStats,
     InterfaceRateStats,
     InterfaceStats,
+    IoThreadStats,
+    JobStats,
     Server,
     VmUsage,
 )
@@ -176,6 +180,31 @@ class LibvirtInspector:
         :raises ConnectionLost: libvirt cannot be reached.
         :raises NoDataException: libvirt refuses the list of its instances, or has not sent it
             within the timeout.
+        """
+
+    def inspect_details(self, instance: str | UUID | _HasId) -> InstanceDetails:
+        """Return what an instance is, beside what it uses; also of one that is shut off.
+
+        From ``virDomainListGetStats`` and ``virDomainGetXMLDesc``. While the guest hangs, without
+        its vCPUs where libvirt does not tell them.
+        """
+
+    def inspect_job(self, instance: str | UUID | _HasId) -> JobStats | None:
+        """Return the job that is under way, a migration or a backup; None where there is none.
+
+        From ``virDomainGetJobStats``, a round trip of its own.
+        """
+
+    def inspect_io_threads(self, instance: str | UUID | _HasId) -> list[IoThreadStats]:
+        """Return the threads that do I/O for an instance, in the order of their numbers.
+
+        From ``virDomainListGetStats``; QEMU's monitor is asked once more for it.
+        """
+
+    def inspect_dirty_rate(self, instance: str | UUID | _HasId) -> DirtyRate | None:
+        """Return how fast an instance writes to its memory; None where nobody had that measured.
+
+        From ``virDomainListGetStats``; QEMU's monitor is asked once more for it.
         """
 
     def list_instances(self) -> list[Instance]:

@@ -311,6 +311,150 @@ _INTERVALS = {
 }
 
 
+class VcpuStats(NamedTuple):
+    """One vCPU: times in nanoseconds since the start (``virDomainListGetStats``)."""
+
+    number: int
+    """Its number in the guest."""
+    state: int | None
+    """``virVcpuState``: 0 offline, 1 running, 2 blocked."""
+    time: int | None
+    """Time that it has run (``vcpu.N.time``)."""
+    wait: int | None
+    """Time that it was on the host's run queue (``vcpu.N.wait``)."""
+    delay: int | None
+    """Time that it could have run but had no host CPU (``vcpu.N.delay``)."""
+
+
+class DiskDetails(NamedTuple):
+    """What a disk is, by the domain XML."""
+
+    device: str
+    """The disk's target name, for example ``vda``."""
+    kind: str | None
+    """``disk``, ``cdrom``, ``floppy`` or ``lun`` (``<disk device>``)."""
+    bus: str | None
+    """The bus that it is on, for example ``virtio`` (``<target bus>``)."""
+    serial: str | None
+    """Its serial number (``<serial>``): with Nova, the id of the Cinder volume."""
+    source: str | None
+    """What its bytes lie on: a path, or ``protocol:name`` of a disk of the network, or
+    ``pool/volume``; None for a drive without a medium."""
+    format: str | None
+    """The format of its image, for example ``qcow2`` (``<driver type>``)."""
+    cache: str | None
+    """How the host caches it (``<driver cache>``)."""
+    limits: dict[str, int]
+    """The limits that it is under (``<iotune>``), in bytes or operations a second, by libvirt's
+    names: ``total_iops_sec``."""
+
+
+class NicDetails(NamedTuple):
+    """What a NIC is, by the domain XML."""
+
+    name: str
+    """The host's side of the NIC (``<target dev>``), or its MAC address where it has none, as a
+    device of the host that is handed through."""
+    mac: str | None
+    """The MAC address."""
+    kind: str | None
+    """How it is plugged in (``<interface type>``), for example ``bridge`` or ``hostdev``."""
+    model: str | None
+    """What it is to its guest, for example ``virtio`` (``<model type>``)."""
+    source: str | None
+    """The bridge, network or device of the host; a PCI device by its address."""
+    port_id: str | None
+    """The id of its port (``<virtualport>``): with Nova, Neutron's."""
+    mtu: int | None
+    """The largest packet, bytes (``<mtu size>``)."""
+
+
+class InstanceDetails(NamedTuple):
+    """What an instance is, beside what it uses; running or not."""
+
+    state: int
+    """The domain's state, a number of :class:`PowerState`."""
+    reason: str | None
+    """Why it is in that state, in the words of ``virsh domstate --reason``: ``booted``,
+    ``I/O error``, ``shutdown`` (``state.reason``)."""
+    title: str | None
+    """The title that people gave it (``<title>``)."""
+    machine: str | None
+    """The machine that it is to its guest, for example ``pc-q35-7.2`` (``<os><type machine>``)."""
+    memory_maximum: float | None
+    """Memory that it has when its balloon takes none, MiB (``<memory>``)."""
+    memory_configured: float | None
+    """Memory that it is to have now, MiB (``<currentMemory>``)."""
+    vcpus_maximum: int | None
+    """The most vCPUs that can be plugged in (``<vcpu>``)."""
+    vcpus_configured: int | None
+    """vCPUs that are plugged in, or will be when it is started (``<vcpu current>``)."""
+    manager: str | None
+    """What manages it: ``nova``, ``ovirt``, ``kubevirt``, ``cloudstack``."""
+    managed_name: str | None
+    """What that calls it."""
+    project: str | None
+    """The project's name of Nova, the namespace of KubeVirt, the account's number of CloudStack."""
+    user: str | None
+    """The name of Nova's user."""
+    vcpus: list[VcpuStats]
+    """Each vCPU of a running domain, as far as libvirt tells."""
+    disks: list[DiskDetails]
+    """Each disk, also a drive without a medium, in the order of the domain XML."""
+    nics: list[NicDetails]
+    """Each NIC that has a target or a MAC address, in the order of the domain XML."""
+
+
+class JobStats(NamedTuple):
+    """The job that is under way in an instance: sizes in bytes (``virDomainGetJobStats``)."""
+
+    operation: str | None
+    """What it does: ``migration out``, ``backup``, ``save``, ``dump``; None where libvirt does not
+    tell."""
+    elapsed: float | None
+    """For how many seconds it has been at it."""
+    data_total: int | None
+    """All there is to transfer, of memory and disks."""
+    data_processed: int | None
+    """What is transferred of it."""
+    data_remaining: int | None
+    """What is left."""
+    memory_total: int | None
+    """All memory that there is to transfer."""
+    memory_processed: int | None
+    """What is transferred of it."""
+    memory_remaining: int | None
+    """What is left."""
+    disk_total: int | None
+    """All that there is to transfer of disks."""
+    disk_processed: int | None
+    """What is transferred of it."""
+    disk_remaining: int | None
+    """What is left."""
+
+
+class IoThreadStats(NamedTuple):
+    """One thread of the hypervisor's that does I/O for an instance (``iothread.N``)."""
+
+    number: int
+    """Its number."""
+    poll_max: int | None
+    """The longest that it polls before it sleeps, nanoseconds (``poll-max-ns``)."""
+    poll_grow: int | None
+    """By which factor it polls longer, 0 for QEMU's own (``poll-grow``)."""
+    poll_shrink: int | None
+    """By which divisor it polls shorter (``poll-shrink``)."""
+
+
+class DirtyRate(NamedTuple):
+    """How fast an instance writes to its memory, as ``virsh domdirtyrate-calc`` has measured it."""
+
+    mebibytes_per_second: int
+    """MiB per second (``dirtyrate.megabytes_per_second``)."""
+    period: int | None
+    """For how many seconds it was measured (``dirtyrate.calc_period``)."""
+
+
 class Health(NamedTuple):
     """What an inspector does, and has done since it was made (in this process)."""
 

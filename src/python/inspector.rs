@@ -9,7 +9,7 @@ use pyo3::types::{PyIterator, PyList};
 
 use super::arguments::InstanceArgument;
 use super::errors::exception;
-use super::records::Record;
+use super::records::{Record, list};
 use super::{put_back, raised_meanwhile};
 use crate::collector::{InvalidLimit, Limits};
 use crate::error;
@@ -149,6 +149,40 @@ impl LibvirtInspector {
         list(py, self.read(py, |inspector| inspector.usage_all(caller))?)
     }
 
+    fn inspect_details<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.read(py, |inspector| inspector.details(&instance.0))?.into_named_tuple(py)
+    }
+
+    fn inspect_job<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let job = self.read(py, |inspector| inspector.job(&instance.0))?;
+        job.map(|job| job.into_named_tuple(py)).transpose()
+    }
+
+    fn inspect_io_threads<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+    ) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.read(py, |inspector| inspector.io_threads(&instance.0))?)
+    }
+
+    fn inspect_dirty_rate<'py>(
+        &self,
+        py: Python<'py>,
+        instance: InstanceArgument,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let rate = self.read(py, |inspector| inspector.dirty_rate(&instance.0))?;
+        rate.map(|rate| rate.into_named_tuple(py)).transpose()
+    }
+
     fn list_instances<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         list(py, self.read(py, Inspector::instances)?)
     }
@@ -254,10 +288,4 @@ fn number(given: i64) -> usize {
 
 fn checked(limits: Result<Limits, InvalidLimit>, given: impl Display) -> PyResult<Limits> {
     limits.map_err(|invalid| PyValueError::new_err(format!("{invalid}, not {given}")))
-}
-
-fn list<R: Record>(py: Python<'_>, records: Vec<R>) -> PyResult<Bound<'_, PyList>> {
-    let records: Vec<_> =
-        records.into_iter().map(|record| record.into_named_tuple(py)).collect::<PyResult<_>>()?;
-    PyList::new(py, records)
 }

@@ -6,9 +6,13 @@ use std::time::Duration;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyDict, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple, PyType};
 
 use crate::collector::Health;
+use crate::details::{
+    DirtyRate, DiskDetails, InstanceDetails, IoThreadStats, JobStats, Manager, NicDetails,
+    VcpuStats,
+};
 use crate::records::{
     DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats,
     InterfaceRateStats, InterfaceStats, Server, VmUsage,
@@ -59,6 +63,13 @@ pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
     DiskRateStats::class(py)?;
     VmUsage::class(py)?;
     Health::class(py)?;
+    InstanceDetails::class(py)?;
+    VcpuStats::class(py)?;
+    DiskDetails::class(py)?;
+    NicDetails::class(py)?;
+    JobStats::class(py)?;
+    IoThreadStats::class(py)?;
+    DirtyRate::class(py)?;
     Ok(())
 }
 
@@ -199,6 +210,79 @@ named_tuple!(VmUsage {
     r.cpu_interval.map(|interval| interval.as_secs_f64()),
 } from r in py);
 
+named_tuple!(InstanceDetails {
+    r.state,
+    r.reason,
+    r.title,
+    r.machine,
+    r.memory_maximum,
+    r.memory_configured,
+    r.vcpus_maximum,
+    r.vcpus_configured,
+    r.manager.as_ref().map(|manager| manager.name),
+    r.manager.as_ref().and_then(|manager| manager.instance.clone()),
+    r.manager.as_ref().and_then(|manager| manager.project.clone()),
+    r.manager.and_then(|Manager { user, .. }| user),
+    list(py, r.vcpus)?,
+    list(py, r.disks)?,
+    list(py, r.nics)?,
+} from r in py);
+
+named_tuple!(VcpuStats {
+    r.number,
+    r.state,
+    r.time,
+    r.wait,
+    r.delay,
+} from r in py);
+
+named_tuple!(DiskDetails {
+    r.device,
+    r.kind,
+    r.bus,
+    r.serial,
+    r.source,
+    r.format,
+    r.cache,
+    r.limits.into_py_dict(py)?,
+} from r in py);
+
+named_tuple!(NicDetails {
+    r.name,
+    r.mac,
+    r.kind,
+    r.model,
+    r.source,
+    r.port_id,
+    r.mtu,
+} from r in py);
+
+named_tuple!(JobStats {
+    r.operation,
+    r.elapsed_ms.map(|elapsed| Duration::from_millis(elapsed).as_secs_f64()),
+    r.data[0],
+    r.data[1],
+    r.data[2],
+    r.memory[0],
+    r.memory[1],
+    r.memory[2],
+    r.disk[0],
+    r.disk[1],
+    r.disk[2],
+} from r in py);
+
+named_tuple!(IoThreadStats {
+    r.number,
+    r.poll_max,
+    r.poll_grow,
+    r.poll_shrink,
+} from r in py);
+
+named_tuple!(DirtyRate {
+    r.mebibytes_per_second,
+    r.period,
+} from r in py);
+
 named_tuple!(Health {
     r.connections,
     r.opened,
@@ -222,6 +306,13 @@ named_tuple!(Health {
     r.sizes.asked,
     r.sizes.differed,
 } from r in py);
+
+/// Records as Python sees them.
+pub(crate) fn list<R: Record>(py: Python<'_>, records: Vec<R>) -> PyResult<Bound<'_, PyList>> {
+    let records: Vec<_> =
+        records.into_iter().map(|record| record.into_named_tuple(py)).collect::<PyResult<_>>()?;
+    PyList::new(py, records)
+}
 
 /// By UUID, the name and for how many seconds the instance has not answered.
 fn hung(hung: Vec<(InstanceId, Duration)>) -> Vec<(String, (Option<String>, f64))> {
