@@ -50,6 +50,7 @@ def domain(number: int = 1, uuid: str | None = None, *, bulk: bool = False) -> D
                     "flush_total_times": xdr.LLong(number),
                 },
                 info=(1 << 30, number, 1 << 20),
+                path=f"/images/{number}",
             )
         },
         memory={
