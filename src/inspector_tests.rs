@@ -149,7 +149,13 @@ fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
         cpu_number: Some(2),
         vcpu_time: Some(vcpu_seconds * 1_000_000_000),
         cpu_time: Some(cpu_seconds * 1_000_000_000),
-        memory: Memory { total: Some(4), used: Some(1), free: Some(2), target: Some(3) },
+        memory: Memory {
+            total: Some(4),
+            used: Some(1),
+            free: Some(2),
+            target: Some(3),
+            updated: None,
+        },
         ..VmCounters::default()
     }
 }

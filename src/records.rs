@@ -152,6 +152,10 @@ pub struct InstanceStats {
     pub memory_hugetlb_allocations: Option<u64>,
     /// Huge pages that the guest has failed to allocate since boot (`hugetlb_pgfail`).
     pub memory_hugetlb_failures: Option<u64>,
+    /// When the guest last told its memory, seconds since the epoch by the host's clock
+    /// (`last-update`); `None` where it never has. All of its memory but `memory_actual` and
+    /// `memory_resident` is of then.
+    pub memory_updated: Option<u64>,
 }
 
 /// The counters of one virtual NIC since it was plugged in, as `virDomainInterfaceStats` has them
@@ -277,7 +281,7 @@ pub struct VmCounters {
     pub disks: Option<Vec<Disk>>,
 }
 
-/// The memory of one instance, KiB; `None` where the hypervisor has no value.
+/// The memory of one instance, KiB, and when it was told; `None` where the hypervisor has no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
     /// The most that the instance may have.
@@ -288,6 +292,8 @@ pub struct Memory {
     pub free: Option<u64>,
     /// What the balloon is to leave to the guest.
     pub target: Option<u64>,
+    /// When the guest told `used` and `free`, seconds since the epoch by the host's clock.
+    pub updated: Option<u64>,
 }
 
 /// What one virtual machine has used since the last reading of its usage.

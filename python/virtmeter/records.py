@@ -115,6 +115,10 @@ class InstanceStats(NamedTuple):
     """Huge pages that the guest has allocated since its start (``hugetlb_pgalloc``)."""
     memory_hugetlb_failures: int | None = None
     """Huge pages that the guest has failed to allocate since its start (``hugetlb_pgfail``)."""
+    memory_updated: int | None = None
+    """When the guest last told its memory, seconds since the epoch by the host's clock
+    (``last-update``); None where it never has. All of its memory but ``memory_actual`` and
+    ``memory_resident`` is of then, however long ago that is."""
 
 
 class InterfaceStats(NamedTuple):
@@ -285,6 +289,9 @@ class VmUsage(NamedTuple):
     """Seconds that the disks' values are over, likewise."""
     cpu_interval: float | None
     """Seconds that ``cpu_utilization`` is over, likewise."""
+    memory_updated: int | None
+    """When the guest told ``memory_used`` and ``memory_free``, seconds since the epoch by the
+    host's clock (``last-update``); None where it never has."""
 
     def per_second(self, field: str) -> float | None:
         """Return the average in a second of what went through the NICs or the disks.

@@ -88,6 +88,7 @@ pub(super) fn instance_stats(
         memory_disk_caches: stat(c::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES).map(mib),
         memory_hugetlb_allocations: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC),
         memory_hugetlb_failures: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL),
+        memory_updated: updated(memory),
     }
 }
 
@@ -99,6 +100,11 @@ pub(super) fn leave_out_impossible(stats: &mut InstanceStats) {
 
 fn memory_stat(memory: &[(u32, u64)], tag: u32) -> Option<u64> {
     memory.iter().rev().find(|(known, _)| *known == tag).map(|(_, value)| *value)
+}
+
+/// When the guest last told its memory, seconds since the epoch; 0 is libvirt's word for never.
+fn updated(memory: &[(u32, u64)]) -> Option<u64> {
+    memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_LAST_UPDATE).filter(|seconds| *seconds > 0)
 }
 
 /// What the guest could use without swapping, or else what it does not use at all, KiB.
@@ -192,6 +198,7 @@ pub(super) fn memory(sums: &Sums, memory: &[(u32, u64)]) -> Memory {
         used: available.zip(free).and_then(|(available, free)| available.checked_sub(free)),
         free,
         target: Some(sums.memory_kib),
+        updated: updated(memory),
     }
 }
 
@@ -359,6 +366,14 @@ mod tests {
             (Some(3), Some(0))
         );
         assert_eq!(memory(&[]).memory_hugetlb_failures, None);
+    }
+
+    #[test]
+    fn the_balloon_tells_when_it_was_updated_unless_it_never_was() {
+        let last_update = 9;
+        assert_eq!(memory(&[(last_update, 1_764_000_000)]).memory_updated, Some(1_764_000_000));
+        assert_eq!(memory(&[(last_update, 0)]).memory_updated, None);
+        assert_eq!(memory(&[]).memory_updated, None);
     }
 
     #[test]

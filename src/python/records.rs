@@ -130,6 +130,7 @@ named_tuple!(InstanceStats {
     r.memory_disk_caches,
     r.memory_hugetlb_allocations,
     r.memory_hugetlb_failures,
+    r.memory_updated,
 } from r in py);
 
 named_tuple!(InterfaceStats {
@@ -208,6 +209,7 @@ named_tuple!(VmUsage {
     r.network_interval.map(|interval| interval.as_secs_f64()),
     r.disk_interval.map(|interval| interval.as_secs_f64()),
     r.cpu_interval.map(|interval| interval.as_secs_f64()),
+    r.memory.updated,
 } from r in py);
 
 named_tuple!(InstanceDetails {

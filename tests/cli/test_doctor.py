@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -16,7 +17,12 @@ from tests.cli.exporter import COMMAND
 from tests.cli.test_export import of_nova
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
-from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
+from tests.support.procedures import (
+    VIR_DOMAIN_PAUSED,
+    VIR_ERR_INTERNAL_ERROR,
+    VIR_FROM_QEMU,
+    Error,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +134,24 @@ def test_a_vm_that_is_not_novas_among_those_that_are(daemon: Daemon) -> None:
     found = report("--uri", daemon.uri)
     assert found.has("warning", "without OpenStack Nova's metadata", "sample-2")
     assert not found.has("warning", "sample-1")
+
+
+def test_memory_of_long_ago(daemon: Daemon) -> None:
+    """A guest that is paused cannot tell anything, which is no fault of its balloon."""
+    crashed, paused, well = (sample.domain(number) for number in (1, 2, 3))
+    now = int(time.time())
+    crashed.memory[9] = paused.memory[9] = now - 7200
+    well.memory[9] = now
+    paused.state = VIR_DOMAIN_PAUSED
+    daemon.add(crashed, paused, well)
+    found = report("--uri", daemon.uri)
+    [warning] = [each for each in found.findings if each["level"] == "warning"]
+    assert "of long ago: sample-1 (2h00m)" in warning["what"]
+    assert "sample-2" not in warning["what"]
+    assert "sample-3" not in warning["what"]
+    assert "dommemstat VM --period 10 --live" in warning["advice"]
+    assert "<stats period='10'/>" in warning["advice"]
+    assert not found.has("ok", "all VMs tell their memory")
 
 
 def test_a_slow_daemon(daemon: Daemon) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,6 +119,25 @@ def test_a_hung_guest_is_marked_and_told(rig: Libvirtd) -> None:
     assert "2 VMs: 1 hung, 1 paused" in table.stdout
     [row] = [line for line in table.stdout.splitlines() if line.startswith(guest.name)]
     assert "  hung  " in row
+
+
+def test_memory_of_long_ago_is_marked(daemon: Daemon) -> None:
+    """It goes by the time at which the guest told it, unless that is yet to come."""
+    now = int(time.time())
+    updated = {"old": now - 7200, "new": now, "ahead": now + 7200, "never": 0}
+    for number, (name, when) in enumerate(updated.items(), 1):
+        domain = sample.domain(number, bulk=True)
+        domain.name, domain.memory[9] = name, when
+        daemon.add(domain)
+    done = cli.run("stats", "--uri", daemon.uri)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line.split()[4:7] for line in done.stdout.splitlines()[4:]}
+    assert rows.pop("old") == ["100M?", "500M?", "300M"], "what the host tells is of now"
+    assert rows.pop("?"), "and below the table it is said what that means"
+    assert "'virtmeter doctor'" in done.stdout.splitlines()[-1]
+    assert rows == {name: ["100M", "500M", "300M"] for name in ("ahead", "never", "new")}
+    told = {each["name"]: each["memory_updated"] for each in read(daemon.uri)}
+    assert told == {**updated, "never": None}
 
 
 def test_without_a_terminal_nothing_is_coloured_or_cut(odd: Daemon) -> None:

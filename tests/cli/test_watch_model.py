@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ from virtmeter.cli.watch import view
 from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.columns import curve
 from virtmeter.cli.watch.keys import names
+from virtmeter.cli.watch.lines import line as as_line
 from virtmeter.cli.watch.model import ORDERS, STEP, History, Model
 from virtmeter.cli.watch.readings import Snapshot
 
@@ -119,6 +121,20 @@ def test_hung_vms_stay_and_the_history_goes_on(model: Model) -> None:
     model.update(snapshot(used(2, cpu_utilization=7.0), taken=STEP, hung=(10,)))
     assert {row.name: row.hung for row in model.rows} == {"vm-2": False, "vm-10": True}
     assert [list(row.history.values) for row in model.rows] == [[5.0, 7.0], [50.0, None]]
+
+
+def test_memory_of_long_ago_is_marked(model: Model) -> None:
+    now = int(time.time())
+    old, new, ahead = (
+        used(number, memory_used=2048, memory_total=4096, memory_updated=now - age)
+        for number, age in ((1, 3600), (2, 0), (3, -3600))
+    )
+    model.update(snapshot(old, new, ahead))
+    model.sort_by("v")
+    told = [[cell for cell in row.split() if "M" in cell] for row in picture(model)[5:8]]
+    assert told == [["2.00M?", "4.00M"], ["2.00M", "4.00M"], ["2.00M", "4.00M"]]
+    for row, cell in zip(model.shown(), ("2.00M?  4.00M", " 2.00M  4.00M", " 2.00M  4.00M")):
+        assert cell in as_line("now", row)
 
 
 def test_a_rate_is_over_the_time_that_its_value_is_over(model: Model) -> None:

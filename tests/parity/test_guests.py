@@ -140,6 +140,7 @@ def test_what_the_stock_inspector_does_not_read(rig: Libvirtd) -> None:
     # A guest's kernel without huge pages tells of none.
     assert stats.memory_hugetlb_allocations == memory.get("hugetlb_pgalloc")
     assert stats.memory_hugetlb_failures == memory.get("hugetlb_pgfail")
+    assert stats.memory_updated == memory["last_update"] > 0
     for ours, name in ((stats.vcpu_wait, "wait"), (stats.vcpu_delay, "delay")):
         assert type(ours) is int, name
         # The threads of vCPUs that stand still may still wait for a CPU.

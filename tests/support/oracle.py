@@ -30,6 +30,7 @@ ADDED = {
         "memory_disk_caches",
         "memory_hugetlb_allocations",
         "memory_hugetlb_failures",
+        "memory_updated",
     ),
     virtmeter.DiskStats: ("flush_requests", "flush_total_times"),
 }

@@ -56,7 +56,8 @@ def test_every_value_of_a_usage(
 ) -> None:
     first = inspector.usage(UUID)
     memory = (1024 * 1024, 100 * 1024, 400 * 1024, 512 * 1024)
-    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 5)
+    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 6)
+    domain.memory[9] = 1_764_000_000
     # So little that it fits into any interval.
     set_cpu_times(domain, 50, 80)
     domain.stats["vcpu.1.wait"] = 1 + 20
@@ -70,6 +71,7 @@ def test_every_value_of_a_usage(
     assert usage.host_cpu_utilization == pytest.approx(share * 100)
     assert usage[6:12] == (1.0, 3.0, 7, 9, 0.5, 2.0)
     assert usage[12:16] == memory
+    assert usage.memory_updated == 1_764_000_000
     assert usage.cpu_wait == pytest.approx(20 / (usage.interval * SECOND) * 100)
     assert usage.cpu_steal == pytest.approx(30 / (usage.interval * SECOND) * 100)
     assert usage.cpu_interval == usage.interval

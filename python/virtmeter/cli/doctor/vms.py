@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import virtmeter
+from virtmeter.cli import balloon, units
 from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 
 if TYPE_CHECKING:
@@ -121,7 +122,21 @@ def memory(stats: dict[Instance, virtmeter.InstanceStats]) -> Iterator[Finding]:
             "the guest must have loaded its driver virtio_balloon, and a period must be set: "
             "'virsh dommemstat VM --period 10 --live' (Nova: mem_stats_period_seconds)",
         )
-    if stats and not silent:
+    old = [
+        f"{vm.name} ({units.duration(balloon.age(each.memory_updated))})"
+        for vm, each in stats.items()
+        # The balloon of one that is paused cannot tell anything.
+        if each.power_state == virtmeter.PowerState.RUNNING and balloon.is_old(each.memory_updated)
+    ]
+    if old:
+        yield Finding(
+            WARNING,
+            f"the memory in use of VMs is of long ago: {names(old)}",
+            "the guest has crashed, its balloon driver or service has stopped, or no period is set "
+            "for the balloon's statistics: 'virsh dommemstat VM --period 10 --live', and "
+            "<stats period='10'/> within <memballoon> in its XML (Nova: mem_stats_period_seconds)",
+        )
+    if stats and not silent and not old:
         yield Finding(OK, "all VMs tell their memory in use")
 
 

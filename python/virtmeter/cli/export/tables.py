@@ -57,6 +57,11 @@ INSTANCE = (
         "memory_hugetlb_failures_total",
         "Huge pages that the guest failed to allocate.",
     ),
+    Field(
+        "memory_updated",
+        "memory_updated_timestamp_seconds",
+        "When the guest last told its memory; all of it but actual and resident is of then.",
+    ),
     Field("cpu_cycles", "cpu_cycles_total", "CPU cycles."),
     Field("instructions", "instructions_total", "CPU instructions."),
     Field("cache_references", "cache_references_total", "References to the CPU's caches."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from rich.console import Group
 from rich.text import Text
 
-from virtmeter.cli import states, tables, units
+from virtmeter.cli import balloon, states, tables, units
 from virtmeter.cli.stats.formats import total
 from virtmeter.cli.text import printable, shown_uri
 
@@ -27,7 +27,10 @@ def shown(readings: Sequence[Reading], uri: str, width: int | None) -> Renderabl
     title = Text(f"{what} at {shown_uri(uri)}" if uri else what, style="dim")
     if not readings:
         return title
-    return Group(title, Text(), tables.table(tables.fitting(COLUMNS, readings, width), readings))
+    table = tables.table(tables.fitting(COLUMNS, readings, width), readings)
+    is_old = any(balloon.is_old(reading.stats.memory_updated) for reading in readings)
+    legend = [Text(balloon.LEGEND, style="dim")] if is_old else []
+    return Group(title, Text(), table, *legend)
 
 
 def _mebibytes(field: str) -> Callable[[Reading], str]:
@@ -36,6 +39,11 @@ def _mebibytes(field: str) -> Callable[[Reading], str]:
         return units.size(None if value is None else value * units.MIB)
 
     return cell
+
+
+def _told_by_guest(field: str) -> Callable[[Reading], str]:
+    size = _mebibytes(field)
+    return lambda reading: balloon.marked(size(reading), reading.stats.memory_updated)
 
 
 def _sum(
@@ -56,10 +64,9 @@ def _cpu_time(reading: Reading) -> str:
 
 def _memory_of(reading: Reading) -> str:
     """Return what its kernel sees, a part of which is used, or else what the balloon leaves it."""
-    stats = reading.stats
-    return _mebibytes("memory_actual" if stats.memory_usage is None else "memory_available")(
-        reading
-    )
+    if reading.stats.memory_usage is None:
+        return _mebibytes("memory_actual")(reading)
+    return _told_by_guest("memory_available")(reading)
 
 
 def _state(reading: Reading) -> Text:
@@ -71,7 +78,7 @@ COLUMNS = (
     Column("\nstate", _state, left=True, width=7),
     Column("\nvCPUs", lambda reading: units.number(reading.stats.cpu_number), spare=3),
     Column("CPU\ntime", _cpu_time, width=6),
-    Column("memory\nused", _mebibytes("memory_usage")),
+    Column("memory\nused", _told_by_guest("memory_usage")),
     Column("\nof", _memory_of, spare=2),
     Column("on host\nresident", _mebibytes("memory_resident"), spare=6),
     Column("NICs\nin", _sum("nics", "rx_bytes"), spare=1),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Callable
 
 from rich.text import Text
 
-from virtmeter.cli import states, tables, units
+from virtmeter.cli import balloon, states, tables, units
 from virtmeter.cli.text import printable
 from virtmeter.cli.watch.model import Row
 
@@ -62,6 +62,12 @@ def _kib(name: str) -> Callable[[Row], Text]:
     return lambda row: _quiet(units.size(_bytes(_of(row.usage, name))))
 
 
+def _memory_used(row: Row) -> Text:
+    used = _kib("memory_used")(row)
+    used.plain = balloon.marked(used.plain, row.memory_updated)
+    return used
+
+
 def _kib_rate(name: str) -> Callable[[Row], Text]:
     return lambda row: _quiet(units.size(_bytes(row.rate(name))))
 
@@ -98,7 +104,7 @@ COLUMNS = (
     _curve(CURVE_AT_LEAST),
     Column("\nwait", _share("cpu_wait"), spare=3),
     Column("\nsteal", _share("cpu_steal"), spare=3),
-    Column("memory\nused", _kib("memory_used")),
+    Column("memory\nused", _memory_used),
     Column("\nof", _kib("memory_total"), spare=2),
     Column("NICs\nin/s", _kib_rate("network_read_kib"), spare=1),
     Column("\nout/s", _kib_rate("network_write_kib"), spare=1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtmeter.cli import states, units
+from virtmeter.cli import balloon, states, units
 from virtmeter.cli.text import printable, say
 from virtmeter.cli.watch.readings import pause, take
 
@@ -34,7 +34,7 @@ def show(inspector: LibvirtInspector, model: Model, *, interval: float, count: i
         if not model.outage:
             now = time.strftime("%Y-%m-%dT%H:%M:%S")
             for row in model.shown():
-                click.echo(_line(now, row))
+                click.echo(line(now, row))
         elif not outage:
             say(model.outage)
         if count is not None and (count := count - 1) <= 0:
@@ -44,7 +44,9 @@ def show(inspector: LibvirtInspector, model: Model, *, interval: float, count: i
             time.sleep(min(left, AWAKE))
 
 
-def _line(now: str, row: Row) -> str:
+def line(now: str, row: Row) -> str:
+    """Return a line about one VM."""
+
     def of(name: str) -> float | None:
         return row.usage and getattr(row.usage, name)
 
@@ -55,7 +57,8 @@ def _line(now: str, row: Row) -> str:
         now,
         states.cell(row.state, hung=row.hung, busy=row.busy).plain,
         *(units.percent(of(f"cpu_{name}")) for name in ("utilization", "wait", "steal")),
-        *(size(of(f"memory_{name}")) for name in ("used", "total")),
+        balloon.marked(size(of("memory_used")), row.memory_updated),
+        size(of("memory_total")),
         *(size(row.rate(f"network_{name}_kib")) for name in ("read", "write")),
         *(size(row.rate(f"disk_{name}_kib")) for name in ("read", "write")),
         *(units.number(row.rate(f"disk_{name}_requests")) for name in ("read", "write")),

@@ -53,6 +53,11 @@ class Row:
     usage: VmUsage | None
     history: History
 
+    @property
+    def memory_updated(self) -> int | None:
+        """When the guest told its memory, seconds since the epoch."""
+        return self.usage.memory_updated if self.usage else None
+
     def rate(self, name: str) -> float | None:
         """Return how much of something it has used, in a second."""
         return self.usage and self.usage.per_second(name)

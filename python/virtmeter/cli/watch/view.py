@@ -34,7 +34,8 @@ Columns
   CPU            how much of their time the VM's vCPUs have run
   wait, steal    waited for I/O, says libvirt (0 unless the host's kernel has
                  sched_schedstats = 1); could have run, but got no host CPU
-  memory         used in the guest, of the most that it may have
+  memory         used in the guest, of the most that it may have; with a ?, the
+                 guest told it more than a minute ago: see virtmeter doctor
   NICs, disks    bytes a second, K = 1024; reads, writes: how many a second
   hung           the VM does not answer: its memory and disks are not known
   busy           likewise, as it is being migrated, saved, dumped or the like"""
