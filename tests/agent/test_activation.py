@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.agent.releases import HERE, RELEASES, python_of, run
-from tests.support import broken, sample
+from tests.support import broken, sample, xdr
 from tests.support.libvirtd import Then
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
 
@@ -274,8 +274,8 @@ def test_additional_meters_without_a_value_are_left_out_without_a_word(
     domain = daemon.domains[sample.UUID]
     for tag in (2, 3, 10, 11, 12):
         del domain.memory[tag]
-    for group in ("flush_operations", "flush_total_times"):
-        del domain.disks["vda"].flags[group]
+    del domain.disks["vda"].flags["flush_operations"]
+    domain.disks["vda"].flags["flush_total_times"] = xdr.LLong(-1)
     del domain.stats["vcpu.1.delay"]
     without, with_them = poll(uri), poll(uri, additional=True)
     assert [found for found in with_them.samples if found not in without.samples] == [

@@ -13,7 +13,7 @@ import pytest
 from rich.text import Text
 
 import virtmeter
-from tests.support import cli, sample
+from tests.support import cli, sample, xdr
 from tests.support.libvirtd import Never, Then
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, Error
 
@@ -65,6 +65,8 @@ def test_json_has_what_the_library_reads(rig: Libvirtd) -> None:
         k: v for k, v in stats.items() if k not in moving
     }
     assert all(told[name] >= 0 for name in moving)
+    assert [disk.pop("errors") for disk in disks] == [-1] * 5, "QEMU does not count them"
+    assert [disk.pop("errors") for disk in told["disks"]] == [None] * 5
     assert told["disks"] == disks
     assert [disk["device"] for disk in disks] == ["vda", "vdb", "vdc", "sda", "hda"]
     assert told["nics"] == []
@@ -164,6 +166,29 @@ def test_a_name_steers_no_terminal_and_breaks_no_format(odd: Daemon, form: str) 
         assert {row["name"] for row in rows} >= {"ünï-☃", "a\\nb\\x1b[2J", "[red]x[/red]"}
         assert [row["name"] for row in rows if "abc" in row["name"]] == ["'-\\u202eabc"]
         assert {row["disk_capacity"] for row in rows} == {str(1 << 30)}
+
+
+def test_what_libvirt_does_not_count_is_absent(daemon: Daemon) -> None:
+    domain = sample.domain(1)
+    domain.interfaces["tap1"] = (-1, 2, -1, 4, 5, 6, 7, 8)
+    domain.disks["vda"].stats = (-1, 2, 3, -1, -1)
+    domain.disks["vda"].flags["flush_operations"] = xdr.LLong(-1)
+    domain.stats["perf.cpu_cycles"] = xdr.LLong(-1)
+    daemon.add(domain)
+    [told] = read(daemon.uri)
+    [nic], [disk] = told["nics"], told["disks"]
+    assert told["cpu_cycles"] is None
+    assert (nic["rx_bytes"], nic["rx_errors"], nic["tx_bytes"]) == (None, None, 5)
+    unknown = ("read_requests", "write_bytes", "errors", "flush_requests")
+    assert [disk[name] for name in unknown] == [None] * 4
+    assert (disk["read_bytes"], disk["write_requests"]) == (2, 3)
+    [row] = csv.DictReader(
+        io.StringIO(cli.run("stats", "--uri", daemon.uri, "--format", "csv").stdout)
+    )
+    assert [row[f"disk_{name}"] for name in unknown] == [""] * 4
+    assert (row["nic_rx_bytes"], row["nic_tx_bytes"], row["cpu_cycles"]) == ("", "5", "")
+    [line] = cli.run("stats", "--uri", daemon.uri).stdout.splitlines()[4:]
+    assert line.split()[7:13] == ["-", "5B", "2B", "-", "-", "3"]
 
 
 def test_csv_begins_no_formula(daemon: Daemon) -> None:

@@ -14,6 +14,8 @@ from ceilometer.compute.pollsters import GenericComputePollster, disk, instance_
 
 from virtmeter.ceilometer import options
 
+NONE = (None, -1)
+
 
 class AdditionalPollster(GenericComputePollster):  # type: ignore[misc]  # it has no types
     """A pollster that is there only where the operator wants it."""
@@ -33,8 +35,11 @@ class AdditionalPollster(GenericComputePollster):  # type: ignore[misc]  # it ha
 
     @classmethod
     def aggregate_method(cls, stats: list[Any]) -> list[Any]:
-        """Return the records that have a value: those of the stock inspector have none."""
-        return [each for each in stats if getattr(each, cls.sample_stats_key, None) is not None]
+        """Return the records that have a value.
+
+        Those of the stock inspector have none, and -1 is libvirt's word for none.
+        """
+        return [each for each in stats if getattr(each, cls.sample_stats_key, None) not in NONE]
 
 
 class OfInstance(AdditionalPollster, instance_stats.InstanceStatsPollster):  # type: ignore[misc]

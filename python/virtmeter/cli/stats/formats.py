@@ -67,10 +67,15 @@ def plain(reading: Reading) -> dict[str, Any]:
         "name": reading.instance.name,
         "state": word(reading.state),
         "hung": reading.hung,
-        **reading.stats._asdict(),
+        **_known(reading.stats._asdict()),
         "nics": _nics(reading.nics),
         "disks": _disks(reading.disks, reading.sizes),
     }
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """Return them with None for -1, by which libvirt means that it does not count."""
+    return {name: None if value == -1 else value for name, value in values.items()}
 
 
 def total(values: Iterable[int | None]) -> int | None:
@@ -88,7 +93,8 @@ def _nics(nics: Iterable[InterfaceStats] | None) -> list[dict[str, Any]] | None:
     if nics is None:
         return None
     return [
-        {name: value for name, value in nic._asdict().items() if name not in DELTAS} for nic in nics
+        {name: value for name, value in _known(nic._asdict()).items() if name not in DELTAS}
+        for nic in nics
     ]
 
 
@@ -104,7 +110,9 @@ def _disks(
         for disk in records:
             seen[disk.device] += 1
             nothing = {"device": disk.device, **dict.fromkeys(DISK_COUNTERS)}
-            merged.setdefault((disk.device, seen[disk.device]), nothing).update(disk._asdict())
+            merged.setdefault((disk.device, seen[disk.device]), nothing).update(
+                _known(disk._asdict())
+            )
     return list(merged.values())
 
 
