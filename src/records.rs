@@ -136,8 +136,10 @@ pub struct InstanceStats {
     pub cache_references: Option<i128>,
     /// Cache misses (`perf.cache_misses`).
     pub cache_misses: Option<i128>,
-    /// Time that the vCPUs have waited since boot, for I/O as libvirt says, nanoseconds
-    /// (`vcpu.N.wait`, all vCPUs or none).
+    /// Time that the vCPUs have waited for a CPU of the host since boot, nanoseconds (`vcpu.N.wait`,
+    /// all vCPUs or none). It is the kernel's `wait_sum`, the time on the run queue, which
+    /// `vcpu_delay` has by another counter: not waiting for I/O, whatever libvirt's manual says. 0
+    /// unless the host has `kernel.sched_schedstats = 1`.
     pub vcpu_wait: Option<i128>,
     /// Time that the vCPUs could have run but had no host CPU, nanoseconds: what the guest calls
     /// steal (`vcpu.N.delay`, all vCPUs or none).
@@ -268,7 +270,7 @@ pub struct VmCounters {
     pub vcpu_time: Option<i128>,
     /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.
     pub cpu_time: Option<i128>,
-    /// Time for which the vCPUs have waited since boot, nanoseconds.
+    /// Time for which the vCPUs have waited for a CPU of the host since boot, nanoseconds.
     pub vcpu_wait: Option<i128>,
     /// Time for which the vCPUs could have run but had no CPU of the host, nanoseconds.
     pub vcpu_delay: Option<i128>,
@@ -331,7 +333,8 @@ pub struct VmUsage {
     pub disk_write_kib: Option<f64>,
     /// Its memory now.
     pub memory: Memory,
-    /// How much of the time of its own vCPUs they have waited, percent from 0 to 100.
+    /// How much of the time of its own vCPUs they have waited for a CPU of the host (not for I/O),
+    /// percent from 0 to 100; 0 unless the host has `kernel.sched_schedstats = 1`.
     pub cpu_wait: Option<f64>,
     /// How much of the time of its own vCPUs they could have run but had no CPU of the host, percent
     /// from 0 to 100.

@@ -99,9 +99,10 @@ class InstanceStats(NamedTuple):
     cache_misses: int | None = None
     """Cache misses (``perf.cache_misses``, where that event is enabled)."""
     vcpu_wait: int | None = None
-    """Time that the vCPUs have waited since the start, for I/O as libvirt says, nanoseconds
-    (``vcpu.N.wait``); None unless all of them have it. 0 where the host's kernel keeps no scheduler
-    statistics."""
+    """Time that the vCPUs have waited for a CPU of the host since the start, nanoseconds
+    (``vcpu.N.wait``); None unless all of them have it. It is the kernel's ``wait_sum``, the time on
+    the run queue, which ``vcpu_delay`` has by another counter: not waiting for I/O, whatever
+    libvirt's manual says. 0 unless the host has ``kernel.sched_schedstats = 1``."""
     vcpu_delay: int | None = None
     """Time that the vCPUs could have run but had no host CPU, since the start, nanoseconds: what
     the guest calls steal (``vcpu.N.delay``); None unless all vCPUs have it."""
@@ -275,8 +276,9 @@ class VmUsage(NamedTuple):
     memory_target: int | None
     """Memory that the balloon is to leave to the guest, KiB (``balloon.current``)."""
     cpu_wait: float | None
-    """How much of the time of its vCPUs they have waited, for I/O as libvirt says, percent from 0
-    to 100 (``vcpu.N.wait``)."""
+    """How much of the time of its vCPUs they have waited for a CPU of the host (not for I/O),
+    percent from 0 to 100 (``vcpu.N.wait``); 0 unless the host has ``kernel.sched_schedstats = 1``,
+    and then about ``cpu_steal``."""
     cpu_steal: float | None
     """How much of the time of its vCPUs they could have run but had no host CPU, percent from 0 to
     100 (``vcpu.N.delay``)."""

@@ -51,7 +51,7 @@ class OfDisk(AdditionalPollster, disk.PerDeviceDiskPollster):  # type: ignore[mi
 
 
 class CPUWait(OfInstance):
-    """Time that the vCPUs have waited, for I/O as libvirt says."""
+    """Time that the vCPUs have waited for a host CPU, by the scheduler's count; not for I/O."""
 
     sample_name = "cpu.wait"
     sample_unit = "ns"

@@ -31,7 +31,13 @@ def _bytes(mebibytes: float) -> float:
 INSTANCE = (
     Field("cpu_number", "vcpus", "vCPUs plugged in."),
     Field("cpu_time", "cpu_seconds_total", "CPU time used, with the vCPUs' waiting.", _seconds),
-    Field("vcpu_wait", "vcpu_wait_seconds_total", "Time that vCPUs waited for I/O.", _seconds),
+    Field(
+        "vcpu_wait",
+        "vcpu_wait_seconds_total",
+        "Time that vCPUs waited for a host CPU, by the scheduler's statistics (0 without them); "
+        "not for I/O.",
+        _seconds,
+    ),
     Field(
         "vcpu_delay",
         "vcpu_delay_seconds_total",

@@ -32,8 +32,9 @@ Keys
 
 Columns
   CPU            how much of their time the VM's vCPUs have run
-  wait, steal    waited for I/O, says libvirt (0 unless the host's kernel has
-                 sched_schedstats = 1); could have run, but got no host CPU
+  steal          could have run, but got no host CPU
+  wait           the same by another counter, and not I/O (0 unless the host's
+                 kernel has sched_schedstats = 1)
   memory         used in the guest, of the most that it may have; with a ?, the
                  guest told it more than a minute ago: see virtmeter doctor
   NICs, disks    bytes a second, K = 1024; reads, writes: how many a second
