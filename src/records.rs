@@ -122,7 +122,8 @@ pub struct InstanceStats {
     pub memory_available: Option<f64>,
     /// Memory in use inside the guest, MiB (`available` less `usable`, or else less `unused`).
     pub memory_usage: Option<f64>,
-    /// Resident memory of the guest's process on the host, MiB (`rss`).
+    /// Resident memory of the guest's process on the host, MiB (`rss`), as the kernel counts it: the
+    /// huge pages of a guest with `<hugepages>` are not in it.
     pub memory_resident: Option<f64>,
     /// Memory read back from the guest's swap since boot, MiB.
     pub memory_swap_in: Option<f64>,

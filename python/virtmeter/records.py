@@ -85,7 +85,8 @@ class InstanceStats(NamedTuple):
     memory_usage: float | None = None
     """Memory in use in the guest, MiB (``available`` less ``usable``, or else ``unused``)."""
     memory_resident: float | None = None
-    """Resident memory of the guest's process on the host, MiB (``rss``)."""
+    """Resident memory of the guest's process on the host, MiB (``rss``), as the kernel counts it:
+    the huge pages of a guest with ``<hugepages>`` are not in it."""
     memory_swap_in: float | None = None
     """Memory read from the guest's swap since the start, MiB (``swap_in``)."""
     memory_swap_out: float | None = None

@@ -47,7 +47,12 @@ INSTANCE = (
     Field("memory_actual", "memory_actual_bytes", "Memory that the balloon leaves it.", _bytes),
     Field("memory_available", "memory_available_bytes", "Memory its kernel sees.", _bytes),
     Field("memory_usage", "memory_usage_bytes", "Memory in use in the guest.", _bytes),
-    Field("memory_resident", "memory_resident_bytes", "Its resident memory on the host.", _bytes),
+    Field(
+        "memory_resident",
+        "memory_resident_bytes",
+        "Its resident memory on the host, without its huge pages (hugetlbfs).",
+        _bytes,
+    ),
     Field("memory_disk_caches", "memory_disk_caches_bytes", "Caches it could give up.", _bytes),
     Field("memory_swap_in", "memory_swap_in_bytes_total", "Read from the guest's swap.", _bytes),
     Field("memory_swap_out", "memory_swap_out_bytes_total", "Written to its swap.", _bytes),
