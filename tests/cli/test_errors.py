@@ -81,7 +81,7 @@ def test_a_uri_that_names_nothing(command: str) -> None:
         ("watch", "--interval", "nan"),
         ("watch", "--count", "0"),
         ("export", "--deadline", "inf"),
-        ("export", "--listen", "*:1"),
+        ("export", "--listen", "*1:1"),
         ("export", "--once", "--output", ""),
         ("export", "--once", "--output", "no-such-file/"),
     ],

@@ -20,6 +20,7 @@ import bcrypt
 import pytest
 
 from tests.cli.exporter import Exporter, Samples, everything, run
+from virtmeter.cli.export import server
 from virtmeter.cli.export.access import Access
 
 if TYPE_CHECKING:
@@ -261,6 +262,12 @@ from tests.cli.exporter import Exporter, everything
 for listen, address, answers in (
     ("[::]:0", "127.0.0.1", True),
     ("[::]:0", "::1", True),
+    (":0", "127.0.0.1", True),
+    (":0", "::1", True),
+    ("0", "127.0.0.1", True),
+    ("0", "::1", True),
+    ("*:0", "127.0.0.1", True),
+    ("*:0", "::1", True),
     ("[::1]:0", "::1", True),
     ("[::1]:0", "127.0.0.1", False),
     ("0.0.0.0:0", "::1", False),
@@ -293,10 +300,61 @@ def test_all_addresses_are_those_of_ipv4_too_whatever_the_system_prefers(bindv6o
     assert (done.returncode, done.stderr) == (0, "")
 
 
+WITHOUT_IPV6 = {
+    "socket": errno.EAFNOSUPPORT,  # a kernel that was started with ipv6.disable=1
+    "bind": errno.EADDRNOTAVAIL,  # net.ipv6.conf.lo.disable_ipv6=1, and an address of the host
+}
+
+
+@pytest.mark.parametrize("fails", WITHOUT_IPV6)
+@pytest.mark.parametrize(
+    ("host", "address"), [("::", "0.0.0.0"), ("both", "127.0.0.1")], ids=["all", "a name of both"]
+)
+def test_a_host_without_ipv6(
+    monkeypatch: pytest.MonkeyPatch, fails: str, host: str, address: str
+) -> None:
+    class Socket(socket.socket):
+        def __init__(self, family: int = -1, *more: int) -> None:
+            if fails == "socket" and family == socket.AF_INET6:
+                raise OSError(WITHOUT_IPV6[fails], "no IPv6")
+            super().__init__(socket.AF_INET, *more)
+            self.is_ipv6 = family == socket.AF_INET6
+
+        def setsockopt(self, level: int, *more: int) -> None:  # type: ignore[override]
+            if level != socket.IPPROTO_IPV6:
+                super().setsockopt(level, *more)
+
+        def bind(self, address: tuple[str, int]) -> None:  # type: ignore[override]
+            if self.is_ipv6:
+                raise OSError(WITHOUT_IPV6[fails], "no IPv6")
+            super().bind(address)
+
+    resolve = socket.getaddrinfo
+
+    def of_name(name: str, port: int, **more: int) -> list[object]:
+        names = ("::1", "127.0.0.1") if name == "both" else (name,)
+        return [found for each in names for found in resolve(each, port, **more)]
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(socket, "getaddrinfo", of_name)
+    with server.bound_to(host, 0) as listener:
+        assert listener.getsockname()[0] == address
+        listener.listen()
+        with pytest.raises(OSError, match="no IPv6"):
+            server.bound_to("::1", 0)
+        with pytest.raises(OSError, match="in use"):
+            server.bound_to(*listener.getsockname())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--listen", "9177"), "'9177' is not HOST:PORT"),
+        (("--listen", "host"), "'host' is not HOST:PORT"),
+        (("--listen", ""), "'' is not HOST:PORT"),
+        (("--listen", "*"), "'*' is not HOST:PORT"),
+        (("--listen", ":"), "':' is not HOST:PORT"),
+        (("--listen", "::9177"), "'::9177' is not HOST:PORT"),
+        (("--listen", "65536"), "'65536' is not HOST:PORT"),
         (("--listen", "host:http"), "is not HOST:PORT"),
         (("--listen", "a@b:1"), "is not HOST:PORT"),
         (("--tls-key", __file__), "need --tls-cert"),

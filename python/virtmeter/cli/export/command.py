@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)  # its start is said
 
+ALL = "[::]"
+"""Every address of this host, IPv4 and IPv6."""
+
 DEADLINE = 8.0
 """Seconds; Prometheus waits for 10 where nobody has told it otherwise."""
 
@@ -44,16 +47,20 @@ class Address(NamedTuple):
 
 
 def address(_context: click.Context, _parameter: click.Parameter, value: str) -> Address:
-    """Take HOST:PORT apart."""
+    """Take HOST:PORT apart; without a host, or with ``*``, it is all addresses."""
+    host, _, port = value.rpartition(":")
+    whole = f"{ALL}:{port}" if host in ("", "*") else value
     try:
-        parts = urlsplit(f"//{value}")
+        parts = urlsplit(f"//{whole}")
         # No user; nor "*", of which the resolver makes this host alone.
-        bare = parts.netloc == value and not {"@", "*"}.intersection(value)
+        bare = parts.netloc == whole and not {"@", "*"}.intersection(whole)
         if bare and parts.hostname and parts.port is not None:
             return Address(parts.hostname, parts.port)
     except ValueError:
         pass
-    raise click.BadParameter(f"'{value}' is not HOST:PORT, as 127.0.0.1:9177 or [::1]:9177 are")
+    raise click.BadParameter(
+        f"'{value}' is not HOST:PORT, as 127.0.0.1:9177 or [::1]:9177 are, nor :PORT"
+    )
 
 
 SPARE = 100
@@ -71,7 +78,7 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     default="127.0.0.1:9177",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where to listen.",
+    help="Where to listen; :PORT is all addresses, IPv4 and IPv6.",
 )
 @click.option("--tls-cert", type=FILE, metavar="FILE", help="Serve HTTPS with this certificate.")
 @click.option("--tls-key", type=FILE, metavar="FILE", help="Its key.  [default: in the same file]")
@@ -131,7 +138,7 @@ def export(
     \b
     Examples:
       virtmeter export
-      virtmeter export --listen [::]:9177 --tls-cert host.pem --auth-file users
+      virtmeter export --listen :9177 --tls-cert host.pem --auth-file users
       virtmeter export --once --output /var/lib/prometheus/node-exporter/virtmeter.prom
     """
     if output and not once:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -60,6 +62,38 @@ def bounds(descriptors: int) -> Bounds:
     return Bounds(most, most // 2, most // 4)
 
 
+def bound_to(host: str, port: int) -> socket.socket:
+    """Return a socket with this address, the first one of a name that this host has.
+
+    ``::`` is IPv4's as well, whatever net.ipv6.bindv6only says; without IPv6 it is IPv4's alone.
+
+    :raises OSError: that cannot be.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if host == "::":
+        found += socket.getaddrinfo("0.0.0.0", port, type=socket.SOCK_STREAM)
+    missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, _, _, _, address in found:
+        try:
+            made = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # the kernel has no IPv6
+            missing = error
+            continue
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            made.bind(address)
+        except OSError as error:
+            made.close()
+            if error.errno != errno.EADDRNOTAVAIL:  # it is switched off
+                raise
+            missing = error
+        else:
+            return made
+    raise missing
+
+
 class Server:
     """Listens, and answers each request in a thread of its own.
 
@@ -78,13 +112,8 @@ class Server:
         self._clients: Places[Connection] = Places(bound.clients, slow)
         self._open: set[Connection] = set()
         self._looked = time.monotonic()
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._listener = socket.socket(family, socket.SOCK_STREAM)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener = bound_to(host, port)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)  # of each connection
-        if family == socket.AF_INET6:  # [::] is IPv4's as well, whatever net.ipv6.bindv6only says
-            self._listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self._listener.bind(address)
         self._listener.listen(BACKLOG)
         self._listener.settimeout(TICK)
         address = self._listener.getsockname()
