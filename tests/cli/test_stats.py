@@ -10,12 +10,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 import virtmeter
 from tests.support import cli, sample, xdr
 from tests.support.libvirtd import Never, Then
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, Error
+from virtmeter.cli.stats import table
+from virtmeter.cli.stats.readings import Reading
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,7 +246,7 @@ def test_a_name_may_be_a_number_of_thousands_of_digits(daemon: Daemon, form: str
     assert first < second
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
 def test_a_terminal_is_not_too_narrow(tmp_path: Path, width: int) -> None:
     uri = cli.some_host(tmp_path, "instance-0000002a", "instance-0000002b")
     with cli.terminal("stats", "--uri", uri, columns=width) as child:
@@ -252,8 +256,44 @@ def test_a_terminal_is_not_too_narrow(tmp_path: Path, width: int) -> None:
     lines = [plain(line) for line in said.splitlines()]
     assert max(map(len, lines)) <= width
     assert ("writes" in said) == (width == 120)
-    if width > 60:
-        assert sum(line.startswith("instance-0000002") for line in lines) == 2
+    assert sum(line.startswith("instance") for line in lines) == 2
+    assert sum(line.startswith("instance-0000002") for line in lines) == (2 if width > 30 else 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["web", "instance-00000001", "x" * 100, "☃" * 100, "漢" * 50], ids=lambda name: name[:9]
+)
+def test_a_row_is_one_line_however_long_the_name_and_narrow_the_terminal(name: str) -> None:
+    stats = virtmeter.InstanceStats(cpu_number=128, memory_usage=1 << 20, power_state=1)
+    readings = [Reading(virtmeter.Instance("id", each, 1), stats) for each in (name, "a", "b")]
+    columns = []
+    for width in range(1, 250):
+        console = Console(width=width, file=io.StringIO(), color_system=None)
+        console.print(table.shown(readings, "", width))
+        assert isinstance(console.file, io.StringIO)
+        *_, first, second, third = (line.rstrip() for line in console.file.getvalue().splitlines())
+        assert (second[0], third[0]) == ("a", "b"), width
+        assert max(map(cell_len, (first, second, third))) <= width
+        shown, *others = first.replace(" …", "…").split()  # half of a wide character is a space
+        assert name.startswith(shown.removesuffix("…"))
+        assert shown == name or shown.endswith("…")
+        assert cell_len(shown) >= min(width, 7, cell_len(name)) - 1
+        assert not any("…" in each for each in others), "a number that is cut is another one"
+        columns.append(len(others))
+    assert columns == sorted(columns)
+    assert (columns[0], columns[-1]) == (0, len(table.COLUMNS) - 1)
+    assert shown == name
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_vms_are_sorted_as_people_count(tmp_path: Path, form: str) -> None:
+    ordered = ("Web-1", "web-2", "web-10", "web-10b")
+    uri = cli.some_host(tmp_path, *reversed(ordered))
+    told = cli.run("stats", "--uri", uri, "--format", form).stdout
+    watched = cli.run("watch", "--uri", uri, "--count", "1").stdout
+    for said in (told, watched):
+        places = [said.index(name) for name in ordered]
+        assert places == sorted(places)
 
 
 def plain(line: str) -> str:

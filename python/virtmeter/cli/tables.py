@@ -24,7 +24,7 @@ class Column(Generic[Row]):
     title: str
     cell: Callable[[Row], Text | str]
     spare: int = 0
-    """The greater, the sooner it is left out, with all others of this number; 0: never."""
+    """The greater, the sooner it is left out, with all others of this number; 0: at last."""
     left: bool = False
     width: int = 5
     """What it has at least, so that it stands still while its numbers change."""
@@ -45,16 +45,22 @@ def fitting(
 ) -> dict[Column[Row], int]:
     """Return the columns that there is room for, with their widths; all of them without a width.
 
-    What is still too wide is at the cost of the first column, which has the names.
+    What is still too wide then is at the cost of the first column, which has the names, of the last
+    ones after that, and in the end of the names again.
     """
     kept = {column: column.room(rows) for column in columns}
     if width is None:
         return kept
     name = columns[0]
-    kept[name] = min(kept[name], LONGEST_NAME)
+    whole = max(SHORTEST_NAME, kept[name])
+    kept[name] = min(whole, LONGEST_NAME)
     while total(kept) > width and (least := max(column.spare for column in kept)):
         kept = {column: room for column, room in kept.items() if column.spare < least}
-    kept[name] = max(SHORTEST_NAME, kept[name] - max(0, total(kept) - width))
+    if total(kept) > width:
+        kept[name] = SHORTEST_NAME
+    while total(kept) > width and len(kept) > 1:
+        kept.popitem()
+    kept[name] = max(1, min(whole, kept[name] + width - total(kept)))
     return kept
 
 
@@ -63,16 +69,15 @@ def total(columns: dict[Column[Row], int]) -> int:
     return sum(columns.values()) + GAP * (len(columns) - 1)
 
 
-def table(columns: dict[Column[Row], int], rows: Sequence[Row], *, fold: bool = True) -> Table:
-    """Return the rows under their titles; what is too long is folded, or else cut off."""
+def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
+    """Return the rows under their titles, each on one line; what is too long has an ellipsis."""
     made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for column, width in columns.items():
         made.add_column(
             Text(column.title),
             justify="left" if column.left else "right",
             width=width,
-            no_wrap=not fold,
-            overflow="fold" if fold else "ellipsis",
+            no_wrap=True,
         )
     for row in rows:
         made.add_row(*(column.text(row) for column in columns))
