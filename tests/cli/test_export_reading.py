@@ -121,7 +121,11 @@ class Sick:
             raise virtmeter.NoDataException("refused")
         return []
 
-    inspect_instance = inspect_vnics = inspect_disks = inspect_disk_info = _inspect
+    def inspect_instance(self, instance: virtmeter.Instance) -> virtmeter.InstanceStats:
+        self._inspect(instance)
+        return virtmeter.InstanceStats()
+
+    inspect_vnics = inspect_disks = inspect_disk_info = _inspect
 
 
 @pytest.fixture

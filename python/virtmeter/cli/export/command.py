@@ -20,6 +20,7 @@ import virtmeter
 from virtmeter.cli import connection, files
 from virtmeter.cli.export import logs, reading
 from virtmeter.cli.export.access import Access
+from virtmeter.cli.export.choice import BY_DEFAULT, PARTS, Choice
 from virtmeter.cli.export.pages import Pages
 from virtmeter.cli.export.reading import Pass, Reader, failures
 from virtmeter.cli.export.rendering import Renderer
@@ -67,6 +68,7 @@ SPARE = 100
 """Descriptors that are not given to clients if there are so many, to be on the safe side."""
 
 FILE = files.Readable()
+PART = click.Choice(list(PARTS))
 OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
 """The options that make no sense with ``--once``."""
 
@@ -106,6 +108,28 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     is_flag=True,
     help="Ask libvirt for the sizes of each disk in each scrape; most can be reckoned.",
 )
+@click.option(
+    "--vm",
+    "vms",
+    multiple=True,
+    metavar="INSTANCE",
+    help="Read only this VM: a UUID, a name or a pattern of names. Can be given more than once.",
+)
+@click.option(
+    "--collect",
+    multiple=True,
+    type=PART,
+    metavar="WHAT",
+    help=f"Read this too. Can be given more than once. WHAT is {', '.join(PARTS)}.  "
+    f"[default: {', '.join(name for name in PARTS if name in BY_DEFAULT)}]",
+)
+@click.option(
+    "--no-collect",
+    multiple=True,
+    type=PART,
+    metavar="WHAT",
+    help="Do not read this. Can be given more than once.",
+)
 @click.option("--once", is_flag=True, help="Print the metrics once, and serve nothing.")
 @click.option(
     "--output",
@@ -127,6 +151,9 @@ def export(
     auth_file: Path | None,
     deadline: float | None,
     ask_sizes: bool,
+    vms: tuple[str, ...],
+    collect: tuple[str, ...],
+    no_collect: tuple[str, ...],
     once: bool,
     output: Path | None,
 ) -> int:
@@ -139,6 +166,7 @@ def export(
     Examples:
       virtmeter export
       virtmeter export --listen :9177 --tls-cert host.pem --auth-file users
+      virtmeter export --vm 'web-*' --no-collect disk-sizes
       virtmeter export --once --output /var/lib/prometheus/node-exporter/virtmeter.prom
     """
     if output and not once:
@@ -148,6 +176,7 @@ def export(
         raise click.UsageError(f"--once serves nothing: leave out {options}")
     if (tls_key or tls_client_ca) and not tls_cert:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
+    choice = chosen(vms, collect, no_collect)
     asked: queue.SimpleQueue[None] = queue.SimpleQueue()
     if not once:
         bound = bounds(connection.descriptors(workers, LEAST) - SPARE)
@@ -158,9 +187,9 @@ def export(
             for logger in ("virtmeter.collector", reading.__name__):
                 logging.getLogger(logger).addFilter(_is_not_raised)
             until = time.monotonic() + (deadline or math.inf)
-            current = Reader(inspector).read(lambda _: until - time.monotonic())
+            current = Reader(inspector, choice).read(lambda _: until - time.monotonic())
             return write_once(current, inspector, output)
-        reader, renderer = Reader(inspector), Renderer(inspector.health)
+        reader, renderer = Reader(inspector, choice), Renderer(inspector.health)
         pages = Pages(reader, renderer, deadline or DEADLINE, bound.scrapes)
         try:
             server = Server(listen.host, listen.port, access, pages, bound)
@@ -175,6 +204,16 @@ def export(
 
 def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) != ParameterSource.DEFAULT
+
+
+def chosen(vms: tuple[str, ...], more: tuple[str, ...], less: tuple[str, ...]) -> Choice:
+    """Return what the options choose.
+
+    :raises click.UsageError: they contradict one another.
+    """
+    if both := sorted({*more} & {*less}):
+        raise click.UsageError(f"--collect and --no-collect both name {', '.join(both)}")
+    return Choice(BY_DEFAULT.union(more).difference(less), vms)
 
 
 def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> None:

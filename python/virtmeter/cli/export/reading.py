@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import virtmeter
+from virtmeter.cli.export.choice import Choice
+from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
-
-METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
 
 METADATA_AGE = 300.0
 """Seconds for which what Nova says of its instances is good, unless there is a new one."""
@@ -96,9 +96,14 @@ class Reader:
     and takes it ahead, several at a time.
     """
 
-    def __init__(self, inspector: virtmeter.LibvirtInspector) -> None:
-        """Begin to wait for the first who asks."""
+    def __init__(self, inspector: virtmeter.LibvirtInspector, choice: Choice | None = None) -> None:
+        """Begin to wait for the first who asks.
+
+        :param choice: what to read; all that is read by default if there is none.
+        """
         self._inspector = inspector
+        self._choice = choice or Choice()
+        self._missing: set[str] = set()
         self._changed = threading.Condition()
         self._pass: Pass | None = None
         self._metadata_read = float("-inf")
@@ -151,18 +156,22 @@ class Reader:
 
     def _fill(self, current: Pass) -> None:
         try:
-            instances = sorted(self._inspector.list_instances())
+            listed = sorted(self._inspector.list_instances())
         except virtmeter.InspectorException:
             current.reached = True  # it answers, but with no list; unless the connection is lost
             raise
         current.reached = True
         current.servers, current.described = self._servers, self._described
+        self._tell_missing(listed)
+        instances = [each for each in listed if self._choice.wants(each)]
         current.instances = instances
         running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
-        for method in METHODS:
+        for method in self._choice.methods():
+            if method == "list_servers":
+                self._read_metadata(current)
+                continue
             for instance in running:
                 self._ask(current, method, instance)
-        self._read_metadata(current)
         current.servers, current.described = self._servers, self._described
         current.complete = True
 
@@ -176,8 +185,16 @@ class Reader:
         except virtmeter.InspectorException as error:
             current.answers.append((instance, error))
         else:
-            records = [answer] if method == "inspect_instance" else list(answer)
+            one = method == "inspect_instance"
+            records = [self._choice.narrowed(answer)] if one else list(answer)
             current.answers.append((instance, records))
+
+    def _tell_missing(self, listed: Sequence[virtmeter.Instance]) -> None:
+        """Say which names are no VM's: it may come later, or the name is wrong."""
+        missing = self._choice.missing(listed)
+        for name in sorted(missing - self._missing):
+            LOG.warning("no VM here is called '%s'; when there is one, it is read", printable(name))
+        self._missing = missing
 
     def _read_metadata(self, current: Pass) -> None:
         """Read what Nova says, when it is old or an instance is new."""
