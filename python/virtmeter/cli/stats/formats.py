@@ -49,7 +49,7 @@ def as_csv(readings: Sequence[Reading]) -> str:
     for reading in readings:
         one = plain(reading)
         nics, disks = one["nics"], one["disks"]
-        name, hung = _cell(one["name"]), str(one["hung"]).lower()
+        name, hung = csv_name(one["name"]), str(one["hung"]).lower()
         rows.writerow(
             [
                 *(one["id"], name, one["state"], hung, *(one[field] for field in stats)),
@@ -84,7 +84,7 @@ def total(values: Iterable[int | None]) -> int | None:
     return sum(counted) if counted else None
 
 
-def _cell(name: str) -> str:
+def csv_name(name: str) -> str:
     """Return a name that no spreadsheet takes for a formula."""
     return f"'{escaped(name)}" if name.startswith(FORMULA) else escaped(name)
 

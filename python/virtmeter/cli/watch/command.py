@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from virtmeter.cli import connection
-from virtmeter.cli.watch import lines, screen
+from virtmeter.cli.watch import formats, lines, screen
 from virtmeter.cli.watch.model import BY_NAME, Model
 
 
@@ -25,11 +25,20 @@ from virtmeter.cli.watch.model import BY_NAME, Model
 @click.option(
     "--count", type=click.IntRange(min=1), metavar="N", help="End after so many readings."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", *formats.EACH]),
+    default="table",
+    show_default=True,
+    help="What to print: for people, or for programs, with every value.",
+)
 @connection.connects
 def watch(
     wanted: tuple[str, ...],
     interval: float,
     count: int | None,
+    form: str,
     uri: str,
     timeout: float,
     workers: int,
@@ -37,18 +46,19 @@ def watch(
     """Show live what every running VM uses. Press ? for the keys, q to quit.
 
     INSTANCE is a UUID, a name or a pattern of names; without any, all are shown.
-    Where standard output is no terminal, there is a line for each VM and reading.
+    Where standard output is no terminal, and for programs, there is a line for each VM and reading.
 
     \b
     Examples:
       virtmeter watch
       virtmeter watch 'db-*' --interval 5
       virtmeter watch --interval 60 >> usage.log
+      virtmeter watch --format jsonl | jq -c '{time, name, cpu_utilization}'
     """
     console = Console(highlight=False)
     model = Model(wanted)
     with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-        if sys.stdout.isatty() and not console.is_dumb_terminal:
+        if form == "table" and sys.stdout.isatty() and not console.is_dumb_terminal:
             return screen.show(console, inspector, model, interval=interval, count=count)
         model.order = BY_NAME
-        return lines.show(inspector, model, interval=interval, count=count)
+        return lines.show(inspector, model, form=form, interval=interval, count=count)

@@ -1,4 +1,4 @@
-"""The watch without a terminal: one line for each VM and interval."""
+"""The watch without a screen: one line for each VM and interval, for people or for programs."""
 
 from __future__ import annotations
 
@@ -9,39 +9,51 @@ import click
 
 from virtmeter.cli import balloon, states, units
 from virtmeter.cli.text import printable, say
-from virtmeter.cli.watch.readings import pause, take
+from virtmeter.cli.watch import formats
+from virtmeter.cli.watch.readings import sleep, take
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtmeter import LibvirtInspector
     from virtmeter.cli.watch.model import Model, Row
 
-AWAKE = 0.1
 LAYOUT = "{:<19}  {:<8}" + " {:>6}" * 7 + " {:>7}" * 3 + " {:>8}  {}"
 HEADER = LAYOUT.format(
     *("time", "state", "CPU%", "wait%", "steal%", "memory", "of"),
     *("in/s", "out/s", "read/s", "write/s", "reads/s", "writes/s", "VM"),
 )
 
+HEADERS = {"table": HEADER, "csv": ",".join(formats.FIELDS)}
 
-def show(inspector: LibvirtInspector, model: Model, *, interval: float, count: int | None) -> int:
-    """Print until there were so many readings, or for ever; return the exit status."""
+
+def show(
+    inspector: LibvirtInspector, model: Model, *, form: str, interval: float, count: int | None
+) -> int:
+    """Print until there were so many readings, or for ever; return the exit status.
+
+    :param form: ``table``, or one of ``formats.EACH``.
+    """
     while True:
         begun = time.monotonic()
         first, outage = model.taken is None, model.outage
         model.update(take(inspector))
-        if first:
-            click.echo(HEADER)
+        if first and (header := HEADERS.get(form)):
+            click.echo(header)
         if not model.outage:
-            now = time.strftime("%Y-%m-%dT%H:%M:%S")
-            for row in model.shown():
-                click.echo(line(now, row))
+            write = formats.EACH.get(form, _lines)
+            now = time.strftime("%Y-%m-%dT%H:%M:%S") if form == "table" else formats.now()
+            if text := write(model.shown(), now):
+                click.echo(text)
         elif not outage:
             say(model.outage)
         if count is not None and (count := count - 1) <= 0:
             return 0
-        # Python may oversleep a Ctrl-C that comes just when it begins to sleep.
-        while (left := pause(begun, interval)) > 0:
-            time.sleep(min(left, AWAKE))
+        sleep(begun, interval)
+
+
+def _lines(rows: Sequence[Row], now: str) -> str:
+    return "\n".join(line(now, row) for row in rows)
 
 
 def line(now: str, row: Row) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from virtmeter import LibvirtInspector
 
 CALLER = "watch"
+AWAKE = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ def take(inspector: LibvirtInspector) -> Snapshot:
 def pause(begun: float, interval: float) -> float:
     """Return how long to wait for the next reading's time, which is an interval after the last."""
     return max(0.0, begun + interval - time.monotonic())
+
+
+def sleep(begun: float, interval: float) -> None:
+    """Wait for the next reading's time."""
+    # Python may oversleep a Ctrl-C that comes just when it begins to sleep.
+    while (left := pause(begun, interval)) > 0:
+        time.sleep(min(left, AWAKE))
 
 
 class Reader(threading.Thread):

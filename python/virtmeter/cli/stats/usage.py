@@ -1,0 +1,50 @@
+"""What VMs use within an interval: two readings of the watch, and its columns."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.text import Text
+
+from virtmeter.cli import states, tables
+from virtmeter.cli.text import shown_uri
+from virtmeter.cli.watch.columns import COLUMNS, CURVE
+from virtmeter.cli.watch.model import BY_NAME, Model, Row
+from virtmeter.cli.watch.readings import sleep, take
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from virtmeter import LibvirtInspector
+
+
+def over(inspector: LibvirtInspector, wanted: Sequence[str], interval: float) -> list[Row]:
+    """Return the VMs that were asked for, by name, with what they use within so many seconds.
+
+    :raises virtmeter.InspectorException: libvirt cannot be reached, or lists no VMs.
+    """
+    model = Model(wanted)
+    model.order = BY_NAME
+    for wait in (interval, 0.0):
+        begun = time.monotonic()
+        snapshot = take(inspector)
+        if snapshot.error:
+            raise snapshot.error
+        model.update(snapshot)
+        sleep(begun, wait)
+    return model.shown()
+
+
+def shown(rows: Sequence[Row], uri: str, interval: float, width: int | None) -> RenderableType:
+    """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
+    what = states.told([(row.state, row.hung) for row in rows])
+    where = f" at {shown_uri(uri)}" if uri else ""
+    title = Text(f"{what}{where}, within {interval:g} s", style="dim")
+    if not rows:
+        return title
+    columns = [column for column in COLUMNS if column.title != CURVE]
+    return Group(title, Text(), tables.table(tables.fitting(columns, rows, width), rows))

@@ -1,0 +1,160 @@
+"""What VMs use, for programs: ``watch --format`` and ``stats --interval``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import cli, sample
+from tests.support.libvirtd import Daemon, Never, Then
+from virtmeter import VmUsage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECEIVED = 1 << 20
+FORMATS = ("json", "jsonl", "csv")
+
+
+@pytest.fixture
+def moving(daemon: Daemon) -> Daemon:
+    """A daemon with a VM that receives something after its first reading, and others."""
+
+    def receive(daemon: Daemon) -> None:
+        domain = daemon.domains[first.uuid]
+        received, *others = domain.interfaces["tap1"]
+        domain.interfaces["tap1"] = (received + RECEIVED, *others)  # type: ignore[assignment]
+
+    first, second = sample.domain(1), sample.domain(2)
+    first.name, second.name = "=web-10", "web-2"
+    daemon.add(first, second)
+    nothing = Then(lambda _: None)
+    daemon.on("DOMAIN_INTERFACE_STATS", nothing, Then(receive), uuid=first.uuid)
+    return daemon
+
+
+def parsed(text: str, form: str) -> list[dict[str, Any]]:
+    """Return the records, those of CSV with the types that JSON has."""
+    if form == "json":
+        records: list[dict[str, Any]] = json.loads(text)
+        return records
+    if form == "jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+
+    def value(field: str, cell: str) -> object:
+        if field in ("time", "id", "name", "state"):
+            return cell
+        return json.loads(cell or "null")
+
+    return [
+        {field: value(field, cell) for field, cell in row.items()}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def assert_first(record: dict[str, Any]) -> None:
+    assert record["interval"] is record["network_read_kib"] is record["cpu_utilization"] is None
+    assert record["memory_used"] == 100 * 1024
+
+
+def assert_used(record: dict[str, Any], kib: float) -> None:
+    assert list(record)[:5] == ["time", "id", "name", "state", "hung"]
+    assert list(record)[5:] == list(VmUsage._fields[2:])
+    assert datetime.fromisoformat(record["time"]).tzinfo
+    assert (record["state"], record["hung"], record["cpu_number"]) == ("running", False, 1)
+    assert record["network_read_kib"] == kib
+    assert record["network_interval"] > 0
+    assert record["disk_read_requests"] == 0
+    assert record["memory_used"] == 100 * 1024
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_stats_within_an_interval(moving: Daemon, form: str) -> None:
+    done = cli.run("stats", "--uri", moving.uri, "--interval", "0.5", "--format", form)
+    assert (done.returncode, done.stderr) == (0, "")
+    ten, two = parsed(done.stdout, form)
+    assert (ten["name"], two["name"]) == ("'=web-10" if form == "csv" else "=web-10", "web-2")
+    assert_used(ten, RECEIVED / 1024)
+    assert_used(two, 0)
+
+
+def test_stats_within_an_interval_for_people(moving: Daemon) -> None:
+    done = cli.run("stats", "--uri", moving.uri, "--interval", "0.5", "*web-*", COLUMNS="20")
+    assert (done.returncode, done.stderr) == (0, "")
+    title, _, _, header, ten, two = done.stdout.splitlines()
+    assert title.startswith("2 VMs: 2 running at qemu+unix://")
+    assert title.endswith(", within 0.5 s")
+    assert header.split()[:4] == ["VM", "state", "%", "wait"]
+    assert (ten.split()[7] > "0B", two.split()[7]) == (True, "0B")
+    [one] = cli.run(
+        *("stats", "--uri", moving.uri, "--interval", "0.1", "--format", "jsonl", "web-2")
+    ).stdout.splitlines()
+    assert json.loads(one)["name"] == "web-2"
+
+
+def test_stats_within_an_interval_of_a_guest_that_hangs(daemon: Daemon) -> None:
+    daemon.add(sample.domain(1), sample.domain(2))
+    daemon.on("DOMAIN_MEMORY_STATS", Never(), uuid=sample.domain(1).uuid, repeat=True)
+    done = cli.run(
+        *("stats", "--uri", daemon.uri, "--timeout", "0.5", "--interval", "0.5"),
+        *("--format", "jsonl"),
+    )
+    one, two = parsed(done.stdout, "jsonl")
+    assert (one["hung"], one["memory_used"], two["hung"]) == (True, None, False)
+    [line] = done.stderr.splitlines()
+    assert line.startswith("virtmeter: sample-1 hangs: it did not answer within 0.5 s")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("form", FORMATS[1:])
+def test_watch_for_programs(moving: Daemon, form: str) -> None:
+    done = cli.run(
+        *("watch", "--uri", moving.uri, "--interval", "0.2", "--count", "3", "--format", form)
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    records = parsed(done.stdout, form)
+    assert len(records) == 6
+    times = [record["time"] for record in records]
+    assert times == sorted(times)
+    assert len(set(times)) == 3
+    for record in records[:2]:
+        assert_first(record)
+    for record, kib in zip(records[2:], (RECEIVED / 1024, 0, 0, 0)):
+        assert_used(record, kib)
+
+
+def test_watch_for_programs_draws_nothing_on_a_terminal(tmp_path: Path) -> None:
+    uri = cli.some_host(tmp_path, "web")
+    with cli.terminal(
+        *("watch", "--uri", uri, "--count", "1", "--format", "jsonl"), columns=2000
+    ) as child:
+        [line] = cli.everything(child).splitlines()
+    assert json.loads(line)["name"] == "web"
+
+
+def test_of_no_vm(daemon: Daemon) -> None:
+    for command in (("watch", "--count", "1"), ("stats", "--interval", "0.1")):
+        done = cli.run(*command, "--uri", daemon.uri, "--format", "jsonl")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = cli.run("stats", "--interval", "0.1", "--uri", daemon.uri)
+    assert done.stdout.startswith("no VM at ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("stats", "--interval", "1", "--all"), "leave out --all or"),
+        (("stats", "--interval", "0"), "not in the range"),
+        (("watch", "--format", "json"), "'json' is not one of"),
+        (("stats", "--interval", "0.1", "--uri", "test:///default", "no"), "no VM here is called"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], words: str) -> None:
+    done = cli.run(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
