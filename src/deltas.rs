@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::hypervisor::Stamp;
 use crate::records::{Interface, InterfaceStats};
 
 /// Below this many remembered instances, nobody asks which of them are gone.
@@ -13,49 +14,49 @@ const FEW: usize = 64;
 /// The last counters of every NIC, by instance and device.
 #[derive(Debug, Default)]
 pub(crate) struct Deltas {
-    instances: HashMap<Uuid, HashMap<String, Last>>,
+    instances: HashMap<Uuid, Nics>,
     /// How many instances there were, or were left, at the last sweep.
     swept_to: usize,
     /// Since when a list of the existing ones is awaited.
-    awaited: Option<(Started, Instant)>,
-    /// Counts the readings entered so far; orders readings that overlap.
-    entered: u64,
+    awaited: Option<Instant>,
+}
+
+/// The NICs of an instance, and when they were last read.
+#[derive(Debug, Default)]
+struct Nics {
+    read: Option<Stamp>,
+    by_name: HashMap<String, Last>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Last {
     /// Received and sent, as far as they were ever counted.
     bytes: [Option<i64>; 2],
-    entered: u64,
+    read: Stamp,
 }
 
-/// A point in the order of readings, taken before the counters are asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Started(u64);
-
 impl Deltas {
-    /// To be called before the hypervisor is asked.
-    pub(crate) fn start(&self) -> Started {
-        Started(self.entered)
-    }
-
     /// Enters one reading of all NICs of an instance. NICs whose counters were refused are left out,
     /// but remembered, and so is a counter that is not counted (-1); NICs that are no longer there are
-    /// forgotten.
+    /// forgotten. All begin at 0 at a new start of the instance.
     pub(crate) fn enter(
         &mut self,
         instance: Uuid,
-        started: Started,
+        read: Stamp,
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceStats> {
-        self.entered += 1;
-        let last = self.instances.entry(instance).or_default();
+        let nics = self.instances.entry(instance).or_default();
         let present: HashSet<&str> = interfaces.iter().map(|nic| nic.name.as_str()).collect();
-        // Another thread may have read a NIC that was plugged in only after this reading began.
-        last.retain(|name, nic| present.contains(name.as_str()) || nic.entered > started.0);
+        // Another thread may have read a NIC that was plugged in only after this reading.
+        nics.by_name.retain(|name, nic| present.contains(name.as_str()) || nic.read.at > read.at);
+        let is_latest = nics.read.is_none_or(|last| last.at < read.at);
+        let before = if is_latest { nics.read.replace(read) } else { None };
+        // What was not there before has counted from 0 as well since the instance was started.
+        let at_zero = before.filter(|before| read.is_of_another_start(*before));
+        let at_zero = at_zero.map(|read| Last { bytes: [Some(0); 2], read });
         interfaces
             .into_iter()
-            .filter_map(|nic| with_deltas(last, self.entered, started, nic))
+            .filter_map(|nic| with_deltas(&mut nics.by_name, at_zero, read, nic))
             .collect()
     }
 
@@ -66,24 +67,19 @@ impl Deltas {
 
     /// Since when a list of the instances that exist is awaited, as so much is remembered; others
     /// remember so many. One that was asked for earlier will not do.
-    pub(crate) fn awaits_list(
-        &mut self,
-        others: usize,
-        now: Instant,
-    ) -> Option<(Started, Instant)> {
+    pub(crate) fn awaits_list(&mut self, others: usize, now: Instant) -> Option<Instant> {
         let remembered = self.instances.len().max(others);
         if remembered >= FEW.max(2 * self.swept_to) {
-            let start = self.start();
-            self.awaited.get_or_insert((start, now));
+            self.awaited.get_or_insert(now);
         }
         self.awaited
     }
 
     /// Forgets every instance that is not among those that exist, by a list that was asked for
-    /// at `started`; an instance that was read since may be newer than the list.
-    pub(crate) fn sweep(&mut self, existing: &HashSet<Uuid>, started: Started) {
+    /// then; an instance that was read since may be newer than the list.
+    pub(crate) fn sweep(&mut self, existing: &HashSet<Uuid>, asked: Instant) {
         self.instances.retain(|instance, nics| {
-            existing.contains(instance) || nics.values().any(|last| last.entered > started.0)
+            existing.contains(instance) || nics.read.is_some_and(|read| read.at > asked)
         });
         self.swept_to = self.instances.len().max(existing.len());
         self.awaited = None;
@@ -92,21 +88,24 @@ impl Deltas {
 
 fn with_deltas(
     last: &mut HashMap<String, Last>,
-    entered: u64,
-    started: Started,
+    at_zero: Option<Last>,
+    read: Stamp,
     nic: Interface,
 ) -> Option<InterfaceStats> {
     let counters = nic.counters?;
-    let previous = last.get(&nic.name).copied();
-    let before = previous.map_or([None; 2], |previous| previous.bytes);
+    let start = read.start.filter(|_| !nic.outlives);
+    let read = Stamp { at: nic.measured.unwrap_or(read.at), start };
+    let previous = last.get(&nic.name).copied().or(at_zero.filter(|_| !nic.outlives));
+    let is_anew = previous.is_some_and(|previous| read.is_of_another_start(previous.read));
+    let before = match previous {
+        Some(_) if is_anew => [Some(0); 2],
+        previous => previous.map_or([None; 2], |previous| previous.bytes),
+    };
     let now = [counters.rx_bytes, counters.tx_bytes].map(|bytes| (bytes >= 0).then_some(bytes));
     let bytes = [(now[0], before[0]), (now[1], before[1])];
-    let went_back = bytes.iter().any(|(now, before)| now.is_some() && now < before);
     // Two threads read at once and the older reading is entered last: not a reset. What it saw
-    // has been accounted for already. (A true reset in just that moment is found out, and booked,
-    // by the next reading.)
-    let overtook = |p: Last| p.entered > started.0 && p.entered < entered;
-    let late = went_back && previous.is_some_and(overtook);
+    // has been accounted for already.
+    let late = previous.is_some_and(|previous| previous.read.at > read.at);
     let added = |(now, before): (Option<i64>, Option<i64>)| match now.zip(before) {
         None => 0,
         Some((now, before)) if now < before => i128::from(now),
@@ -115,7 +114,7 @@ fn with_deltas(
     let [rx_bytes_delta, tx_bytes_delta] = if late { [0; 2] } else { bytes.map(added) };
     if !late {
         let bytes = bytes.map(|(now, before)| now.or(before));
-        last.insert(nic.name.clone(), Last { bytes, entered });
+        last.insert(nic.name.clone(), Last { bytes, read });
     }
     Some(InterfaceStats {
         name: nic.name,
@@ -148,16 +147,25 @@ mod tests {
                 ..InterfaceCounters::default()
             }),
             measured: None,
+            outlives: false,
         }
     }
 
     fn read(deltas: &mut Deltas, vm: Uuid, counters: (i64, i64)) -> (i128, i128) {
-        let started = deltas.start();
-        enter(deltas, vm, started, counters)
+        enter(deltas, vm, now(), counters)
     }
 
-    fn enter(deltas: &mut Deltas, vm: Uuid, started: Started, now: (i64, i64)) -> (i128, i128) {
-        let stats = deltas.enter(vm, started, vec![nic("tap0", Some(now))]);
+    /// A time after that of any reading before.
+    fn now() -> Stamp {
+        thread_local! {
+            static LAST: std::cell::Cell<Instant> = std::cell::Cell::new(Instant::now());
+        }
+        LAST.set(LAST.get() + std::time::Duration::from_secs(1));
+        LAST.get().into()
+    }
+
+    fn enter(deltas: &mut Deltas, vm: Uuid, at: Stamp, counters: (i64, i64)) -> (i128, i128) {
+        let stats = deltas.enter(vm, at, vec![nic("tap0", Some(counters))]);
         (stats[0].rx_bytes_delta, stats[0].tx_bytes_delta)
     }
 
@@ -177,6 +185,39 @@ mod tests {
     }
 
     #[test]
+    fn all_bytes_of_a_new_start_are_new() {
+        let mut deltas = Deltas::default();
+        let mut received = |start, nics: &[(&str, i64, bool)]| {
+            let nics = nics.iter().map(|(name, bytes, outlives)| Interface {
+                outlives: *outlives,
+                ..nic(name, Some((*bytes, 0)))
+            });
+            let stats = deltas.enter(VM, Stamp { start, ..now() }, nics.collect());
+            stats.iter().map(|nic| nic.rx_bytes_delta).collect::<Vec<_>>()
+        };
+        let tap = |name, bytes| (name, bytes, false);
+        let outlives = |name, bytes| (name, bytes, true);
+        assert_eq!(received(Some(12), &[tap("tap0", 150), outlives("vf0", 150)]), [0, 0]);
+        assert_eq!(received(Some(13), &[tap("tap0", 400), outlives("vf0", 400)]), [400, 250]);
+        assert_eq!(received(Some(13), &[tap("tap0", 410), tap("tap1", 9)]), [10, 0]);
+        assert_eq!(received(Some(14), &[tap("tap2", 7), outlives("vf1", 1 << 40)]), [7, 0]);
+        assert_eq!(received(None, &[tap("tap2", 8)]), [1], "it is not known");
+        assert_eq!(received(Some(15), &[tap("tap2", 9)]), [1]);
+    }
+
+    #[test]
+    fn a_late_reading_of_the_start_before_is_not_told() {
+        let mut deltas = Deltas::default();
+        let mut received = |read, bytes| enter(&mut deltas, VM, read, (bytes, 0)).0;
+        let [first, slow, fast, next] =
+            [12, 12, 13, 13].map(|start| Stamp { start: Some(start), ..now() });
+        assert_eq!(received(first, 100), 0);
+        assert_eq!(received(fast, 150), 150);
+        assert_eq!(received(slow, 120), 0);
+        assert_eq!(received(next, 160), 10);
+    }
+
+    #[test]
     fn deltas_belong_to_instance_and_device() {
         let mut deltas = Deltas::default();
         let other = Uuid::from_u128(2);
@@ -189,11 +230,9 @@ mod tests {
     fn a_device_that_goes_is_forgotten_and_one_that_is_refused_is_not() {
         let mut deltas = Deltas::default();
         read(&mut deltas, VM, (1000, 1000));
-        let started = deltas.start();
-        assert!(deltas.enter(VM, started, vec![nic("tap0", None)]).is_empty());
+        assert!(deltas.enter(VM, now(), vec![nic("tap0", None)]).is_empty());
         assert_eq!(read(&mut deltas, VM, (1003, 1000)), (3, 0));
-        let started = deltas.start();
-        deltas.enter(VM, started, vec![nic("tap1", Some((1, 1)))]);
+        deltas.enter(VM, now(), vec![nic("tap1", Some((1, 1)))]);
         assert_eq!(read(&mut deltas, VM, (1010, 1000)), (0, 0));
     }
 
@@ -210,7 +249,7 @@ mod tests {
     #[test]
     fn a_nic_that_came_while_a_reading_was_under_way_is_not_forgotten_by_it() {
         let mut deltas = Deltas::default();
-        let slow = deltas.start();
+        let slow = now();
         read(&mut deltas, VM, (1000, 1000));
         assert!(deltas.enter(VM, slow, Vec::new()).is_empty());
         assert_eq!(read(&mut deltas, VM, (5000, 1000)), (4000, 0));
@@ -219,9 +258,8 @@ mod tests {
     #[test]
     fn a_nic_twice_in_one_reading_is_read_twice() {
         let mut deltas = Deltas::default();
-        let started = deltas.start();
         let twice = vec![nic("tap0", Some((90, 0))), nic("tap0", Some((50, 0)))];
-        let stats = deltas.enter(VM, started, twice);
+        let stats = deltas.enter(VM, now(), twice);
         assert_eq!(stats[1].rx_bytes_delta, 50);
     }
 
@@ -229,7 +267,7 @@ mod tests {
     fn a_reading_that_another_one_overtook_is_no_reset() {
         let mut deltas = Deltas::default();
         read(&mut deltas, VM, (100, 100));
-        let slow = deltas.start();
+        let slow = now();
         assert_eq!(read(&mut deltas, VM, (200, 200)), (100, 100));
         assert_eq!(enter(&mut deltas, VM, slow, (150, 150)), (0, 0));
         assert_eq!(read(&mut deltas, VM, (210, 200)), (10, 0));
@@ -245,7 +283,7 @@ mod tests {
         read(&mut deltas, Uuid::from_u128(9999), (1, 1));
         assert!(deltas.awaits_list(0, Instant::now()).is_some());
         let existing: HashSet<_> = (0..50).map(Uuid::from_u128).collect();
-        let listed = deltas.start();
+        let listed = now().at;
         read(&mut deltas, Uuid::from_u128(5555), (1, 1));
         deltas.sweep(&existing, listed);
         assert_eq!(deltas.instances.len(), 51, "those that exist, and one newer than the list");
@@ -257,10 +295,10 @@ mod tests {
         let (mut deltas, now) = (Deltas::default(), Instant::now());
         let later = now + std::time::Duration::from_secs(1);
         assert!(deltas.awaits_list(FEW - 1, now).is_none());
-        assert_eq!(deltas.awaits_list(FEW, now).map(|(_, since)| since), Some(now));
-        assert_eq!(deltas.awaits_list(0, later).map(|(_, since)| since), Some(now));
+        assert_eq!(deltas.awaits_list(FEW, now), Some(now));
+        assert_eq!(deltas.awaits_list(0, later), Some(now));
         let existing = (0..100).map(Uuid::from_u128).collect();
-        deltas.sweep(&existing, deltas.start());
+        deltas.sweep(&existing, now);
         assert!(deltas.awaits_list(199, later).is_none(), "twice as many as there are");
         assert!(deltas.awaits_list(200, later).is_some());
     }

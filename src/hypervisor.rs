@@ -26,6 +26,28 @@ impl Moment {
     }
 }
 
+/// When the values of a reading were measured, and at which start of the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) at: Instant,
+    /// Its number; `None` where that is not known.
+    pub(crate) start: Option<u32>,
+}
+
+impl Stamp {
+    /// Whether the instance was started since an earlier reading, so that all its counters were 0 in
+    /// between; false where that is not known.
+    pub(crate) fn is_of_another_start(self, before: Self) -> bool {
+        self.start.zip(before.start).is_some_and(|(now, before)| now != before)
+    }
+}
+
+impl From<Instant> for Stamp {
+    fn from(at: Instant) -> Self {
+        Self { at, start: None }
+    }
+}
+
 /// What there is to know of a reading beside its values.
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
@@ -33,6 +55,9 @@ pub struct Notes {
     pub lines: Vec<String>,
     /// When its values were measured; `None` for whoever takes the reading to say.
     pub moment: Option<Moment>,
+    /// The number of the running instance, another at each start, when all its counters begin at 0;
+    /// `None` where that is not known.
+    pub start: Option<u32>,
 }
 
 impl Notes {
@@ -211,6 +236,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// [`ConnectionLost`](crate::Error::ConnectionLost) or [`InvalidUri`](crate::Error::InvalidUri).
     fn connect(&self) -> Result<Self::Connection>;
+
+    /// Whether records say what Ceilometer's own inspector says where that one errs; by default not.
+    fn has_parity(&self) -> bool {
+        false
+    }
 
     /// Where the sizes of disks came from, by the default nowhere.
     fn sizes(&self) -> SizesRead {

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use crate::callers::{self, Callers};
 use crate::collector::{Cancellation, Collector, Health, Kind, Limits, ids};
-use crate::deltas::{Deltas, Started};
+use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
-use crate::hypervisor::{Content, Hypervisor};
+use crate::hypervisor::{Content, Hypervisor, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{
     Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
@@ -96,13 +96,16 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
-        let started = self.with_deltas(|deltas| deltas.start());
-        let interfaces = match self.ask(Kind::Nics, instance)?.0 {
-            Some(Content::Nics(interfaces)) => interfaces,
-            _ => Vec::new(),
+        let (interfaces, mut read) = match self.ask(Kind::Nics, instance)? {
+            (Some(Content::Nics(interfaces)), read) => (interfaces, read),
+            (_, read) => (Vec::new(), read),
         };
+        if self.hypervisor().has_parity() {
+            // Ceilometer's own inspector does not look at it.
+            read.start = None;
+        }
         self.keep_house();
-        Ok(self.with_deltas(|deltas| deltas.enter(instance.uuid, started, interfaces)))
+        Ok(self.with_deltas(|deltas| deltas.enter(instance.uuid, read, interfaces)))
     }
 
     /// The disks of an instance with their counters.
@@ -194,9 +197,9 @@ impl<H: Hypervisor> Inspector<H> {
         callers::check(caller)?;
         self.keep_house();
         Ok(match self.ask(Kind::Nics, instance)? {
-            (Some(Content::Nics(interfaces)), at) => self
-                .rates
-                .with(|rates| lock(rates).of(caller, instance.uuid, at).nic_rates(at, interfaces)),
+            (Some(Content::Nics(interfaces)), read) => self.rates.with(|rates| {
+                lock(rates).of(caller, instance.uuid, read.at).nic_rates(read, interfaces)
+            }),
             _ => Vec::new(),
         })
     }
@@ -209,9 +212,9 @@ impl<H: Hypervisor> Inspector<H> {
         callers::check(caller)?;
         self.keep_house();
         Ok(match self.ask(Kind::Disks, instance)? {
-            (Some(Content::Disks(disks)), at) => self
-                .rates
-                .with(|rates| lock(rates).of(caller, instance.uuid, at).disk_rates(at, &disks)),
+            (Some(Content::Disks(disks)), read) => self.rates.with(|rates| {
+                lock(rates).of(caller, instance.uuid, read.at).disk_rates(read, &disks)
+            }),
             _ => Vec::new(),
         })
     }
@@ -226,11 +229,11 @@ impl<H: Hypervisor> Inspector<H> {
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
         self.keep_house();
-        let (counters, at) = self.counters(instance)?;
+        let (counters, read) = self.counters(instance)?;
         let host_cpus = self.collector.host_cpus();
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
-            usage.of(caller, instance.uuid, at).usage(instance, at, &counters, host_cpus)
+            usage.of(caller, instance.uuid, read.at).usage(instance, read, &counters, host_cpus)
         }))
     }
 
@@ -252,7 +255,7 @@ impl<H: Hypervisor> Inspector<H> {
         for id in ids {
             cancellation.check()?;
             match self.counters(&id) {
-                Ok((counters, at)) => all.push((id, counters, at)),
+                Ok((counters, read)) => all.push((id, counters, read)),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
                 Err(error @ Error::Interrupted) => return Err(error),
@@ -275,18 +278,18 @@ impl<H: Hypervisor> Inspector<H> {
         Cancellation::look()?;
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
-            let enter = |(id, counters, at): (InstanceId, VmCounters, Instant)| {
-                usage.of(caller, id.uuid, at).usage(&id, at, &counters, host_cpus)
+            let enter = |(id, counters, read): (InstanceId, VmCounters, Stamp)| {
+                usage.of(caller, id.uuid, read.at).usage(&id, read, &counters, host_cpus)
             };
             all.into_iter().map(enter).collect()
         }))
     }
 
     /// The counters that the usage of an instance is reckoned from, and when they were measured.
-    fn counters(&self, instance: &InstanceId) -> Result<(VmCounters, Instant)> {
+    fn counters(&self, instance: &InstanceId) -> Result<(VmCounters, Stamp)> {
         Ok(match self.ask(Kind::Counters, instance)? {
-            (Some(Content::Counters(counters)), at) => (*counters, at),
-            (_, at) => (VmCounters::default(), at),
+            (Some(Content::Counters(counters)), read) => (*counters, read),
+            (_, read) => (VmCounters::default(), read),
         })
     }
 
@@ -296,18 +299,14 @@ impl<H: Hypervisor> Inspector<H> {
     /// [`Error::ConnectionLost`], [`Error::InvalidUri`], or [`Error::NoList`], also where the list alone
     /// does not come.
     pub fn instances(&self) -> Result<Vec<Instance>> {
-        let (started, now) = (self.with_deltas(|deltas| deltas.start()), Instant::now());
         let (instances, asked) = self.collector.list()?;
-        // An old one, which serves while a new one hangs, does not have what has come since.
-        if asked >= now {
-            self.forget_all_but(&instances, (started, asked));
-        }
+        self.forget_all_but(&instances, asked);
         Ok(instances)
     }
 
     /// The answer to a question about an instance, and when its values were measured; if the
     /// instance is gone, nothing of it is remembered.
-    fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Option<Content>, Instant)> {
+    fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
         let answer = self.collector.ask(kind, instance);
         if let Err(Error::InstanceNotFound { gone: true, .. }) = answer {
             self.with_deltas(|deltas| deltas.forget(instance.uuid));
@@ -322,17 +321,17 @@ impl<H: Hypervisor> Inspector<H> {
         let rates = self.rates.with(|rates| lock(rates).most());
         let others = self.usage.with(|usage| lock(usage).most()).max(rates);
         let awaited = self.with_deltas(|deltas| deltas.awaits_list(others, Instant::now()));
-        if let Some((started, since)) = awaited {
+        if let Some(since) = awaited {
             if let Some((instances, asked)) = self.collector.what_exists(since) {
-                self.forget_all_but(&instances, (started, asked));
+                self.forget_all_but(&instances, asked);
             }
         }
     }
 
     /// Forgets instances that are gone, by a list that was asked for then.
-    fn forget_all_but(&self, existing: &[Instance], (started, asked): (Started, Instant)) {
+    fn forget_all_but(&self, existing: &[Instance], asked: Instant) {
         let existing = existing.iter().map(|instance| instance.id).collect();
-        self.with_deltas(|deltas| deltas.sweep(&existing, started));
+        self.with_deltas(|deltas| deltas.sweep(&existing, asked));
         self.rates.with(|rates| lock(rates).sweep(&existing, asked));
         self.usage.with(|usage| lock(usage).sweep(&existing, asked));
     }

@@ -23,16 +23,18 @@ const LIMITS: Limits = Limits {
     max_stuck: 1,
 };
 
-type Readings = VecDeque<(Instant, Result<VmCounters>)>;
+/// When it was begun, at which start of the instance, and what it says.
+type Readings = VecDeque<(Instant, Option<u32>, Result<VmCounters>)>;
 
 /// What each reading says, one after the other, whichever method it is for.
 #[derive(Clone, Default)]
 struct Scripted(Arc<Mutex<Readings>>);
 
 impl Scripted {
-    fn next(&self) -> (Moment, Result<VmCounters>) {
-        let (begun, answer) = lock(&self.0).pop_front().unwrap();
-        (Moment { earliest: begun, latest: begun }, answer)
+    fn next(&self) -> (Notes, Result<VmCounters>) {
+        let (begun, start, answer) = lock(&self.0).pop_front().unwrap();
+        let moment = Some(Moment { earliest: begun, latest: begun });
+        (Notes { moment, start, ..Notes::default() }, answer)
     }
 }
 
@@ -68,7 +70,7 @@ impl Connection for Scripted {
     }
 
     fn read(&mut self, _: &InstanceId, parts: Parts, _: Reach) -> Result<Reading> {
-        let (moment, answer) = self.next();
+        let (notes, answer) = self.next();
         let said = answer?;
         let part = |part: Parts| {
             let content = match part {
@@ -77,8 +79,7 @@ impl Connection for Scripted {
                 Parts::COUNTERS => Content::Counters(Box::new(said.clone())),
                 _ => unimplemented!("{NOT_ASKED_FOR}"),
             };
-            let notes = Notes { moment: Some(moment), ..Notes::default() };
-            (part, Outcome { answer: Ok(content), notes })
+            (part, Outcome { answer: Ok(content), notes: notes.clone() })
         };
         Ok(Reading { parts: parts.each().map(part).collect(), busy: None })
     }
@@ -107,7 +108,12 @@ impl Host {
     }
 
     fn will_say(&self, seconds: u32, answer: Result<VmCounters>) {
-        lock(&self.script.0).push_back((self.start + seconds * SECOND, answer));
+        lock(&self.script.0).push_back((self.start + seconds * SECOND, None, answer));
+    }
+
+    fn will_say_of(&self, start: u32, seconds: u32, counters: VmCounters) {
+        let at = self.start + seconds * SECOND;
+        lock(&self.script.0).push_back((at, Some(start), Ok(counters)));
     }
 
     fn usage(&self, caller: &str, seconds: u32, counters: VmCounters) -> VmUsage {
@@ -129,6 +135,7 @@ fn nic(name: &str, rx_bytes: i64, tx_bytes: i64) -> Interface {
         parameters: vec![("bridge".to_owned(), Some("br0".to_owned()))],
         counters: Some(counters),
         measured: None,
+        outlives: false,
     }
 }
 
@@ -350,6 +357,47 @@ fn rates_have_intervals_apart_from_usage_and_from_deltas() {
     assert_eq!(rates(8, 3), (Vec::new(), Vec::new()), "they were reset");
     let (nics, _) = rates(10, 5);
     assert_eq!((nics[0].rx_bytes_rate, nics[0].tx_bytes_rate), (1.0, 0.0));
+}
+
+#[test]
+fn at_a_new_start_all_counters_begin_at_0() {
+    let host = Host::new();
+    let reading = |count: i64| VmCounters {
+        interfaces: vec![nic("tap0", 1024 * count, 0)],
+        disks: Some(vec![disk("vda", [1024 * count, count, 0, 0])]),
+        vcpu_wait: Some(i128::from(count) * 1_000_000),
+        ..counters(i128::from(count) / 100, i128::from(count) / 50)
+    };
+    let usage = |start, seconds, count| {
+        host.will_say_of(start, seconds, reading(count));
+        host.inspector.usage(&vm(), "").unwrap()
+    };
+    usage(12, 0, 150);
+    let new = usage(13, 10, 400);
+    assert_eq!((new.disk_read_requests, new.disk_read_kib), (Some(400), Some(400.0)));
+    assert_eq!(new.network_read_kib, Some(400.0));
+    assert_eq!((new.disk_interval, new.network_interval), (Some(10 * SECOND), Some(10 * SECOND)));
+    assert_eq!(new.cpu_utilization, Some(20.0), "4 of 20 seconds");
+    assert_eq!(new.host_cpu_utilization, Some(10.0), "8 of 80 seconds");
+    assert_eq!(new.cpu_wait, Some(2.0), "0.4 of 20 seconds");
+    assert_eq!(usage(13, 20, 500).disk_read_requests, Some(100));
+    assert_eq!(usage(14, 30, 5).disk_read_requests, Some(5), "less than before");
+
+    let rates = |start, seconds, count| {
+        host.will_say_of(start, seconds, reading(count));
+        host.will_say_of(start, seconds, reading(count));
+        host.will_say_of(start, seconds, reading(count));
+        let nics = host.inspector.vnic_rates(&vm(), "").unwrap();
+        let disks = host.inspector.disk_rates(&vm(), "").unwrap();
+        let deltas = host.inspector.vnics(&vm()).unwrap();
+        (
+            nics.first().map(|nic| nic.rx_bytes_rate / 1024.0),
+            disks.first().map(|disk| disk.read_requests_rate),
+            deltas[0].rx_bytes_delta / 1024,
+        )
+    };
+    assert_eq!(rates(14, 40, 150), (None, None, 0));
+    assert_eq!(rates(15, 50, 400), (Some(40.0), Some(40.0), 400));
 }
 
 #[test]

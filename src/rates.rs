@@ -1,8 +1,10 @@
 //! What was added to counters between two readings, and how much that is in a second. Pure
 //! arithmetic: times come in with the readings.
 //!
-//! A device starts anew when it was not there at the last reading, or when one of its counters went
-//! back (it was reset, came from another host, or was plugged in again). One that is there without
+//! At a new start of the instance, all counters begin at 0: where both readings tell their start, what
+//! is counted at the second one was added since the first. Within a start, or where it is not known, a
+//! device starts anew when it was not there at the last reading, or when one of its counters went back
+//! (it was reset, came from another host, or was plugged in again). One that is there without
 //! counters, because libvirt refused them or does not count, keeps those it had: what is added
 //! meanwhile is told with the next ones, over the longer time. One that was plugged in again and has
 //! overtaken its old self cannot be told from one that went on; what is then taken for its growth is
@@ -11,10 +13,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::hypervisor::Stamp;
+
 /// Counters as they were at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample<C, const N: usize> {
-    pub(crate) at: Instant,
+    pub(crate) read: Stamp,
     pub(crate) counters: [C; N],
 }
 
@@ -30,6 +34,8 @@ pub(crate) struct Growth<const N: usize> {
 pub(crate) struct Measured<const N: usize> {
     pub(crate) counters: [i64; N],
     pub(crate) at: Option<Instant>,
+    /// Whether they may go on over a new start.
+    pub(crate) outlive: bool,
 }
 
 /// The counters of all devices that are there, by their names; `None` where they are not known.
@@ -39,20 +45,22 @@ pub(crate) type Counters<'a, const N: usize> = BTreeMap<&'a str, Option<Measured
 #[derive(Debug, Default)]
 pub(crate) struct Devices<const N: usize> {
     /// When they were last read.
-    read: Option<Instant>,
+    read: Option<Stamp>,
     /// By their names, which it is sorted by.
     known: Box<[(Box<str>, Sample<i64, N>)]>,
 }
 
 impl<C: Copy + Into<i128>, const N: usize> Sample<C, N> {
-    /// What was added since an earlier one; `None` if it was not earlier, or a counter went back.
+    /// What was added since an earlier one; `None` if it was not earlier, or a counter went back while
+    /// the instance went on.
     pub(crate) fn since(&self, before: &Self) -> Option<Growth<N>> {
-        let interval = since(self.at, before.at)?;
+        let interval = since(self.read.at, before.read.at)?;
+        let is_anew = self.read.is_of_another_start(before.read);
         let mut added = [0; N];
         for (added, (before, now)) in
             added.iter_mut().zip(before.counters.iter().zip(self.counters))
         {
-            let before = (*before).into();
+            let before = if is_anew { 0 } else { (*before).into() };
             *added = now.into().checked_sub(before).filter(|added| *added >= 0 && before >= 0)?;
         }
         Some(Growth { interval, added })
@@ -64,41 +72,50 @@ impl<const N: usize> Devices<N> {
     /// last known. A reading that was overtaken by a younger one is none: what it saw is in that one.
     pub(crate) fn enter<'a>(
         &mut self,
-        at: Instant,
+        read: Stamp,
         now: &Counters<'a, N>,
     ) -> BTreeMap<&'a str, Growth<N>> {
         let mut grown = BTreeMap::new();
-        if self.read.is_some_and(|read| read >= at) {
+        if self.has_seen(read) {
             return grown;
         }
+        // What was not there before has counted from 0 as well since the instance was started.
+        let last = self.read.filter(|last| read.is_of_another_start(*last));
+        let at_zero = last.map(|read| Sample { read, counters: [0; N] });
         let mut known = Vec::with_capacity(now.len());
         for (device, counters) in now {
-            let before = self.last(device);
+            let begun = at_zero.filter(|_| counters.is_some_and(|counters| !counters.outlive));
+            let before = self.last(device).or(begun);
             let sample = counters
-                .map(|counters| counters.sample(at))
-                .filter(|now| before.is_none_or(|before| now.at > before.at));
+                .map(|counters| counters.sample(read))
+                .filter(|now| before.is_none_or(|before| now.read.at > before.read.at));
             let growth = sample.zip(before).and_then(|(now, before)| now.since(&before));
             grown.extend(growth.map(|growth| (*device, growth)));
             known.extend(sample.or(before).map(|sample| ((*device).into(), sample)));
         }
-        *self = Self { read: Some(at), known: known.into() };
+        *self = Self { read: Some(read), known: known.into() };
         grown
     }
 
     /// Enters a reading, and answers what was added to the counters of all devices together since
     /// the last one in which all were known. One in which they are not is none; and so is one in
     /// which a device starts anew, as nobody knows what that one did. The others lose nothing by it.
+    /// Of those that were not there at both readings, nobody knows what they did in between.
     pub(crate) fn enter_together(
         &mut self,
-        at: Instant,
+        read: Stamp,
         now: &Counters<'_, N>,
     ) -> Option<Growth<N>> {
-        if now.values().any(Option::is_none) || self.some_start_anew(at, now) {
+        if now.values().any(Option::is_none) || self.some_start_anew(read, now) {
             return None;
         }
-        let interval = self.read.and_then(|before| since(at, before));
-        let grown = self.enter(at, now);
+        let interval = self.read.and_then(|before| since(read.at, before.at));
+        let had_none = self.known.is_empty();
+        let grown = self.enter(read, now);
         let interval = interval?;
+        if grown.is_empty() && !(had_none && now.is_empty()) {
+            return None;
+        }
         let mut total = [0; N];
         for growth in grown.values() {
             for (sum, added) in total.iter_mut().zip(growth.added) {
@@ -109,19 +126,25 @@ impl<const N: usize> Devices<N> {
     }
 
     /// Has each device start anew whose counters went back, and answers whether there is one.
-    fn some_start_anew(&mut self, at: Instant, now: &Counters<'_, N>) -> bool {
-        if self.read.is_some_and(|read| read >= at) {
+    fn some_start_anew(&mut self, read: Stamp, now: &Counters<'_, N>) -> bool {
+        if self.has_seen(read) {
             return false;
         }
         let mut some = false;
         for (device, before) in &mut self.known {
             let measured = now.get(&**device).copied().flatten();
-            let went_back = |now: &Sample<_, N>| now.at > before.at && now.since(before).is_none();
-            if let Some(now) = measured.map(|now| now.sample(at)).filter(went_back) {
+            let went_back =
+                |now: &Sample<_, N>| now.read.at > before.read.at && now.since(before).is_none();
+            if let Some(now) = measured.map(|now| now.sample(read)).filter(went_back) {
                 (*before, some) = (now, true);
             }
         }
         some
+    }
+
+    /// Whether a reading that is not older was entered already.
+    fn has_seen(&self, read: Stamp) -> bool {
+        self.read.is_some_and(|last| last.at >= read.at)
     }
 
     fn last(&self, device: &str) -> Option<Sample<i64, N>> {
@@ -132,8 +155,14 @@ impl<const N: usize> Devices<N> {
 
 impl<const N: usize> Measured<N> {
     /// With the time of the whole reading, if it was not measured by itself.
-    fn sample(self, at: Instant) -> Sample<i64, N> {
-        Sample { at: self.at.unwrap_or(at), counters: self.counters }
+    fn sample(self, read: Stamp) -> Sample<i64, N> {
+        let start = read.start.filter(|_| !self.outlive);
+        Sample { read: Stamp { at: self.at.unwrap_or(read.at), start }, counters: self.counters }
+    }
+
+    /// Itself, if all of its counters are counted: libvirt has -1 for those that are not.
+    pub(crate) fn counted(self) -> Option<Self> {
+        self.counters.iter().all(|counter| *counter >= 0).then_some(self)
     }
 }
 
@@ -161,14 +190,6 @@ fn common<'a, const N: usize>(
     let mean = Duration::try_from_secs_f64(weighted / weights.sum::<f64>()).unwrap_or(most);
     // It is rounded.
     Some(mean.clamp(least, most))
-}
-
-/// Counters, if all of them are counted: libvirt has -1 for those that are not.
-pub(crate) fn counted<const N: usize>(
-    counters: [i64; N],
-    at: Option<Instant>,
-) -> Option<Measured<N>> {
-    counters.iter().all(|counter| *counter >= 0).then_some(Measured { counters, at })
 }
 
 /// How much of the time of so many CPUs was used, in percent: never more than all of it, whatever
@@ -204,23 +225,23 @@ mod tests {
     }
 
     fn one<const N: usize>(counters: [i64; N]) -> Counters<'static, N> {
-        Counters::from([("tap0", counted(counters, None))])
+        Counters::from([("tap0", with(counters).counted())])
     }
 
     /// Counters that were measured with the whole reading.
     fn with<const N: usize>(counters: [i64; N]) -> Measured<N> {
-        Measured { counters, at: None }
+        Measured { counters, at: None, outlive: false }
     }
 
     fn read(devices: &mut Devices<2>, at: Instant, counters: [i64; 2]) -> Option<[i128; 2]> {
-        devices.enter(at, &one(counters)).get("tap0").map(|growth| growth.added)
+        devices.enter(at.into(), &one(counters)).get("tap0").map(|growth| growth.added)
     }
 
     #[test]
     fn a_series_that_can_be_reckoned_by_hand() {
         let (mut devices, start) = (Devices::default(), noon());
         let mut rates = |seconds: u32, counters| {
-            let grown = devices.enter(start + seconds * SECOND, &one(counters));
+            let grown = devices.enter((start + seconds * SECOND).into(), &one(counters));
             grown.get("tap0").map(Growth::per_second)
         };
         assert_eq!(rates(0, [1000, 7]), None, "the first reading");
@@ -245,9 +266,9 @@ mod tests {
             let counters = devices.map(|counter| counter.map(|counter| with([counter])));
             let now = NAMES.into_iter().zip(counters).collect();
             let at = start + seconds * SECOND;
-            let grown = each.enter(at, &now);
+            let grown = each.enter(at.into(), &now);
             let rate = |name| grown.get(name).map(|growth| growth.per_second()[0]);
-            let total = together.enter_together(at, &now);
+            let total = together.enter_together(at.into(), &now);
             let total = total.map(|growth| (growth.added[0], growth.interval.as_secs()));
             (rate("vda"), rate("vdb"), total)
         };
@@ -262,7 +283,7 @@ mod tests {
     fn what_was_never_known_is_no_part_of_a_total() {
         let (mut devices, start) = (Devices::default(), noon());
         let mut total = |seconds: u32, now: Counters<'_, 1>| {
-            let growth = devices.enter_together(start + seconds * SECOND, &now)?;
+            let growth = devices.enter_together((start + seconds * SECOND).into(), &now)?;
             Some((growth.added[0], growth.interval.as_secs()))
         };
         assert_eq!(total(0, Counters::from([("vda", Some(with([0]))), ("vdb", None)])), None);
@@ -283,13 +304,13 @@ mod tests {
         let mut told = |read: u32, vda: u32, vdb: u32| {
             let at = |seconds: u32| start + seconds * SECOND;
             let count = |seconds: u32| [i64::from(seconds) * 1000];
-            let own = |seconds| Measured { counters: count(seconds), at: Some(at(seconds)) };
+            let own = |seconds| Measured { at: Some(at(seconds)), ..with(count(seconds)) };
             let now = Counters::from([("vda", Some(with(count(vda)))), ("vdb", Some(own(vdb)))]);
             assert_eq!(read, vda);
-            let grown = each.enter(at(read), &now);
+            let grown = each.enter(at(read).into(), &now);
             let rate = |name| grown.get(name).map(|growth| growth.per_second()[0]);
             let rates = (rate("vda"), rate("vdb"));
-            let total = together.enter_together(at(read), &now);
+            let total = together.enter_together(at(read).into(), &now);
             (rates, total.map(|growth| (growth.added[0], growth.per_second()[0])))
         };
         let each = (Some(1000.0), Some(1000.0));
@@ -305,10 +326,10 @@ mod tests {
         let (mut devices, start) = (Devices::default(), noon());
         let mut total = |seconds: u32, late: u32, count| {
             let at = Some(start + (seconds + late) * SECOND);
-            let busy = Some(Measured { counters: [count], at });
+            let busy = Some(Measured { at, ..with([count]) });
             let now =
                 Counters::from([("vda", Some(with([7]))), ("vdb", busy), ("vdc", Some(with([8])))]);
-            let growth = devices.enter_together(start + seconds * SECOND, &now)?;
+            let growth = devices.enter_together((start + seconds * SECOND).into(), &now)?;
             Some((growth.added[0], growth.interval.as_secs_f64(), growth.per_second()[0]))
         };
         assert_eq!(total(0, 0, 0), None);
@@ -327,7 +348,7 @@ mod tests {
         let (mut devices, start) = (Devices::default(), noon());
         let mut total = |seconds: u32, vda, vdb| {
             let now = Counters::from([("vda", Some(with([vda]))), ("vdb", Some(with([vdb])))]);
-            let growth = devices.enter_together(start + seconds * SECOND, &now)?;
+            let growth = devices.enter_together((start + seconds * SECOND).into(), &now)?;
             Some((growth.added[0], growth.interval.as_secs_f64(), growth.per_second()[0]))
         };
         assert_eq!(total(0, 500, 1000), None);
@@ -341,18 +362,69 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_counted_at_a_new_start_is_new() {
+        let (mut each, mut together, start) = (Devices::default(), Devices::default(), noon());
+        let mut told = |seconds: u32, number, devices: &[(&'static str, Option<i64>)]| {
+            let read = Stamp { at: start + seconds * SECOND, start: number };
+            let counters =
+                devices.iter().map(|(name, count)| (*name, count.map(|count| with([count]))));
+            let now = counters.collect();
+            let grown = each.enter(read, &now);
+            let of = |growth: &Growth<1>| (growth.added[0], growth.interval.as_secs());
+            let each: Vec<_> = grown.iter().map(|(name, growth)| (*name, of(growth))).collect();
+            (each, together.enter_together(read, &now).as_ref().map(of))
+        };
+        let vda = |count| [("vda", Some(count))];
+        assert_eq!(told(0, Some(12), &vda(150)), (vec![], None));
+        assert_eq!(told(1, Some(13), &vda(400)), (vec![("vda", (400, 1))], Some((400, 1))));
+        assert_eq!(told(2, Some(13), &vda(410)), (vec![("vda", (10, 1))], Some((10, 1))));
+        // It is not known, at the first reading of a start.
+        assert_eq!(told(3, Some(14), &[("vda", None)]), (vec![], None));
+        assert_eq!(told(5, Some(14), &vda(500)), (vec![("vda", (500, 3))], Some((500, 3))));
+        // Nobody says which start it is: what went on may have been another.
+        assert_eq!(told(6, None, &vda(600)), (vec![("vda", (100, 1))], Some((100, 1))));
+        assert_eq!(told(7, Some(15), &vda(650)), (vec![("vda", (50, 1))], Some((50, 1))));
+        // Others have come with a start, and one only afterwards.
+        let others = [("vdb", Some(7)), ("vdc", Some(8))];
+        let both = vec![("vdb", (7, 2)), ("vdc", (8, 2))];
+        assert_eq!(told(9, Some(16), &others), (both, Some((15, 2))));
+        let later = [("vdc", Some(9)), ("vdd", Some(1000))];
+        assert_eq!(told(10, Some(16), &later), (vec![("vdc", (1, 1))], Some((1, 1))));
+    }
+
+    #[test]
+    fn what_outlives_the_instance_is_not_new_at_its_start() {
+        let (mut devices, start) = (Devices::default(), noon());
+        let mut rate = |seconds: u32, number, name, count| {
+            let read = Stamp { at: start + seconds * SECOND, start: Some(number) };
+            let device = Measured { outlive: true, ..with([count]) };
+            let grown = devices.enter(read, &Counters::from([(name, Some(device))]));
+            grown.get(name).map(|growth| growth.added[0])
+        };
+        assert_eq!(rate(0, 1, "tap0", 1 << 40), None);
+        assert_eq!(rate(1, 2, "tap0", (1 << 40) + 5), Some(5));
+        assert_eq!(rate(2, 3, "tap1", 1 << 40), None, "it may have been there for long");
+    }
+
+    #[test]
     fn devices_come_and_go() {
         let (mut devices, start) = (Devices::default(), noon());
         let mut total = |seconds: u32, now: &[(&'static str, i64)]| {
             let now = now.iter().map(|(name, count)| (*name, Some(with([*count])))).collect();
-            devices.enter_together(start + seconds * SECOND, &now).map(|growth| growth.added[0])
+            devices
+                .enter_together((start + seconds * SECOND).into(), &now)
+                .map(|growth| growth.added[0])
         };
         assert_eq!(total(0, &[("vda", 100)]), None);
         assert_eq!(total(1, &[("vda", 101), ("vdb", 5000)]), Some(1));
         assert_eq!(total(2, &[("vda", 103), ("vdb", 5010)]), Some(12));
         assert_eq!(total(3, &[("vdb", 5011)]), Some(1));
         assert_eq!(total(4, &[("vda", 9999), ("vdb", 5011)]), Some(0), "plugged in again");
-        assert_eq!(total(5, &[]), Some(0));
+        assert_eq!(total(5, &[]), None, "nobody knows what it did before it went");
+        assert_eq!(total(6, &[]), Some(0));
+        assert_eq!(total(7, &[("vda", 9999)]), None);
+        assert_eq!(total(8, &[("vda", 9999)]), Some(0));
+        assert_eq!(total(9, &[("vdb", 5011)]), None, "another in its place");
     }
 
     #[test]
@@ -362,7 +434,7 @@ mod tests {
         assert_eq!(read(&mut devices, start + 2 * SECOND, [200, 200]), Some([100, 100]));
         assert_eq!(read(&mut devices, start + SECOND, [150, 150]), None);
         assert_eq!(read(&mut devices, start + 2 * SECOND, [210, 210]), None, "no time has passed");
-        assert_eq!(devices.enter_together(start + SECOND, &one([300, 300])), None);
+        assert_eq!(devices.enter_together((start + SECOND).into(), &one([300, 300])), None);
         assert_eq!(read(&mut devices, start + 3 * SECOND, [220, 200]), Some([20, 0]));
     }
 
@@ -439,11 +511,11 @@ mod tests {
             let (mut told, mut total) = (BTreeMap::new(), (0, Duration::ZERO));
             for (seconds, now) in &readings {
                 let at = start + *seconds * SECOND;
-                for (disk, growth) in each.enter(at, now) {
+                for (disk, growth) in each.enter(at.into(), now) {
                     let (added, time) = told.entry(disk).or_insert((0, Duration::ZERO));
                     (*added, *time) = (*added + growth.added[0], *time + growth.interval);
                 }
-                if let Some(growth) = together.enter_together(at, now) {
+                if let Some(growth) = together.enter_together(at.into(), now) {
                     total = (total.0 + growth.added[0], total.1 + growth.interval);
                 }
             }
@@ -467,17 +539,61 @@ mod tests {
         }
 
         #[test]
+        fn nothing_that_was_done_since_a_start_is_lost(
+            steps in prop::collection::vec(
+                (1_u32..5, 0_u32..3, [any::<u16>(), any::<u16>()], any::<[bool; 2]>()), 1..30),
+        ) {
+            let (mut each, mut together, start) = (Devices::default(), Devices::default(), noon());
+            let (mut seconds, mut number, mut now) = (0, 1, [1000; 2]);
+            let (mut told, mut done) = ([0; 2], [None; 2]);
+            let mut all_done = None;
+            for (at, (pause, starts, used, known)) in steps.into_iter().enumerate() {
+                let known = if at == 0 { [true; 2] } else { known };
+                seconds += pause;
+                number += starts;
+                let mut said = Counters::new();
+                for device in 0..2 {
+                    let used = i64::from(used[device]);
+                    // Nobody knows what it did before the start.
+                    now[device] = if starts > 0 { used } else { now[device] + used };
+                    said.insert(NAMES[device], known[device].then_some(with([now[device]])));
+                }
+                let read = Stamp { at: start + seconds * SECOND, start: Some(number) };
+                let grown = each.enter(read, &said);
+                for device in 0..2 {
+                    told[device] += grown.get(NAMES[device]).map_or(0, |growth| growth.added[0]);
+                    if known[device] {
+                        let (before, last, sum) = done[device].unwrap_or((number, now[device], 0));
+                        let since = if before == number { last } else { 0 };
+                        done[device] = Some((number, now[device], sum + now[device] - since));
+                    }
+                    let done = done[device].map_or(0, |(_, _, sum)| sum);
+                    prop_assert_eq!(told[device], i128::from(done));
+                }
+                let growth = together.enter_together(read, &said);
+                if known == [true; 2] {
+                    let sum = now[0] + now[1];
+                    let (before, last) = all_done.unwrap_or((number, sum));
+                    let since = if before == number { last } else { 0 };
+                    prop_assert_eq!(growth.map(|growth| growth.added[0]),
+                        all_done.map(|_| i128::from(sum - since)));
+                    all_done = Some((number, sum));
+                }
+            }
+        }
+
+        #[test]
         fn no_more_is_told_than_was_done(script in script(whatever)) {
             let ((readings, done), start) = (play(script), noon());
             let (mut each, mut together) = (Devices::default(), Devices::default());
             let (mut told, mut total) = ([0; 3], 0);
             for (seconds, now) in &readings {
                 let at = start + *seconds * SECOND;
-                let grown = each.enter(at, now);
+                let grown = each.enter(at.into(), now);
                 for (told, disk) in told.iter_mut().zip(NAMES) {
                     *told += grown.get(disk).map_or(0, |growth| growth.added[0]);
                 }
-                total += together.enter_together(at, now).map_or(0, |growth| growth.added[0]);
+                total += together.enter_together(at.into(), now).map_or(0, |growth| growth.added[0]);
             }
             prop_assert!(told.iter().zip(done).all(|(told, done)| (0..=done).contains(told)));
             prop_assert!((0..=done.iter().sum()).contains(&total));
@@ -495,7 +611,8 @@ mod tests {
                 steady += i64::from(added);
                 other -= i64::from(goes_back);
                 let now = [("vda", Some(with([steady]))), ("vdb", Some(with([other])))];
-                let told = devices.enter_together(start + seconds * SECOND, &Counters::from(now));
+                let at = start + seconds * SECOND;
+                let told = devices.enter_together(at.into(), &Counters::from(now));
                 let first = *first.get_or_insert((seconds, steady));
                 prop_assert_eq!(told.is_some(), first.0 < seconds && !goes_back);
                 if let Some(growth) = told {
@@ -515,10 +632,10 @@ mod tests {
             let mut total = |at, count: fn(i64) -> i64, time: fn(u32) -> u32| {
                 let measured = devices.iter().map(|(added, nanoseconds)| {
                     let own = start + Duration::from_nanos(time(*nanoseconds).into());
-                    Some(Measured { counters: [count(*added)], at: Some(own) })
+                    Some(Measured { at: Some(own), ..with([count(*added)]) })
                 });
                 let now = names.iter().map(String::as_str).zip(measured).collect();
-                together.enter_together(start + at * SECOND, &now)
+                together.enter_together((start + at * SECOND).into(), &now)
             };
             prop_assert_eq!(total(0, |_| 0, |_| 0), None);
             let told = total(1, |added| added, |nanoseconds| nanoseconds).unwrap();
@@ -540,8 +657,8 @@ mod tests {
                 let step = SECOND * u32::try_from(seconds.abs()).unwrap();
                 at = if seconds < 0 { at.checked_sub(step).unwrap() } else { at + step };
                 let now = one(counters);
-                let grown = each.enter(at, &now).into_values();
-                for growth in grown.chain(together.enter_together(at, &now)) {
+                let grown = each.enter(at.into(), &now).into_values();
+                for growth in grown.chain(together.enter_together(at.into(), &now)) {
                     prop_assert!(!growth.interval.is_zero());
                     let rates = growth.per_second();
                     prop_assert!(rates.iter().all(|rate| rate.is_finite() && *rate >= 0.0));
@@ -556,7 +673,7 @@ mod tests {
             let start = noon();
             let step = SECOND * steps.unsigned_abs();
             let later = if steps < 0 { start.checked_sub(step).unwrap() } else { start + step };
-            let sample = |at, counters| Sample { at, counters };
+            let sample = |at: Instant, counters| Sample { read: at.into(), counters };
             let growth = sample(later, now).since(&sample(start, before));
             let went_on = before.iter().zip(&now).all(|(before, now)| (0..=*now).contains(before));
             let added = [0, 1].map(|at| i128::from(now[at]) - i128::from(before[at]));

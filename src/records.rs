@@ -198,6 +198,9 @@ pub struct Interface {
     pub counters: Option<InterfaceCounters>,
     /// When they were measured, by a call of their own; `None` if with the whole reading.
     pub measured: Option<Instant>,
+    /// Whether they may go on over a new start of the instance, as its hypervisor does not make the
+    /// host's side of the NIC.
+    pub outlives: bool,
 }
 
 /// One virtual NIC with its counters and what was added since the last reading.
@@ -213,9 +216,10 @@ pub struct InterfaceStats {
     pub parameters: Vec<(String, Option<String>)>,
     /// The counters since the NIC was plugged in.
     pub counters: InterfaceCounters,
-    /// Bytes received since the last reading of this NIC; 0 at the first.
+    /// Bytes received since the last reading of this NIC; 0 at the first, but all of them where the
+    /// instance was started since its last reading (not with parity).
     pub rx_bytes_delta: i128,
-    /// Bytes sent since the last reading of this NIC; 0 at the first.
+    /// Bytes sent since then, likewise.
     pub tx_bytes_delta: i128,
 }
 
@@ -306,7 +310,8 @@ pub struct Memory {
 /// one, or its counters went back; CPU times when their counter went back. What was used in the
 /// meantime is told with the next reading that knows it, over the longer time. NICs and disks count
 /// where they were there at both ends of that time; what one did around its counters' going back is
-/// lost, and nothing of the others.
+/// lost, and nothing of the others. At a new start of the instance all counters begin at 0: all that
+/// they say was used since the last reading.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmUsage {
     /// The instance.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::rates::{Counters, Devices, Growth, Sample, counted, percent, since};
+use crate::hypervisor::Stamp;
+use crate::rates::{Counters, Devices, Growth, Measured, Sample, percent, since};
 use crate::records::{
     Disk, DiskRateStats, InstanceId, Interface, InterfaceRateStats, VmCounters, VmUsage,
 };
@@ -44,10 +45,10 @@ impl Rates {
     /// Enters a reading of an instance's NICs, and answers with those that have rates.
     pub(crate) fn nic_rates(
         &mut self,
-        at: Instant,
+        read: Stamp,
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceRateStats> {
-        let grown = self.nics.enter(at, &nics(&interfaces));
+        let grown = self.nics.enter(read, &nics(&interfaces));
         let rates = |nic: &Interface| grown.get(nic.name.as_str()).map(Growth::per_second);
         let rates: Vec<_> = interfaces.iter().map(rates).collect();
         let record = |(nic, rates): (Interface, Option<[f64; 2]>)| {
@@ -65,8 +66,8 @@ impl Rates {
     }
 
     /// Enters a reading of an instance's disks, and answers with those that have rates.
-    pub(crate) fn disk_rates(&mut self, at: Instant, read: &[Disk]) -> Vec<DiskRateStats> {
-        let grown = self.disks.enter(at, &disks(read));
+    pub(crate) fn disk_rates(&mut self, read: Stamp, all: &[Disk]) -> Vec<DiskRateStats> {
+        let grown = self.disks.enter(read, &disks(all));
         let rates = |disk: &Disk| {
             let rates = grown.get(disk.device.as_str())?.per_second();
             let [read_bytes_rate, read_requests_rate, write_bytes_rate, write_requests_rate] =
@@ -79,7 +80,7 @@ impl Rates {
                 write_requests_rate,
             })
         };
-        read.iter().filter_map(rates).collect()
+        all.iter().filter_map(rates).collect()
     }
 }
 
@@ -88,11 +89,11 @@ impl Usage {
     pub(crate) fn usage(
         &mut self,
         instance: &InstanceId,
-        at: Instant,
+        read: Stamp,
         now: &VmCounters,
         host_cpus: Option<u32>,
     ) -> VmUsage {
-        let used = self.enter(at, now);
+        let used = self.enter(read, now);
         let [all, wait, delay] = used.cpus;
         let share = |time: Option<Growth<1>>, cpus: Option<u32>| percent(time?, cpus?);
         let [received, sent] = split(used.nics);
@@ -118,16 +119,16 @@ impl Usage {
         }
     }
 
-    fn enter(&mut self, at: Instant, now: &VmCounters) -> Used {
-        let interval = self.read.and_then(|read| since(at, read));
+    fn enter(&mut self, read: Stamp, now: &VmCounters) -> Used {
+        let interval = self.read.and_then(|last| since(read.at, last));
         if self.read.is_some() && interval.is_none() {
             // A younger one has overtaken it, and saw all of this.
             return Used::default();
         }
-        self.read = Some(at);
+        self.read = Some(read.at);
         let sample = |time: Option<i128>| {
             let time = time.filter(|time| *time >= 0)?;
-            Some(Sample { at, counters: [time] })
+            Some(Sample { read, counters: [time] })
         };
         // Where the vCPUs do not tell, the whole domain's time is the next best.
         let cpu = first_growth(&mut self.cpu, [now.vcpu_time, now.cpu_time].map(sample));
@@ -136,8 +137,8 @@ impl Usage {
             let now = times.next().flatten()?;
             now.since(&last.replace(now)?)
         });
-        let nics = self.nics.enter_together(at, &nics(&now.interfaces));
-        let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(at, &disks(now)));
+        let nics = self.nics.enter_together(read, &nics(&now.interfaces));
+        let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(read, &disks(now)));
         Used { interval, cpu, cpus, nics, disks }
     }
 }
@@ -157,7 +158,8 @@ fn first_growth(last: &mut [Option<CpuTime>; 2], now: [Option<CpuTime>; 2]) -> O
 fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
     let counters = |nic: &Interface| {
         let c = nic.counters?;
-        counted([c.rx_bytes, c.tx_bytes], nic.measured)
+        let counters = [c.rx_bytes, c.tx_bytes];
+        Measured { counters, at: nic.measured, outlive: nic.outlives }.counted()
     };
     interfaces.iter().map(|nic| (nic.name.as_str(), counters(nic))).collect()
 }
@@ -166,7 +168,7 @@ fn disks(disks: &[Disk]) -> Counters<'_, 4> {
     let counters = |disk: &Disk| {
         let c = disk.counters?;
         let counters = [c.read_bytes, c.read_requests, c.write_bytes, c.write_requests];
-        counted(counters, disk.measured)
+        Measured { counters, at: disk.measured, outlive: false }.counted()
     };
     disks.iter().map(|disk| (disk.device.as_str(), counters(disk))).collect()
 }
@@ -220,6 +222,7 @@ mod tests {
             parameters: Vec::new(),
             counters: step.nics.then_some(bytes),
             measured: None,
+            outlives: false,
         };
         let bytes = DiskCounters { read_bytes: count, ..DiskCounters::default() };
         let disk = |known: bool| Disk {
@@ -269,7 +272,7 @@ mod tests {
                 seconds += u64::from(step.seconds);
                 count += i64::from(step.used);
                 let at = start + Duration::from_secs(seconds);
-                let used = usage.enter(at, &counters(count, &step));
+                let used = usage.enter(at.into(), &counters(count, &step));
                 prop_assert_eq!(used.cpu, used.cpus[0]);
                 cpus.more(used.cpu);
                 nics.more(used.nics);
@@ -303,7 +306,7 @@ mod tests {
                     cpu_time: known[1].then_some(i128::from(count) + 1_000_000),
                     ..VmCounters::default()
                 };
-                let told = usage.enter(start + Duration::from_secs(seconds), &now);
+                let told = usage.enter((start + Duration::from_secs(seconds)).into(), &now);
                 all.more(told.cpus[0]);
                 let since = told.cpu.map(|growth| seconds - growth.interval.as_secs());
                 if let Some((since, growth)) = since.zip(told.cpu) {

@@ -138,8 +138,9 @@ class LibvirtInspector:
         """Bytes per second through every NIC, on average since the last call; none at the first.
 
         The times are those of the two readings, not of the calls. A NIC that has come meanwhile,
-        or whose counters went back (a reset, a migration), is left out once; one that libvirt
-        refuses is left out while it does, and has its average over all of that time after that.
+        or whose counters went back, is left out once, unless the instance was started in between:
+        all that its counters say is new then. One that libvirt refuses is left out while it does,
+        and has its average over all of that time after that.
         From the counters of ``inspect_vnics``, with an order and exceptions as there.
 
         :param caller: any name of 256 characters at the most. Each caller has intervals of its own,

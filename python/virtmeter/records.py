@@ -151,9 +151,10 @@ class InterfaceStats(NamedTuple):
     tx_errors: int
     """Errors in sending."""
     rx_bytes_delta: int
-    """Bytes received since this inspector's last reading of this NIC; 0 at the first."""
+    """Bytes received since this inspector's last reading of this NIC; 0 at the first, but all of
+    them where the instance was started since its last reading (not in Ceilometer's agent)."""
     tx_bytes_delta: int
-    """Bytes sent since this inspector's last reading of this NIC; 0 at the first."""
+    """Bytes sent since then, likewise."""
 
 
 class DiskStats(NamedTuple):
@@ -232,7 +233,8 @@ class VmUsage(NamedTuple):
     The values over the interval are None at the first reading. Those of the CPU are also None when
     the counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
     counter says: the interval is of a clock that is never set, and what is beyond all the time
-    there was is cut off. NICs and disks count when they were there at both readings.
+    there was is cut off. NICs and disks count when they were there at both readings. At a new start
+    of the instance all counters begin at 0: all that they say was used since the last reading.
 
     What is not known is None and not zero: memory and disks, and perhaps the CPU, of a guest that
     hangs; what all NICs have received and sent when libvirt refuses one of them or does not count,

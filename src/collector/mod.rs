@@ -29,7 +29,7 @@ pub use health::Health;
 pub use limits::{InvalidLimit, Limits};
 
 use crate::error::{Error, Result};
-use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts};
+use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use shared::{Shared, log_all};
@@ -145,15 +145,15 @@ impl<H: Hypervisor> Collector<H> {
     /// Every instance that the hypervisor knows, and since when that was asked for. While a list hangs,
     /// it is the last one that has come.
     pub(crate) fn list(&self) -> Result<(Vec<Instance>, Instant)> {
-        let answer = self.ask_at(Kind::List, &Uuid::nil().into());
+        let answer = self.ask_noting(Kind::List, &Uuid::nil().into());
         let here = self.here.with(Arc::clone);
         let mut state = here.lock();
         match answer {
-            Ok((Answer::List(instances), moment)) => {
+            Ok((Answer::List(instances), moment, _)) => {
                 state.keep_list(moment.earliest, instances.clone());
                 Ok((instances, moment.earliest))
             }
-            Ok((_, moment)) => Ok((Vec::new(), moment.earliest)),
+            Ok((_, moment, _)) => Ok((Vec::new(), moment.earliest)),
             Err(error @ Error::ListHangs { .. }) => {
                 state.listed.clone().map(|(asked, instances)| (instances, asked)).ok_or(error)
             }
@@ -204,16 +204,20 @@ impl<H: Hypervisor> Collector<H> {
         &self,
         kind: Kind,
         instance: &InstanceId,
-    ) -> Result<(Option<Content>, Instant)> {
-        let (answer, moment) = self.ask_at(kind, instance)?;
+    ) -> Result<(Option<Content>, Stamp)> {
+        let (answer, moment, start) = self.ask_noting(kind, instance)?;
         let content = if let Answer::Part(content) = answer { Some(content) } else { None };
-        Ok((content, moment.latest))
+        Ok((content, Stamp { at: moment.latest, start }))
     }
 
-    fn ask_at(&self, kind: Kind, instance: &InstanceId) -> Result<(Answer, Moment)> {
+    fn ask_noting(
+        &self,
+        kind: Kind,
+        instance: &InstanceId,
+    ) -> Result<(Answer, Moment, Option<u32>)> {
         let here = self.here.with(Arc::clone);
         let (outcome, mut log) = here.wait_for(Key { kind, uuid: instance.uuid }, instance);
-        let Notes { lines, moment } = outcome.notes;
+        let Notes { lines, moment, start } = outcome.notes;
         log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
         if !log.is_empty() {
             log_all(log);
@@ -222,7 +226,7 @@ impl<H: Hypervisor> Collector<H> {
         }
         let now = Instant::now();
         let moment = moment.unwrap_or(Moment { earliest: now, latest: now });
-        outcome.answer.map(|answer| (answer, moment))
+        outcome.answer.map(|answer| (answer, moment, start))
     }
 
     pub(crate) fn health(&self) -> Health {

@@ -104,6 +104,11 @@ impl Bulk {
         Self { number, ..Self::default() }
     }
 
+    /// The number of this start of the domain; `None` if it does not run, or nothing was asked.
+    pub(super) fn start(&self) -> Option<u32> {
+        Some(self.number).filter(|number| !matches!(*number, 0 | NOT_RUNNING))
+    }
+
     /// Takes a parameter that is a number; of two with one name, the last one counts.
     pub(super) fn integer(&mut self, name: &str, value: i128) {
         let Some((group, rest)) = name.split_once('.') else { return };

@@ -15,6 +15,9 @@ pub(super) struct Nic {
     pub(super) mac: Option<String>,
     pub(super) fref: Option<String>,
     pub(super) parameters: Vec<(String, Option<String>)>,
+    /// Whether its device on the host, and so its counters, may outlive the domain's process: libvirt
+    /// does not make it at each start.
+    pub(super) outlives: bool,
 }
 
 /// A disk as the XML describes it.
@@ -93,7 +96,8 @@ fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
 }
 
 fn nic(interface: Node<'_, '_>) -> Option<Nic> {
-    let name = attribute(child(interface, "target")?, "dev")?;
+    let target = child(interface, "target")?;
+    let name = attribute(target, "dev")?;
     let mac = attribute(child(interface, "mac")?, "address");
     let fref = child(interface, "filterref").and_then(|fref| attribute(fref, "filter"));
     let mut parameters = Parameters::default();
@@ -108,7 +112,10 @@ fn nic(interface: Node<'_, '_>) -> Option<Nic> {
     let bridge = child(interface, "source").and_then(|source| attribute(source, "bridge"));
     parameters.set("interfaceid".to_owned(), interfaceid);
     parameters.set("bridge".to_owned(), bridge);
-    Some(Nic { name, mac, fref, parameters: parameters.all })
+    let kind = attribute(interface, "type");
+    let is_made = matches!(kind.as_deref(), Some("bridge" | "network" | "direct" | "ethernet"));
+    let outlives = !is_made || attribute(target, "managed").as_deref() == Some("no");
+    Some(Nic { name, mac, fref, parameters: parameters.all, outlives })
 }
 
 /// A parameter keeps the place where its name came first and the value that came last.
@@ -168,8 +175,26 @@ mod tests {
                     ("interfaceid".to_owned(), some("if-1")),
                     ("bridge".to_owned(), some("br0")),
                 ],
+                outlives: false,
             }])
         );
+    }
+
+    #[test]
+    fn a_nic_that_libvirt_does_not_make_outlives_the_domain() {
+        let outlives = |kind: &str, target: &str| {
+            let nic = format!("<mac/><target dev='tap0' {target}/>");
+            nics(&domain(&format!("<interface type='{kind}'>{nic}</interface>"))).unwrap()[0]
+                .outlives
+        };
+        for kind in ["bridge", "network", "direct", "ethernet"] {
+            assert!(!outlives(kind, ""));
+        }
+        assert!(outlives("ethernet", "managed='no'"));
+        assert!(!outlives("ethernet", "managed='yes'"));
+        for kind in ["vhostuser", "hostdev", "vdpa", "user"] {
+            assert!(outlives(kind, ""));
+        }
     }
 
     #[test]

@@ -111,6 +111,10 @@ impl Hypervisor for Libvirt {
         Ok(LibvirtConnection::new(Arc::clone(driver), opened))
     }
 
+    fn has_parity(&self) -> bool {
+        self.0.parity
+    }
+
     fn sizes(&self) -> SizesRead {
         self.0.sizes.with(Sizes::counted)
     }

@@ -98,7 +98,8 @@ impl Known {
                 _ => taking.server().map(|server| Content::Server(server.map(Box::new))),
             };
             let answer = of_a_part(answer)?;
-            let notes = Notes { lines: taking.lines_of(part), moment: None };
+            let start = taking.bulk.as_ref().ok().and_then(Bulk::start);
+            let notes = Notes { lines: taking.lines_of(part), moment: None, start };
             reading.parts.push((part, Outcome { answer, notes }));
         }
         for (_, outcome) in &mut reading.parts {
@@ -380,6 +381,7 @@ impl<'a> Taking<'a> {
                 parameters: nic.parameters.clone(),
                 counters: counters.map(stats::interface_counters),
                 measured,
+                outlives: nic.outlives,
             })
         };
         self.devices()?.nics.iter().map(ask).collect()

@@ -294,6 +294,22 @@ def test_deltas_are_forgotten_with_the_instance(pair: Pair, daemon: Daemon) -> N
     assert next(pair.ours.inspect_vnics(UUID)).rx_bytes_delta == 0
 
 
+def test_deltas_over_a_new_start(pair: Pair, daemon: Daemon) -> None:
+    library = virtmeter.LibvirtInspector(daemon.uri, max_age=0)
+
+    def deltas() -> list[int]:
+        theirs, ours = stock(pair, "inspect_vnics"), list(pair.ours.inspect_vnics(UUID))
+        return [nic.rx_bytes_delta for [nic] in (theirs, ours, list(library.inspect_vnics(UUID)))]
+
+    domain = daemon.domains[UUID]
+    domain.interfaces["tap1"] = (150, 0, 0, 0, 150, 0, 0, 0)
+    assert deltas() == [0, 0, 0]
+    domain.id += 1
+    domain.interfaces["tap1"] = (400, 0, 0, 0, 400, 0, 0, 0)
+    pair.ours.close()
+    assert deltas() == [250, 250, 400]
+
+
 def test_deltas_over_a_counter_that_is_not_counted(pair: Pair, daemon: Daemon) -> None:
     def deltas(ask: Callable[[], Any]) -> list[int]:
         said = []

@@ -13,7 +13,7 @@ import pytest
 import virtmeter
 from tests.support import sample, xdr
 from tests.support.libvirtd import Never, Then
-from tests.support.procedures import VIR_DOMAIN_SHUTOFF, Disk
+from tests.support.procedures import VIR_DOMAIN_RUNNING, VIR_DOMAIN_SHUTOFF, Disk
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -199,6 +199,85 @@ def test_what_was_done_while_counters_went_back_is_unknown_and_not_zero(
         assert (disks is None) == (usage.disk_interval is None) == (usage.disk_write_kib is None)
         told.append(network)
     assert told == [None, 1000.0, None, 1.0, 2.0, None]
+
+
+def count(domain: Domain, kib: int) -> None:
+    """Let each counter of a domain say so much."""
+    set_nic(domain, 1024 * kib, 0)
+    domain.disks["vda"] = Disk(stats=(kib, 1024 * kib, 0, 0, -1))
+    set_cpu_times(domain, kib, kib)
+
+
+def start(domain: Domain, kib: int) -> None:
+    """Start a domain once more, so that it has another number, and let it count to that."""
+    domain.id += 1
+    domain.state = VIR_DOMAIN_RUNNING
+    count(domain, kib)
+
+
+def test_all_that_is_counted_at_a_new_start_is_new(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    def usage() -> tuple[float | None, ...]:
+        usage = inspector.usage(UUID)
+        assert usage.cpu_utilization is None or usage.interval
+        cpu = usage.cpu_utilization and usage.cpu_utilization / 100 * (usage.interval or 0) * SECOND
+        return (cpu and round(cpu), *usage[6:9], usage.disk_read_kib)
+
+    def rates() -> list[float]:
+        nics, disks = inspector.inspect_vnic_rates(UUID), inspector.inspect_disk_rates(UUID)
+        return [*(nic.rx_bytes_rate for nic in nics), *(disk.read_bytes_rate for disk in disks)]
+
+    def delta() -> int:
+        return next(inspector.inspect_vnics(UUID)).rx_bytes_delta
+
+    count(domain, 150)
+    usage(), rates(), delta()
+    domain.state = VIR_DOMAIN_SHUTOFF
+    with pytest.raises(virtmeter.InstanceShutOffException):
+        inspector.usage(UUID)
+    start(domain, 400)
+    assert usage() == (400, 400.0, 0.0, 400, 400.0)
+    assert all(rate > 0 for rate in rates())
+    assert delta() == 400 * 1024
+    start(domain, 150)
+    assert usage() == (150, 150.0, 0.0, 150, 150.0)
+    assert all(rate > 0 for rate in rates())
+    assert delta() == 150 * 1024
+    count(domain, 151)
+    assert usage() == (1, 1.0, 0.0, 1, 1.0)
+
+
+def test_of_a_guest_that_was_gone_nothing_is_known_at_first(
+    daemon: Daemon, domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    count(domain, 150)
+    inspector.usage(UUID)
+    del daemon.domains[UUID]
+    with pytest.raises(virtmeter.InstanceNotFoundException):
+        inspector.usage(UUID)
+    start(domain, 400)
+    daemon.add(domain)
+    usage = inspector.usage(UUID)
+    assert usage[3:12] == (None,) * 9
+    assert usage.network_interval is usage.disk_interval is None
+
+
+@pytest.mark.parametrize("number", [1, -1], ids=["in one start", "without a number"])
+def test_devices_of_which_none_was_there_before_have_done_nobody_knows_what(
+    domain: Domain, inspector: virtmeter.LibvirtInspector, number: int
+) -> None:
+    domain.id = number
+    count(domain, 1000)
+    inspector.usage(UUID)
+    domain.xml = domain.xml.replace("'vda'", "'vdb'").replace("'tap1'", "'tap2'")
+    domain.interfaces["tap2"] = domain.interfaces.pop("tap1")
+    domain.disks["vdb"] = domain.disks.pop("vda")
+    usage = inspector.usage(UUID)
+    assert usage[6:12] == (None,) * 6
+    assert usage.interval
+    assert usage.network_interval is usage.disk_interval is None
+    assert inspector.usage(UUID)[6:12] == (0.0, 0.0, 0, 0, 0.0, 0.0)
 
 
 def test_a_refused_disk_has_a_rate_again_as_soon_as_it_is_read(
