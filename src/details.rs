@@ -67,6 +67,8 @@ pub struct JobStats {
     pub operation: Option<&'static str>,
     /// For how long it has been at it, milliseconds (`time_elapsed`).
     pub elapsed_ms: Option<u64>,
+    /// How long it expects to need still, milliseconds (`time_remaining`).
+    pub left_ms: Option<u64>,
     /// Bytes of memory and disks together: all, those done, those left (`data_total`, …).
     pub data: [Option<u64>; 3],
     /// Bytes of memory, likewise (`memory_total`, …).

@@ -425,6 +425,8 @@ class JobStats(NamedTuple):
     tell."""
     elapsed: float | None
     """For how many seconds it has been at it."""
+    left: float | None
+    """How many seconds it expects to need still."""
     data_total: int | None
     """All there is to transfer, of memory and disks."""
     data_processed: int | None

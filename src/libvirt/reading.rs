@@ -466,8 +466,11 @@ impl<'a> Taking<'a> {
         if self.is_silent() {
             return Err(self.silent());
         }
-        let job = self.known.domain.job_stats().map_err(|failure| self.at.refused(failure))?;
-        Ok(stats::job(job))
+        match self.known.domain.job_stats() {
+            // Drivers that know no jobs.
+            Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
+            job => job.map(stats::job).map_err(|failure| self.at.refused(failure)),
+        }
     }
 
     fn io_threads(&self) -> Result<Vec<IoThreadStats>> {

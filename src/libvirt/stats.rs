@@ -151,6 +151,7 @@ pub(super) fn job((kind, parameters): (u32, Vec<(String, i128)>)) -> Option<JobS
         // 0 is unknown.
         operation: operation.and_then(|number| OPERATIONS.get(number.checked_sub(1)?)).copied(),
         elapsed_ms: number("time_elapsed"),
+        left_ms: number("time_remaining"),
         data: three("data"),
         memory: three("memory"),
         disk: three("disk"),

@@ -262,6 +262,7 @@ named_tuple!(NicDetails {
 named_tuple!(JobStats {
     r.operation,
     r.elapsed_ms.map(|elapsed| Duration::from_millis(elapsed).as_secs_f64()),
+    r.left_ms.map(|left| Duration::from_millis(left).as_secs_f64()),
     r.data[0],
     r.data[1],
     r.data[2],

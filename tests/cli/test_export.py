@@ -231,10 +231,10 @@ def test_a_vm_that_libvirt_refuses_is_counted_and_takes_no_other_with_it(
     sampled.add(broken)
     once = run("--once", "--uri", sampled.uri)
     assert once.returncode == 1
-    assert once.stderr.endswith("virtmeter: 3 readings failed: some values are missing\n")
+    assert once.stderr.endswith("virtmeter: 4 readings failed: some values are missing\n")
     samples = exporter.scrape()
     assert samples("virtmeter_scrape_complete") == 1
-    assert samples("virtmeter_scrape_failures") == 3, "NICs, disks and their sizes"
+    assert samples("virtmeter_scrape_failures") == 4, "NICs, disks, their sizes, and what it is"
     assert samples("virtmeter_domain_answering", domain="sample-4") == 1
     assert samples("virtmeter_domain_disk_capacity_bytes", domain="sample-1") == 1 << 30
 
@@ -374,6 +374,49 @@ def test_prometheus_understands_the_dashboards_queries_and_the_pages_alerts(tmp_
     (tmp_path / "alerts").write_text(alerts)
     checked = subprocess.run(
         [PROMTOOL, "check", "rules", tmp_path / "queries", tmp_path / "alerts"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.skipif(not PROMTOOL.exists(), reason="Prometheus' package is not in build/prometheus")
+def test_the_names_of_another_exporter_are_there_by_recording_rules(
+    sampled: Daemon, tmp_path: Path
+) -> None:
+    """Each rule has a result, from what a scrape tells; but those of what this host has not."""
+    [domain, *_] = sampled.domains.values()
+    domain.memory |= {0: 1024, 1: 2048}  # swap
+    text = (ROOT / "contrib/libvirt-exporter-rules.yml").read_text()
+    records = set(re.findall(r"record: (\S+)", text))
+    page = (ROOT / "docs/commands/export.md").read_text()
+    assert set(re.findall(r"^\| `(libvirt_\w+)` \|", page, re.M)) == records
+    options = ("--uri", sampled.uri, "--once", "--collect", "vcpus", "--collect", "jobs")
+    scraped = run(*options).stdout
+    told = [line.rpartition(" ") for line in scraped.splitlines() if not line.startswith("#")]
+    present = {re.split("[{ ]", series)[0] for series, _, _ in told}
+    series = [{"series": name, "values": f"{float(value):.0f}x10"} for name, _, value in told]
+    absent = {
+        record
+        for record, expr in re.findall(r"record: (\S+)\n\s+expr: (.*)", text)
+        if not set(re.findall(r"virtmeter_\w+", expr)) <= present
+    }
+    assert {record for record in absent if "_job_info_" not in record} == {
+        "libvirt_domain_vcpu_state"  # the scripted daemon has none
+    }
+    states = ["libvirt_domain_info_state"]  # of eight rules, there are the states that there are
+    tests = [
+        {"expr": f"count({record}) > bool 0", "eval_time": "5m", "exp_samples": [{"value": 1}]}
+        for record in sorted(records - absent) + states
+    ]
+    test = {
+        "rule_files": [str(ROOT / "contrib/libvirt-exporter-rules.yml")],
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}],
+    }
+    (tmp_path / "test.yml").write_text(json.dumps(test))
+    checked = subprocess.run(
+        [PROMTOOL, "test", "rules", tmp_path / "test.yml"],
         capture_output=True,
         text=True,
         check=False,

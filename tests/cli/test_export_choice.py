@@ -27,6 +27,7 @@ METRICS = {
     "disks": ("disk_read_bytes_total", "disk_flush_seconds_total"),
     "disk-sizes": ("disk_capacity_bytes", "disk_physical_bytes"),
     "metadata": ("info",),
+    "details": ("memory_maximum_bytes", "vcpus_maximum", "disk_info", "nic_info"),
 }
 
 
@@ -79,7 +80,7 @@ def test_what_is_not_wanted_is_neither_asked_nor_told(
 @pytest.mark.parametrize("bulk", [False, True], ids=["singly", "bulk"])
 def test_without_devices_and_metadata_no_xml_is_asked(daemon: Daemon, *, bulk: bool) -> None:
     daemon.add(sample.domain(bulk=bulk))
-    unwanted = options("--no-collect", "nics", "disks", "disk-sizes", "metadata")
+    unwanted = options("--no-collect", "nics", "disks", "disk-sizes", "metadata", "details")
     assert told(once(daemon, *unwanted)) == {"cpu", "memory"}
     # A bulk reading does not tell whether there is a balloon; that is asked once for each start.
     assert daemon.calls["DOMAIN_GET_XML_DESC"] == (1 if bulk else 0)
@@ -117,7 +118,7 @@ def test_only_some_vms(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     assert named == {"web-1", "web-2", "db-1", "mail"}
     assert samples.all("virtmeter_domain_vcpus") == [1, 1, 1], "web-2 does not run"
     for domain in domains:
-        assert (domain.uuid in asked) == (domain.name in ("web-1", "db-1", "mail"))
+        assert (domain.uuid in asked) == (domain.name in named)
 
 
 def test_a_name_that_is_no_vms_is_told_once_until_there_is_one(daemon: Daemon) -> None:

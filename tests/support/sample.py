@@ -14,6 +14,7 @@ UUID = "11111111-2222-3333-4444-555555555555"
 XML = """
 <domain type='kvm' id='{number}'>
   <name>sample</name><uuid>{uuid}</uuid>
+  <memory unit='KiB'>1048576</memory><currentMemory>524288</currentMemory><vcpu current='1'>2</vcpu>
   <devices>
     <disk type='file' device='disk'>
       <source file='/images/{number}'/><target dev='vda' bus='virtio'/>

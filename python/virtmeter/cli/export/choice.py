@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtmeter.cli.selection import is_wanted
 
@@ -27,6 +27,11 @@ PARTS = {
     "disks": Part("inspect_disks"),
     "disk-sizes": Part("inspect_disk_info"),
     "metadata": Part("list_servers"),
+    "details": Part("inspect_details"),
+    "vcpus": Part("inspect_details", by_default=False),
+    "jobs": Part("inspect_job", by_default=False),
+    "io-threads": Part("inspect_io_threads", by_default=False),
+    "dirty-rate": Part("inspect_dirty_rate", by_default=False),
 }
 """By the names that ``--collect`` and ``--no-collect`` take, in the order of reading."""
 
@@ -56,6 +61,17 @@ class Choice(NamedTuple):
             for each in self.vms
             if not any(is_wanted(instance, (each,), stopped=True) for instance in listed)
         }
+
+    def records(self, method: str, answer: Any) -> list[Any]:  # noqa: ANN401 - a method's own
+        """Return the records of an answer that are wanted."""
+        if answer is None:  # no job, no rate that was measured
+            return []
+        if method == "inspect_details":
+            details = [answer] if "details" in self.parts else []
+            return [*details, *(answer.vcpus if "vcpus" in self.parts else ())]
+        if method == "inspect_instance":
+            return [self.narrowed(answer)]
+        return [answer] if isinstance(answer, tuple) else list(answer)
 
     def narrowed(self, stats: InstanceStats) -> InstanceStats:
         """Return what one method reads of two parts, without the part that is not wanted."""

@@ -14,16 +14,26 @@ from prometheus_client.utils import floatToGoString
 
 import virtmeter
 from virtmeter.cli.export.reading import failures
-from virtmeter.cli.export.tables import DOMAIN, NOVA, STATES, TABLES
+from virtmeter.cli.export.tables import (
+    DESCRIBED,
+    DISK_DETAILS,
+    DOMAIN,
+    NIC_DETAILS,
+    NOVA,
+    STATES,
+    TABLES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from virtmeter import Health, Instance, Server
+    from virtmeter import Health, Instance, InstanceDetails, Server
     from virtmeter.cli.export.reading import Answer, Snapshot
     from virtmeter.cli.export.texts import Part
 
 NO_LABELS = ""
+LONGEST = 256
+"""Characters of a label that tenants shape."""
 
 
 class Family:
@@ -116,7 +126,9 @@ def of_scrape(read: Snapshot) -> Iterator[Family]:
 
 def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
     """Yield what is to be known of the VMs."""
-    info = Family("virtmeter_domain_info", "What OpenStack Nova says of a VM.")
+    info = Family(
+        "virtmeter_domain_info", "What manages a VM, OpenStack Nova above all, says of it."
+    )
     state = Family("virtmeter_domain_state", f"State: {STATES}.")
     answering = Family("virtmeter_domain_answering", "0 when a running VM hangs.")
     silent = {*hung}
@@ -128,12 +140,55 @@ def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
         labels = label(DOMAIN, names)
         if instance.id in read.described:
             nova = _nova(read.servers.get(instance.id))
-            info.add(label((*DOMAIN, *NOVA), (*names, *nova)), 1)
+            described = _described(read.details.get(instance.id))
+            values = map(bounded, (*nova, *described))
+            info.add(label((*DOMAIN, *NOVA, *DESCRIBED), (*names, *values)), 1)
         state.add(labels, instance.state)
         if instance.state != virtmeter.PowerState.SHUTOFF:
             answering.add(labels, instance.id not in silent)
     yield from (info, state, answering)
     yield from _readings(read.answers)
+    yield from _details(read.answers)
+
+
+def bounded(value: str | None) -> str:
+    """Return a label that a tenant can shape: no longer than is of use."""
+    return (value or "")[:LONGEST]
+
+
+def _described(details: InstanceDetails | None) -> tuple[str | None, ...]:
+    """Return the values of the labels DESCRIBED."""
+    if details is None:
+        return ("",) * len(DESCRIBED)
+    return (details.title, details.machine, details.manager, details.project, details.user)
+
+
+def _details(answers: Sequence[tuple[Instance, Answer]]) -> Iterator[Family]:
+    """Yield what VMs, disks and NICs are."""
+    reason = Family("virtmeter_domain_state_reason", "1 for why a VM is in its state.")
+    disks = Family("virtmeter_domain_disk_info", "What a disk is.")
+    limits = Family(
+        "virtmeter_domain_disk_limit", "A limit on a disk, in bytes or operations a second."
+    )
+    nics = Family("virtmeter_domain_nic_info", "What a NIC is.")
+    for instance, answer in answers:
+        for details in () if isinstance(answer, virtmeter.InspectorException) else answer:
+            if not isinstance(details, virtmeter.InstanceDetails):
+                continue
+            names = (instance.id, instance.name)
+            if details.reason:
+                reason.add(label((*DOMAIN, "reason"), (*names, details.reason)), 1)
+            for disk in details.disks:
+                what = map(bounded, (disk.kind, *disk[2:7]))
+                disks.add(label((*DOMAIN, "disk", *DISK_DETAILS), (*names, disk.device, *what)), 1)
+                for limit, value in disk.limits.items():
+                    if value:  # 0 is none
+                        of_disk = (*names, disk.device, limit)
+                        limits.add(label((*DOMAIN, "disk", "limit"), of_disk), value)
+            for nic in details.nics:
+                what = map(bounded, (*nic[1:6], None if nic.mtu is None else str(nic.mtu)))
+                nics.add(label((*DOMAIN, *NIC_DETAILS), (*names, nic.name, *what)), 1)
+    yield from (reason, disks, limits, nics)
 
 
 def _nova(server: Server | None) -> tuple[str, ...]:
@@ -175,6 +230,10 @@ def _device(record: object) -> tuple[str, ...]:
         return (record.name, record.mac or "")
     if isinstance(record, (virtmeter.DiskStats, virtmeter.DiskInfo)):
         return (record.device,)
+    if isinstance(record, (virtmeter.VcpuStats, virtmeter.IoThreadStats)):
+        return (str(record.number),)
+    if isinstance(record, virtmeter.JobStats):
+        return (record.operation or "",)
     return ()
 
 

@@ -56,6 +56,8 @@ class Pass:
         self.described: set[str] = set()
         """The VMs of which it is known whether they are Nova's."""
         self.servers: dict[str, virtmeter.Server] = {}
+        self.details: dict[str, virtmeter.InstanceDetails] = {}
+        """What each VM was when it last told."""
         self.complete = False
         """Whether every VM was asked for everything."""
         self.failure: BaseException | None = None
@@ -69,7 +71,8 @@ class Pass:
         answers = tuple(self.answers)
         return Snapshot(
             *(self.began, self.reached, complete, final),
-            *(self.instances, answers, self.described, self.servers),
+            *(self.instances, answers, self.described),
+            *(self.servers, self.details),
         )
 
 
@@ -85,6 +88,7 @@ class Snapshot(NamedTuple):
     answers: Sequence[tuple[virtmeter.Instance, Answer]]
     described: AbstractSet[str]
     servers: Mapping[str, virtmeter.Server]
+    details: Mapping[str, virtmeter.InstanceDetails]
 
 
 class Reader:
@@ -110,6 +114,7 @@ class Reader:
         self._metadata_asked: set[str] = set()
         self._described: set[str] = set()
         self._servers: dict[str, virtmeter.Server] = {}
+        self._details: dict[str, virtmeter.InstanceDetails] = {}
         # It may be waiting for a guest when the process is to end.
         threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
 
@@ -165,12 +170,15 @@ class Reader:
         self._tell_missing(listed)
         instances = [each for each in listed if self._choice.wants(each)]
         current.instances = instances
+        known = self._details
+        current.details = {each.id: known[each.id] for each in instances if each.id in known}
+        self._details = current.details
         running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
         for method in self._choice.methods():
             if method == "list_servers":
                 self._read_metadata(current)
                 continue
-            for instance in running:
+            for instance in instances if method == "inspect_details" else running:
                 self._ask(current, method, instance)
         current.servers, current.described = self._servers, self._described
         current.complete = True
@@ -185,9 +193,9 @@ class Reader:
         except virtmeter.InspectorException as error:
             current.answers.append((instance, error))
         else:
-            one = method == "inspect_instance"
-            records = [self._choice.narrowed(answer)] if one else list(answer)
-            current.answers.append((instance, records))
+            if isinstance(answer, virtmeter.InstanceDetails):
+                current.details[instance.id] = answer
+            current.answers.append((instance, self._choice.records(method, answer)))
 
     def _tell_missing(self, listed: Sequence[virtmeter.Instance]) -> None:
         """Say which names are no VM's: it may come later, or the name is wrong."""

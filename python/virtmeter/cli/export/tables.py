@@ -108,6 +108,49 @@ DISK_INFO = (
     Field("physical", "disk_physical_bytes", "Size of the image's file or device."),
 )
 
+DETAILS = (
+    Field("memory_maximum", "memory_maximum_bytes", "Memory it has without a balloon.", _bytes),
+    Field("memory_configured", "memory_configured_bytes", "Memory it is to have now.", _bytes),
+    Field("vcpus_maximum", "vcpus_maximum", "The most vCPUs that can be plugged in."),
+    Field("vcpus_configured", "vcpus_configured", "vCPUs plugged in, or that a start will bring."),
+)
+
+VCPU = (
+    Field("state", "each_vcpu_state", "State of a vCPU: 0 offline, 1 running, 2 blocked."),
+    Field("time", "each_vcpu_seconds_total", "Time that a vCPU has run.", _seconds),
+    Field("wait", "each_vcpu_wait_seconds_total", "Time it was on the run queue.", _seconds),
+    Field("delay", "each_vcpu_delay_seconds_total", "Time it lacked a host CPU.", _seconds),
+)
+
+JOB = (
+    Field("elapsed", "job_elapsed_seconds", "For how long the job has been under way."),
+    Field("left", "job_left_seconds", "How long it expects to need still."),
+    *(
+        Field(f"{of}_{field}", f"job_{of}_{metric}_bytes", f"{what}, of {words}.")
+        for of, words in (("data", "all"), ("memory", "the memory"), ("disk", "the disks"))
+        for field, metric, what in (
+            ("total", "size", "What the job has to transfer"),
+            ("processed", "processed", "What it has transferred"),
+            ("remaining", "remaining", "What is left to it"),
+        )
+    ),
+)
+
+IO_THREAD = (
+    Field("poll_max", "io_thread_poll_max_seconds", "The longest that it polls.", _seconds),
+    Field("poll_grow", "io_thread_poll_grow_ratio", "By which it polls longer; 0: QEMU's own."),
+    Field("poll_shrink", "io_thread_poll_shrink_ratio", "By which it polls shorter."),
+)
+
+DIRTY_RATE = (
+    Field(
+        "mebibytes_per_second",
+        "memory_dirty_bytes_per_second",
+        "How fast it writes to its memory, as `virsh domdirtyrate-calc` measured it.",
+        _bytes,
+    ),
+)
+
 DOMAIN = ("uuid", "domain")
 
 TABLES: dict[type, tuple[tuple[Field, ...], tuple[str, ...]]] = {
@@ -115,10 +158,22 @@ TABLES: dict[type, tuple[tuple[Field, ...], tuple[str, ...]]] = {
     virtmeter.InterfaceStats: (NIC, (*DOMAIN, "nic", "mac")),
     virtmeter.DiskStats: (DISK, (*DOMAIN, "disk")),
     virtmeter.DiskInfo: (DISK_INFO, (*DOMAIN, "disk")),
+    virtmeter.InstanceDetails: (DETAILS, DOMAIN),
+    virtmeter.VcpuStats: (VCPU, (*DOMAIN, "vcpu")),
+    virtmeter.JobStats: (JOB, (*DOMAIN, "operation")),
+    virtmeter.IoThreadStats: (IO_THREAD, (*DOMAIN, "io_thread")),
+    virtmeter.DirtyRate: (DIRTY_RATE, DOMAIN),
 }
 """By the type of a record: what its fields become, and the labels."""
 
 NOVA = (*("server_name", "project_id", "user_id", "flavor", "image_id", "os_type", "architecture"),)
 """What Nova says of an instance, as labels; empty for domains that are not Nova's."""
+
+DESCRIBED = ("title", "machine", "manager", "project_name", "user_name")
+"""What its XML says of it, as further labels; empty where it does not say."""
+
+DISK_DETAILS = ("device", "bus", "serial", "source", "format", "cache")
+NIC_DETAILS = ("nic", "mac", "type", "model", "source", "port_id", "mtu")
+"""What disks and NICs are, as labels."""
 
 STATES = ", ".join(f"{state.value} {state.name.lower()}" for state in virtmeter.PowerState)
