@@ -5,7 +5,8 @@ use std::time::Instant;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
 use crate::records::{
-    Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
+    CpuTimes, Disk, DiskInfo, Instance, InstanceId, InstanceStats, Interface, ServerDescription,
+    VmCounters,
 };
 
 /// When the values of a reading were measured. A call may wait for long before it measures them.
@@ -165,8 +166,8 @@ impl Parts {
 /// What a part of a reading says.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// Of [`Parts::STATS`].
-    Stats(Box<InstanceStats>),
+    /// Of [`Parts::STATS`], and what its CPU times were summed up from.
+    Stats(Box<InstanceStats>, CpuTimes),
     /// Of [`Parts::NICS`].
     Nics(Vec<Interface>),
     /// Of [`Parts::DISKS`].

@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use crate::callers::{self, Callers};
 use crate::collector::{Cancellation, Collector, Health, Kind, Limits, ids};
+use crate::continued::Continued;
 use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
 use crate::hypervisor::{Content, Hypervisor, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{
-    Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
+    CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
     InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage,
 };
 use crate::usage::{Rates, Usage};
@@ -33,6 +34,7 @@ const SHUT_OFF: u32 = 5;
 pub struct Inspector<H: Hypervisor> {
     collector: Collector<H>,
     deltas: PerProcess<Mutex<Deltas>>,
+    continued: PerProcess<Mutex<Continued>>,
     /// For rates and for usage: neither disturbs the intervals of the other.
     rates: PerProcess<Mutex<Callers<Rates>>>,
     usage: PerProcess<Mutex<Callers<Usage>>>,
@@ -49,6 +51,7 @@ impl<H: Hypervisor> Inspector<H> {
         Self {
             collector: Collector::new(hypervisor, limits),
             deltas: PerProcess::default(),
+            continued: PerProcess::default(),
             rates: PerProcess::default(),
             usage: PerProcess::default(),
         }
@@ -80,15 +83,25 @@ impl<H: Hypervisor> Inspector<H> {
     }
 
     /// CPU, memory and performance counters of an instance. While its guest hangs, only what the
-    /// hypervisor knows without it.
+    /// hypervisor knows without it. CPU times go on where vCPUs are unplugged.
     ///
     /// # Errors
     /// Any [`Error`].
     pub fn instance(&self, instance: &InstanceId) -> Result<InstanceStats> {
-        match self.ask(Kind::Stats, instance)?.0 {
-            Some(Content::Stats(stats)) => Ok(*stats),
-            _ => Ok(InstanceStats::default()),
+        let (Some(Content::Stats(mut stats, cpu)), read) = self.ask(Kind::Stats, instance)? else {
+            return Ok(InstanceStats::default());
+        };
+        if stats.power_state == Some(SHUT_OFF) {
+            self.continued.with(|continued| lock(continued).forget(instance.uuid));
+            return Ok(*stats);
         }
+        self.keep_house();
+        let used = self.continued.with(|known| lock(known).enter(instance.uuid, read, &cpu));
+        if !self.hypervisor().has_parity() {
+            stats.cpu_time = used.cpu;
+        }
+        (stats.vcpu_wait, stats.vcpu_delay) = (used.wait, used.delay);
+        Ok(*stats)
     }
 
     /// The NICs of an instance with their counters, and what was added since their last reading.
@@ -287,10 +300,17 @@ impl<H: Hypervisor> Inspector<H> {
 
     /// The counters that the usage of an instance is reckoned from, and when they were measured.
     fn counters(&self, instance: &InstanceId) -> Result<(VmCounters, Stamp)> {
-        Ok(match self.ask(Kind::Counters, instance)? {
-            (Some(Content::Counters(counters)), read) => (*counters, read),
-            (_, read) => (VmCounters::default(), read),
-        })
+        let (content, read) = self.ask(Kind::Counters, instance)?;
+        let Some(Content::Counters(mut counters)) = content else {
+            return Ok((VmCounters::default(), read));
+        };
+        if let Some(vcpus) = counters.vcpus.take() {
+            let cpu = CpuTimes { vcpus: Some(vcpus), whole: counters.cpu_time };
+            let used = self.continued.with(|known| lock(known).enter(instance.uuid, read, &cpu));
+            counters.vcpu_time = used.ran;
+            (counters.vcpu_wait, counters.vcpu_delay) = (used.wait, used.delay);
+        }
+        Ok((*counters, read))
     }
 
     /// Every instance that the hypervisor knows, running or not.
@@ -313,13 +333,19 @@ impl<H: Hypervisor> Inspector<H> {
             self.rates.with(|rates| lock(rates).forget(instance.uuid));
             self.usage.with(|usage| lock(usage).forget(instance.uuid));
         }
+        if let Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) =
+            answer
+        {
+            self.continued.with(|continued| lock(continued).forget(instance.uuid));
+        }
         answer
     }
 
     /// Has a list read behind the caller's back once much is remembered, and forgets what it lacks.
     fn keep_house(&self) {
         let rates = self.rates.with(|rates| lock(rates).most());
-        let others = self.usage.with(|usage| lock(usage).most()).max(rates);
+        let continued = self.continued.with(|continued| lock(continued).len());
+        let others = self.usage.with(|usage| lock(usage).most()).max(rates).max(continued);
         let awaited = self.with_deltas(|deltas| deltas.awaits_list(others, Instant::now()));
         if let Some(since) = awaited {
             if let Some((instances, asked)) = self.collector.what_exists(since) {
@@ -334,6 +360,7 @@ impl<H: Hypervisor> Inspector<H> {
         self.with_deltas(|deltas| deltas.sweep(&existing, asked));
         self.rates.with(|rates| lock(rates).sweep(&existing, asked));
         self.usage.with(|usage| lock(usage).sweep(&existing, asked));
+        self.continued.with(|continued| lock(continued).sweep(&existing, asked));
     }
 
     /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read

@@ -18,6 +18,7 @@
 
 mod callers;
 mod collector;
+mod continued;
 mod deltas;
 mod details;
 mod error;
@@ -46,9 +47,9 @@ pub use hypervisor::{
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
 pub use records::{
-    Disk, DiskCounters, DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId,
+    CpuTimes, Disk, DiskCounters, DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId,
     InstanceStats, Interface, InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory,
-    NovaMetadata, Server, ServerDescription, VmCounters, VmUsage,
+    NovaMetadata, Server, ServerDescription, VcpuTimes, VmCounters, VmUsage,
 };
 
 /// The Python module's table of contents.

@@ -115,6 +115,8 @@ pub struct InstanceStats {
     /// Number of vCPUs that are plugged in now (`vcpu.current`).
     pub cpu_number: Option<i128>,
     /// CPU time used since boot, nanoseconds: time and wait summed over the vCPUs, or else `cpu.time`.
+    /// [`Inspector::instance`](crate::Inspector::instance) has it go on where vCPUs are unplugged or the
+    /// source changes, but with parity.
     pub cpu_time: Option<i128>,
     /// Memory that the balloon leaves to the guest, MiB (`actual`).
     pub memory_actual: Option<f64>,
@@ -266,11 +268,33 @@ pub struct DiskStats {
     pub counters: DiskCounters,
 }
 
+/// The times of one vCPU since it was plugged in, nanoseconds; `None` where the hypervisor has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VcpuTimes {
+    /// For which it has run.
+    pub time: Option<i128>,
+    /// For which it has waited.
+    pub wait: Option<i128>,
+    /// For which it could have run but had no CPU of the host.
+    pub delay: Option<i128>,
+}
+
+/// What the CPU times of an instance are summed up from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CpuTimes {
+    /// The vCPUs that are plugged in now, by their numbers; `None` where not all of them are told.
+    pub vcpus: Option<Vec<(u32, VcpuTimes)>>,
+    /// CPU time of the whole instance since boot, nanoseconds.
+    pub whole: Option<i128>,
+}
+
 /// What the usage of an instance is reckoned from: counters and sizes of one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct VmCounters {
     /// Number of vCPUs that are plugged in now.
     pub cpu_number: Option<u32>,
+    /// Each of them; where it is told, the sums over the vCPUs count those that were unplugged, too.
+    pub vcpus: Option<Vec<(u32, VcpuTimes)>>,
     /// Time for which the vCPUs have run since boot, nanoseconds.
     pub vcpu_time: Option<i128>,
     /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.

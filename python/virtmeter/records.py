@@ -76,7 +76,10 @@ class InstanceStats(NamedTuple):
     cpu_number: int | None = None
     """vCPUs plugged in (``vcpu.current``); of a stopped instance, those it will have."""
     cpu_time: int | None = None
-    """CPU time used since the start, nanoseconds: time and wait of all vCPUs, or ``cpu.time``."""
+    """CPU time used since the start, nanoseconds: time and wait of all vCPUs, those that were
+    unplugged too, or else what ``cpu.time`` has grown by meanwhile. It never falls until the next
+    start, as far as this inspector has read it (in Ceilometer's agent: their sum now, or else
+    ``cpu.time``)."""
     memory_actual: float | None = None
     """Memory that the balloon leaves to the guest, MiB (``actual``); of a stopped instance, the
     most it may have."""

@@ -9,6 +9,7 @@ use virt_sys as c;
 use super::domain_xml::{Disk, Source};
 use super::sizes::InBulk;
 use crate::details::{DirtyRate, IoThreadStats};
+use crate::records::{CpuTimes, VcpuTimes};
 
 /// The number of a domain that does not run.
 const NOT_RUNNING: u32 = u32::MAX;
@@ -178,15 +179,20 @@ impl Bulk {
         }
     }
 
-    /// Every vCPU below `vcpu.maximum`; the numbering may have holes.
-    pub(super) fn each_vcpu(&self) -> impl Iterator<Item = &Vcpu> {
-        self.numbered_vcpus().map(|(_, vcpu)| vcpu)
+    /// Every vCPU below `vcpu.maximum`, by its number; the numbering may have holes.
+    pub(super) fn each_vcpu(&self) -> impl Iterator<Item = (u32, &Vcpu)> {
+        self.each_vcpu
+            .iter()
+            .take_while(|(number, _)| i128::from(**number) < self.max_vcpus)
+            .map(|(number, vcpu)| (*number, vcpu))
     }
 
-    /// Likewise, each with its number.
-    pub(super) fn numbered_vcpus(&self) -> impl Iterator<Item = (u32, &Vcpu)> {
-        let all = self.each_vcpu.iter().map(|(number, vcpu)| (*number, vcpu));
-        all.take_while(|(number, _)| i128::from(*number) < self.max_vcpus)
+    /// What the CPU times are summed up from.
+    pub(super) fn cpu_times(&self) -> CpuTimes {
+        let times = |vcpu: &Vcpu| VcpuTimes { time: vcpu.time, wait: vcpu.wait, delay: vcpu.delay };
+        let vcpus: Vec<_> = self.each_vcpu().map(|(number, vcpu)| (number, times(vcpu))).collect();
+        let are_all = i128::try_from(vcpus.len()).is_ok_and(|told| self.vcpus == Some(told));
+        CpuTimes { vcpus: are_all.then_some(vcpus), whole: self.cpu_time }
     }
 
     /// The threads that do its I/O.
@@ -431,7 +437,7 @@ mod tests {
     fn numbers_are_plain_decimals() {
         for name in ["vcpu.01.time", "vcpu.+1.time", "vcpu.x.time", "vcpu.1.times", "vcpu..time"] {
             let bulk = bulk(&[("vcpu.maximum", 9), (name, 1)], &[]);
-            assert!(bulk.each_vcpu().all(|vcpu| vcpu.time.is_none()), "{name}");
+            assert!(bulk.each_vcpu().all(|(_, vcpu)| vcpu.time.is_none()), "{name}");
         }
     }
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Content, Moment, Notes, Outcome, Parts, Reach, Reading};
 use crate::per_process::PerProcess;
 use crate::records::{
-    Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
+    CpuTimes, Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
 };
 
 type Groups = c::virDomainStatsTypes;
@@ -40,7 +40,7 @@ const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
 fn groups(parts: Parts, reach: Reach) -> Groups {
     let asked = match reach {
         Reach::Guest => &[
-            (Parts::STATS, VCPUS | MEMORY | PERF),
+            (Parts::STATS, CPU | VCPUS | MEMORY | PERF),
             (Parts::NICS, NICS),
             (Parts::DISKS.and(Parts::SIZES), DISKS),
             (Parts::COUNTERS, CPU | MEMORY | VCPUS | NICS | DISKS),
@@ -86,7 +86,9 @@ impl Known {
         let mut reading = Reading { parts: Vec::new(), busy: taking.busy };
         for part in parts.each() {
             let answer = match part {
-                Parts::STATS => taking.stats().map(Box::new).map(Content::Stats),
+                Parts::STATS => {
+                    taking.stats().map(|(stats, cpu)| Content::Stats(Box::new(stats), cpu))
+                }
                 Parts::NICS => taking.nics().map(Content::Nics),
                 Parts::DISKS => taking.disks().map(Content::Disks),
                 Parts::SIZES => taking.sizes().map(Content::Sizes),
@@ -183,7 +185,7 @@ impl<'a> Taking<'a> {
             // libvirt tells these without the domain's job while somebody else holds it; with nobody
             // holding it, this call would take it, and hang as well.
             Reach::Hypervisor if matches!(domain.is_free(), Ok(false)) => {
-                groups |= if self.parts.has(Parts::COUNTERS) { CPU | VCPUS } else { VCPUS };
+                groups |= CPU | VCPUS;
             }
             Reach::Guest | Reach::Hypervisor => {}
             Reach::Priority => return Ok(Bulk::default()),
@@ -260,36 +262,36 @@ impl<'a> Taking<'a> {
         self.found()
     }
 
-    fn stats(&self) -> Result<InstanceStats> {
-        let mut stats = self.ask_stats()?;
+    fn stats(&self) -> Result<(InstanceStats, CpuTimes)> {
+        let (mut stats, cpu) = self.ask_stats()?;
         if !self.at.driver.parity {
             stats::leave_out_impossible(&mut stats);
         }
-        Ok(stats)
+        Ok((stats, cpu))
     }
 
-    fn ask_stats(&self) -> Result<InstanceStats> {
+    fn ask_stats(&self) -> Result<(InstanceStats, CpuTimes)> {
         let bulk = self.bulk.as_ref().map_err(Clone::clone)?;
         let state = self.state()?;
         if state == c::VIR_DOMAIN_SHUTOFF {
             if !self.at.driver.report_stopped {
                 return Err(self.at.shut_off());
             }
-            return Ok(stats::stopped_instance_stats(self.info()?));
+            return Ok((stats::stopped_instance_stats(self.info()?), CpuTimes::default()));
         }
         let (vcpus, memory) = (stats::vcpus(bulk), self.memory(bulk)?);
+        let mut cpu = bulk.cpu_times();
         if self.is_silent() {
             let known = stats::instance_stats(state, &memory, bulk, &vcpus, None);
             // Without the vCPUs, nobody has counted their time.
-            return Ok(InstanceStats { cpu_time: bulk.vcpus.and(known.cpu_time), ..known });
+            return Ok((InstanceStats { cpu_time: bulk.vcpus.and(known.cpu_time), ..known }, cpu));
         }
-        let mut cpu_time = None;
-        if !vcpus.is_complete() {
+        if !vcpus.is_complete() && cpu.whole.is_none() {
             let total = self.known.domain.stats(CPU, true);
             let total = total.map_err(|failure| self.at.refused(failure))?;
-            cpu_time = total.ok_or_else(|| self.at.no_data(Reason::Vanished))?.cpu_time;
+            cpu.whole = total.ok_or_else(|| self.at.no_data(Reason::Vanished))?.cpu_time;
         }
-        Ok(stats::instance_stats(state, &memory, bulk, &vcpus, cpu_time))
+        Ok((stats::instance_stats(state, &memory, bulk, &vcpus, cpu.whole), cpu))
     }
 
     fn counters(&self) -> Result<VmCounters> {
@@ -297,6 +299,7 @@ impl<'a> Taking<'a> {
         let bulk = self.running()?.unwrap_or(&none);
         let vcpus = stats::vcpus(bulk);
         let counters = VmCounters {
+            vcpus: bulk.cpu_times().vcpus,
             vcpu_time: vcpus.ran,
             cpu_time: bulk.cpu_time,
             vcpu_wait: vcpus.wait,

@@ -24,7 +24,7 @@ pub(super) struct Vcpus {
 pub(super) fn vcpus(bulk: &Bulk) -> Vcpus {
     let current = bulk.vcpus;
     let sum = |of: fn(&Vcpu) -> Option<i128>| {
-        let known = bulk.each_vcpu().filter_map(of);
+        let known = bulk.each_vcpu().filter_map(|(_, vcpu)| of(vcpu));
         known.fold((0, 0), |(sum, count): (i128, i128), value| (sum + value, count + 1))
     };
     let all = |of| {
@@ -122,7 +122,7 @@ pub(super) fn each_vcpu(bulk: &Bulk) -> Vec<VcpuStats> {
         wait: vcpu.wait,
         delay: vcpu.delay,
     };
-    bulk.numbered_vcpus().map(of).collect()
+    bulk.each_vcpu().map(of).collect()
 }
 
 /// The job that is under way, of its `virDomainJobType` and its parameters; `None` where there is none.

@@ -136,6 +136,27 @@ def test_memory_in_use_is_never_below_zero(daemon: Daemon) -> None:
     assert stats.memory_available == 1024
 
 
+def test_cpu_time_while_vcpus_are_unplugged(daemon: Daemon) -> None:
+    def plug(vcpus: int, each: int) -> None:
+        times = {f"vcpu.{number}.time": each for number in range(vcpus)}
+        waits = {f"vcpu.{number}.wait": 0 for number in range(vcpus)}
+        count = {"vcpu.current": xdr.UInt(vcpus), "vcpu.maximum": xdr.UInt(8)}
+        domain.stats = {**count, **times, **waits, "cpu.time": 900}
+
+    domain = sample.domain(uuid=UUID, bulk=True)
+    daemon.add(domain)
+    pair = Pair(daemon.uri)
+    told = []
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as library:
+        for vcpus, each in [(8, 100), (4, 101)]:
+            plug(vcpus, each)
+            pair.ours.close()
+            both = pair.assert_equal(UUID, "inspect_instance")["inspect_instance"]
+            assert isinstance(both, list)
+            told.append((both[0]["cpu_time"], library.inspect_instance(UUID).cpu_time))
+    assert told == [(("int", 800), 800), (("int", 404), 804)]
+
+
 def test_libvirtd_down_at_the_start(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=UUID))
     daemon.stop()
