@@ -4,6 +4,10 @@
 //! falls when some are unplugged. And where not all of them tell their times, the time of the whole
 //! instance stands in, which is another number. So only growth is added up: of each vCPU since it was
 //! last told, and of one source that two readings know.
+//!
+//! Once the kernel is told to keep scheduler statistics (`kernel.sched_schedstats`), a wait leaps by all
+//! the time since the host was booted. No wait is longer than the time since the vCPU last ran, so that
+//! is left out.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,6 +20,8 @@ use crate::records::{CpuTimes, VcpuTimes};
 
 /// What nobody has asked for in a day may be forgotten.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// By how much two times of readings may be off: a call takes its time.
+const INEXACT: Duration = Duration::from_secs(60);
 
 /// The CPU times of each instance, as they were last told.
 #[derive(Debug)]
@@ -36,13 +42,22 @@ pub(crate) struct Used {
 struct Times {
     read: Option<Stamp>,
     /// The vCPUs that are plugged in, as they were last told, in the order of their numbers.
-    vcpus: Box<[(u32, VcpuTimes)]>,
+    vcpus: Box<[(u32, Vcpu)]>,
     /// Time, wait and delay of all that were ever plugged in.
     sums: [i128; 3],
     /// The CPU time.
     cpu: Option<i128>,
     /// What it was when each of its sources was last told: time and wait of the vCPUs, and the whole.
     sources: [Option<Source>; 2],
+}
+
+/// A vCPU as it was last told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Vcpu {
+    times: VcpuTimes,
+    at: Option<Instant>,
+    /// It has run after that, so no wait that was not told yet began before.
+    ran_after: Option<Instant>,
 }
 
 /// What a source said, and what the CPU time was then.
@@ -99,7 +114,7 @@ impl Times {
         let start = read.start.or(self.read.and_then(|last| last.start));
         self.read = Some(Stamp { start, ..read });
         if let Some(vcpus) = &now.vcpus {
-            self.add(vcpus);
+            self.add(read.at, vcpus);
         }
         let cpu = self.cpu(read.at, now);
         self.used(now, cpu)
@@ -107,25 +122,33 @@ impl Times {
 
     /// Adds what each vCPU has used since it was last told. One that was not there has all its times
     /// since then; and so has one whose time went back, as it was unplugged and plugged in again.
-    fn add(&mut self, now: &[(u32, VcpuTimes)]) {
+    fn add(&mut self, at: Instant, now: &[(u32, VcpuTimes)]) {
         let mut vcpus = Vec::with_capacity(now.len());
         for (number, times) in now {
             let last = self.vcpus.binary_search_by_key(number, |(number, _)| *number);
-            let last = last.ok().and_then(|place| self.vcpus.get(place)).map(|(_, times)| *times);
-            let last = last.filter(|last| !went_back(last.time, times.time)).unwrap_or_default();
+            let last = last.ok().and_then(|place| self.vcpus.get(place)).map(|(_, vcpu)| *vcpu);
+            let last =
+                last.filter(|last| !is_less(times.time, last.times.time)).unwrap_or_default();
+            let mut now = *times;
+            if last.cannot_have_waited(at, now.wait) {
+                now.wait = None;
+            }
             for (sum, of) in self.sums.iter_mut().zip(EACH) {
-                let (before, now) = (of(&last).unwrap_or(0), of(times));
+                let (before, now) = (of(&last.times).unwrap_or(0), of(&now));
                 let grown = |now| if now < before { now } else { now - before };
                 *sum = sum.saturating_add(now.map_or(0, grown));
             }
-            vcpus.push((
-                *number,
-                VcpuTimes {
-                    time: times.time.or(last.time),
-                    wait: times.wait.or(last.wait),
-                    delay: times.delay.or(last.delay),
+            let has_run = is_less(last.times.time, times.time);
+            let vcpu = Vcpu {
+                times: VcpuTimes {
+                    time: times.time.or(last.times.time),
+                    wait: times.wait.or(last.times.wait),
+                    delay: times.delay.or(last.times.delay),
                 },
-            ));
+                at: Some(at),
+                ran_after: if has_run { last.at } else { last.ran_after },
+            };
+            vcpus.push((*number, vcpu));
         }
         vcpus.sort_unstable_by_key(|(number, _)| *number);
         self.vcpus = vcpus.into();
@@ -180,8 +203,18 @@ impl CpuTimes {
     }
 }
 
-fn went_back(before: Option<i128>, now: Option<i128>) -> bool {
-    before.zip(now).is_some_and(|(before, now)| now < before)
+impl Vcpu {
+    /// Whether its wait has grown by more than the time since it last ran.
+    fn cannot_have_waited(&self, at: Instant, wait: Option<i128>) -> bool {
+        let most = self.ran_after.map(|then| at.saturating_duration_since(then) + INEXACT);
+        let most = most.and_then(|most| i128::try_from(most.as_nanos()).ok());
+        let grown = wait.zip(self.times.wait).map(|(now, before)| now.saturating_sub(before));
+        grown.zip(most).is_some_and(|(grown, most)| grown > most)
+    }
+}
+
+fn is_less(one: Option<i128>, other: Option<i128>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one < other)
 }
 
 #[cfg(test)]
@@ -285,6 +318,27 @@ mod tests {
         assert_eq!(readings.next(&told(Some(5))), both);
         assert_eq!(readings.next(&told(None)), Used { cpu: None, wait: None, ..both });
         assert_eq!(readings.next(&told(Some(7))), Used { cpu: Some(27), wait: Some(7), ..both });
+    }
+
+    #[test]
+    fn a_wait_that_leaps_is_none() {
+        let mut readings = Readings::new();
+        let mut told = |time, wait| {
+            let vcpu = VcpuTimes { wait: Some(wait), ..vcpu(time) };
+            let used = readings.next(&CpuTimes { vcpus: Some(vec![(0, vcpu)]), whole: None });
+            [used.cpu, used.ran, used.wait].map(Option::unwrap)
+        };
+        let (leap, second) = (10_i128.pow(15), 10_i128.pow(9));
+        assert_eq!(told(100, 0), [100, 100, 0]);
+        assert_eq!(told(101, 0), [101, 101, 0]);
+        assert_eq!(told(102, leap), [102, 102, 0], "since the host was booted");
+        assert_eq!(told(102, leap + 5), [107, 102, 5]);
+        // For a while it does not run, and all that it has waited is told in the end.
+        for _ in 0..600 {
+            told(102, leap + 5);
+        }
+        let waited = 600 * second;
+        assert_eq!(told(103, leap + 5 + waited), [108 + waited, 103, 5 + waited]);
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl<H: Hypervisor> Inspector<H> {
         if !self.hypervisor().has_parity() {
             stats.cpu_time = used.cpu;
         }
-        (stats.vcpu_wait, stats.vcpu_delay) = (used.wait, used.delay);
+        (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay) = (used.ran, used.wait, used.delay);
         Ok(*stats)
     }
 

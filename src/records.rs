@@ -116,7 +116,7 @@ pub struct InstanceStats {
     pub cpu_number: Option<i128>,
     /// CPU time used since boot, nanoseconds: time and wait summed over the vCPUs, or else `cpu.time`.
     /// [`Inspector::instance`](crate::Inspector::instance) has it go on where vCPUs are unplugged or the
-    /// source changes, but with parity.
+    /// source changes, and leaves out leaps of the wait, but with parity.
     pub cpu_time: Option<i128>,
     /// Memory that the balloon leaves to the guest, MiB (`actual`).
     pub memory_actual: Option<f64>,
@@ -161,6 +161,9 @@ pub struct InstanceStats {
     /// (`last-update`); `None` where it never has. All of its memory but `memory_actual` and
     /// `memory_resident` is of then.
     pub memory_updated: Option<u64>,
+    /// Time that the vCPUs have run since boot, without any waiting, nanoseconds (`vcpu.N.time`, all
+    /// vCPUs or none).
+    pub vcpu_time: Option<i128>,
 }
 
 /// The counters of one virtual NIC since it was plugged in, as `virDomainInterfaceStats` has them

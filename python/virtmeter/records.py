@@ -124,6 +124,9 @@ class InstanceStats(NamedTuple):
     """When the guest last told its memory, seconds since the epoch by the host's clock
     (``last-update``); None where it never has. All of its memory but ``memory_actual`` and
     ``memory_resident`` is of then, however long ago that is."""
+    vcpu_time: int | None = None
+    """Time that the vCPUs have run since the start, without any waiting, nanoseconds
+    (``vcpu.N.time``); None unless all of them have it."""
 
 
 class InterfaceStats(NamedTuple):

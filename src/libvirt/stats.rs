@@ -89,6 +89,7 @@ pub(super) fn instance_stats(
         memory_hugetlb_allocations: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC),
         memory_hugetlb_failures: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL),
         memory_updated: updated(memory),
+        vcpu_time: vcpus.ran,
     }
 }
 

@@ -131,6 +131,7 @@ named_tuple!(InstanceStats {
     r.memory_hugetlb_allocations,
     r.memory_hugetlb_failures,
     r.memory_updated,
+    r.vcpu_time,
 } from r in py);
 
 named_tuple!(InterfaceStats {

@@ -62,7 +62,7 @@ def test_json_has_what_the_library_reads(rig: Libvirtd) -> None:
                 inspector.inspect_disks(guest.uuid), inspector.inspect_disk_info(guest.uuid)
             )
         ]
-    moving = ("cpu_time", "memory_resident", "vcpu_delay", "vcpu_wait")
+    moving = ("cpu_time", "memory_resident", "vcpu_delay", "vcpu_time", "vcpu_wait")
     assert (told["id"], told["name"], told["state"]) == (guest.uuid, guest.name, "paused")
     assert told["hung"] is False
     assert {k: told[k] for k in stats if k not in moving} == {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 4.0
 # Guests that stand still may still be charged some CPU time, wait for it, or lose a page.
-MOVING = ("cpu_time", "vcpu_wait", "vcpu_delay", "memory_resident")
+MOVING = ("cpu_time", "vcpu_time", "vcpu_wait", "vcpu_delay", "memory_resident")
 
 
 @pytest.fixture(scope="module")

@@ -80,10 +80,10 @@ def test_what_the_stock_inspector_does_not_have(pair: Pair, daemon: Daemon) -> N
     theirs = pair.stock.inspect_instance(SimpleNamespace(id=UUID)), *stock(pair, "inspect_disks")
     for record, names in zip(theirs, ADDED.values()):
         assert not [name for name in names if hasattr(record, name)]
-    assert read() == [(1, 2, 21, 1, 10.0, 4, 1, None), (7, 1)]
+    assert read() == [(1, 2, 21, 1, 10.0, 4, 1, None, 1000), (7, 1)]
     domain = daemon.domains[UUID]
     domain.memory[9] = 1_764_000_000
-    assert read()[0][-1] == 1_764_000_000
+    assert read()[0][-2] == 1_764_000_000
     domain.memory, domain.disks["vda"].flags = {}, {}
     # One vCPU has its wait and its delay, and the other nothing.
     domain.stats["vcpu.current"] = xdr.UInt(2)

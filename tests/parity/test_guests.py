@@ -141,7 +141,8 @@ def test_what_the_stock_inspector_does_not_read(rig: Libvirtd) -> None:
     assert stats.memory_hugetlb_allocations == memory.get("hugetlb_pgalloc")
     assert stats.memory_hugetlb_failures == memory.get("hugetlb_pgfail")
     assert stats.memory_updated == memory["last_update"] > 0
-    for ours, name in ((stats.vcpu_wait, "wait"), (stats.vcpu_delay, "delay")):
+    times = {"time": stats.vcpu_time, "wait": stats.vcpu_wait, "delay": stats.vcpu_delay}
+    for name, ours in times.items():
         assert type(ours) is int, name
         # The threads of vCPUs that stand still may still wait for a CPU.
         assert 0 <= ours <= sum(groups[f"vcpu.{number}.{name}"] for number in (0, 1))

@@ -31,6 +31,7 @@ ADDED = {
         "memory_hugetlb_allocations",
         "memory_hugetlb_failures",
         "memory_updated",
+        "vcpu_time",
     ),
     virtmeter.DiskStats: ("flush_requests", "flush_total_times"),
 }

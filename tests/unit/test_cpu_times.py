@@ -50,6 +50,7 @@ def test_what_unplugged_vcpus_have_used_is_not_taken_back(
 ) -> None:
     def times() -> tuple[int | None, ...]:
         stats = inspector.inspect_instance(UUID)
+        assert stats.vcpu_time == (stats.cpu_time or 0) - (stats.vcpu_wait or 0)
         return stats.cpu_number, stats.cpu_time, stats.vcpu_wait, stats.vcpu_delay
 
     plug(domain, 8, 100, 900)
@@ -78,6 +79,24 @@ def test_a_source_that_stands_in_goes_on(
     assert inspector.inspect_instance(UUID).cpu_time is None
     plug(domain, 2, 110, 999)
     assert inspector.inspect_instance(UUID).cpu_time == 224
+
+
+def test_a_wait_that_leaps_is_no_time_that_was_used(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    def times() -> tuple[int | None, ...]:
+        stats = inspector.inspect_instance(UUID)
+        return stats.vcpu_time, stats.vcpu_wait, stats.cpu_time
+
+    for each in (100, 101):
+        plug(domain, 2, each, 900)
+        assert times() == (2 * (each - 10), 20, 2 * each)
+    plug(domain, 2, 102, 900)
+    # The kernel was told to keep statistics.
+    domain.stats["vcpu.0.wait"] = domain.stats["vcpu.1.wait"] = 10**15
+    assert times() == (2 * 92, 20, 2 * 102)
+    refuse(domain, "time")
+    assert times()[0] is None
 
 
 def test_it_begins_anew_with_a_new_start(

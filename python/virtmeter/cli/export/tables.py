@@ -30,7 +30,13 @@ def _bytes(mebibytes: float) -> float:
 # What is said of every running VM; the name and the unit follow Prometheus' conventions.
 INSTANCE = (
     Field("cpu_number", "vcpus", "vCPUs plugged in."),
-    Field("cpu_time", "cpu_seconds_total", "CPU time used, with the vCPUs' waiting.", _seconds),
+    Field(
+        "cpu_time",
+        "cpu_seconds_total",
+        "CPU time used, with the vCPUs' waiting for a host CPU: Ceilometer's cpu.",
+        _seconds,
+    ),
+    Field("vcpu_time", "vcpu_seconds_total", "Time that vCPUs ran, without waiting.", _seconds),
     Field(
         "vcpu_wait",
         "vcpu_wait_seconds_total",
