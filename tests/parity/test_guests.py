@@ -224,6 +224,29 @@ def test_guests_that_are_destroyed_and_started_again(rig: Libvirtd) -> None:
     assert values(assert_equal(pair, guest)["inspect_instance"], "power_state") == [3]
 
 
+def test_all_that_a_guest_has_received_since_its_start_is_new(rig: Libvirtd) -> None:
+    guest = rig.guests["nics"]
+
+    def received() -> int:
+        return sum(nic.rx_bytes for nic in inspector.inspect_vnics(guest.uuid))
+
+    with virtmeter.LibvirtInspector(rig.uri, max_age=0) as inspector:
+        rig.broadcast()
+        wait_for(lambda: received() > 0, "a packet")
+        inspector.usage(guest.uuid)
+        guest.destroy()
+        guest.start()
+        rig.broadcast()
+        wait_for(lambda: received() > 0, "a packet")
+        least, usage, most = received(), inspector.usage(guest.uuid), received()
+    assert usage.network_read_kib is not None
+    assert least <= usage.network_read_kib * 1024 <= most
+    assert usage.disk_read_requests == 0
+    assert usage.network_interval
+    assert usage.interval
+    assert usage.network_interval <= usage.interval
+
+
 def test_usage_is_reckoned_from_the_same_counters(rig: Libvirtd) -> None:
     """On real guests: counters before, between and after two readings of the usage enclose it."""
     inspector = virtmeter.LibvirtInspector(rig.uri, max_age=0)
