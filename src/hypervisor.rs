@@ -1,6 +1,10 @@
 //! The few questions that every driver answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
+
+use uuid::Uuid;
 
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
@@ -53,7 +57,7 @@ impl From<Instant> for Stamp {
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
     /// What the log is to say once it is handed out: a disk that was refused, say.
-    pub lines: Vec<String>,
+    pub lines: Vec<Arc<Line>>,
     /// When its values were measured; `None` for whoever takes the reading to say.
     pub moment: Option<Moment>,
     /// The number of the running instance, another at each start, when all its counters begin at 0;
@@ -70,6 +74,32 @@ impl Notes {
     /// No value is older than this.
     pub(crate) fn earliest(&self) -> Option<Instant> {
         self.moment.map(|moment| moment.earliest)
+    }
+}
+
+/// A line for the log that is said once, whichever of the readings that bring it is handed out first.
+#[derive(Debug)]
+pub struct Line {
+    text: String,
+    said: AtomicBool,
+}
+
+impl Line {
+    /// One that is not said yet.
+    #[must_use]
+    pub fn new(text: String) -> Arc<Self> {
+        Arc::new(Self { text, said: AtomicBool::new(false) })
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What is to be said, the first time.
+    pub fn say(&self) -> Option<&str> {
+        (!self.said.swap(true, Relaxed)).then_some(self.text.as_str())
     }
 }
 
@@ -246,6 +276,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Where the sizes of disks came from, by the default nowhere.
     fn sizes(&self) -> SizesRead {
         SizesRead::default()
+    }
+
+    /// The NICs and disks that the hypervisor refuses to tell of now, by their instances, and what it
+    /// says; by the default none.
+    fn refused(&self) -> Vec<(Uuid, Vec<String>)> {
+        Vec::new()
     }
 
     /// The round trips that all connections have made, by the names of the calls.

@@ -69,6 +69,11 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.retain(|key, used| used >= asked || exists(key));
     }
 
+    /// All entries.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (_, value))| (key, value))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -522,3 +522,6 @@ class Health(NamedTuple):
     """Sizes of disks that were asked for by ``virDomainGetBlockInfo``."""
     sizes_differed: int
     """How often the two differed for a disk, which is asked from then on."""
+    refused: dict[str, list[str]]
+    """The NICs and disks that libvirt refuses to tell of, and which are left out: by the instance's
+    UUID, a sentence for each."""

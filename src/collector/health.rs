@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use crate::error::Failure;
 use crate::hypervisor::SizesRead;
 use crate::records::InstanceId;
@@ -51,4 +53,7 @@ pub struct Health {
     pub locked: Vec<InstanceId>,
     /// Why the hypervisor cannot be reached, and since when.
     pub outage: Option<(Failure, Duration)>,
+    /// The NICs and disks that the hypervisor refuses to tell of, by their instances: a sentence for
+    /// each.
+    pub refused: Vec<(Uuid, Vec<String>)>,
 }

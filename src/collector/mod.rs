@@ -29,7 +29,7 @@ pub use health::Health;
 pub use limits::{InvalidLimit, Limits};
 
 use crate::error::{Error, Result};
-use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts, Stamp};
+use crate::hypervisor::{Content, Hypervisor, Line, Moment, Notes, Parts, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use shared::{Shared, log_all};
@@ -218,7 +218,8 @@ impl<H: Hypervisor> Collector<H> {
         let here = self.here.with(Arc::clone);
         let (outcome, mut log) = here.wait_for(Key { kind, uuid: instance.uuid }, instance);
         let Notes { lines, moment, start } = outcome.notes;
-        log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
+        let said = |line: &Arc<Line>| Some((log::Level::Warn, line.say()?.to_owned()));
+        log.extend(lines.iter().filter_map(said));
         if !log.is_empty() {
             log_all(log);
             // What is handed out now counts as read; whoever has raised something does not get it.
@@ -236,6 +237,7 @@ impl<H: Hypervisor> Collector<H> {
         health.connections = state.open.len();
         health.calls = self.hypervisor.calls();
         health.sizes = self.hypervisor.sizes();
+        health.refused = self.hypervisor.refused();
         shared::unlock_and_log(state);
         health
     }

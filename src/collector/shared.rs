@@ -79,7 +79,7 @@ impl State {
                     // A refusal is said once, and not every time.
                     if before.is_none_or(|(_, before)| before.is_some()) {
                         for line in notes.lines.drain(..) {
-                            self.scheduler.tell(log::Level::Warn, line);
+                            self.scheduler.tell(log::Level::Warn, line.text().to_owned());
                         }
                     }
                 }

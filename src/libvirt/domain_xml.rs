@@ -9,7 +9,7 @@ use roxmltree::{Document, Node};
 use super::xml::{Unusable, attribute, child, children, parse};
 
 /// A NIC as the XML describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Nic {
     pub(super) name: String,
     pub(super) mac: Option<String>,
@@ -21,7 +21,7 @@ pub(super) struct Nic {
 }
 
 /// A disk as the XML describes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Disk {
     /// Its target name.
     pub(super) name: String,
@@ -53,6 +53,14 @@ pub(super) struct Devices {
     pub(super) disks: Vec<Disk>,
     /// Whether the guest has a memory balloon.
     pub(super) balloon: bool,
+    /// The number of a domain that runs, another at each start.
+    pub(super) number: Option<u32>,
+}
+
+impl Devices {
+    pub(super) fn has_disk(&self, name: &str) -> bool {
+        self.disks.iter().any(|disk| disk.name == name)
+    }
 }
 
 /// The devices of a domain.
@@ -63,6 +71,7 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     Ok(Devices {
         nics: each(&document, "interface").filter_map(nic).collect(),
         disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
+        number: attribute(document.root_element(), "id").and_then(|id| id.parse().ok()),
         balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
     })
 }

@@ -11,6 +11,7 @@ mod failures;
 mod nova_xml;
 mod reading;
 mod reasons;
+mod refused;
 mod sizes;
 mod stats;
 mod sys;
@@ -32,6 +33,7 @@ use calls::Calls;
 pub use connection::LibvirtConnection;
 use described::Described;
 use domain_xml::Devices;
+use refused::Refused;
 use sizes::Sizes;
 pub(crate) use sys::generation;
 
@@ -48,6 +50,7 @@ struct Driver {
     devices: PerProcess<Described<Devices>>,
     details: PerProcess<Described<InstanceDetails>>,
     sizes: PerProcess<Sizes>,
+    refused: PerProcess<Refused>,
     listed: PerProcess<Mutex<Listed>>,
 }
 
@@ -119,6 +122,10 @@ impl Hypervisor for Libvirt {
         self.0.sizes.with(Sizes::counted)
     }
 
+    fn refused(&self) -> Vec<(Uuid, Vec<String>)> {
+        self.0.refused.with(Refused::all)
+    }
+
     fn calls(&self) -> Vec<(&'static str, u64)> {
         self.0.calls.with(|calls| calls.made())
     }
@@ -139,6 +146,7 @@ impl Driver {
             devices: PerProcess::default(),
             details: PerProcess::default(),
             sizes: PerProcess::default(),
+            refused: PerProcess::default(),
             listed: PerProcess::default(),
         }
     }
@@ -149,6 +157,7 @@ impl Driver {
         self.devices.with(|devices| devices.forget_all_but(&existing, asked));
         self.details.with(|details| details.forget_all_but(&existing, asked));
         self.sizes.with(|sizes| sizes.forget_all_but(&existing, asked));
+        self.refused.with(|refused| refused.forget_all_but(&existing, asked));
         let listed = Some((asked, Arc::new(existing)));
         self.listed.with(|last| *last.lock().unwrap_or_else(PoisonError::into_inner) = listed);
     }
@@ -176,6 +185,7 @@ impl Driver {
         if failure.is_disconnection() {
             // What answers next may be another libvirt.
             self.sizes.with(Sizes::forget);
+            self.refused.with(Refused::forget_everything);
             Error::ConnectionLost { uri: self.uri.clone(), instance: instance.cloned(), failure }
         } else {
             otherwise(failure)

@@ -4,6 +4,7 @@
 //! driver is not QEMU's or the device was refused, is asked for by a call of its own.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,13 +13,14 @@ use virt_sys as c;
 use super::bulk::Bulk;
 use super::described::Described;
 use super::domain_xml::{self, Devices};
+use super::refused::Question;
 use super::stats::{self, Sums};
 use super::sys::{Domain, DomainInfo};
 use super::xml::Unusable;
 use super::{Driver, busy, details_xml, nova_xml, reasons};
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Failure, Reason, Result};
-use crate::hypervisor::{Content, Moment, Notes, Outcome, Parts, Reach, Reading};
+use crate::hypervisor::{Content, Line, Moment, Notes, Outcome, Parts, Reach, Reading};
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
@@ -154,7 +156,7 @@ struct Taking<'a> {
     nics: OnceCell<Result<Vec<Interface>>>,
     disks: OnceCell<Result<Vec<Disk>>>,
     /// What is to be said of devices that were refused, and to whom.
-    lines: RefCell<Vec<(Parts, String)>>,
+    lines: RefCell<Vec<(Parts, Arc<Line>)>>,
 }
 
 impl<'a> Taking<'a> {
@@ -376,7 +378,7 @@ impl<'a> Taking<'a> {
         let ask = |nic: &domain_xml::Nic| {
             let known = bulk.and_then(|bulk| bulk.nic(&nic.name));
             let call = || self.known.domain.interface_stats(&nic.name);
-            let (counters, measured) = self.measure((part, &nic.name), known, call)?;
+            let (counters, measured) = self.measure((part, &nic.name, nic), known, call)?;
             Ok(Interface {
                 name: nic.name.clone(),
                 mac: nic.mac.clone(),
@@ -387,7 +389,9 @@ impl<'a> Taking<'a> {
                 outlives: nic.outlives,
             })
         };
-        self.devices()?.nics.iter().map(ask).collect()
+        let devices = self.devices()?;
+        self.forget_all_devices_but(part, |name| devices.nics.iter().any(|nic| nic.name == name));
+        devices.nics.iter().map(ask).collect()
     }
 
     /// The disks, from the bulk reading or else by calls for each.
@@ -402,18 +406,21 @@ impl<'a> Taking<'a> {
         }
         let part = Parts::DISKS.and(Parts::COUNTERS);
         let domain = &self.known.domain;
-        let ask = |domain_xml::Disk { name, .. }: &domain_xml::Disk| {
+        let ask = |disk: &domain_xml::Disk| {
+            let name = &disk.name;
             let known = bulk.and_then(|bulk| bulk.disk(name));
             // The counters last: they are of the moment after both.
             let call = || {
                 let times = domain.block_stats_flags(name)?;
                 Ok((domain.block_stats(name)?, times))
             };
-            let (counters, measured) = self.measure((part, name), known, call)?;
+            let (counters, measured) = self.measure((part, name, disk), known, call)?;
             let counters = counters.map(|(counters, times)| stats::disk_counters(counters, times));
             Ok(Disk { device: name.clone(), counters, measured })
         };
-        self.devices()?.disks.iter().map(ask).collect()
+        let devices = self.devices()?;
+        self.forget_all_devices_but(part, |name| devices.has_disk(name));
+        devices.disks.iter().map(ask).collect()
     }
 
     fn sizes(&self) -> Result<Vec<DiskInfo>> {
@@ -425,10 +432,11 @@ impl<'a> Taking<'a> {
             return Err(self.silent());
         }
         let devices = self.devices()?;
+        self.forget_all_devices_but(Parts::SIZES, |name| devices.has_disk(name));
         let mut disks = Vec::with_capacity(devices.disks.len());
         for disk in &devices.disks {
             let (name, size) = (&disk.name, || self.size(bulk, disk));
-            let (sizes, _) = self.measure((Parts::SIZES, name), None, size)?;
+            let (sizes, _) = self.measure((Parts::SIZES, name, disk), None, size)?;
             disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
         }
         Ok(disks)
@@ -545,18 +553,27 @@ impl<'a> Taking<'a> {
 
     /// What the bulk reading tells of a device, or else a call of its own, and when that call measured
     /// it; `None`, and a line for the log, where libvirt refuses it.
-    fn measure<T>(
+    fn measure<T, D: Hash>(
         &self,
-        (part, device): (Parts, &str),
+        (part, device, described): (Parts, &str, &D),
         known: Option<T>,
         call: impl FnOnce() -> std::result::Result<T, Failure>,
     ) -> Result<(Option<T>, Option<Instant>)> {
+        let (domain, number) = (self.known.domain.uuid(), self.number());
+        let question = Question { domain, number, part, device, described };
+        let begun = Instant::now();
+        let refused = &self.at.driver.refused;
         if known.is_some() {
+            refused.with(|refused| refused.told(&question));
             return Ok((known, None));
         }
-        let begun = Instant::now();
+        if let Some(line) = refused.with(|refused| refused.expects(&question, begun)) {
+            self.lines.borrow_mut().push((part, line));
+            return Ok((None, None));
+        }
         match call() {
             Ok(counters) => {
+                refused.with(|refused| refused.told(&question));
                 // The time of the whole reading is that of its first call.
                 if self.moment.get().is_none() {
                     self.measured_since(begun);
@@ -570,19 +587,34 @@ impl<'a> Taking<'a> {
                     return Err(error);
                 }
                 let instance = self.at.instance;
-                let line = format!(
-                    "{device:?} of instance {instance} is left out of this reading: {failure}"
-                );
+                let what = if part == Parts::SIZES { "the size of " } else { "" };
+                let text =
+                    format!("{what}{device:?} of instance {instance} is left out: {failure}");
+                let line = refused.with(|it| it.refused(&question, failure, begun, text));
                 self.lines.borrow_mut().push((part, line));
                 Ok((None, None))
             }
         }
     }
 
+    /// The domain's number, another at each start, by the bulk reading, or else by its XML.
+    fn number(&self) -> Option<u32> {
+        match &self.bulk {
+            Ok(bulk) if self.reach != Reach::Priority => Some(bulk.number),
+            _ => self.devices().ok()?.number,
+        }
+    }
+
+    fn forget_all_devices_but(&self, part: Parts, there: impl Fn(&str) -> bool) {
+        let domain = self.known.domain.uuid();
+        let refused = &self.at.driver.refused;
+        refused.with(|refused| refused.forget_all_devices_but(domain, part, there));
+    }
+
     /// What the log is to say of a part.
-    fn lines_of(&self, part: Parts) -> Vec<String> {
+    fn lines_of(&self, part: Parts) -> Vec<Arc<Line>> {
         let lines = self.lines.borrow();
-        lines.iter().filter(|(of, _)| of.has(part)).map(|(_, line)| line.clone()).collect()
+        lines.iter().filter(|(of, _)| of.has(part)).map(|(_, line)| Arc::clone(line)).collect()
     }
 }
 

@@ -309,6 +309,7 @@ named_tuple!(Health {
     r.sizes.reckoned,
     r.sizes.asked,
     r.sizes.differed,
+    r.refused.into_iter().map(|(id, lines)| (id.to_string(), lines)).collect::<Vec<_>>().into_py_dict(py)?,
 } from r in py);
 
 /// Records as Python sees them.

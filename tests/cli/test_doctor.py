@@ -168,6 +168,14 @@ def test_a_reading_that_is_refused(daemon: Daemon) -> None:
     assert report("--uri", daemon.uri).has("warning", "sample-1: inspect_vnics", "no such luck")
 
 
+def test_a_device_that_is_refused(daemon: Daemon) -> None:
+    domain = sample.domain()
+    domain.interfaces = {}
+    daemon.add(domain)
+    found = report("--uri", daemon.uri)
+    assert found.has("warning", "sample-1: ", "tap1", "is left out", "virsh domifstat")
+
+
 def test_no_vms_at_all(daemon: Daemon) -> None:
     found = report("--uri", daemon.uri)
     assert found.levels() == {"ok"}

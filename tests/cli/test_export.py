@@ -317,7 +317,7 @@ def test_a_device_that_is_refused_is_not_in_the_log_at_every_scrape() -> None:
     with Exporter(TEST) as exporter:
         for _ in range(3):
             assert exporter.scrape()("virtmeter_scrape_complete") == 1
-    assert exporter.said.count("is left out of this reading") == 1
+    assert exporter.said.count(" is left out: ") == 1
     assert "WARNING" not in exporter.said
 
 

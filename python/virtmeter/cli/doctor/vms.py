@@ -64,6 +64,15 @@ def speeds(exact: LibvirtInspector, instances: Sequence[Instance]) -> Iterator[F
     if instances:
         calls = (f"{count} {call}" for call, count in exact.health().calls.items() if count)
         yield Finding(OK, f"round trips to libvirt for that: {', '.join(calls)}")
+    refused = exact.health().refused
+    for instance in instances:
+        for line in refused.get(instance.id, ()):
+            yield Finding(
+                WARNING,
+                f"{instance.name}: {line}",
+                "libvirt counts nothing of some kinds of NICs (user, mcast, vhostuser, vdpa); a "
+                "disk may have lost its image: compare 'virsh domifstat' and 'virsh domblkinfo'",
+            )
 
 
 def read(inspector: LibvirtInspector, method: str, instance: Instance) -> object:

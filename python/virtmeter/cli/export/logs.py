@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-DEVICE = 3600.0
-"""Seconds for which a line about a device that is left out of readings is not said again."""
-OTHER = 60.0
-"""Seconds for the same line about anything else."""
+SILENT = 60.0
+"""Seconds for which the same line is not said again."""
 
 FEW, MOST = 64, 20_000
 """Lines that are remembered, at least and at the most."""
@@ -54,7 +52,7 @@ class Seldom(logging.Filter):
             if now < self._until.get(line, now):
                 return False
             self._until.pop(line, None)
-            self._until[line] = now + (DEVICE if "is left out of this reading" in line else OTHER)
+            self._until[line] = now + SILENT
             if len(self._until) > self._room:
                 self._forget(now)
             return True

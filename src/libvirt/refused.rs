@@ -1,0 +1,250 @@
+//! The NICs and disks that libvirt refuses to tell of, for all connections to one libvirt.
+//!
+//! Of some it always does: of NICs of the kinds `user`, `mcast`, `vhostuser` and `vdpa`, say. So what is
+//! refused three times in a row is not asked for again at once, and what libvirt says of it is said once. Both
+//! begin anew when libvirt says something else, with each start of the domain, and when the device's
+//! description changes.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use virt_sys as c;
+
+use crate::error::Failure;
+use crate::hypervisor::{Line, Parts};
+use crate::recent::Recent;
+
+/// What was refused so often in a row was not refused for once.
+const TRIES: u8 = 3;
+
+/// For so long, it is not asked for again.
+const LEFT_ALONE: Duration = Duration::from_secs(300);
+
+/// What is known of a domain is kept for so long after its last reading.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// A part of a reading of one device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a, D> {
+    pub(super) domain: Uuid,
+    /// The domain's number, another at each start; `None` where it is not known.
+    pub(super) number: Option<u32>,
+    pub(super) part: Parts,
+    pub(super) device: &'a str,
+    /// What the domain's XML says of the device.
+    pub(super) described: &'a D,
+}
+
+/// What is refused, by the domains.
+#[derive(Debug)]
+pub(super) struct Refused {
+    hashes: RandomState,
+    domains: Mutex<Recent<Uuid, Vec<Refusal>>>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    part: Parts,
+    device: String,
+    /// The domain's number and the device's description when it was refused.
+    when: u64,
+    failure: Failure,
+    line: Arc<Line>,
+    /// How often in a row, and when last.
+    times: u8,
+    last: Instant,
+}
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self { hashes: RandomState::new(), domains: Mutex::new(Recent::new(KEPT)) }
+    }
+}
+
+impl Refused {
+    /// What to say where this need not be asked for, as it would be refused once more.
+    pub(super) fn expects<D: Hash>(
+        &self,
+        question: &Question<'_, D>,
+        now: Instant,
+    ) -> Option<Arc<Line>> {
+        let mut domains = self.lock();
+        let known = find(domains.get_mut(&question.domain, now)?, question)?;
+        let since = now.saturating_duration_since(known.last);
+        let left_alone = known.times >= TRIES && since < LEFT_ALONE;
+        (left_alone && known.when == self.when(question)).then(|| Arc::clone(&known.line))
+    }
+
+    /// Takes down that it was refused; returns what is to be said of that.
+    pub(super) fn refused<D: Hash>(
+        &self,
+        question: &Question<'_, D>,
+        failure: Failure,
+        now: Instant,
+        text: String,
+    ) -> Arc<Line> {
+        // Nothing of the device's own: libvirt has waited for somebody else.
+        if failure.is(c::VIR_ERR_OPERATION_TIMEOUT) || failure.is(c::VIR_ERR_AGENT_UNRESPONSIVE) {
+            return Line::new(text);
+        }
+        let (when, mut domains) = (self.when(question), self.lock());
+        let domain = domains.get_or_default(question.domain, now);
+        if let Some(known) = find(domain, question) {
+            if known.when == when && known.failure == failure {
+                known.times = known.times.saturating_add(1);
+                known.last = now;
+                return Arc::clone(&known.line);
+            }
+        }
+        let (part, device, line) = (question.part, question.device.to_owned(), Line::new(text));
+        domain.retain(|known| !known.is_of(question));
+        domain.push(Refusal {
+            part,
+            device,
+            when,
+            failure,
+            line: Arc::clone(&line),
+            times: 1,
+            last: now,
+        });
+        line
+    }
+
+    /// Takes down that it was told.
+    pub(super) fn told<D>(&self, question: &Question<'_, D>) {
+        self.forget(question.domain, |known| known.is_of(question));
+    }
+
+    /// Forgets the devices that are not there any more.
+    pub(super) fn forget_all_devices_but(
+        &self,
+        domain: Uuid,
+        part: Parts,
+        there: impl Fn(&str) -> bool,
+    ) {
+        self.forget(domain, |known| known.part == part && !there(&known.device));
+    }
+
+    fn forget(&self, domain: Uuid, which: impl Fn(&Refusal) -> bool) {
+        let mut domains = self.lock();
+        let Some(known) = domains.get_mut(&domain, Instant::now()) else { return };
+        known.retain(|refusal| !which(refusal));
+        if known.is_empty() {
+            domains.remove(&domain);
+        }
+    }
+
+    /// Drops the domains that do not exist, by a list that was asked for then.
+    pub(super) fn forget_all_but(&self, existing: &HashSet<Uuid>, asked: Instant) {
+        self.lock().forget_all_but(asked, |domain| existing.contains(domain));
+    }
+
+    /// Drops everything: the libvirt that comes back may be another one.
+    pub(super) fn forget_everything(&self) {
+        *self.lock() = Recent::new(KEPT);
+    }
+
+    /// What is said of what is refused now, by the domains.
+    pub(super) fn all(&self) -> Vec<(Uuid, Vec<String>)> {
+        let texts = |known: &Vec<Refusal>| {
+            known.iter().map(|refusal| refusal.line.text().to_owned()).collect()
+        };
+        self.lock().iter().map(|(domain, known)| (*domain, texts(known))).collect()
+    }
+
+    fn when<D: Hash>(&self, question: &Question<'_, D>) -> u64 {
+        self.hashes.hash_one((question.number, question.described))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Vec<Refusal>>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refusal {
+    fn is_of<D>(&self, question: &Question<'_, D>) -> bool {
+        self.part == question.part && self.device == question.device
+    }
+}
+
+fn find<'a, D>(known: &'a mut [Refusal], question: &Question<'_, D>) -> Option<&'a mut Refusal> {
+    known.iter_mut().find(|refusal| refusal.is_of(question))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM: Uuid = Uuid::nil();
+    const NIC: Question<'_, &str> = Question {
+        domain: VM,
+        number: Some(1),
+        part: Parts::NICS,
+        device: "tap0",
+        described: &"a",
+    };
+
+    fn failure(code: u32) -> Failure {
+        Failure { code: code.try_into().unwrap(), domain: 10, message: "no".to_owned() }
+    }
+
+    /// Refuses it, and returns whether there is something new to say.
+    fn refuse(refused: &Refused, question: &Question<'_, &str>, code: u32, now: Instant) -> bool {
+        refused.refused(question, failure(code), now, "no".to_owned()).say().is_some()
+    }
+
+    #[test]
+    fn what_is_refused_thrice_is_left_alone_for_a_while_and_said_once() {
+        let (refused, now) = (Refused::default(), Instant::now());
+        assert!(refuse(&refused, &NIC, 8, now));
+        assert!(!refuse(&refused, &NIC, 8, now));
+        assert!(refused.expects(&NIC, now).is_none(), "it may have been for once");
+        assert!(!refuse(&refused, &NIC, 8, now));
+        assert!(refused.expects(&NIC, now).is_some_and(|line| line.say().is_none()));
+        assert!(refused.expects(&NIC, now + LEFT_ALONE).is_none());
+        assert!(!refuse(&refused, &NIC, 8, now + LEFT_ALONE));
+        assert!(refuse(&refused, &NIC, 9, now + LEFT_ALONE), "for another reason");
+        assert_eq!(refused.all(), [(VM, vec!["no".to_owned()])]);
+    }
+
+    #[test]
+    fn another_start_another_description_and_an_answer_begin_anew() {
+        for other in [Question { number: Some(2), ..NIC }, Question { described: &"b", ..NIC }] {
+            let (refused, now) = (Refused::default(), Instant::now());
+            for first in [true, false, false] {
+                assert_eq!(refuse(&refused, &NIC, 8, now), first);
+            }
+            assert!(refused.expects(&NIC, now).is_some());
+            assert!(refused.expects(&other, now).is_none());
+            assert!(refuse(&refused, &other, 8, now));
+            refused.told(&other);
+            assert!(refuse(&refused, &other, 8, now));
+        }
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_not_the_devices() {
+        let (refused, now) = (Refused::default(), Instant::now());
+        for _ in 0..3 {
+            assert!(refuse(&refused, &NIC, c::VIR_ERR_OPERATION_TIMEOUT, now));
+            assert!(refused.expects(&NIC, now).is_none());
+        }
+    }
+
+    #[test]
+    fn devices_and_domains_that_are_gone_are_forgotten() {
+        let (refused, now) = (Refused::default(), Instant::now());
+        refuse(&refused, &NIC, 8, now);
+        refused.forget_all_devices_but(VM, Parts::DISKS, |_| false);
+        refused.forget_all_devices_but(VM, Parts::NICS, |device| device == "tap0");
+        assert_eq!(refused.all().len(), 1);
+        refused.forget_all_devices_but(VM, Parts::NICS, |device| device == "tap1");
+        assert_eq!(refused.all(), []);
+        refuse(&refused, &NIC, 8, now);
+        refused.forget_all_but(&HashSet::new(), now + KEPT);
+        assert_eq!(refused.all(), []);
+    }
+}
