@@ -3,8 +3,11 @@
 // In the caller's own thread.
 #![allow(clippy::disallowed_macros)]
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use uuid::Uuid;
 
 use crate::callers::{self, Callers};
 use crate::collector::{Cancellation, Collector, Health, Kind, Limits, ids};
@@ -38,6 +41,8 @@ pub struct Inspector<H: Hypervisor> {
     /// For rates and for usage: neither disturbs the intervals of the other.
     rates: PerProcess<Mutex<Callers<Rates>>>,
     usage: PerProcess<Mutex<Callers<Usage>>>,
+    /// What was last said of the descriptions of instances.
+    said: PerProcess<Mutex<HashMap<Uuid, String>>>,
 }
 
 impl<H: Hypervisor> Inspector<H> {
@@ -54,6 +59,7 @@ impl<H: Hypervisor> Inspector<H> {
             continued: PerProcess::default(),
             rates: PerProcess::default(),
             usage: PerProcess::default(),
+            said: PerProcess::default(),
         }
     }
 
@@ -364,7 +370,8 @@ impl<H: Hypervisor> Inspector<H> {
     }
 
     /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read
-    /// is logged and left out.
+    /// is logged and left out; one of which something is missing has the rest. Either is logged
+    /// once, until it changes.
     ///
     /// # Errors
     /// As [`instances`](Self::instances).
@@ -373,11 +380,22 @@ impl<H: Hypervisor> Inspector<H> {
         let instances = self.instances()?;
         let ids = ids(&instances);
         let (mut cancellation, mut others) = (Cancellation::new(self.limits()), 0);
+        self.said.with(|said| lock(said).retain(|known, _| ids.iter().any(|id| id.uuid == *known)));
         self.collector.expect(&ids);
         for (instance, id) in instances.into_iter().zip(ids) {
             cancellation.check()?;
             match self.ask(Kind::Server, &id) {
                 Ok((Some(Content::Server(Some(description))), _)) => {
+                    let missing = description.missing.join(", ");
+                    let line = (!missing.is_empty()).then(|| {
+                        format!(
+                            "the XML of instance {id} lacks {missing}: it has the rest, but \
+                             Ceilometer's discovery leaves it out"
+                        )
+                    });
+                    if let Some(line) = self.is_new(&id, line) {
+                        log::error!("{line}");
+                    }
                     servers.push(Server { instance, description: *description });
                 }
                 Ok(_) => others += 1,
@@ -389,13 +407,31 @@ impl<H: Hypervisor> Inspector<H> {
                 ) => return Err(error),
                 // The engine says once that it hangs.
                 Err(error @ Error::Timeout { .. }) => log::debug!("no description: {error}"),
-                Err(error) => log::error!("an instance is left out of discovery: {error}"),
+                Err(error) => {
+                    let line = format!("an instance is left out of discovery: {error}");
+                    if let Some(line) = self.is_new(&id, Some(line)) {
+                        log::error!("{line}");
+                    }
+                }
             }
         }
         if others > 0 {
             log::debug!("{others} instances have no metadata of Nova's");
         }
         Ok(servers)
+    }
+
+    /// What is to be said of an instance's description, unless it was said last.
+    fn is_new(&self, instance: &InstanceId, line: Option<String>) -> Option<String> {
+        self.said.with(|said| {
+            let mut said = lock(said);
+            let Some(line) = line else {
+                said.remove(&instance.uuid);
+                return None;
+            };
+            let before = said.insert(instance.uuid, line.clone());
+            (before.as_ref() != Some(&line)).then_some(line)
+        })
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {

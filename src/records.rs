@@ -63,10 +63,13 @@ pub struct Server {
 pub struct ServerDescription {
     /// `<os><type>`: `hvm`, or what another hypervisor has.
     pub os_type: Option<String>,
-    /// `<os><type arch>`, for example `x86_64`.
-    pub architecture: String,
+    /// `<os><type arch>`, for example `x86_64`; `None` where it is missing.
+    pub architecture: Option<String>,
     /// What Nova says of it.
     pub nova: NovaMetadata,
+    /// What Ceilometer's discovery needs and is not there, or no number: a few words for each. It
+    /// leaves such an instance out.
+    pub missing: Vec<String>,
 }
 
 /// What OpenStack Nova writes into the metadata of a domain.
@@ -75,9 +78,9 @@ pub struct NovaMetadata {
     /// The name that the user gave.
     pub name: Option<String>,
     /// The owner's user id.
-    pub user_id: String,
+    pub user_id: Option<String>,
     /// The owner's project id.
-    pub project_id: String,
+    pub project_id: Option<String>,
     /// What the instance was made after.
     pub flavor: Flavor,
     /// The id of the image that the root disk was made from.
@@ -86,23 +89,24 @@ pub struct NovaMetadata {
     pub image_meta: Option<Vec<(String, Option<String>)>>,
 }
 
-/// What an instance was made after; sizes are 0 where Nova does not tell them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an instance was made after; sizes are 0 where Nova does not tell them, and `None` where what it
+/// tells is no number, or there is no flavor.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Flavor {
     /// Its id; `None` before 2025.2.
     pub id: Option<String>,
     /// Its name.
-    pub name: String,
+    pub name: Option<String>,
     /// Number of vCPUs.
-    pub vcpus: i64,
+    pub vcpus: Option<i64>,
     /// Memory, MiB.
-    pub ram: i64,
+    pub ram: Option<i64>,
     /// Root disk, GiB.
-    pub disk: i64,
+    pub disk: Option<i64>,
     /// Ephemeral disk, GiB.
-    pub ephemeral: i64,
+    pub ephemeral: Option<i64>,
     /// Swap disk, MiB.
-    pub swap: i64,
+    pub swap: Option<i64>,
     /// Its extra specs; `None` before 2025.2.
     pub extra_specs: Option<Vec<(String, Option<String>)>>,
 }

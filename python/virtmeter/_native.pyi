@@ -218,7 +218,8 @@ class LibvirtInspector:
         """Every instance that is OpenStack Nova's, running or not, with what Nova says of it.
 
         From the list and ``virDomainGetXMLDesc``, one round trip each. An instance whose metadata
-        cannot be read is logged and left out; a domain that is not Nova's is left out.
+        cannot be read is logged and left out, and one whose metadata is incomplete is logged and
+        has the rest: once, until it changes. A domain that is not Nova's is left out.
         """
 
     def health(self) -> Health:

@@ -51,21 +51,26 @@ class Server(NamedTuple):
     """The domain's state, a number of :class:`PowerState`."""
     os_type: str | None
     """``<os><type>``, for example ``hvm``."""
-    architecture: str
-    """``<os><type arch>``, for example ``x86_64``."""
+    architecture: str | None
+    """``<os><type arch>``, for example ``x86_64``; None where it is missing."""
     name: str | None
     """The name that the user gave."""
-    user_id: str
-    """The owner's user id."""
-    project_id: str
-    """The owner's project id."""
+    user_id: str | None
+    """The owner's user id; None where it is missing."""
+    project_id: str | None
+    """The owner's project id; None where it is missing."""
     flavor: dict[str, Any]
     """``id`` (None before Nova 2025.2), ``name``, ``vcpus``, ``ram`` (MiB), ``disk`` (GiB),
-    ``ephemeral`` (GiB), ``swap`` (MiB) and, from Nova 2025.2 on, a dictionary ``extra_specs``."""
+    ``ephemeral`` (GiB), ``swap`` (MiB) and, from Nova 2025.2 on, a dictionary ``extra_specs``.
+    Sizes that are missing are 0, those that are no number None; where there is no flavor, all
+    are None."""
     image_id: str | None
     """The id of the image that the root disk was made from."""
     image_meta: dict[str, str | None] | None
     """What Nova says of the image, by the names of its API; None before Nova 2025.2."""
+    missing: list[str]
+    """What Ceilometer's discovery needs and is not there, or no number: a few words for each. It
+    leaves such an instance out."""
 
 
 class InstanceStats(NamedTuple):

@@ -17,10 +17,29 @@ pub(super) fn server(xml: &str) -> Result<Option<ServerDescription>, Unusable> {
     let document = parse(xml)?;
     let domain = document.root_element();
     let Some(instance) = child(domain, "metadata").and_then(nova) else { return Ok(None) };
+    let mut missing = Missing::default();
     let os_type =
-        child(domain, "os").and_then(|os| child(os, "type")).ok_or("it has no os type")?;
-    let architecture = attribute(os_type, "arch").ok_or("its os type has no arch")?;
-    Ok(Some(ServerDescription { os_type: text(os_type), architecture, nova: metadata(instance)? }))
+        missing.unless(child(domain, "os").and_then(|os| child(os, "type")), "an os type");
+    let architecture = os_type.and_then(|os_type| attribute(os_type, "arch"));
+    Ok(Some(ServerDescription {
+        os_type: os_type.and_then(text),
+        architecture: missing.unless(architecture, "an architecture"),
+        nova: metadata(instance, &mut missing),
+        missing: missing.0,
+    }))
+}
+
+/// What Ceilometer's discovery does not do without, and is not there.
+#[derive(Default)]
+struct Missing(Vec<String>);
+
+impl Missing {
+    fn unless<T>(&mut self, there: Option<T>, what: &str) -> Option<T> {
+        if there.is_none() {
+            self.0.push(what.to_owned());
+        }
+        there
+    }
 }
 
 /// The names of the instance, its project and its user, as far as Nova's metadata has them; `None` for a
@@ -38,48 +57,45 @@ fn nova<'a>(metadata: Node<'a, 'a>) -> Option<Node<'a, 'a>> {
     })
 }
 
-fn metadata(instance: Node<'_, '_>) -> Result<NovaMetadata, Unusable> {
+fn metadata(instance: Node<'_, '_>, missing: &mut Missing) -> NovaMetadata {
     let owner = |kind| {
         let owner = part(instance, "owner").and_then(|owner| part(owner, kind));
-        owner
-            .and_then(|owner| attribute(owner, "uuid"))
-            .ok_or_else(|| format!("Nova's metadata has no owner's {kind} with a uuid"))
+        owner.and_then(|owner| attribute(owner, "uuid"))
     };
-    let name = part(instance, "name").ok_or("Nova's metadata has no name")?;
-    let flavor = part(instance, "flavor").ok_or("Nova's metadata has no flavor")?;
+    let name = missing.unless(part(instance, "name"), "Nova's name");
+    let flavor = missing.unless(part(instance, "flavor"), "Nova's flavor");
     let is_image = |root: &Node<'_, '_>| attribute(*root, "type").as_deref() == Some("image");
-    let image_id = match parts(instance, "root").find(is_image) {
-        None => None,
-        Some(root) => Some(attribute(root, "uuid").ok_or("its root image has no uuid")?),
-    };
-    let image_meta = part(instance, "image").map(image_meta);
-    Ok(NovaMetadata {
-        name: text(name),
-        user_id: owner("user")?,
-        project_id: owner("project")?,
-        flavor: self::flavor(flavor)?,
-        image_id,
-        image_meta,
-    })
+    let root = parts(instance, "root").find(is_image);
+    NovaMetadata {
+        name: name.and_then(text),
+        user_id: missing.unless(owner("user"), "the owner's user id"),
+        project_id: missing.unless(owner("project"), "the owner's project id"),
+        flavor: flavor.map(|flavor| self::flavor(flavor, missing)).unwrap_or_default(),
+        image_id: root
+            .and_then(|root| missing.unless(attribute(root, "uuid"), "the root image's uuid")),
+        image_meta: part(instance, "image").map(image_meta),
+    }
 }
 
-fn flavor(flavor: Node<'_, '_>) -> Result<Flavor, Unusable> {
-    let size = |name| match part(flavor, name) {
-        None => Ok(0),
-        Some(size) => text(size)
-            .and_then(|size| size.trim().parse().ok())
-            .ok_or_else(|| format!("its flavor's {name} is no number")),
+fn flavor(flavor: Node<'_, '_>, missing: &mut Missing) -> Flavor {
+    let name = missing.unless(attribute(flavor, "name"), "the flavor's name");
+    let mut size = |name| match part(flavor, name) {
+        None => Some(0),
+        Some(size) => {
+            let number = text(size).and_then(|size| size.trim().parse().ok());
+            missing.unless(number, &format!("a number as the flavor's {name}"))
+        }
     };
-    Ok(Flavor {
+    Flavor {
         id: attribute(flavor, "id").filter(|id| !id.is_empty()),
-        name: attribute(flavor, "name").ok_or("its flavor has no name")?,
-        vcpus: size("vcpus")?,
-        ram: size("memory")?,
-        disk: size("disk")?,
-        ephemeral: size("ephemeral")?,
-        swap: size("swap")?,
+        name,
+        vcpus: size("vcpus"),
+        ram: size("memory"),
+        disk: size("disk"),
+        ephemeral: size("ephemeral"),
+        swap: size("swap"),
         extra_specs: part(flavor, "extraSpecs").map(|specs| named(specs, "extraSpec")),
-    })
+    }
 }
 
 fn image_meta(image: Node<'_, '_>) -> Vec<(String, Option<String>)> {
@@ -148,12 +164,14 @@ mod tests {
              <nova:root type='image' uuid='i'/><nova:image uuid='b'><nova:minRam>0</nova:minRam>\
              <nova:properties><nova:property name='os'/></nova:properties></nova:image>"
         ));
-        let ServerDescription { os_type, architecture, nova } = server(&xml).unwrap().unwrap();
-        assert_eq!((os_type.as_deref(), architecture.as_str()), (Some("hvm"), "x86_64"));
+        let ServerDescription { os_type, architecture, nova, missing } =
+            server(&xml).unwrap().unwrap();
+        assert_eq!(missing, [""; 0]);
+        assert_eq!((os_type.as_deref(), architecture.as_deref()), (Some("hvm"), Some("x86_64")));
         assert_eq!((nova.name.as_deref(), nova.image_id.as_deref()), (Some("web"), Some("i")));
-        assert_eq!((nova.user_id.as_str(), nova.project_id.as_str()), ("u", "p"));
-        assert_eq!((nova.flavor.id.as_deref(), nova.flavor.vcpus), (Some("42"), 2));
-        assert_eq!((nova.flavor.ram, nova.flavor.disk), (512, 0));
+        assert_eq!((nova.user_id.as_deref(), nova.project_id.as_deref()), (Some("u"), Some("p")));
+        assert_eq!((nova.flavor.id.as_deref(), nova.flavor.vcpus), (Some("42"), Some(2)));
+        assert_eq!((nova.flavor.ram, nova.flavor.disk), (Some(512), Some(0)));
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(nova.flavor.extra_specs, Some(vec![("hw:x".to_owned(), some("y"))]));
         let meta = [("base_image_ref", some("b")), ("min_ram", some("0")), ("os", None)];
@@ -169,20 +187,40 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_instance_says_what_is_wrong() {
-        for (inside, reason) in [
-            ("", "no name"),
-            ("<nova:name/>", "no flavor"),
-            ("<nova:name/><nova:flavor/>", "owner"),
-            (&format!("<nova:name/>{OWNER}<nova:flavor/>"), "flavor has no name"),
+    fn an_incomplete_instance_has_what_is_there_and_says_what_is_not() {
+        let flavor = "<nova:flavor name='f'/>";
+        for (inside, missing) in [
             (
-                &format!("<nova:name/>{OWNER}<nova:flavor name='f'><nova:swap/></nova:flavor>"),
-                "swap is no number",
+                String::new(),
+                "Nova's name, Nova's flavor, the owner's user id, the owner's project id",
+            ),
+            (
+                format!("<nova:name>x</nova:name>{flavor}"),
+                "the owner's user id, the owner's project id",
+            ),
+            (format!("<nova:name/>{OWNER}<nova:flavor/>"), "the flavor's name"),
+            (
+                format!("<nova:name/>{OWNER}<nova:flavor name='f'><nova:swap/></nova:flavor>"),
+                "a number as the flavor's swap",
+            ),
+            (
+                format!("<nova:name/>{OWNER}{flavor}<nova:root type='image'/>"),
+                "the root image's uuid",
             ),
         ] {
-            let found = server(&domain(inside));
-            assert!(found.as_ref().is_err_and(|e| e.contains(reason)), "{inside}: {found:?}");
+            let found = server(&domain(&inside)).unwrap().unwrap();
+            assert_eq!(found.missing.join(", "), missing);
+            assert_eq!(found.architecture.as_deref(), Some("x86_64"));
+            let known = inside.contains("name='f'").then_some("f");
+            assert_eq!(found.nova.flavor.name.as_deref(), known);
+            assert_eq!(found.nova.user_id.is_some(), inside.contains(OWNER));
         }
+        let xml = domain(&format!("<nova:name>x</nova:name>{OWNER}{flavor}"));
+        let found = server(&xml.replace(" arch='x86_64'", "")).unwrap().unwrap();
+        assert_eq!((found.missing, found.architecture), (vec!["an architecture".to_owned()], None));
+        assert_eq!(found.os_type.as_deref(), Some("hvm"));
+        let found = server(&xml.replace("<os><type arch='x86_64'>hvm</type></os>", ""));
+        assert_eq!(found.unwrap().unwrap().missing.join(", "), "an os type, an architecture");
     }
 
     proptest! {

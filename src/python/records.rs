@@ -91,6 +91,7 @@ named_tuple!(Server {
     flavor(r.description.nova.flavor, py)?,
     r.description.nova.image_id,
     r.description.nova.image_meta.map(|meta| meta.into_py_dict(py)).transpose()?,
+    r.description.missing,
 } from r in py);
 
 /// By the names of Nova's API.

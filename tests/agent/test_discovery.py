@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ import virtmeter
 from tests.agent.releases import HERE, RELEASES, python_of, run
 from tests.support.libvirtd import Daemon, HangUp, Then
 from tests.support.procedures import Domain
+from virtmeter.ceilometer import discovery
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,22 +112,61 @@ def test_a_malformed_instance_is_logged_and_left_out(release: str, tmp_path: Pat
     assert [found["id"] for found in ours[0]] == [UUID.format(50)]
     assert ours[0] == stock[0]
     for number in range(len(MALFORMED)):
-        assert [line for line in ours[2] if UUID.format(number) in line]
+        assert len([line for line in ours[2] if UUID.format(number) in line]) == 1
 
 
-@pytest.mark.parametrize(
-    "inside",
-    [
-        f"<n:name>x</n:name>{OWNER}<n:flavor/>",
-        f"<n:name>x</n:name>{OWNER}<n:flavor name='known'><n:swap>much</n:swap></n:flavor>",
-        f"<n:name>x</n:name>{OWNER}<n:flavor name='known'/><n:root type='image'/>",
-    ],
-)
+INCOMPLETE = {
+    f"<n:name>x</n:name>{OWNER}<n:flavor/>": "the flavor's name",
+    f"<n:name>x</n:name>{OWNER}<n:flavor name='known'><n:swap>much</n:swap></n:flavor>": (
+        "a number as the flavor's swap"
+    ),
+    f"<n:name>x</n:name>{OWNER}<n:flavor name='known'/><n:root type='image'/>": (
+        "the root image's uuid"
+    ),
+    "<n:name>x</n:name><n:flavor name='known'/>": ("the owner's user id, the owner's project id"),
+}
+
+
+@pytest.mark.parametrize("inside", INCOMPLETE)
 def test_no_instance_takes_the_others_with_it(tmp_path: Path, inside: str) -> None:
     node = tmp_path / "node.xml"
     node.write_text(f"<node>{domain(1, inside)}{domain(2, FULL)}</node>")
+    finder = SimpleNamespace(conf=SimpleNamespace(host="h", compute=SimpleNamespace()))
+    finder.conf.compute.fetch_extra_metadata = False
     with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
-        assert [server.id for server in inspector.list_servers()] == [UUID.format(2)]
+        servers = inspector.list_servers()
+        found = discovery.discovered(inspector, finder)
+    assert [server.id for server in servers] == [UUID.format(1), UUID.format(2)]
+    assert [instance.id for instance in found] == [UUID.format(2)]
+
+
+@pytest.mark.parametrize(("inside", "missing"), INCOMPLETE.items())
+def test_an_incomplete_instance_has_what_is_there_and_is_logged_once(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture, inside: str, missing: str
+) -> None:
+    daemon.add(Domain(UUID.format(1), "vm-1", xml=domain(1, inside)))
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        for _ in range(3):
+            [server] = inspector.list_servers()
+        assert (server.name, server.architecture) == ("x", "x86_64")
+        assert ", ".join(server.missing) == missing
+        [line] = [record.getMessage() for record in caplog.records]
+        assert missing in line
+        assert UUID.format(1) in line
+        # Another mistake is another line, and so is the same one after it was mended.
+        for xml in (FULL.replace("<n:name>web &amp; more</n:name>", ""), FULL, inside, inside):
+            daemon.domains[UUID.format(1)].xml = domain(1, xml)
+            inspector.list_servers()
+        assert len(caplog.records) == 3
+
+
+def test_an_instance_without_an_architecture(daemon: Daemon) -> None:
+    xml = domain(1, FULL).replace(" arch='x86_64'", "")
+    daemon.add(Domain(UUID.format(1), "vm-1", xml=xml))
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        [server] = inspector.list_servers()
+    assert (server.architecture, server.os_type, server.project_id) == (None, "hvm", "project-1")
+    assert server.missing == ["an architecture"]
 
 
 @pytest.mark.parametrize("release", ["27.0.0"], indirect=True)

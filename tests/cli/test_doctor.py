@@ -154,6 +154,15 @@ def test_memory_of_long_ago(daemon: Daemon) -> None:
     assert not found.has("ok", "all VMs tell their memory")
 
 
+def test_incomplete_metadata(daemon: Daemon) -> None:
+    domain = of_nova(sample.domain(1))
+    domain.xml = domain.xml.replace(" arch='x86_64'", "")
+    daemon.add(domain)
+    found = report("--uri", daemon.uri)
+    assert found.has("warning", "metadata of sample-1 is incomplete", "an architecture")
+    assert not found.has("warning", "without OpenStack Nova's metadata")
+
+
 def test_a_slow_daemon(daemon: Daemon) -> None:
     daemon.add(sample.domain())
     daemon.latency["DOMAIN_GET_BLOCK_INFO"] = 0.5

@@ -98,6 +98,17 @@ def test_every_metric_with_its_type_its_unit_and_its_value(exporter: Exporter) -
     assert lines == GOLDEN.read_text().splitlines()
 
 
+def test_what_is_left_of_incomplete_metadata_is_in_the_labels(daemon: Daemon) -> None:
+    domain = of_nova(sample.domain())
+    domain.xml = re.sub("<nova:owner>.*</nova:owner>", "", domain.xml, flags=re.S)
+    daemon.add(domain)
+    with Exporter(daemon.uri) as exporter:
+        for _ in range(2):
+            samples = exporter.scrape()
+        assert samples("virtmeter_domain_info", flavor="m1.small", project_id="", user_id="") == 1
+    assert exporter.said.count("lacks the owner's user id, the owner's project id") == 1
+
+
 @pytest.mark.skipif(not PROMTOOL.exists(), reason="Prometheus' package is not in build/prometheus")
 def test_promtool_has_no_objections(exporter: Exporter) -> None:
     with exporter.get() as answer:

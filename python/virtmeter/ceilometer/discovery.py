@@ -35,20 +35,27 @@ def activate(native: LibvirtInspector) -> None:
         raise RuntimeError(message)
 
     def discover(discovery: Any, manager: Any, param: Any = None) -> list[Any]:  # noqa: ARG001
-        found = []
         try:
-            for server in native.list_servers():
-                try:
-                    found.append(like_nova(discovery, server))
-                except (AttributeError, KeyError) as error:  # noqa: PERF203 - one by one
-                    LOG.error("instance %s is left out of discovery: %r", server.id, error)
+            return discovered(native, discovery)
         except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
             # The agent would log a traceback; the next cycle tries again.
             LOG.warning("no instance is discovered: %s", error)
             return []
-        return found
 
     setattr(InstanceDiscovery, METHOD, discover)
+
+
+def discovered(native: LibvirtInspector, discovery: Any) -> list[Any]:
+    """Return all instances, each as this release's own discovery gives it."""
+    found = []
+    for server in native.list_servers():
+        if server.missing:  # which the inspector has logged
+            continue
+        try:
+            found.append(like_nova(discovery, server))
+        except (AttributeError, KeyError) as error:
+            LOG.error("instance %s is left out of discovery: %r", server.id, error)
+    return found
 
 
 def like_nova(discovery: Any, server: Server) -> Any:
@@ -68,7 +75,7 @@ def like_nova(discovery: Any, server: Server) -> Any:
         "tenant_id": server.project_id,
         "user_id": server.user_id,
         # As Nova's API makes it.
-        "hostId": hashlib.sha224((server.project_id + host).encode()).hexdigest(),
+        "hostId": hashlib.sha224(f"{server.project_id}{host}".encode()).hexdigest(),
         "status": utils.LIBVIRT_STATUS.get(server.state),
         "metadata": metadata,
     }

@@ -151,7 +151,8 @@ def memory(stats: dict[Instance, virtmeter.InstanceStats]) -> Iterator[Finding]:
 
 def metadata(inspector: LibvirtInspector, instances: Sequence[Instance]) -> Iterator[Finding]:
     """Say which VMs are not Nova's, on a host of Nova's."""
-    of_nova = {server.id for server in inspector.list_servers()}
+    servers = inspector.list_servers()
+    of_nova = {server.id for server in servers}
     others = [each.name for each in instances if each.id not in of_nova]
     if of_nova and others:
         yield Finding(
@@ -159,5 +160,13 @@ def metadata(inspector: LibvirtInspector, instances: Sequence[Instance]) -> Iter
             f"without OpenStack Nova's metadata, on a host of Nova's: {names(others)}",
             "Ceilometer does not report them: Nova has not made them, or its metadata is broken",
         )
-    elif of_nova:
+    for server in servers:
+        if server.missing:
+            yield Finding(
+                WARNING,
+                f"OpenStack Nova's metadata of {server.domain_name} is incomplete: "
+                f"there is not {', '.join(server.missing)}",
+                "Ceilometer does not report it; compare 'virsh dumpxml' with that of another VM",
+            )
+    if of_nova and not others:
         yield Finding(OK, "all VMs are OpenStack Nova's")
