@@ -124,15 +124,23 @@ fn with_state(domain: &Domain, state: u32) -> Instance {
     Instance { id: domain.uuid(), name: domain.name(), state }
 }
 
-/// A domain that goes away meanwhile is left out.
+/// A domain that goes away meanwhile is left out; one whose state libvirt refuses to tell has none,
+/// unless that is so of all.
 fn list_one_by_one(open: &sys::Connection) -> std::result::Result<Vec<Instance>, Failure> {
-    let mut instances = Vec::new();
+    let (mut instances, mut any_told, mut refused) = (Vec::new(), false, None);
     for domain in open.domains()? {
         match domain.info() {
-            Ok(info) => instances.push(with_state(&domain, info.state)),
+            Ok(info) => {
+                any_told = true;
+                instances.push(with_state(&domain, info.state));
+            }
             Err(failure) if failure.is(c::VIR_ERR_NO_DOMAIN) => {}
-            Err(failure) => return Err(failure),
+            Err(failure) if failure.is_disconnection() => return Err(failure),
+            Err(failure) => {
+                refused = Some(failure);
+                instances.push(with_state(&domain, c::VIR_DOMAIN_NOSTATE));
+            }
         }
     }
-    Ok(instances)
+    refused.filter(|_| !any_told).map_or(Ok(instances), Err)
 }

@@ -329,10 +329,18 @@ impl<'a> Taking<'a> {
         Ok(VmCounters {
             cpu_number: Some(sums.vcpus),
             cpu_time: Some(sums.cpu_time),
-            memory: stats::memory(&sums, &self.memory(bulk)?),
+            memory: stats::memory(&sums, &self.memory_of_usage(bulk)?),
             disks,
             ..counters
         })
+    }
+
+    /// The memory statistics; where libvirt refuses them, none, as they are but a part of the usage.
+    fn memory_of_usage(&self, bulk: &Bulk) -> Result<Vec<(u32, u64)>> {
+        match self.memory(bulk) {
+            Err(error) if !is_of_all(&error) => Ok(Vec::new()),
+            memory => memory,
+        }
     }
 
     /// The memory statistics, from the bulk reading or else by a call.

@@ -341,7 +341,13 @@ def test_a_list_without_bulk_statistics_asks_domain_by_domain(
     gone = sample.domain(2).uuid
     daemon.on("DOMAIN_GET_INFO", Error(42, VIR_FROM_QEMU, "gone"), uuid=gone)
     assert gone not in [instance.id for instance in inspector.list_instances()]
-    daemon.on("DOMAIN_GET_INFO", Error(1, VIR_FROM_QEMU, "refused"))
+    # One whose state is refused has none, and takes no other with it.
+    bad = sample.domain(3)
+    daemon.on("DOMAIN_GET_INFO", Error(1, VIR_FROM_QEMU, "refused"), uuid=bad.uuid)
+    without_state = virtmeter.Instance(bad.uuid, bad.name, virtmeter.PowerState.NOSTATE)
+    told = [without_state if each.id == bad.uuid else each for each in expected]
+    assert sorted(inspector.list_instances()) == told
+    daemon.on("DOMAIN_GET_INFO", Error(1, VIR_FROM_QEMU, "refused"), repeat=True)
     with pytest.raises(virtmeter.NoDataException, match="does not list its instances"):
         inspector.list_instances()
 

@@ -13,7 +13,14 @@ import pytest
 import virtmeter
 from tests.support import sample, xdr
 from tests.support.libvirtd import Never, Then
-from tests.support.procedures import VIR_DOMAIN_RUNNING, VIR_DOMAIN_SHUTOFF, Disk
+from tests.support.procedures import (
+    VIR_DOMAIN_RUNNING,
+    VIR_DOMAIN_SHUTOFF,
+    VIR_ERR_OPERATION_FAILED,
+    VIR_FROM_QEMU,
+    Disk,
+    Error,
+)
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -174,6 +181,18 @@ def test_what_goes_through_a_refused_device_is_told_with_its_next_counters(
     assert told(3000, refused=True) == (None, 1000.0)
     assert told(5000) == (4000.0, 2000.0)
     assert told(6000) == (1000.0, 1000.0)
+
+
+def test_memory_that_is_refused_takes_nothing_else_with_it(daemon: Daemon) -> None:
+    daemon.add(domain := sample.domain(uuid=UUID))
+    refused = Error(VIR_ERR_OPERATION_FAILED, VIR_FROM_QEMU, "no balloon here")
+    daemon.on("DOMAIN_MEMORY_STATS", refused, repeat=True)
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as inspector:
+        inspector.usage(UUID)
+        set_nic(domain, 1 + 1024, 5)
+        usage = inspector.usage(UUID)
+    assert (usage.memory_used, usage.memory_free, usage.memory_total) == (None, None, 1024 * 1024)
+    assert (usage.cpu_number, usage.network_read_kib) == (1, 1.0)
 
 
 def test_what_libvirt_does_not_count_is_unknown_and_not_zero(
