@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class Host:
     """An inspector of a host without VMs, whose list can be held up and can fail."""
 
+    uri = "qemu:///system"
+
     def __init__(self) -> None:
         self.lists = 0
         self.go_on = threading.Event()
@@ -104,6 +106,8 @@ NOVAS: Any = virtmeter.Server._make([VM.id, *(None,) * (len(virtmeter.Server._fi
 
 class Sick:
     """An inspector of a host with a VM of Nova's, which can refuse to be read, and another."""
+
+    uri = "qemu:///system"
 
     def __init__(self) -> None:
         self.refuses = False

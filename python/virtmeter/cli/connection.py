@@ -41,8 +41,8 @@ class Uri(click.types.StringParamType):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> str:
-        """Return the URI."""
-        uri: str = super().convert(value, param, ctx)
+        """Return the URI; where none is given, the one that is opened then."""
+        uri: str = super().convert(value, param, ctx) or default_uri.chosen()
         try:
             uri.encode()
         except UnicodeEncodeError:
@@ -89,8 +89,8 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default="",
             envvar=default_uri.VARIABLE,
             metavar="URI",
-            help="libvirt's connection URI.  [default: libvirt's own choice, which "
-            "LIBVIRT_DEFAULT_URI can make]",
+            help="libvirt's connection URI.  [default: LIBVIRT_DEFAULT_URI, libvirt.conf's "
+            f"uri_default, or {default_uri.SYSTEM}]",
         ),
         click.option(
             "--timeout",
@@ -172,7 +172,7 @@ def inspector(
     except (virtmeter.InspectorException, ValueError) as error:
         if _is_about_libvirt(error):
             message = str(error).removesuffix(GOES_ON)  # a command that has failed does not
-            error.args = (default_uri.explained(message, uri),)
+            error.args = (default_uri.explained(message),)
         raise
     finally:
         logger.removeFilter(_said_by_the_command)

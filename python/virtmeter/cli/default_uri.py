@@ -1,4 +1,4 @@
-"""Which URI libvirt opens where none is given, and who has said so: for messages."""
+"""Which URI is opened where none is given, and who has said so: for messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import click
 from click.core import ParameterSource
 
 from virtmeter.cli.files import content
-from virtmeter.cli.text import shown_uri
 
+SYSTEM = "qemu:///system"
+"""Where nobody has said anything. libvirt itself would look what there is, and open a user's own
+session, which is empty, and start a daemon for that."""
 VARIABLE = "LIBVIRT_DEFAULT_URI"
 SETTING = re.compile(r"""^[ \t]*uri_default[ \t]*=[ \t]*(["'])(.*?)\1""", re.M)
 
@@ -31,15 +33,17 @@ def configured() -> tuple[str, Path] | None:
     return (found[2], file) if found and found[2] else None
 
 
-def explained(message: str, uri: str) -> str:
-    """Return a message about libvirt's connection, with the origin of a URI that was not given.
+def chosen() -> str:
+    """Return the URI that is opened where none is given, nor set in the environment."""
+    return (configured() or (SYSTEM,))[0]
 
-    :param uri: what it was opened with: empty where the variable is not set either.
-    """
-    if uri:
-        context = click.get_current_context()
-        of_variable = context.get_parameter_source("uri") == ParameterSource.ENVIRONMENT
-        return f"{message}; the URI comes from {VARIABLE}" if of_variable else message
-    if not (found := configured()):
-        return message
-    return f'{message}; the URI is "{shown_uri(found[0])}", which comes from {found[1]}'
+
+def explained(message: str) -> str:
+    """Return a message about libvirt's connection, with the origin of a URI that was not given."""
+    context = click.get_current_context(silent=True)
+    source = context and context.get_parameter_source("uri")
+    if source == ParameterSource.ENVIRONMENT:
+        return f"{message}; the URI comes from {VARIABLE}"
+    if source == ParameterSource.DEFAULT and (found := configured()):
+        return f"{message}; the URI comes from {found[1]}"
+    return message

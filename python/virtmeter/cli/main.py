@@ -102,6 +102,7 @@ def main() -> NoReturn:
             signal.signal(number, _end)
     for variable in _wrong_variables():
         del os.environ[variable]
+    os.environ.setdefault("LIBVIRT_AUTOSTART", "0")  # who looks for VMs starts no daemon for them
     logging.basicConfig(handlers=[_Said()], level=logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8

@@ -18,7 +18,7 @@ from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
 from virtmeter.cli.doctor.sockets import sockets
 from virtmeter.cli.doctor.versions import versions
 from virtmeter.cli.doctor.vms import vms
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import printable, shown_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,7 @@ def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> in
 def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Finding]:
     """Yield what is found, from the ground up."""
     yield Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
+    yield Finding(OK, f"the hypervisor at {shown_uri(uri)} is read")
     try:
         _ = virtmeter.LibvirtInspector
     except ImportError as error:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from virtmeter.cli.default_uri import configured
+from virtmeter.cli import session
 from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SYSTEM = "qemu:///system"
-DIRECTORY = Path("/run/libvirt")
 DAEMONS = {
     "virtqemud": "virtqemud, the modular daemon",
     "virtproxyd": "virtproxyd, which passes on to the modular daemons",
@@ -28,6 +26,11 @@ DAEMONS = {
 START = (
     "start it: 'systemctl start virtqemud-ro.socket' where libvirt is modular, 'systemctl start "
     "libvirtd-ro.socket' where it is not; a container needs the host's /run/libvirt mounted"
+)
+
+START_SESSION = (
+    "it runs as long as your session has VMs, and virtmeter starts none; for those of the host "
+    "use --uri qemu:///system"
 )
 
 
@@ -47,23 +50,28 @@ def sockets(uri: str, timeout: float) -> Iterator[Finding]:
         yield connect(path, timeout)
         return
     absent = " nor ".join(map(str, candidates))
+    own = session.is_session(uri)
     yield Finding(
-        PROBLEM, f"there is no socket {absent}: libvirt's daemon does not run here", START
+        PROBLEM,
+        f"there is no socket {absent}: libvirt's daemon does not run here",
+        START_SESSION if own else START,
     )
 
 
 def paths(uri: str) -> list[Path]:
     """Return where the socket may be; nowhere for what needs no local daemon, or another's."""
     try:
-        parts = urlsplit(uri or (configured() or (SYSTEM,))[0])
+        parts = urlsplit(uri)
     except ValueError:  # libvirt will say what it thinks of it
         return []
     driver, _, transport = parts.scheme.partition("+")
-    if driver != "qemu" or parts.netloc or parts.path != "/system" or transport not in ("", "unix"):
+    if driver != "qemu" or parts.netloc or transport not in ("", "unix"):
         return []
     if given := parse_qs(parts.query).get("socket"):
         return [Path(given[0])]
-    return [DIRECTORY / "virtqemud-sock-ro", DIRECTORY / "libvirt-sock-ro"]
+    if session.is_session(uri):
+        return list(session.sockets())
+    return list(session.SYSTEM_SOCKETS) if parts.path in ("/system", "/session") else []
 
 
 def connect(path: Path, timeout: float) -> Finding:

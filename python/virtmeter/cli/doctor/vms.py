@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import virtmeter
-from virtmeter.cli import balloon, units
+from virtmeter.cli import balloon, session, units
 from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def vms(inspector: LibvirtInspector, exact: LibvirtInspector, sample: int) -> It
     instances = inspector.list_instances()
     running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
     yield Finding(OK, f"libvirt answers: {len(instances)} VM(s), {len(running)} of them running")
+    if sentence := session.beside_system(inspector.uri, instances):
+        yield Finding(WARNING, sentence)
     stats = {}
     for instance in running:
         answer = read(inspector, "inspect_instance", instance)

@@ -25,7 +25,7 @@ from virtmeter.cli.export.pages import Pages
 from virtmeter.cli.export.reading import Pass, Reader, failures
 from virtmeter.cli.export.rendering import Renderer
 from virtmeter.cli.export.server import LEAST, Server, bounds
-from virtmeter.cli.text import say
+from virtmeter.cli.text import say, shown_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,6 +198,7 @@ def export(
             raise click.ClickException(
                 f"cannot listen on {listen.host}, port {listen.port}: {why}"
             ) from None
+        LOG.info("reading the VMs at %s", shown_uri(uri))
         serve(server, access, asked)
     return 0
 

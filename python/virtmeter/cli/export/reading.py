@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import virtmeter
+from virtmeter.cli import session
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.text import printable
 
@@ -167,6 +168,7 @@ class Reader:
             raise
         current.reached = True
         current.servers, current.described = self._servers, self._described
+        session.tell(self._inspector.uri, listed)
         self._tell_missing(listed)
         instances = [each for each in listed if self._choice.wants(each)]
         current.instances = instances

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 import click
 from rich.console import Console
 
-from virtmeter.cli import connection
+from virtmeter.cli import connection, session
 from virtmeter.cli.selection import select
 from virtmeter.cli.stats import formats, table, usage
 from virtmeter.cli.stats.readings import read_all
@@ -69,7 +69,9 @@ def stats(
             )
         return _usage(wanted, form, interval, uri, timeout, workers)
     with connection.inspector(uri, timeout, workers, report_stopped=True, quiet=True) as inspector:
-        instances = select(inspector.list_instances(), wanted, stopped=stopped)
+        listed = inspector.list_instances()
+        session.tell(uri, listed)
+        instances = select(listed, wanted, stopped=stopped)
         readings = read_all(inspector, instances, workers)
     readings.sort(key=lambda reading: (natural(reading.instance.name), reading.instance.id))
     if form == "table":

@@ -24,7 +24,7 @@ Column = tables.Column["Reading"]
 def shown(readings: Sequence[Reading], uri: str, width: int | None) -> RenderableType:
     """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
     what = states.told([(reading.state, reading.hung) for reading in readings])
-    title = Text(f"{what} at {shown_uri(uri)}" if uri else what, style="dim")
+    title = Text(f"{what} at {shown_uri(uri)}", style="dim")
     if not readings:
         return title
     table = tables.table(tables.fitting(COLUMNS, readings, width), readings)

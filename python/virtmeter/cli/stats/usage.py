@@ -42,8 +42,7 @@ def over(inspector: LibvirtInspector, wanted: Sequence[str], interval: float) ->
 def shown(rows: Sequence[Row], uri: str, interval: float, width: int | None) -> RenderableType:
     """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
     what = states.told([(row.state, row.hung) for row in rows])
-    where = f" at {shown_uri(uri)}" if uri else ""
-    title = Text(f"{what}{where}, within {interval:g} s", style="dim")
+    title = Text(f"{what} at {shown_uri(uri)}, within {interval:g} s", style="dim")
     if not rows:
         return title
     columns = [column for column in COLUMNS if column.title != CURVE]

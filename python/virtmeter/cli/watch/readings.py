@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import virtmeter
 from virtmeter import Instance, VmUsage
+from virtmeter.cli import session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -42,6 +43,7 @@ def take(inspector: LibvirtInspector) -> Snapshot:
         health = inspector.health()
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         return Snapshot(time.monotonic(), error=error)
+    session.tell(inspector.uri, listed)
     hung, busy = frozenset(health.hung), frozenset(health.busy)
     return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung, busy)
 
