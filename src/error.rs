@@ -22,6 +22,22 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// What to do about a connection that was not opened.
+    fn what_opens_it(&self) -> &'static str {
+        /// `VIR_ERR_AUTH_FAILED`, `VIR_ERR_AUTH_CANCELLED`, `VIR_ERR_AUTH_UNAVAILABLE`
+        const LOGIN: [i32; 3] = [45, 79, 94];
+        if LOGIN.contains(&self.code) && !self.message.contains("polkit") {
+            "libvirt wants a login (SASL): put authname and password for it into libvirt's auth.conf, in \
+             ~/.config/libvirt or /etc/libvirt, and see that SASL's modules are installed \
+             (https://libvirt.org/auth.html)"
+        } else {
+            "check that libvirtd or virtqemud runs and that this user may open its socket (group \
+             libvirt)"
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, domain, message } = self;
@@ -118,10 +134,10 @@ pub enum Error {
     },
     /// The hypervisor cannot be reached; the next call tries anew.
     #[error(
-        "no connection to {}{}: {failure}; check that libvirtd or virtqemud runs and that this \
-         user may open its socket (group libvirt); virtmeter goes on trying",
+        "no connection to {}{}: {failure}; {}; virtmeter goes on trying",
         Uri(uri),
-        for_instance(instance.as_ref())
+        for_instance(instance.as_ref()),
+        failure.what_opens_it()
     )]
     ConnectionLost {
         /// The connection's URI.
@@ -255,6 +271,20 @@ mod tests {
             let text = error.to_string();
             assert_eq!(text.matches(SHOWN).count(), shown, "{text}");
             assert!(!text.contains(['\x1b', '\n', '\u{202e}']), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_must_log_in_is_told_of_that_and_not_of_a_group() {
+        for (code, message, login) in [
+            (45, "authentication failed", true),
+            (94, "authentication unavailable: no polkit agent available", false),
+            (38, "Failed to connect socket", false),
+        ] {
+            let failure = Failure { code, domain: 7, message: message.into() };
+            let lost = Error::ConnectionLost { uri: String::new(), instance: None, failure };
+            assert_eq!(lost.to_string().contains("auth.conf"), login, "{lost}");
+            assert_eq!(lost.to_string().contains("group libvirt"), !login, "{lost}");
         }
     }
 

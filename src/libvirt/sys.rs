@@ -53,6 +53,11 @@ extern "C" fn print_unless_opening(_: *mut c_void, error: c::virErrorPtr) {
     }
 }
 
+/// Is asked for what libvirt's auth.conf does not tell of a login: there is nobody to answer.
+extern "C" fn no_credentials(_: c::virConnectCredentialPtr, _: c_uint, _: *mut c_void) -> c_int {
+    -1
+}
+
 extern "C" fn ignore_error(_: *mut c_void, _: c::virErrorPtr) {}
 
 static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -120,13 +125,24 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// `virConnectOpenReadOnly`
+    /// `virConnectOpenAuth`, read-only: where a login is wanted, libvirt takes it from its auth.conf.
     pub(super) fn open_read_only(uri: &str, calls: Arc<Calls>) -> Answer<Self> {
         let uri = c_string(uri)?;
+        // libvirt looks into its auth.conf only for what a caller says that it could ask a user for.
+        let mut kinds = [c::VIR_CRED_AUTHNAME, c::VIR_CRED_PASSPHRASE, c::VIR_CRED_REALM]
+            .map(|kind| c_int::try_from(kind).unwrap_or_default());
+        let mut auth = c::virConnectAuth {
+            credtype: kinds.as_mut_ptr(),
+            ncredtype: c_uint::try_from(kinds.len()).unwrap_or_default(),
+            cb: Some(no_credentials),
+            cbdata: ptr::null_mut(),
+        };
         let out = calls.begin(Call::Open);
         OPENING.set(true);
-        // SAFETY: the string outlives the call.
-        let ptr = NonNull::new(unsafe { c::virConnectOpenReadOnly(uri.as_ptr()) });
+        // SAFETY: the string and the kinds of credentials outlive the call, and so does the callback.
+        let ptr = NonNull::new(unsafe {
+            c::virConnectOpenAuth(uri.as_ptr(), &raw mut auth, c::VIR_CONNECT_RO)
+        });
         OPENING.set(false);
         let Some(ptr) = ptr else {
             out.was_not_answered();

@@ -51,6 +51,10 @@ VIR_DOMAIN_PAUSED_STARTING_UP = 11
 
 VIR_DOMAIN_CONTROL_OCCUPIED = 2
 
+AUTH_SASL = 1
+SASL_PLAIN = b"\0reader\0s3cret"
+"""The login that the daemon takes where a test has AUTH_LIST answer AUTH_SASL."""
+
 BULK = "CONNECT_GET_ALL_DOMAIN_STATS"
 NOWAIT = 1 << 29  # VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 # The prefixes of the bulk stats; the group at index n is asked for with bit n of the mask.
@@ -153,6 +157,7 @@ DECODERS: dict[str, Callable[[xdr.Reader], Any]] = {
     "uint": xdr.Reader.uint32,
     "string": xdr.Reader.string,
     "optional": xdr.Reader.optional,
+    "chars": lambda reader: bytes(reader.uint32() for _ in range(reader.uint32())),
     "uuid": _read_uuid,
     "domain": _read_domain,
     "domains": lambda reader: [_read_domain(reader) for _ in range(reader.uint32())],
@@ -365,6 +370,13 @@ def _all_domain_stats(
     return xdr.array(map(record, _selected(chosen, flags)))
 
 
+def _sasl_start(_domains: object, mechanism: str, _nil: int, data: bytes) -> bytes:
+    """The server's side of SASL's PLAIN: no data, and that it is complete."""
+    if (mechanism, data) != ("PLAIN", SASL_PLAIN):
+        raise Error(VIR_ERR_AUTH_FAILED, VIR_FROM_RPC, "authentication failed")
+    return xdr.pack("iiI", 1, 1, 0)
+
+
 class Procedure(NamedTuple):
     """A procedure: its name, the types of those arguments that matter, and what answers it.
 
@@ -387,7 +399,7 @@ _CAPABILITIES = "<capabilities><host><cpu><arch>x86_64</arch></cpu></host></capa
 _NODE = xdr.pack("32i", *b"x86_64".ljust(32, b"\0")) + xdr.pack("Q6i", 1 << 24, 8, 2400, 1, 1, 8, 1)
 
 PROCEDURES = {
-    1: _constant("CONNECT_OPEN"),
+    1: Procedure("CONNECT_OPEN", "optional uint", lambda *_: b""),
     2: _constant("CONNECT_CLOSE"),
     3: _constant("CONNECT_GET_TYPE", xdr.string("QEMU")),
     4: _constant("CONNECT_GET_VERSION", xdr.pack("Q", 7_002_000)),
@@ -403,6 +415,8 @@ PROCEDURES = {
     64: Procedure("DOMAIN_BLOCK_STATS", "domain string", _block_stats),
     65: Procedure("DOMAIN_INTERFACE_STATS", "domain string", _interface_stats),
     66: _constant("AUTH_LIST", xdr.array([xdr.pack("i", 0)])),
+    67: _constant("AUTH_SASL_INIT", xdr.string("PLAIN")),
+    68: Procedure("AUTH_SASL_START", "string int chars", _sasl_start),
     110: _constant("CONNECT_GET_URI", xdr.string("qemu:///system")),
     157: _constant("CONNECT_GET_LIB_VERSION", xdr.pack("Q", 9_000_000)),
     159: Procedure("DOMAIN_MEMORY_STATS", "domain uint", _memory_stats),
