@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -282,6 +283,50 @@ def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, 
     directory.mkdir()
     (directory / "ceilometer.conf").write_text(configured)
     assert report("--uri", TEST, HOME=str(tmp_path)).has(level, "Ceilometer", words)
+
+
+HOST = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("ceilometer", "nova", "level", "words"),
+    [
+        ("", "", "ok", f"to Ceilometer and Nova, this host is {HOST}"),
+        ("host = a\n", "host = a\n", "ok", "to Ceilometer and Nova, this host is a"),
+        (
+            "",
+            "host = a.example\n",
+            "warning",
+            f"to Ceilometer this host is {HOST}, to Nova it is a",
+        ),
+        ("host = a\n", "", "warning", f"to Ceilometer this host is a, to Nova it is {HOST}"),
+        ("host = a\n", "host = b\n", "warning", "set 'host = b' in [DEFAULT] of ceilometer.conf"),
+        ("", "host = $my_ip\n", "warning", "cannot be compared"),
+        ("", "s3cret\n", "warning", "cannot be compared"),
+    ],
+)
+def test_the_host_of_ceilometer_is_novas(
+    tmp_path: Path, ceilometer: str, nova: str, level: str, words: str
+) -> None:
+    for project, host in (("ceilometer", ceilometer), ("nova", nova)):
+        directory = tmp_path / f".{project}"
+        directory.mkdir()
+        (directory / f"{project}.conf").write_text(f"[DEFAULT]\n{host}")
+    found = report("--uri", TEST, HOME=str(tmp_path))
+    assert found.has(level, words), found.findings
+    assert "s3cret" not in str(found.findings)
+    if "cannot" in words:
+        return
+    # What is said of nova-compute alone comes after what is said of all of Nova.
+    (tmp_path / ".nova/nova-compute.conf").write_text("[DEFAULT]\nhost = c\n")
+    assert report("--uri", TEST, HOME=str(tmp_path)).has("warning", "to Nova it is c:")
+
+
+def test_where_nova_is_not_configured_no_host_is_compared(tmp_path: Path) -> None:
+    (tmp_path / ".ceilometer").mkdir()
+    (tmp_path / ".ceilometer/ceilometer.conf").write_text("[DEFAULT]\nhost = a\n")
+    found = report("--uri", TEST, HOME=str(tmp_path))
+    assert not any("Nova" in each["what"] for each in found.findings if "host" in each["what"])
 
 
 def test_ctrl_c(daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,49 @@ def agent() -> Iterator[Finding]:
         yield Finding(OK, f"{ceilometer} reads another hypervisor: {inspector}")
     else:
         yield Finding(OK, f"{ceilometer} reads libvirt through virtmeter")
+    yield from same_host()
+
+
+def same_host() -> Iterator[Finding]:
+    """Compare what Ceilometer calls this host with what Nova does, where Nova is configured."""
+    try:
+        nova = host("nova", "nova-compute")
+        if nova is None:
+            return
+        ceilometer = host("ceilometer", "ceilometer-polling") or socket.gethostname()
+    except Exception as error:  # noqa: BLE001 - of oslo.config, whatever is in these files
+        # Not its text, in which a line of nova.conf may be, and a password in that.
+        yield Finding(
+            WARNING,
+            "the hosts of ceilometer.conf and nova.conf cannot be compared: "
+            f"{type(error).__name__} in reading them",
+            "run 'virtmeter doctor' as a user who may read both, and look at their 'host'",
+        )
+        return
+    if ceilometer == nova:
+        yield Finding(OK, f"to Ceilometer and Nova, this host is {nova}")
+    else:
+        yield Finding(
+            WARNING,
+            f"to Ceilometer this host is {ceilometer}, to Nova it is {nova}: discovery by Nova's "
+            "API finds no instances of it, and the host ids in samples are not Nova's",
+            f"set 'host = {nova}' in [DEFAULT] of ceilometer.conf, and restart the agent",
+        )
+
+
+def host(project: str, program: str) -> str | None:
+    """Return ``host`` as a service has it, its default being the host's name; None: no files."""
+    from oslo_config import cfg
+
+    files = cfg.find_config_files(project, program)
+    directories = cfg.find_config_dirs(project, program)
+    if not files and not directories:
+        return None
+    conf = cfg.ConfigOpts()
+    conf.register_opt(cfg.StrOpt("host", default=socket.gethostname()))
+    conf([], project, program, default_config_files=files, default_config_dirs=directories)
+    name: str = conf.host
+    return name
 
 
 def configuration() -> tuple[bool, str, list[str]]:
