@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -31,14 +32,38 @@ main()
 """
 
 
-def is_restarted(returncode: int) -> bool:
-    """Return whether systemd starts it again, as systemd.service(5) says in its table."""
+def service() -> configparser.SectionProxy:
     unit = configparser.ConfigParser(interpolation=None, strict=False)
     unit.read(UNIT)
-    service = unit["Service"]
-    assert service["Restart"] == "on-failure"
-    forced = service["RestartForceExitStatus"].split()
-    if str(returncode) in service["RestartPreventExitStatus"].split():
+    return unit["Service"]
+
+
+def test_it_needs_no_group_and_no_user_that_a_host_may_not_have() -> None:
+    """A unit with a group that is not there fails with status 216, and one with a user 217."""
+    assert service()["DynamicUser"] == "yes"
+    assert not {"user", "group", "supplementarygroups"}.intersection(service())
+
+
+@pytest.mark.skipif(which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_systemd_has_no_objections(tmp_path: Path) -> None:
+    installed = tmp_path / UNIT.name
+    installed.write_text(UNIT.read_text().replace("/usr/bin/virtmeter", sys.executable))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--recursive-errors=no", installed],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
+def is_restarted(returncode: int) -> bool:
+    """Return whether systemd starts it again, as systemd.service(5) says in its table."""
+    section = service()
+    assert section["Restart"] == "on-failure"
+    forced = section["RestartForceExitStatus"].split()
+    if str(returncode) in section["RestartPreventExitStatus"].split():
         return False
     if returncode >= 0:
         return returncode != 0 or "0" in forced
