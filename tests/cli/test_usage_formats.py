@@ -12,10 +12,13 @@ import pytest
 
 from tests.support import cli, sample
 from tests.support.libvirtd import Daemon, Never, Then
+from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, Error
 from virtmeter import VmUsage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.libvirtd import Answer
 
 RECEIVED = 1 << 20
 FORMATS = ("json", "jsonl", "csv")
@@ -135,6 +138,51 @@ def test_watch_for_programs_draws_nothing_on_a_terminal(tmp_path: Path) -> None:
     ) as child:
         [line] = cli.everything(child).splitlines()
     assert json.loads(line)["name"] == "web"
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["singly", "bulk"])
+@pytest.mark.parametrize(
+    "command", [("watch", "--count", "3"), ("stats",)], ids=lambda command: command[0]
+)
+def test_what_is_not_wanted_is_not_asked(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], *, bulk: bool
+) -> None:
+    asked: set[object] = set()
+    arrived = daemon.arrived
+
+    def noted(call: Any) -> Answer | None:
+        asked.update(call.mentioned())
+        return arrived(call)
+
+    monkeypatch.setattr(daemon, "arrived", noted)
+    domains = [sample.domain(number, bulk=bulk) for number in range(1, 4)]
+    daemon.add(*domains)
+    done = cli.run(
+        *(*command, "--uri", daemon.uri, "--interval", "0.2", "--format", "jsonl"),
+        *("sample-1", domains[2].uuid),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    records = parsed(done.stdout, "jsonl")
+    assert {record["name"] for record in records} == {"sample-1", "sample-3"}
+    assert records[-1]["network_read_kib"] == 0
+    assert [domain.uuid in asked for domain in domains] == [True, False, True]
+
+
+@pytest.mark.parametrize("wanted", [(), ("sample-*",)], ids=["all", "some"])
+def test_one_that_cannot_be_read_is_told_and_the_others_are_there(
+    daemon: Daemon, wanted: tuple[str, ...]
+) -> None:
+    bad, good = sample.domain(1), sample.domain(2)
+    daemon.add(bad, good)
+    refusal = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, "not today")
+    daemon.on("DOMAIN_GET_XML_DESC", refusal, uuid=bad.uuid, repeat=True)
+    done = cli.run(*("watch", "--count", "1", "--uri", daemon.uri, "--format", "jsonl"), *wanted)
+    one, two = parsed(done.stdout, "jsonl")
+    assert (one["name"], one["memory_used"]) == ("sample-1", None)
+    assert two["memory_used"] == 100 * 1024
+    [line] = done.stderr.splitlines()
+    assert "left out of the usage" in line
+    assert "not today" in line
 
 
 def test_of_no_vm(daemon: Daemon) -> None:

@@ -31,7 +31,7 @@ def over(inspector: LibvirtInspector, wanted: Sequence[str], interval: float) ->
     model.order = BY_NAME
     for wait in (interval, 0.0):
         begun = time.monotonic()
-        snapshot = take(inspector)
+        snapshot = take(inspector, wanted)
         if snapshot.error:
             raise snapshot.error
         model.update(snapshot)

@@ -37,7 +37,7 @@ def show(
     while True:
         begun = time.monotonic()
         first, outage = model.taken is None, model.outage
-        model.update(take(inspector))
+        model.update(take(inspector, model.wanted))
         if first and (header := HEADERS.get(form)):
             click.echo(header)
         if not model.outage:

@@ -110,7 +110,7 @@ class Model:
         """When the last reading came that told anything."""
         self.outage = ""
         """Why the last reading told nothing."""
-        self._wanted = wanted
+        self.wanted = wanted
 
     def update(self, snapshot: Snapshot) -> None:
         """Take in a reading; one that failed leaves the rows as they were.
@@ -124,7 +124,7 @@ class Model:
         if snapshot.error:
             return
         if self.taken is None:
-            select(snapshot.instances, self._wanted, stopped=False)
+            select(snapshot.instances, self.wanted, stopped=False)
         self.taken = snapshot.taken
         usages = {usage.id: usage for usage in snapshot.usages}
         histories = {row.id: row.history for row in self.rows}
@@ -136,7 +136,7 @@ class Model:
                 history=histories.get(each.id) or History(),
             )
             for each in snapshot.instances
-            if is_wanted(each, self._wanted, stopped=False)
+            if is_wanted(each, self.wanted, stopped=False)
         ]
         for row in self.rows:
             row.history.add(snapshot.taken, row.usage and row.usage.cpu_utilization)

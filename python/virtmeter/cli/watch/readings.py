@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import virtmeter
-from virtmeter import Instance, VmUsage
+from virtmeter import Instance, PowerState, VmUsage
 from virtmeter.cli import session
+from virtmeter.cli.selection import is_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from virtmeter import LibvirtInspector
+
+LOG = logging.getLogger(__name__)
 
 CALLER = "watch"
 AWAKE = 0.1
@@ -35,17 +39,42 @@ class Snapshot:
     """Why there is nothing of all this."""
 
 
-def take(inspector: LibvirtInspector) -> Snapshot:
-    """Read the host once."""
+def take(inspector: LibvirtInspector, wanted: Sequence[str] = ()) -> Snapshot:
+    """Read the host once, or only the VMs that are wanted of it, named as ``is_wanted`` has it."""
     try:
-        usages = inspector.usage_all(caller=CALLER)
-        listed = inspector.list_instances()
+        if wanted:
+            listed = inspector.list_instances()
+            usages = list(_usages(inspector, listed, wanted))
+        else:
+            usages = inspector.usage_all(caller=CALLER)
+            listed = inspector.list_instances()
         health = inspector.health()
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         return Snapshot(time.monotonic(), error=error)
     session.tell(inspector.uri, listed)
     hung, busy = frozenset(health.hung), frozenset(health.busy)
     return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung, busy)
+
+
+def _usages(
+    inspector: LibvirtInspector, listed: Iterable[Instance], wanted: Sequence[str]
+) -> Iterator[VmUsage]:
+    """Yield what ``usage_all`` has of these, and ask for no others."""
+    for instance in listed:
+        if instance.state == PowerState.SHUTOFF or not is_wanted(instance, wanted, stopped=False):
+            continue
+        try:
+            yield inspector.usage(instance, caller=CALLER)
+        except virtmeter.ConnectionLost:
+            raise
+        except (
+            virtmeter.InstanceNotFoundException,
+            virtmeter.InstanceShutOffException,
+            virtmeter.InspectionTimeout,  # the core says once that it hangs
+        ):
+            continue
+        except virtmeter.InspectorException as error:
+            LOG.warning("a VM is left out of the usage: %s", error)
 
 
 def pause(begun: float, interval: float) -> float:
@@ -64,20 +93,25 @@ class Reader(threading.Thread):
     """Takes a reading each interval and hands it over; dies with the process, wherever it waits."""
 
     def __init__(
-        self, inspector: LibvirtInspector, interval: float, came: Callable[[Snapshot], object]
+        self,
+        inspector: LibvirtInspector,
+        interval: float,
+        came: Callable[[Snapshot], object],
+        wanted: Sequence[str] = (),
     ) -> None:
         """Start nothing yet; ``came`` is called in this thread."""
         super().__init__(name="virtmeter-watch", daemon=True)
         self._inspector = inspector
         self._interval = interval
         self._came = came
+        self._wanted = wanted
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Read until nobody watches any more."""
         while not self._ended.is_set():
             begun = time.monotonic()
-            self._came(take(self._inspector))
+            self._came(take(self._inspector, self._wanted))
             self._ended.wait(pause(begun, self._interval))
 
     def end(self) -> None:

@@ -59,7 +59,7 @@ def show(
             came.put(snapshot)
             bell.ring()
 
-        reader = Reader(inspector, interval, hand_over)
+        reader = Reader(inspector, interval, hand_over, model.wanted)
         stack.callback(reader.end)
         stack.enter_context(log.instead_of_stderr())
         selector = stack.enter_context(selectors.DefaultSelector())
