@@ -42,7 +42,7 @@ const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
 fn groups(parts: Parts, reach: Reach) -> Groups {
     let asked = match reach {
         Reach::Guest => &[
-            (Parts::STATS, CPU | VCPUS | MEMORY | PERF),
+            (Parts::STATS, VCPUS | MEMORY | PERF),
             (Parts::NICS, NICS),
             (Parts::DISKS.and(Parts::SIZES), DISKS),
             (Parts::COUNTERS, CPU | MEMORY | VCPUS | NICS | DISKS),

@@ -65,7 +65,11 @@ def readings(inspector: virtmeter.LibvirtInspector, uuid: str) -> dict[tuple[str
                 if value not in (None, -1):
                     scale = 1e-9 if "_seconds" in field.metric else 1
                     scale = 2**20 if field.metric.startswith("memory_") else scale
-                    scale = 1 if "faults" in field.metric or "hugetlb" in field.metric else scale
+                    scale = (
+                        1
+                        if any(each in field.metric for each in ("faults", "hugetlb", "updated"))
+                        else scale
+                    )
                     found[f"virtmeter_domain_{field.metric}", device] = value * scale
     return found
 

@@ -8,7 +8,7 @@ import pytest
 
 import virtmeter
 from tests.support import sample, xdr
-from tests.support.procedures import VIR_DOMAIN_RUNNING, VIR_DOMAIN_SHUTOFF
+from tests.support.procedures import BULK, VIR_DOMAIN_RUNNING, VIR_DOMAIN_SHUTOFF
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -70,15 +70,19 @@ def test_a_source_that_stands_in_goes_on(
     plug(domain, 2, 103, 910)
     refuse(domain, "wait")
     stats = inspector.inspect_instance(UUID)
-    assert (stats.cpu_time, stats.vcpu_wait, stats.vcpu_delay) == (210, None, 206)
+    # cpu.time was not asked for before, so nobody knows what was added to it.
+    assert (stats.cpu_time, stats.vcpu_wait, stats.vcpu_delay) == (None, None, 206)
     plug(domain, 2, 104, 912)
-    assert inspector.inspect_instance(UUID).cpu_time == 212
+    assert inspector.inspect_instance(UUID).cpu_time == 208, "nothing of it is lost"
+    for grown in (2, 6):
+        plug(domain, 2, 104, 918 + grown)
+        refuse(domain, "wait")
+        told = inspector.inspect_instance(UUID).cpu_time
+    assert told == 200 + (924 - 910), "cpu.time goes on since it was last told, too"
     plug(domain, 2, 105, None)
-    assert inspector.inspect_instance(UUID).cpu_time == 214
+    assert inspector.inspect_instance(UUID).cpu_time is not None
     refuse(domain, "time")
     assert inspector.inspect_instance(UUID).cpu_time is None
-    plug(domain, 2, 110, 999)
-    assert inspector.inspect_instance(UUID).cpu_time == 224
 
 
 def test_a_wait_that_leaps_is_no_time_that_was_used(
@@ -136,3 +140,16 @@ def test_usage_goes_on_while_vcpus_are_unplugged(
     assert usage.cpu_steal == pytest.approx(4 * 500 / of_all * 100)
     assert usage.cpu_wait == 0
     assert usage.cpu_interval == usage.interval
+
+
+def test_the_agent_asks_for_no_more_than_it_tells(daemon: Daemon, domain: Domain) -> None:
+    """The stock formula needs cpu.time only where the vCPUs do not tell."""
+    plug(domain, 2, 100, 900)
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0, parity=True) as agent:
+        assert agent.inspect_instance(UUID).cpu_time == 200
+        bulk = daemon.calls[BULK]
+        assert agent.inspect_instance(UUID).cpu_time == 200
+        assert daemon.calls[BULK] == bulk + 1
+        refuse(domain, "wait")
+        assert agent.inspect_instance(UUID).cpu_time == 900
+        assert daemon.calls[BULK] == bulk + 3
