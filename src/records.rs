@@ -440,8 +440,13 @@ pub struct DiskInfo {
     pub device: String,
     /// What the guest sees, or the image's physical size where that is larger.
     pub capacity: u64,
-    /// What the image occupies on the host's storage.
+    /// What libvirt calls so: what a qcow2 file occupies; of any other image, the highest offset that
+    /// was written since the start, or what it occupies before the first write.
     pub allocation: u64,
-    /// The size of the image's file or device on the host.
+    /// What libvirt calls so: the length of the image's file or device, or what a raw image that was
+    /// written to occupies.
     pub physical: u64,
+    /// What the image's file occupies on the host, as `du` says; `None` where that is not known: of
+    /// block devices and network storage, for one.
+    pub occupied: Option<u64>,
 }

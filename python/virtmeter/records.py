@@ -201,9 +201,14 @@ class DiskInfo(NamedTuple):
     capacity: int
     """The size that the guest sees, or the physical size where that is larger."""
     allocation: int
-    """What the image occupies on the host's storage."""
+    """What libvirt calls so: what a qcow2 file occupies; of any other image, the highest offset
+    that was written since the start, or what it occupies before the first write."""
     physical: int
-    """The size of the image's file or device on the host."""
+    """What libvirt calls so: the length of the image's file or device, or what a raw image that was
+    written to occupies."""
+    occupied: int | None = None
+    """What the image's file occupies on the host, as ``du`` says (``block.N.physical``); None where
+    that is not known: of block devices and network storage, for one."""
 
 
 class InterfaceRateStats(NamedTuple):

@@ -17,7 +17,7 @@ use super::refused::Question;
 use super::stats::{self, Sums};
 use super::sys::{Domain, DomainInfo};
 use super::xml::Unusable;
-use super::{Driver, busy, details_xml, nova_xml, reasons};
+use super::{Driver, busy, details_xml, nova_xml, reasons, sizes};
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Content, Line, Moment, Notes, Outcome, Parts, Reach, Reading};
@@ -445,9 +445,26 @@ impl<'a> Taking<'a> {
         for disk in &devices.disks {
             let (name, size) = (&disk.name, || self.size(bulk, disk));
             let (sizes, _) = self.measure((Parts::SIZES, name, disk), None, size)?;
-            disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes)));
+            let occupied = |sizes| self.occupied(bulk, disk, sizes);
+            disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes, occupied(sizes))));
         }
         Ok(disks)
+    }
+
+    /// What a disk's file occupies: by the bulk reading, or as libvirt says of one that is shut off.
+    fn occupied(
+        &self,
+        bulk: Option<&Bulk>,
+        disk: &domain_xml::Disk,
+        [_, allocation, _]: [u64; 3],
+    ) -> Option<u64> {
+        match bulk {
+            Some(bulk) => sizes::occupied(disk, bulk.sizes(disk)?, self.at.is_local),
+            None if self.state() == Ok(c::VIR_DOMAIN_SHUTOFF) => {
+                matches!(disk.source, domain_xml::Source::File(_)).then_some(allocation)
+            }
+            None => None,
+        }
     }
 
     /// The sizes of a disk: reckoned, or else by `virDomainGetBlockInfo`.

@@ -104,6 +104,34 @@ fn reckon(
     }
 }
 
+/// What the file of a running domain's disk occupies; `None` where nobody tells. Pure but for `stat`.
+///
+/// That is A of the table above. Where it is 0, the bulk reading has the length instead, which may be
+/// so of a raw image alone: of any other one, there is at least its header.
+pub(super) fn occupied(disk: &Disk, bulk: InBulk, is_local: bool) -> Option<u64> {
+    occupied_by(disk, bulk.sizes, |path| if is_local { sys::file(path) } else { None })
+}
+
+fn occupied_by(
+    disk: &Disk,
+    [capacity, _, physical]: Numbers,
+    stat: impl FnOnce(&str) -> Option<File>,
+) -> Option<u64> {
+    let Source::File(path) = &disk.source else { return None };
+    if disk.format.as_deref().is_some_and(|format| format != "raw") {
+        return Some(physical);
+    }
+    let file = stat(path);
+    let by_file = file.as_ref().and_then(|file| file.blocks.checked_mul(SECTOR));
+    let may_be_length = physical.checked_next_multiple_of(SECTOR) == Some(capacity)
+        || file.is_some_and(|file| file.length == physical);
+    match by_file {
+        Some(occupied) if occupied == physical => Some(physical),
+        Some(0) if may_be_length => Some(0),
+        _ => (!may_be_length).then_some(physical),
+    }
+}
+
 /// What was found when a disk was asked both ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -360,6 +388,25 @@ mod tests {
         let is_sparse = occupied == 0 || allocation == 0 || allocation == occupied;
         let physical = length.filter(|_| is_sparse).unwrap_or(occupied);
         (bulk, [capacity, or(allocation, occupied), physical])
+    }
+
+    #[test]
+    fn what_a_file_occupies_is_not_taken_for_its_length() {
+        const LENGTH: u64 = 1 << 30;
+        let of = |disk: &Disk, physical, file: Option<File>| {
+            occupied_by(disk, [LENGTH, 7, physical], |_| file)
+        };
+        let raw = in_file("raw");
+        assert_eq!(of(&raw, 65536, Some(file(LENGTH, 128))), Some(65536));
+        assert_eq!(of(&raw, 65536, Some(file(LENGTH, 136))), Some(65536), "it grows");
+        assert_eq!(of(&raw, 65536, None), Some(65536), "on another host");
+        assert_eq!(of(&raw, LENGTH, Some(file(LENGTH, LENGTH / 512))), Some(LENGTH));
+        assert_eq!(of(&raw, LENGTH, Some(file(LENGTH, 0))), Some(0), "it is empty");
+        assert_eq!(of(&raw, LENGTH, Some(file(LENGTH, 8))), None, "it was empty just now");
+        assert_eq!(of(&raw, LENGTH, None), None, "empty or full");
+        assert_eq!(of(&in_file("qcow2"), 196_608, None), Some(196_608));
+        assert_eq!(of(&disk(Source::Block(PATH.to_owned()), "raw"), LENGTH, None), None);
+        assert_eq!(of(&disk(Source::Network("rbd".to_owned()), "raw"), LENGTH, None), None);
     }
 
     /// Numbers that are the same or zero more often than chance would have it.

@@ -249,8 +249,12 @@ pub(super) fn disk_counters(stats: [i64; 5], DiskTimes(times): DiskTimes) -> Dis
 
 /// The record of one disk's sizes. libvirt rounds a CD-ROM's capacity down to whole blocks, below
 /// the physical size of its medium.
-pub(super) fn disk_info(device: String, [capacity, allocation, physical]: [u64; 3]) -> DiskInfo {
-    DiskInfo { device, capacity: capacity.max(physical), allocation, physical }
+pub(super) fn disk_info(
+    device: String,
+    [capacity, allocation, physical]: [u64; 3],
+    occupied: Option<u64>,
+) -> DiskInfo {
+    DiskInfo { device, capacity: capacity.max(physical), allocation, physical, occupied }
 }
 
 /// KiB in MiB, rounded as Python rounds `kib / 1024`: dividing by a power of two is exact.
@@ -409,8 +413,8 @@ mod tests {
 
     #[test]
     fn capacity_is_never_below_the_physical_size() {
-        assert_eq!(disk_info("sda".to_owned(), [4096, 1, 5000]).capacity, 5000);
-        assert_eq!(disk_info("vda".to_owned(), [4096, 1, 50]).capacity, 4096);
+        assert_eq!(disk_info("sda".to_owned(), [4096, 1, 5000], None).capacity, 5000);
+        assert_eq!(disk_info("vda".to_owned(), [4096, 1, 50], None).capacity, 4096);
     }
 
     proptest! {

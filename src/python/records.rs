@@ -170,6 +170,7 @@ named_tuple!(DiskInfo {
     r.capacity,
     r.allocation,
     r.physical,
+    r.occupied,
 } from r in py);
 
 named_tuple!(InterfaceRateStats {

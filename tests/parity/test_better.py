@@ -80,6 +80,8 @@ def test_what_the_stock_inspector_does_not_have(pair: Pair, daemon: Daemon) -> N
     theirs = pair.stock.inspect_instance(SimpleNamespace(id=UUID)), *stock(pair, "inspect_disks")
     for record, names in zip(theirs, ADDED.values()):
         assert not [name for name in names if hasattr(record, name)]
+    [size] = pair.ours.inspect_disk_info(UUID)
+    assert size[len(shared_fields(size)) :] == (None,), "its file is not on this host"
     assert read() == [(1, 2, 21, 1, 10.0, 4, 1, None, 1000), (7, 1)]
     domain = daemon.domains[UUID]
     domain.memory[9] = 1_764_000_000
@@ -279,7 +281,7 @@ def test_the_info_of_a_refused_disk_is_left_out(pair: Pair, daemon: Daemon) -> N
     with pytest.raises(libvirt.libvirtError, match="not now"):
         stock(pair, "inspect_disk_info")
     daemon.on("DOMAIN_GET_BLOCK_INFO", REFUSED, device="vda")
-    assert list(pair.ours.inspect_disk_info(UUID)) == [("vdb", 3, 2, 3)]
+    assert list(pair.ours.inspect_disk_info(UUID)) == [("vdb", 3, 2, 3, None)]
 
 
 def test_a_disk_without_times(pair: Pair, daemon: Daemon) -> None:

@@ -108,6 +108,49 @@ def test_every_kind_of_disk(guest: SizedGuest, inspector: virtmeter.LibvirtInspe
     assert reckoned > asked
 
 
+def test_what_images_occupy(rig: Libvirtd, guest: SizedGuest) -> None:
+    """It is what ``du`` says, whatever libvirt says of the sizes."""
+    noise = os.urandom(4 * MIB)
+    images = {
+        "vda": guest.raw("vda", 1024 * MIB),
+        "vdb": guest.raw("vdb", 16 * MIB),
+        "vdc": guest.raw("vdc", 16 * MIB, noise),
+        "vdd": guest.raw("vdd", 4 * MIB, noise),
+        "vde": guest.qcow2("vde", 1024 * MIB),
+        "vdf": guest.qcow2("vdf", 4 * MIB, "-o", "preallocation=full"),
+    }
+    guest.nbd("vdi", 16 * MIB)
+
+    def assert_occupied(inspector: virtmeter.LibvirtInspector) -> None:
+        guest.sync()
+        told = {info.device: info.occupied for info in inspector.inspect_disk_info(guest.uuid)}
+        occupied = {name: path.stat().st_blocks * 512 for name, path in images.items()}
+        assert told.pop("vdi", None) is None
+        assert told == occupied
+
+    guest.start()
+    for reckon in (True, False):
+        with virtmeter.LibvirtInspector(
+            rig.uri, max_age=0, reckon_sizes=reckon, report_stopped=True
+        ) as inspector:
+            assert_occupied(inspector)
+            for target in ("vda", "vde"):
+                guest.io(target, "write 900M 64k")
+            assert_occupied(inspector)
+            [sparse, *_] = inspector.inspect_disk_info(guest.uuid)
+            assert sparse.allocation > 900 * MIB
+            assert sparse.occupied is not None
+            assert sparse.occupied < MIB
+            for target in ("vda", "vdd"):
+                guest.io(target, "write -z -u 0 4M")
+            assert_occupied(inspector)
+    with (
+        guest.shut_off(),
+        virtmeter.LibvirtInspector(rig.uri, max_age=0, report_stopped=True) as inspector,
+    ):
+        assert_occupied(inspector)
+
+
 @contextmanager
 def loop_device(image: Path) -> Iterator[str]:
     attached = subprocess.run(

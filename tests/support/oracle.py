@@ -34,6 +34,7 @@ ADDED = {
         "vcpu_time",
     ),
     virtmeter.DiskStats: ("flush_requests", "flush_total_times"),
+    virtmeter.DiskInfo: ("occupied",),
 }
 
 # What the stock inspector prints of libvirt's errors is no part of its answers.

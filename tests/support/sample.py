@@ -93,7 +93,7 @@ def answers(number: int = 1) -> dict[str, list[tuple[object, ...]]]:
             (f"tap{number}", mac, fref, parameters, number, 5, 2, 6, 4, 8, 3, 7, 0, 0)
         ],
         "inspect_disks": [("vda", 2, number, 4, 3, -1, 6, 5, 7, number)],
-        "inspect_disk_info": [("vda", 1 << 30, number, 1 << 20)],
+        "inspect_disk_info": [("vda", 1 << 30, number, 1 << 20, None)],
     }
 
 

@@ -110,8 +110,19 @@ DISK = (
 
 DISK_INFO = (
     Field("capacity", "disk_capacity_bytes", "Size that the guest sees."),
-    Field("allocation", "disk_allocation_bytes", "What the image occupies on the host."),
-    Field("physical", "disk_physical_bytes", "Size of the image's file or device."),
+    Field(
+        "allocation",
+        "disk_allocation_bytes",
+        "libvirt's allocation: what a qcow2 file occupies, or else the highest offset written.",
+    ),
+    Field(
+        "physical",
+        "disk_physical_bytes",
+        "libvirt's physical: the length of the file or device, or what a raw image occupies.",
+    ),
+    Field(
+        "occupied", "disk_occupied_bytes", "What the image's file occupies on the host, as du says."
+    ),
 )
 
 DETAILS = (

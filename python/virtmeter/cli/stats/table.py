@@ -88,5 +88,5 @@ COLUMNS = (
     Column("\nreads", _sum("disks", "read_requests", units.number), spare=5),
     Column("\nwrites", _sum("disks", "write_requests", units.number), spare=5),
     Column("\nsize", _sum("sizes", "capacity"), spare=4),
-    Column("\nused", _sum("sizes", "allocation"), spare=4),
+    Column("\nused", _sum("sizes", "occupied"), spare=4),
 )
