@@ -75,6 +75,7 @@ class LibvirtInspector:
         max_stuck: int = 12,
         reckon_sizes: bool = True,
         parity: bool = False,
+        all_vnics: bool = True,
     ) -> LibvirtInspector:
         """Connect to nothing yet.
 
@@ -94,6 +95,9 @@ class LibvirtInspector:
             found to say the same of the disk when it is asked; False asks each time.
         :param parity: where Ceilometer's own inspector is known to err, say what that one says:
             memory in use below zero where the guest's numbers contradict one another, say.
+        :param all_vnics: let ``inspect_vnics`` tell of NICs that libvirt has no name for as well,
+            devices of the host that are handed through (SR-IOV, vDPA): by their MAC addresses, and
+            with -1 for each counter.
         :raises ValueError: a parameter is out of its range.
         """
 
@@ -111,7 +115,8 @@ class LibvirtInspector:
     ) -> Iterator[InterfaceStats]:
         """Counters of every NIC that has a target device and a MAC, in the order of the domain XML.
 
-        From ``virDomainInterfaceStats``. A NIC that libvirt refuses is logged and left out.
+        After these come those that have no target (see ``all_vnics``). From
+        ``virDomainInterfaceStats``. A NIC that libvirt refuses is logged and left out.
         """
 
     def inspect_disks(

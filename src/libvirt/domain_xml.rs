@@ -9,7 +9,7 @@ use roxmltree::{Document, Node};
 use super::xml::{Unusable, attribute, child, children, parse};
 
 /// A NIC as the XML describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Nic {
     pub(super) name: String,
     pub(super) mac: Option<String>,
@@ -49,6 +49,8 @@ pub(super) enum Source {
 pub(super) struct Devices {
     /// The NICs that have a target device and a MAC address element, in the order of the XML.
     pub(super) nics: Vec<Nic>,
+    /// Those that have no target, devices of the host that are handed through, by their MAC addresses.
+    pub(super) without_target: Vec<Nic>,
     /// The disks that have a source, in the order of the XML.
     pub(super) disks: Vec<Disk>,
     /// Whether the guest has a memory balloon.
@@ -70,6 +72,7 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     let model = |balloon| attribute(balloon, "model");
     Ok(Devices {
         nics: each(&document, "interface").filter_map(nic).collect(),
+        without_target: each(&document, "interface").filter_map(nic_without_target).collect(),
         disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
         number: attribute(document.root_element(), "id").and_then(|id| id.parse().ok()),
         balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
@@ -108,6 +111,23 @@ fn nic(interface: Node<'_, '_>) -> Option<Nic> {
     let target = child(interface, "target")?;
     let name = attribute(target, "dev")?;
     let mac = attribute(child(interface, "mac")?, "address");
+    let kind = attribute(interface, "type");
+    let is_made = matches!(kind.as_deref(), Some("bridge" | "network" | "direct" | "ethernet"));
+    let outlives = !is_made || attribute(target, "managed").as_deref() == Some("no");
+    Some(Nic { name, mac, outlives, ..described(interface) })
+}
+
+/// A NIC that libvirt has no name for on the host: SR-IOV's and vDPA's.
+fn nic_without_target(interface: Node<'_, '_>) -> Option<Nic> {
+    if child(interface, "target").is_some_and(|target| attribute(target, "dev").is_some()) {
+        return None;
+    }
+    let mac = attribute(child(interface, "mac")?, "address").filter(|mac| !mac.is_empty())?;
+    Some(Nic { name: mac.clone(), mac: Some(mac), outlives: true, ..described(interface) })
+}
+
+/// What there is to know of a NIC beside its name.
+fn described(interface: Node<'_, '_>) -> Nic {
     let fref = child(interface, "filterref").and_then(|fref| attribute(fref, "filter"));
     let mut parameters = Parameters::default();
     for parameter in children(interface, "filterref").flat_map(|fref| children(fref, "parameter")) {
@@ -121,10 +141,7 @@ fn nic(interface: Node<'_, '_>) -> Option<Nic> {
     let bridge = child(interface, "source").and_then(|source| attribute(source, "bridge"));
     parameters.set("interfaceid".to_owned(), interfaceid);
     parameters.set("bridge".to_owned(), bridge);
-    let kind = attribute(interface, "type");
-    let is_made = matches!(kind.as_deref(), Some("bridge" | "network" | "direct" | "ethernet"));
-    let outlives = !is_made || attribute(target, "managed").as_deref() == Some("no");
-    Some(Nic { name, mac, fref, parameters: parameters.all, outlives })
+    Nic { fref, parameters: parameters.all, ..Nic::default() }
 }
 
 /// A parameter keeps the place where its name came first and the value that came last.
@@ -204,6 +221,23 @@ mod tests {
         for kind in ["vhostuser", "hostdev", "vdpa", "user"] {
             assert!(outlives(kind, ""));
         }
+    }
+
+    #[test]
+    fn a_nic_that_is_handed_through_is_known_by_its_mac() {
+        let xml = domain(
+            "<interface type='hostdev'><mac address='52:54:00:00:00:01'/>\
+             <virtualport><parameters interfaceid='port-1'/></virtualport></interface>\
+             <interface type='bridge'><mac address='2'/><target dev='tap0'/></interface>\
+             <interface type='vdpa'><mac address='3'/><target/></interface>\
+             <interface type='user'/><interface><mac address=''/></interface>",
+        );
+        let found = devices(&xml).unwrap();
+        let names: Vec<_> = found.without_target.iter().map(|nic| nic.name.as_str()).collect();
+        assert_eq!(names, ["52:54:00:00:00:01", "3"]);
+        let port = ("interfaceid".to_owned(), Some("port-1".to_owned()));
+        assert!(found.without_target[0].parameters.contains(&port));
+        assert_eq!(found.nics.len(), 1);
     }
 
     #[test]

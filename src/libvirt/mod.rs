@@ -43,15 +43,23 @@ pub struct Libvirt(Arc<Driver>);
 /// What all connections to one libvirt share.
 struct Driver {
     uri: String,
-    report_stopped: bool,
-    reckons_sizes: bool,
-    parity: bool,
+    options: Options,
     calls: PerProcess<Arc<Calls>>,
     devices: PerProcess<Described<Devices>>,
     details: PerProcess<Described<InstanceDetails>>,
     sizes: PerProcess<Sizes>,
     refused: PerProcess<Refused>,
     listed: PerProcess<Mutex<Listed>>,
+}
+
+/// What is told, and how it is found out.
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools)] // each has nothing to do with the others
+struct Options {
+    report_stopped: bool,
+    reckons_sizes: bool,
+    parity: bool,
+    all_nics: bool,
 }
 
 /// The domains of the last list, and when it was asked for.
@@ -63,31 +71,43 @@ impl Libvirt {
     /// [`InstanceStats`](crate::InstanceStats) and disk sizes too. Connects to nothing yet.
     #[must_use]
     pub fn new(uri: &str, report_stopped: bool) -> Self {
-        Self(Arc::new(Driver::new(uri.to_owned(), report_stopped)))
+        let options =
+            Options { report_stopped, reckons_sizes: true, parity: false, all_nics: true };
+        Self(Arc::new(Driver::new(uri.to_owned(), options)))
     }
 
     /// Whether the sizes of disks are reckoned from the bulk reading where it was found that this
     /// tells the same as `virDomainGetBlockInfo` (the default), or asked for each time.
     #[must_use]
     pub fn with_reckoned_sizes(self, reckon: bool) -> Self {
-        let Driver { uri, report_stopped, parity, .. } = &*self.0;
-        let new = Driver::new(uri.clone(), *report_stopped);
-        Self(Arc::new(Driver { reckons_sizes: reckon, parity: *parity, ..new }))
+        self.with(|options| options.reckons_sizes = reckon)
     }
 
     /// Whether an [`InstanceStats`](crate::InstanceStats) says what Ceilometer's own inspector says
     /// where that one errs, for Ceilometer: memory in use below zero, say. By default it does not.
     #[must_use]
     pub fn with_parity(self, parity: bool) -> Self {
-        let Driver { uri, report_stopped, reckons_sizes, .. } = &*self.0;
-        let new = Driver::new(uri.clone(), *report_stopped);
-        Self(Arc::new(Driver { reckons_sizes: *reckons_sizes, parity, ..new }))
+        self.with(|options| options.parity = parity)
+    }
+
+    /// Whether NICs are told that libvirt has no name for (`<target dev>`), as SR-IOV's and vDPA's: by
+    /// their MAC addresses, and without counters. By default they are.
+    #[must_use]
+    pub fn with_all_nics(self, all: bool) -> Self {
+        self.with(|options| options.all_nics = all)
+    }
+
+    /// The same with another option; nothing was read so far.
+    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = self.0.options;
+        change(&mut options);
+        Self(Arc::new(Driver::new(self.0.uri.clone(), options)))
     }
 
     /// Whether instances that are shut off are reported.
     #[must_use]
     pub fn reports_stopped(&self) -> bool {
-        self.0.report_stopped
+        self.0.options.report_stopped
     }
 }
 
@@ -115,7 +135,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn has_parity(&self) -> bool {
-        self.0.parity
+        self.0.options.parity
     }
 
     fn sizes(&self) -> SizesRead {
@@ -136,12 +156,10 @@ impl Hypervisor for Libvirt {
 }
 
 impl Driver {
-    fn new(uri: String, report_stopped: bool) -> Self {
+    fn new(uri: String, options: Options) -> Self {
         Self {
             uri,
-            report_stopped,
-            reckons_sizes: true,
-            parity: false,
+            options,
             calls: PerProcess::default(),
             devices: PerProcess::default(),
             details: PerProcess::default(),

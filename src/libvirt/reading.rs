@@ -91,7 +91,7 @@ impl Known {
                 Parts::STATS => {
                     taking.stats().map(|(stats, cpu)| Content::Stats(Box::new(stats), cpu))
                 }
-                Parts::NICS => taking.nics().map(Content::Nics),
+                Parts::NICS => taking.all_nics().map(Content::Nics),
                 Parts::DISKS => taking.disks().map(Content::Disks),
                 Parts::SIZES => taking.sizes().map(Content::Sizes),
                 Parts::COUNTERS => taking.counters().map(Box::new).map(Content::Counters),
@@ -266,7 +266,7 @@ impl<'a> Taking<'a> {
 
     fn stats(&self) -> Result<(InstanceStats, CpuTimes)> {
         let (mut stats, cpu) = self.ask_stats()?;
-        if !self.at.driver.parity {
+        if !self.at.driver.options.parity {
             stats::leave_out_impossible(&mut stats);
         }
         Ok((stats, cpu))
@@ -276,7 +276,7 @@ impl<'a> Taking<'a> {
         let bulk = self.bulk.as_ref().map_err(Clone::clone)?;
         let state = self.state()?;
         if state == c::VIR_DOMAIN_SHUTOFF {
-            if !self.at.driver.report_stopped {
+            if !self.at.driver.options.report_stopped {
                 return Err(self.at.shut_off());
             }
             return Ok((stats::stopped_instance_stats(self.info()?), CpuTimes::default()));
@@ -375,6 +375,17 @@ impl<'a> Taking<'a> {
         Ok(balloon)
     }
 
+    /// All NICs, also those that libvirt has no name for, and so no counters of.
+    fn all_nics(&self) -> Result<Vec<Interface>> {
+        let mut nics = self.nics()?;
+        if self.at.driver.options.all_nics {
+            let uncounted = Some(stats::interface_counters([-1; 8]));
+            let of = |nic: &domain_xml::Nic| Interface { counters: uncounted, ..interface(nic) };
+            nics.extend(self.devices()?.without_target.iter().map(of));
+        }
+        Ok(nics)
+    }
+
     /// The NICs, from the bulk reading or else by a call for each.
     fn nics(&self) -> Result<Vec<Interface>> {
         self.nics.get_or_init(|| self.ask_nics()).clone()
@@ -387,15 +398,8 @@ impl<'a> Taking<'a> {
             let known = bulk.and_then(|bulk| bulk.nic(&nic.name));
             let call = || self.known.domain.interface_stats(&nic.name);
             let (counters, measured) = self.measure((part, &nic.name, nic), known, call)?;
-            Ok(Interface {
-                name: nic.name.clone(),
-                mac: nic.mac.clone(),
-                fref: nic.fref.clone(),
-                parameters: nic.parameters.clone(),
-                counters: counters.map(stats::interface_counters),
-                measured,
-                outlives: nic.outlives,
-            })
+            let counters = counters.map(stats::interface_counters);
+            Ok(Interface { counters, measured, ..interface(nic) })
         };
         let devices = self.devices()?;
         self.forget_all_devices_but(part, |name| devices.nics.iter().any(|nic| nic.name == name));
@@ -433,7 +437,7 @@ impl<'a> Taking<'a> {
 
     fn sizes(&self) -> Result<Vec<DiskInfo>> {
         let bulk = match self.running() {
-            Err(Error::InstanceShutOff { .. }) if self.at.driver.report_stopped => None,
+            Err(Error::InstanceShutOff { .. }) if self.at.driver.options.report_stopped => None,
             running => running?,
         };
         if self.is_silent() {
@@ -474,7 +478,7 @@ impl<'a> Taking<'a> {
         disk: &domain_xml::Disk,
     ) -> std::result::Result<[u64; 3], Failure> {
         let (driver, domain) = (self.at.driver, &self.known.domain);
-        let told = bulk.and_then(|bulk| bulk.sizes(disk)).filter(|_| driver.reckons_sizes);
+        let told = bulk.and_then(|bulk| bulk.sizes(disk)).filter(|_| driver.options.reckons_sizes);
         let ask = || domain.block_info(&disk.name);
         let again = || domain.stats(DISKS, true).ok()??.sizes(disk);
         driver.sizes.with(|sizes| sizes.of(domain.uuid(), disk, told, self.at.is_local, ask, again))
@@ -640,6 +644,19 @@ impl<'a> Taking<'a> {
     fn lines_of(&self, part: Parts) -> Vec<Arc<Line>> {
         let lines = self.lines.borrow();
         lines.iter().filter(|(of, _)| of.has(part)).map(|(_, line)| Arc::clone(line)).collect()
+    }
+}
+
+/// A NIC before it is measured.
+fn interface(nic: &domain_xml::Nic) -> Interface {
+    Interface {
+        name: nic.name.clone(),
+        mac: nic.mac.clone(),
+        fref: nic.fref.clone(),
+        parameters: nic.parameters.clone(),
+        counters: None,
+        measured: None,
+        outlives: nic.outlives,
     }
 }
 

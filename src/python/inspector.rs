@@ -29,7 +29,7 @@ pub(crate) struct LibvirtInspector {
 #[pymethods]
 impl LibvirtInspector {
     // Python's keywords.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
     #[new]
     #[pyo3(signature = (
         uri = "qemu:///system",
@@ -42,6 +42,7 @@ impl LibvirtInspector {
         max_stuck = 12,
         reckon_sizes = true,
         parity = false,
+        all_vnics = true,
     ))]
     fn new(
         uri: &str,
@@ -53,6 +54,7 @@ impl LibvirtInspector {
         #[pyo3(from_py_with = whole)] max_stuck: i64,
         reckon_sizes: bool,
         parity: bool,
+        all_vnics: bool,
     ) -> PyResult<Self> {
         if uri.contains('\0') {
             return Err(PyValueError::new_err(format!(
@@ -65,8 +67,10 @@ impl LibvirtInspector {
         let limits = checked(limits.with_workers(number(workers)), workers)?;
         let limits = checked(limits.with_read_ahead(number(read_ahead)), read_ahead)?;
         let limits = checked(limits.with_max_stuck(number(max_stuck)), max_stuck)?;
-        let libvirt =
-            Libvirt::new(uri, report_stopped).with_reckoned_sizes(reckon_sizes).with_parity(parity);
+        let libvirt = Libvirt::new(uri, report_stopped)
+            .with_reckoned_sizes(reckon_sizes)
+            .with_parity(parity)
+            .with_all_nics(all_vnics);
         Ok(Self { inspector: Inspector::with_limits(libvirt, limits) })
     }
 

@@ -74,4 +74,4 @@ def test_right_values_are_taken(tmp_path: Path) -> None:
     assert options.mistakes(conf) == []
     assert options.additional_meters(conf) is True
     limits = {"timeout": 2.0, "max_age": 1.0, "workers": 3, "read_ahead": 16, "max_stuck": 12}
-    assert options.limits(conf) == {**limits, "reckon_sizes": False}
+    assert options.limits(conf) == {**limits, "reckon_sizes": False, "all_vnics": False}

@@ -17,7 +17,13 @@ from rich.text import Text
 import virtmeter
 from tests.support import cli, sample, xdr
 from tests.support.libvirtd import Never, Then
-from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, Error
+from tests.support.procedures import (
+    VIR_DOMAIN_PAUSED,
+    VIR_DOMAIN_SHUTOFF,
+    VIR_ERR_INTERNAL_ERROR,
+    VIR_FROM_NONE,
+    Error,
+)
 from virtmeter.cli.stats import table
 from virtmeter.cli.stats.readings import Reading
 
@@ -75,7 +81,7 @@ def test_json_has_what_the_library_reads(rig: Libvirtd) -> None:
     assert [disk["device"] for disk in disks] == ["vda", "vdb", "vdc", "sda", "hda"]
     assert told["nics"] == []
     [nics] = read(rig.uri, rig.guests["nics"].uuid.upper())
-    assert len(nics["nics"]) == 4
+    assert len(nics["nics"]) == 5, "and the one without a target"
     assert nics["nics"][0]["mac"] == "52:54:00:00:00:11"
 
 
@@ -99,11 +105,11 @@ def test_csv_has_the_sums_of_json(rig: Libvirtd) -> None:
     disks, nics = csv.DictReader(io.StringIO(done.stdout))
     whole = dict(zip(("disks", "nics"), read(rig.uri, "*-disks", "*-nics")))
     assert disks["id"] == whole["disks"]["id"]
-    assert (disks["disks"], disks["nics"], nics["nics"], nics["disks"]) == ("5", "0", "4", "0")
+    assert (disks["disks"], disks["nics"], nics["nics"], nics["disks"]) == ("5", "0", "5", "0")
     for field in ("read_bytes", "flush_requests", "capacity", "allocation"):
         assert disks[f"disk_{field}"] == str(sum(disk[field] for disk in whole["disks"]["disks"]))
     for field in ("rx_bytes", "tx_packets"):
-        assert nics[f"nic_{field}"] == str(sum(nic[field] for nic in whole["nics"]["nics"]))
+        assert nics[f"nic_{field}"] == str(sum(nic[field] or 0 for nic in whole["nics"]["nics"]))
     assert disks["disk_errors"] == "", "QEMU does not count them"
 
 
@@ -210,6 +216,31 @@ def test_csv_begins_no_formula(daemon: Daemon) -> None:
     assert {row["disk_read_bytes"] for row in rows} == {"2"}
 
 
+def test_why_a_vm_does_not_run_and_what_it_is(daemon: Daemon) -> None:
+    broken, off, runs = (sample.domain(number, bulk=True) for number in (1, 2, 3))
+    broken.state, broken.reason = VIR_DOMAIN_PAUSED, 5
+    off.state, off.reason = VIR_DOMAIN_SHUTOFF, 3
+    daemon.add(broken, off, runs)
+    done = cli.run("stats", "--all", "--uri", daemon.uri)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("sample")}
+    assert "paused   I/O error" in rows["sample-1"]
+    assert "shutoff  crashed" in rows["sample-2"]
+    assert "512M" in rows["sample-2"] or "1.00G" in rows["sample-2"], "what it will have"
+    done = cli.run("stats", "--uri", daemon.uri, "sample-3")
+    assert "why" not in done.stdout, "all run"
+    done = cli.run("stats", "--all", "--uri", daemon.uri, "--format", "json")
+    told = {each["name"]: each for each in json.loads(done.stdout)}
+    assert told["sample-1"]["reason"] == "I/O error"
+    details = told["sample-2"]["details"]
+    assert (details["memory_maximum"], details["memory_configured"]) == (1024.0, 512.0)
+    assert [disk["source"] for disk in details["disks"]] == ["/images/2", None]
+    done = cli.run("stats", "--all", "--uri", daemon.uri, "--format", "csv")
+    rows_ = {row["name"]: row for row in csv.DictReader(io.StringIO(done.stdout))}
+    assert rows_["sample-2"]["reason"] == "crashed"
+    assert rows_["sample-2"]["memory_configured"] == "512.0"
+
+
 def test_two_disks_of_one_name_stay_two(daemon: Daemon) -> None:
     domain = sample.domain(1)
     disk = "<disk><source file='/x'/><target dev='vda'/></disk>"
@@ -281,7 +312,7 @@ def test_a_row_is_one_line_however_long_the_name_and_narrow_the_terminal(name: s
         assert not any("…" in each for each in others), "a number that is cut is another one"
         columns.append(len(others))
     assert columns == sorted(columns)
-    assert (columns[0], columns[-1]) == (0, len(table.COLUMNS) - 1)
+    assert (columns[0], columns[-1]) == (0, len(table.COLUMNS) - 2), "without why"
     assert shown == name
 
 

@@ -89,7 +89,7 @@ def test_what_the_stock_inspector_does_not_have(pair: Pair, daemon: Daemon) -> N
     domain.memory, domain.disks["vda"].flags = {}, {}
     # One vCPU has its wait and its delay, and the other nothing.
     domain.stats["vcpu.current"] = xdr.UInt(2)
-    assert read() == [(None,) * 8, (None,) * 2]
+    assert read() == [(None,) * 9, (None,) * 2]
 
 
 def test_rates_that_the_stock_inspector_never_fills(pair: Pair, daemon: Daemon) -> None:
@@ -121,6 +121,28 @@ def test_an_id_that_is_no_uuid_is_a_value_error(pair: Pair, method: str) -> None
         assert outcome(pair.stock, method, wrong) == "InstanceNotFoundException"
         with pytest.raises(ValueError, match="not an instance's UUID"):
             getattr(pair.ours, method)(wrong)
+
+
+def test_a_nic_that_is_handed_through_is_told_by_its_mac(daemon: Daemon) -> None:
+    mac = "52:54:00:00:00:99"
+    domain = sample.domain(uuid=UUID, bulk=True)
+    nic = f"<interface type='hostdev'><mac address='{mac}'/><model type='virtio'/></interface>"
+    domain.xml = domain.xml.replace("</devices>", f"{nic}</devices>")
+    daemon.add(domain)
+    assert len(Pair(daemon.uri).assert_equal(UUID, "inspect_vnics")["inspect_vnics"]) == 1
+    daemon.calls.clear()
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as ours:
+        for _ in range(2):
+            tap, through = ours.inspect_vnics(UUID)
+            assert (tap.name, through.name, through.mac) == ("tap1", mac, mac)
+            counters = [value for value in through[4:] if value != 0]
+            assert counters == [-1] * 8, "and its deltas are 0"
+            assert ours.usage(UUID).network_read_kib in (None, 0.0)
+        assert daemon.calls["DOMAIN_INTERFACE_STATS"] == 0
+        assert [nic.mac for nic in ours.inspect_details(UUID).nics][-1] == mac
+    with virtmeter.LibvirtInspector(daemon.uri, all_vnics=False) as ours:
+        [alone] = ours.inspect_vnics(UUID)
+        assert alone.name == "tap1"
 
 
 def test_memory_in_use_is_never_below_zero(daemon: Daemon) -> None:

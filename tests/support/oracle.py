@@ -57,7 +57,9 @@ class Pair:
 
     def __init__(self, uri: str, *, report_stopped: bool = False) -> None:
         self.stock = stock_inspector(uri, report_stopped=report_stopped)
-        self.ours = virtmeter.LibvirtInspector(uri, report_stopped=report_stopped, parity=True)
+        self.ours = virtmeter.LibvirtInspector(
+            uri, report_stopped=report_stopped, parity=True, all_vnics=False
+        )
 
     def assert_equal(self, uuid: str, *methods: str) -> dict[str, Outcome]:
         """Compare the outcomes of these methods, or all, and return ours."""

@@ -74,10 +74,17 @@ OPTS = [
         "of each disk asks too, and so does every fiftieth; a disk that has told anything else is "
         "always asked, as all are when this is disabled.",
     ),
+    cfg.BoolOpt(
+        "all_vnics",
+        default=False,
+        help="Tell of NICs that libvirt has no name for as well, those of SR-IOV and vDPA: the "
+        "network meters have samples for them by their MAC addresses, and -1 for each counter, as "
+        "libvirt counts nothing of them. Ceilometer's own inspector leaves them out.",
+    ),
 ]
 
 # Those of them that the inspector takes as they are.
-LIMITS = ("timeout", "max_age", "workers", "read_ahead", "max_stuck", "reckon_sizes")
+LIMITS = ("timeout", "max_age", "workers", "read_ahead", "max_stuck", "reckon_sizes", "all_vnics")
 
 # So much of a wrong value is shown.
 SHOWN = 40

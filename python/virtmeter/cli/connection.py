@@ -165,6 +165,7 @@ def inspector(
             report_stopped=report_stopped,
             reckon_sizes=reckon_sizes,
             parity=parity,
+            all_vnics=not parity,
         )
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.

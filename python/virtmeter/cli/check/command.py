@@ -40,7 +40,9 @@ def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], fo
     """
     with connection.inspector(uri, timeout, workers, parity=True, quiet=True) as inspector:
         chosen = select(inspector.list_instances(), instances, stopped=True)
-        exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0, parity=True)
+        exact = virtmeter.LibvirtInspector(
+            uri, timeout=timeout, max_age=0, parity=True, all_vnics=False
+        )
         with Stock(uri, timeout) as stock:
             result = run(inspector, exact, stock, chosen)
     click.echo(as_json(result) if form == "json" else "\n".join(lines(result)))

@@ -15,6 +15,7 @@ from virtmeter.cli.text import escaped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from virtmeter import InstanceDetails
     from virtmeter.cli.stats.readings import Reading
 
 # What a second reading would tell, and there is but one.
@@ -22,6 +23,9 @@ DELTAS = ("rx_bytes_delta", "tx_bytes_delta")
 NIC_COUNTERS = tuple(name for name in InterfaceStats._fields[4:] if name not in DELTAS)
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a formula begins with; the last four are full-width forms of the others."""
+TOLD = ("state", "reason")
+CONFIGURED = ("memory_maximum", "memory_configured", "vcpus_maximum")
+"""Of the details, what a row has."""
 DISK_COUNTERS = (*DiskStats._fields[1:], *DiskInfo._fields[1:])
 
 
@@ -39,7 +43,7 @@ def as_csv(readings: Sequence[Reading]) -> str:
     """Return one row for each VM, with sums over its NICs and its disks."""
     stats = InstanceStats._fields
     header = [
-        *("id", "name", "state", "hung", *stats),
+        *("id", "name", "state", "reason", "hung", *stats, *CONFIGURED),
         *("nics", *(f"nic_{name}" for name in NIC_COUNTERS)),
         *("disks", *(f"disk_{name}" for name in DISK_COUNTERS)),
     ]
@@ -50,9 +54,12 @@ def as_csv(readings: Sequence[Reading]) -> str:
         one = plain(reading)
         nics, disks = one["nics"], one["disks"]
         name, hung = csv_name(one["name"]), str(one["hung"]).lower()
+        details = one["details"] or {}
         rows.writerow(
             [
-                *(one["id"], name, one["state"], hung, *(one[field] for field in stats)),
+                *(one["id"], name, one["state"], one["reason"], hung),
+                *(one[field] for field in stats),
+                *(details.get(field) for field in CONFIGURED),
                 *(_count(nics), *_totals(nics, NIC_COUNTERS)),
                 *(_count(disks), *_totals(disks, DISK_COUNTERS)),
             ]
@@ -66,11 +73,23 @@ def plain(reading: Reading) -> dict[str, Any]:
         "id": reading.instance.id,
         "name": reading.instance.name,
         "state": word(reading.state),
+        "reason": reading.details and reading.details.reason,
         "hung": reading.hung,
         **_known(reading.stats._asdict()),
         "nics": _nics(reading.nics),
         "disks": _disks(reading.disks, reading.sizes),
+        "details": _details(reading.details),
     }
+
+
+def _details(details: InstanceDetails | None) -> dict[str, Any] | None:
+    """Return what it is, but its state and its reason, which are told already."""
+    if details is None:
+        return None
+    known = {name: value for name, value in details._asdict().items() if name not in TOLD}
+    for devices in ("vcpus", "disks", "nics"):
+        known[devices] = [each._asdict() for each in known[devices]]
+    return known
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,14 @@ from virtmeter import InstanceStats
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from virtmeter import DiskInfo, DiskStats, Instance, InterfaceStats, LibvirtInspector
+    from virtmeter import (
+        DiskInfo,
+        DiskStats,
+        Instance,
+        InstanceDetails,
+        InterfaceStats,
+        LibvirtInspector,
+    )
 
 Value = TypeVar("Value")
 NOTHING = InstanceStats()
@@ -30,6 +37,7 @@ class Reading:
     nics: list[InterfaceStats] | None = None
     disks: list[DiskStats] | None = None
     sizes: list[DiskInfo] | None = None
+    details: InstanceDetails | None = None
     hung: bool = False
     busy: bool = False
     problem: str | None = None
@@ -75,6 +83,7 @@ def _read(inspector: LibvirtInspector, instance: Instance) -> Reading | None:
             return None
 
     try:
+        reading.details = what(lambda: inspector.inspect_details(instance))
         reading.stats = what(lambda: inspector.inspect_instance(instance)) or NOTHING
         reading.nics = what(lambda: list(inspector.inspect_vnics(instance)))
         reading.disks = what(lambda: list(inspector.inspect_disks(instance)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Callable
 from rich.console import Group
 from rich.text import Text
 
+import virtmeter
 from virtmeter.cli import balloon, states, tables, units
 from virtmeter.cli.stats.formats import total
 from virtmeter.cli.text import printable, shown_uri
@@ -27,7 +28,9 @@ def shown(readings: Sequence[Reading], uri: str, width: int | None) -> Renderabl
     title = Text(f"{what} at {shown_uri(uri)}", style="dim")
     if not readings:
         return title
-    table = tables.table(tables.fitting(COLUMNS, readings, width), readings)
+    # Why a VM does not run matters where there is one.
+    columns = [column for column in COLUMNS if column is not WHY or any(map(_why, readings))]
+    table = tables.table(tables.fitting(columns, readings, width), readings)
     is_old = any(balloon.is_old(reading.stats.memory_updated) for reading in readings)
     legend = [Text(balloon.LEGEND, style="dim")] if is_old else []
     return Group(title, Text(), table, *legend)
@@ -63,19 +66,31 @@ def _cpu_time(reading: Reading) -> str:
 
 
 def _memory_of(reading: Reading) -> str:
-    """Return what its kernel sees, a part of which is used, or else what the balloon leaves it."""
-    if reading.stats.memory_usage is None:
-        return _mebibytes("memory_actual")(reading)
-    return _told_by_guest("memory_available")(reading)
+    """Return what its kernel sees, a part of which is used, or else what it was given."""
+    if reading.stats.memory_usage is not None:
+        return _told_by_guest("memory_available")(reading)
+    given = reading.stats.memory_actual
+    if given is None and reading.details:
+        given = reading.details.memory_configured
+    return units.size(None if given is None else given * units.MIB)
+
+
+def _why(reading: Reading) -> str:
+    """Return why it is in its state, unless it runs."""
+    reason = reading.details and reading.details.reason
+    return "" if reading.state == virtmeter.PowerState.RUNNING else reason or ""
 
 
 def _state(reading: Reading) -> Text:
     return states.cell(reading.state, hung=reading.hung, busy=reading.busy)
 
 
+WHY = Column("\nwhy", _why, left=True, spare=1)
+
 COLUMNS = (
     Column("\nVM", lambda reading: printable(reading.instance.name), left=True),
     Column("\nstate", _state, left=True, width=7),
+    WHY,
     Column("\nvCPUs", lambda reading: units.number(reading.stats.cpu_number), spare=3),
     Column("CPU\ntime", _cpu_time, width=6),
     Column("memory\nused", _told_by_guest("memory_usage")),
