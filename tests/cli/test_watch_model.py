@@ -183,7 +183,7 @@ def test_a_history_has_the_average_of_each_step() -> None:
 
 
 def test_the_curve_shows_the_last_and_the_least() -> None:
-    assert curve([0, 0.1, 50, 100, None, 0], 8) == "   ▁▄█  "
+    assert curve([0, 0.1, 50, 100, None, 0], 8) == "   ▁▄█· "
     assert curve([0, 50, 100], 2) == "▄█"
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Column = tables.Column[Row]
 BARS = " ▁▂▃▄▅▆▇█"
+UNKNOWN = "·"
 CURVE = "\nlast minutes"
 CURVE_AT_LEAST, CURVE_AT_MOST = 12, 48
 
@@ -38,10 +39,17 @@ def share(percent: float | None) -> Text:
 
 
 def curve(values: Iterable[float | None], width: int) -> str:
-    """Return the last of these percentages as bars, from 0 to 100, the youngest on the right."""
-    known = (value or 0 for value in list(values)[-width:])
-    bars = (BARS[max(value > 0, round(value / 100 * (len(BARS) - 1)))] for value in known)
-    return "".join(bars).rjust(width)
+    """Return the last of these percentages as bars, from 0 to 100, the youngest on the right.
+
+    What is not known is a dot: nothing at all would look like a VM that does nothing.
+    """
+    return "".join(map(_bar, list(values)[-width:])).rjust(width)
+
+
+def _bar(value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return BARS[max(value > 0, round(value / 100 * (len(BARS) - 1)))]
 
 
 def _curve(width: int) -> Column:
