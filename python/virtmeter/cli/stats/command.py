@@ -25,20 +25,20 @@ ENDLESS = 1 << 16
 
 @click.command()
 @click.argument("wanted", metavar="[INSTANCE]...", nargs=-1)
-@click.option("--all", "stopped", is_flag=True, help="Show VMs that are shut off, too.")
+@click.option("--all", "stopped", is_flag=True, help="Also show VMs that are shut off.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", *FORMATS]),
     default="table",
     show_default=True,
-    help="What to print: for people, or for programs, with every value.",
+    help="Output format: a table for people, or every value for programs.",
 )
 @click.option(
     "--interval",
     type=connection.Seconds(0.1),
     metavar="SECONDS",
-    help="Show instead what they use within so many seconds, from now on.",
+    help="Show usage over this many seconds from now instead.",
 )
 @connection.connects
 def stats(
@@ -52,7 +52,7 @@ def stats(
 ) -> int:
     """Show what every running VM has used, since it was started or within an interval.
 
-    INSTANCE is a UUID, a name or a pattern of names; without any, all are shown.
+    INSTANCE is a UUID, a name or a name pattern; by default, all VMs are shown.
 
     \b
     Examples:

@@ -20,10 +20,10 @@ from virtmeter.cli.watch.model import BY_NAME, Model
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Read all VMs so often.",
+    help="Time between two readings.",
 )
 @click.option(
-    "--count", type=click.IntRange(min=1), metavar="N", help="End after so many readings."
+    "--count", type=click.IntRange(min=1), metavar="N", help="Quit after this many readings."
 )
 @click.option(
     "--format",
@@ -31,7 +31,7 @@ from virtmeter.cli.watch.model import BY_NAME, Model
     type=click.Choice(["table", *formats.EACH]),
     default="table",
     show_default=True,
-    help="What to print: for people, or for programs, with every value.",
+    help="Output format: a table for people, or every value for programs.",
 )
 @connection.connects
 def watch(
@@ -45,8 +45,8 @@ def watch(
 ) -> int:
     """Show live what every running VM uses. Press ? for the keys, q to quit.
 
-    INSTANCE is a UUID, a name or a pattern of names; without any, all are shown.
-    Where standard output is no terminal, and for programs, there is a line for each VM and reading.
+    INSTANCE is a UUID, a name or a name pattern; by default, all VMs are shown. Prints a line for
+    each VM and reading if standard output is not a terminal, and in the formats for programs.
 
     \b
     Examples:

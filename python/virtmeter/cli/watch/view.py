@@ -25,21 +25,21 @@ LATE = 2
 HELP = """\
 Keys
   c  w  s   sort by CPU, wait, steal       r     reverse the order
-  m  n      by memory, NICs                /     only VMs of such a name or id
-  d  o      by disks' bytes, operations    Esc   all VMs again, this page away
+  m  n      by memory, NICs                /     filter by name or id
+  d  o      by disks' bytes, operations    Esc   show all VMs; close this page
   v         by name                        q     quit, as Ctrl-C does
   ↑ ↓ PgUp PgDn Home End   scroll          ? h   this page
 
 Columns
-  CPU            how much of their time the VM's vCPUs have run
-  steal          could have run, but got no host CPU
+  CPU            share of the time that the VM's vCPUs have run
+  steal          share of the time that they could run, but had no host CPU
   wait           the same by another counter, and not I/O (0 unless the host's
                  kernel has sched_schedstats = 1)
-  memory         used in the guest, of the most that it may have; with a ?, the
-                 guest told it more than a minute ago: see virtmeter doctor
-  NICs, disks    bytes a second, K = 1024; reads, writes: how many a second
-  hung           the VM does not answer: its memory and disks are not known
-  busy           likewise, as it is being migrated, saved, dumped or the like"""
+  memory         used in the guest, of the most that it may have; a ? means
+                 reported over a minute ago: see virtmeter doctor
+  NICs, disks    bytes per second, K = 1024; reads, writes: requests per second
+  hung           the VM does not answer: its memory and disks are unknown
+  busy           the same, as it is being migrated, saved, dumped or the like"""
 
 
 def room(height: int) -> int:
