@@ -88,6 +88,6 @@ def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSL
         try:
             context.load_verify_locations(client_ca)
         except (ssl.SSLError, OSError) as error:
-            raise ValueError(f"{client_ca} has no certificate of an authority: {error}") from None
+            raise ValueError(f"{client_ca} has no CA certificate: {error}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -80,7 +80,7 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     default="127.0.0.1:9177",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where to listen; :PORT is all addresses, IPv4 and IPv6.",
+    help="Where to listen; :PORT means all addresses, IPv4 and IPv6.",
 )
 @click.option("--tls-cert", type=FILE, metavar="FILE", help="Serve HTTPS with this certificate.")
 @click.option("--tls-key", type=FILE, metavar="FILE", help="Its key.  [default: in the same file]")
@@ -88,39 +88,39 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     "--tls-client-ca",
     type=FILE,
     metavar="FILE",
-    help="Let only clients in that have a certificate of this authority.",
+    help="Accept only clients with a certificate signed by this authority.",
 )
 @click.option(
     "--auth-file",
     type=FILE,
     metavar="FILE",
-    help="Let only these users in; 'htpasswd -B' writes the file.",
+    help="Accept only the users in this file; create it with 'htpasswd -B'.",
 )
 @click.option(
     "--deadline",
     type=connection.Seconds(0.01),
     metavar="SECONDS",
-    help="Wait no longer for VMs, where a scrape does not say how long it waits itself.  "
+    help="Longest time to wait for VMs, for scrapes that do not send a timeout.  "
     "[default: 8; with --once: as long as it takes]",
 )
 @click.option(
     "--ask-sizes",
     is_flag=True,
-    help="Ask libvirt for the sizes of each disk in each scrape; most can be reckoned.",
+    help="Ask libvirt for all disk sizes in each scrape, instead of computing most of them.",
 )
 @click.option(
     "--vm",
     "vms",
     multiple=True,
     metavar="INSTANCE",
-    help="Read only this VM: a UUID, a name or a pattern of names. Can be given more than once.",
+    help="Read only this VM: a UUID, a name or a name pattern. May be repeated.",
 )
 @click.option(
     "--collect",
     multiple=True,
     type=PART,
     metavar="WHAT",
-    help=f"Read this too. Can be given more than once. WHAT is {', '.join(PARTS)}.  "
+    help=f"Also read this. May be repeated. WHAT is one of {', '.join(PARTS)}.  "
     f"[default: {', '.join(name for name in PARTS if name in BY_DEFAULT)}]",
 )
 @click.option(
@@ -128,14 +128,14 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     multiple=True,
     type=PART,
     metavar="WHAT",
-    help="Do not read this. Can be given more than once.",
+    help="Do not read this. May be repeated.",
 )
-@click.option("--once", is_flag=True, help="Print the metrics once, and serve nothing.")
+@click.option("--once", is_flag=True, help="Print the metrics once and exit, without serving them.")
 @click.option(
     "--output",
     type=files.Writable(),
     metavar="FILE",
-    help="With --once: write this file instead, whole or not at all.",
+    help="With --once: write to this file instead, completely or not at all.",
 )
 @connection.connects
 @click.pass_context
@@ -157,10 +157,10 @@ def export(
     once: bool,
     output: Path | None,
 ) -> int:
-    """Serve what all VMs use as metrics for Prometheus.
+    """Serve the resource usage of all VMs as Prometheus metrics.
 
-    Scrapes are answered even when libvirt is away or VMs hang, with what there is; the metrics
-    virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering say so.
+    Scrapes are answered even if libvirt is away or VMs hang, with what is available; the metrics
+    virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering tell.
 
     \b
     Examples:
@@ -224,7 +224,7 @@ def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> Non
         thread = threading.Thread(target=access.read_when_asked, args=(asked,), daemon=True)
         thread.start()
         if access.users and not access.tls and not ipaddress.ip_address(server.host).is_loopback:
-            LOG.warning("without TLS, passwords can be read on their way")
+            LOG.warning("without TLS, passwords can be read in transit")
         host = f"[{server.host}]" if ":" in server.host else server.host
         scheme = "https" if access.tls else "http"
         LOG.info("serving %s://%s:%s/metrics", scheme, host, server.port)
@@ -257,7 +257,7 @@ def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Pat
     if not current.reached:
         raise virtmeter.ConnectionLost("libvirt has not answered in time")
     if not current.complete:
-        say("not all was read in time: some values are missing")
+        say("not everything was read in time: some values are missing")
     elif failed := failures(current.answers):
         say(f"{failed} readings failed: some values are missing")
     else:

@@ -57,10 +57,10 @@ class Guard:
                     except TimeoutError:
                         connection.check()
         except FullError:
-            LOG.warning("%d passwords are to be checked already: others are refused", WAITING)
+            LOG.warning("%d passwords wait to be checked already: others are refused", WAITING)
             raise RefusalError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "Too many passwords are to be checked; try again.",
+                "Too many passwords are waiting to be checked; try again.",
                 ("Retry-After", "5"),
             ) from None
         if not right:

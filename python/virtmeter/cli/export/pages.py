@@ -79,7 +79,7 @@ class Pages:
                 current = self._reader.read(time_left, connection.check)
                 body = self._renderer.render(current, form, names, connection.check)
         except FullError:
-            LOG.warning("%d scrapes wait already: others are refused", self._scrapes.size)
+            LOG.warning("%d scrapes are already waiting: others are refused", self._scrapes.size)
             raise RefusalError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "Too many scrapes at a time; try again.",

@@ -203,7 +203,7 @@ class Reader:
         """Say which names are no VM's: it may come later, or the name is wrong."""
         missing = self._choice.missing(listed)
         for name in sorted(missing - self._missing):
-            LOG.warning("no VM here is called '%s'; when there is one, it is read", printable(name))
+            LOG.warning("no VM here is called '%s'; it is read once there is one", printable(name))
         self._missing = missing
 
     def _read_metadata(self, current: Pass) -> None:

@@ -135,7 +135,7 @@ def read(path: Path) -> dict[bytes, bytes]:
             raise ValueError(f"{where}: there is no name before the hash")
         if name in hashes:
             which = name.decode(errors="backslashreplace")
-            raise ValueError(f"{where}: '{which}' is there already; leave one of the lines")
+            raise ValueError(f"{where}: '{which}' is there already; remove one of the lines")
         hashes[name] = hashed
     if not hashes:
         raise ValueError(f"{path} has no users; 'htpasswd -B -c {path} NAME' adds one")
