@@ -34,20 +34,20 @@ def agent() -> Iterator[Finding]:
         yield Finding(
             WARNING,
             f"the configuration of {ceilometer} cannot be read: {error}",
-            "run 'virtmeter doctor' as a user who may, or mend it",
+            "run 'virtmeter doctor' as a user who may read it, or correct it",
         )
         return
     if mistakes:
         yield Finding(
             WARNING,
             f"{ceilometer} uses its own inspector: {'; '.join(mistakes)}",
-            "mend it in ceilometer.conf, and restart the agent",
+            "correct it in ceilometer.conf, and restart the agent",
         )
     elif not enabled:
         yield Finding(
             WARNING,
             f"{ceilometer} uses its own inspector: [virtmeter] enabled is false",
-            "set it to true, or leave it out, and restart the agent",
+            "set it to true, or remove it, and restart the agent",
         )
     elif inspector not in ("libvirt", "virtmeter"):
         yield Finding(OK, f"{ceilometer} reads another hypervisor: {inspector}")
@@ -68,8 +68,8 @@ def same_host() -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "the hosts of ceilometer.conf and nova.conf cannot be compared: "
-            f"{type(error).__name__} in reading them",
-            "run 'virtmeter doctor' as a user who may read both, and look at their 'host'",
+            f"{type(error).__name__} while reading them",
+            "run 'virtmeter doctor' as a user who may read both, and check their 'host'",
         )
         return
     if ceilometer == nova:

@@ -37,14 +37,14 @@ OPERATION_TIMEOUT = 68
     default=20,
     show_default=True,
     metavar="N",
-    help="Measure NICs and disks of so many VMs at the most.",
+    help="Measure NICs and disks of at most this many VMs.",
 )
 @connection.connects
 def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> int:
-    """Look for what is wrong with this host, and say what to do.
+    """Check this host for problems, and say what to do about them.
 
-    Looks at libvirt's library, socket and daemon, reads every VM, and looks at Ceilometer where it
-    is installed. Nothing is changed. Exit status 1: there is a problem.
+    Checks libvirt's library, socket and daemon, reads every VM, and checks Ceilometer if it is
+    installed. Changes nothing. Exit status 1: there is a problem.
 
     \b
     Examples:

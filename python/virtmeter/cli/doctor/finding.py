@@ -14,8 +14,8 @@ PROBLEM = "problem"
 SHOWN = 5
 
 RESTART = (
-    "libvirt's daemon runs and does not answer: look at its log ('journalctl -u virtqemud' or '-u "
-    "libvirtd') and restart it; the VMs go on meanwhile"
+    "libvirt's daemon is running but does not answer: look at its log ('journalctl -u virtqemud' "
+    "or '-u libvirtd') and restart it; the VMs keep running"
 )
 
 

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 DAEMONS = {
     "virtqemud": "virtqemud, the modular daemon",
-    "virtproxyd": "virtproxyd, which passes on to the modular daemons",
+    "virtproxyd": "virtproxyd, which forwards to the modular daemons",
     "libvirtd": "libvirtd, the monolithic daemon",
 }
 START = (
-    "start it: 'systemctl start virtqemud-ro.socket' where libvirt is modular, 'systemctl start "
-    "libvirtd-ro.socket' where it is not; a container needs the host's /run/libvirt mounted"
+    "start it: 'systemctl start virtqemud-ro.socket' if libvirt is modular, 'systemctl start "
+    "libvirtd-ro.socket' if it is not; a container needs the host's /run/libvirt mounted"
 )
 
 START_SESSION = (
-    "it runs as long as your session has VMs, and virtmeter starts none; for those of the host "
-    "use --uri qemu:///system"
+    "it runs only while your session has VMs, and virtmeter does not start it; for the VMs of the "
+    "host, use --uri qemu:///system"
 )
 
 
@@ -53,7 +53,7 @@ def sockets(uri: str, timeout: float) -> Iterator[Finding]:
     own = session.is_session(uri)
     yield Finding(
         PROBLEM,
-        f"there is no socket {absent}: libvirt's daemon does not run here",
+        f"there is no socket {absent}: libvirt's daemon is not running here",
         START_SESSION if own else START,
     )
 
@@ -99,12 +99,12 @@ def forbidden(path: Path, kind: str) -> Finding:
         status = path.stat()
         group = grp.getgrgid(status.st_gid).gr_name
     except (OSError, KeyError):
-        return Finding(PROBLEM, what, "run virtmeter as a user who may, as root may")
+        return Finding(PROBLEM, what, "run virtmeter as a user who may, such as root")
     if status.st_mode & 0o060 and status.st_gid != 0:
         return Finding(
             PROBLEM,
             what,
-            f"become a member of its group: 'usermod -aG {group} {user()}', then log in",
+            f"join its group: 'usermod -aG {group} {user()}', then log in again",
         )
     return Finding(
         PROBLEM,

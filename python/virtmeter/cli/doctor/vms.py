@@ -43,7 +43,7 @@ def vms(inspector: LibvirtInspector, exact: LibvirtInspector, sample: int) -> It
     yield from hanging({vm.name: hung[vm.id][1] for vm in instances if vm.id in hung})
     for vm in instances:
         if vm.id in busy:
-            what = f"{vm.name} is busy: {busy[vm.id][1]}; its memory and disks are told after that"
+            what = f"{vm.name} is busy: {busy[vm.id][1]}; its memory and disks are read after that"
             yield Finding(OK, what)
     well = [vm for vm in stats if vm.id not in {*hung, *busy}]
     yield from speeds(exact, well[:sample])
@@ -72,7 +72,7 @@ def speeds(exact: LibvirtInspector, instances: Sequence[Instance]) -> Iterator[F
             yield Finding(
                 WARNING,
                 f"{instance.name}: {line}",
-                "libvirt counts nothing of some kinds of NICs (user, mcast, vhostuser, vdpa); a "
+                "libvirt has no counters for some kinds of NICs (user, mcast, vhostuser, vdpa); a "
                 "disk may have lost its image: compare 'virsh domifstat' and 'virsh domblkinfo'",
             )
 
@@ -159,15 +159,15 @@ def metadata(inspector: LibvirtInspector, instances: Sequence[Instance]) -> Iter
     if of_nova and others:
         yield Finding(
             WARNING,
-            f"without OpenStack Nova's metadata, on a host of Nova's: {names(others)}",
-            "Ceilometer does not report them: Nova has not made them, or its metadata is broken",
+            f"without OpenStack Nova's metadata, which other VMs here have: {names(others)}",
+            "Ceilometer does not report them: Nova did not create them, or its metadata is broken",
         )
     for server in servers:
         if server.missing:
             yield Finding(
                 WARNING,
                 f"OpenStack Nova's metadata of {server.domain_name} is incomplete: "
-                f"there is not {', '.join(server.missing)}",
+                f"it lacks {', '.join(server.missing)}",
                 "Ceilometer does not report it; compare 'virsh dumpxml' with that of another VM",
             )
     if of_nova and not others:
