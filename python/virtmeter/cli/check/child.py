@@ -82,7 +82,7 @@ class Stock:
             if missing := self._hear(TO_START).get("failed"):
                 raise click.ClickException(
                     f"the stock inspector cannot be loaded ({missing}): check needs Ceilometer and "
-                    "libvirt-python beside virtmeter, as in the compute agent's environment"
+                    "libvirt-python next to virtmeter, as in the compute agent's environment"
                 )
             self._say(self._uri)
             if failed := self._hear(TO_CONNECT).get("failed"):

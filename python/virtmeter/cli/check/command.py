@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], form: str) -> int:
     """Compare virtmeter with Ceilometer's own inspector on this host.
 
-    Reads every VM, or those named by UUID, name or glob, with both of them, and prints what
-    differs and how long each took. Nothing is changed. It needs Ceilometer and libvirt-python in
-    the environment that virtmeter is installed in. Exit status 0: there is no difference but those
-    that docs/parity.md explains.
+    Reads every VM, or those given by UUID, name or name pattern, with both inspectors, and prints
+    what differs and how long each took. Changes nothing. Needs Ceilometer and libvirt-python in
+    the environment that virtmeter is installed in. Exit status 0: there are no differences other
+    than those that docs/parity.md explains.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from virtmeter.cli.main import COMPLETE
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what a shell needs to complete commands and options.
+    """Print a shell script that completes commands and options.
 
     \b
     Examples:
