@@ -13,7 +13,7 @@ from virtmeter.cli import units
 OLD = 60.0
 """Seconds after which they are no longer taken for those of now."""
 MARK = "?"
-LEGEND = f"{MARK} told by the guest more than a minute ago: see 'virtmeter doctor'"
+LEGEND = f"{MARK} last reported by the guest over a minute ago: see 'virtmeter doctor'"
 
 
 def age(updated: int | None) -> float | None:

@@ -76,7 +76,7 @@ table_or_json = click.option(
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="How to print what was found.",
+    help="Output format.",
 )
 
 
@@ -98,7 +98,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default=5.0,
             show_default=True,
             metavar="SECONDS",
-            help="Give a VM up that has not answered for so long.",
+            help="A VM that has not answered within this time counts as hung.",
         ),
         click.option(
             "--workers",
@@ -106,7 +106,7 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default=4,
             show_default=True,
             metavar="N",
-            help="Read so many VMs at once, each over a connection of its own.",
+            help="How many VMs are read at once, each over its own connection.",
         ),
     )
     for option in reversed(options):

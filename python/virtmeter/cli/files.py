@@ -53,7 +53,7 @@ class Writable(click.Path):
     ) -> Path:
         """Return the path."""
         if not value:
-            self.fail("the name of the file is empty.", param, ctx)
+            self.fail("the file name is empty.", param, ctx)
         if str(value).endswith("/"):  # a Path would not know any more
             self.fail(f"'{value}' is the name of a directory.", param, ctx)
         path = super().convert(value, param, ctx)

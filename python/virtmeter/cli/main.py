@@ -81,11 +81,11 @@ class Commands(click.Group):
 @click.version_option(virtmeter.__version__, message="virtmeter %(version)s")
 @click.pass_context
 def commands(context: click.Context) -> None:
-    """See what every virtual machine on this host uses.
+    """Show what every virtual machine on this host uses.
 
     \b
-    Exit status: 0 all went well; 1 something did not, and was said;
-    2 wrong usage; 3 libvirt cannot be reached; 130 Ctrl-C.
+    Exit status: 0 success; 1 something failed, and a message says what;
+    2 usage error; 3 libvirt cannot be reached; 130 Ctrl-C.
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False  # click itself asks for neither
@@ -180,7 +180,7 @@ def status(command: click.Command) -> int:
         if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
             say("no thread can be started: look at the limits (ulimit -u, TasksMax)")
             return FAILED
-        say(f"{fault(error)}. This may be a fault of virtmeter's own: please report it")
+        say(f"{fault(error)}. This may be a bug in virtmeter: please report it")
         return FAILED
     return answer if isinstance(answer, int) else 0
 
