@@ -14,15 +14,15 @@ OPTS = [
     cfg.BoolOpt(
         "enabled",
         default=True,
-        help="Let virtmeter take the place of Ceilometer's own libvirt inspector. It reads the "
-        "same values from the libvirt that libvirt_uri and libvirt_type name. When it is disabled, "
-        "the agent works as if virtmeter were not installed.",
+        help="Let virtmeter replace Ceilometer's own libvirt inspector. It reads the same values, "
+        "from the libvirt that libvirt_uri and libvirt_type name. If disabled, the agent works as "
+        "if virtmeter were not installed.",
     ),
     cfg.BoolOpt(
         "additional_meters",
         default=False,
-        help="Offer meters of libvirt's that Ceilometer does not have, such as cpu.delay (steal) "
-        "and disk.device.flush.requests; polling.yaml says which of them are polled. Without this "
+        help="Provide libvirt meters that Ceilometer lacks, such as cpu.delay (steal) and "
+        "disk.device.flush.requests; polling.yaml selects which of them are polled. Without this "
         "option they do not exist, so that a polling.yaml with meters: ['*'] gets what it got "
         "without virtmeter.",
     ),
@@ -33,46 +33,46 @@ OPTS = [
         max=86400,
         help="Seconds after which a reading that libvirt has not answered is given up. An instance "
         "whose guest does not answer is left alone until libvirt says that it answers again; in "
-        "the meantime its state, CPU and NICs are reported, as libvirt knows them without it.",
+        "the meantime its state, CPU and NICs, which libvirt knows without it, are reported.",
     ),
     cfg.FloatOpt(
         "max_age",
         default=1.0,
         min=0,
         max=86400,
-        help="Seconds for which a value may be handed out that was read ahead of a pollster, or "
-        "together with what another one asked for. 0 for neither.",
+        help="Maximum age, in seconds, of a value that was read ahead of a pollster, or together "
+        "with what another pollster asked for. 0 turns off both.",
     ),
     cfg.IntOpt(
         "workers",
         default=4,
         min=1,
         max=1000,
-        help="How many readings are taken at once, each over a connection of its own to libvirt.",
+        help="How many readings are taken at once, each over its own connection to libvirt.",
     ),
     cfg.IntOpt(
         "read_ahead",
         default=16,
         min=0,
         max=1000,
-        help="How many readings are taken ahead of a pollster at the most. 0 for none.",
+        help="How many readings are taken ahead of a pollster at most. 0 turns reading ahead off.",
     ),
     cfg.IntOpt(
         "max_stuck",
         default=12,
         min=0,
         max=1000,
-        help="How many threads more than workers may be stuck in calls that do not return: so many "
-        "guests may hang, and all others are read on. Each of them occupies one of libvirtd's own "
-        "workers as well (max_workers in libvirtd.conf).",
+        help="How many threads, in addition to workers, may be stuck in calls that do not return: "
+        "up to this many guests may hang while all others are still read. Each stuck thread also "
+        "occupies one of libvirtd's own workers (max_workers in libvirtd.conf).",
     ),
     cfg.BoolOpt(
         "reckon_sizes",
         default=True,
-        help="Reckon disk.device.capacity, allocation and physical from what is read for other "
-        "meters, and from the length of the image, instead of asking QEMU again. The first reading "
-        "of each disk asks too, and so does every fiftieth; a disk that has told anything else is "
-        "always asked, as all are when this is disabled.",
+        help="Compute disk.device.capacity, allocation and physical from what is read for other "
+        "meters and from the length of the image, instead of asking QEMU again. The first reading "
+        "of each disk asks QEMU as well, and so does every fiftieth; a disk whose answer differed "
+        "is always asked for, as all are if this is disabled.",
     ),
     cfg.BoolOpt(
         "all_vnics",
