@@ -160,7 +160,7 @@ def export(
     """Serve the resource usage of all VMs as Prometheus metrics.
 
     Scrapes are answered even if libvirt is away or VMs hang, with what is available; the metrics
-    virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering tell.
+    virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering show that.
 
     \b
     Examples:

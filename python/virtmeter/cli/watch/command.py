@@ -45,8 +45,9 @@ def watch(
 ) -> int:
     """Show live what every running VM uses. Press ? for the keys, q to quit.
 
-    INSTANCE is a UUID, a name or a name pattern; by default, all VMs are shown. Prints a line for
-    each VM and reading if standard output is not a terminal, and in the formats for programs.
+    INSTANCE is a UUID, a name or a name pattern; by default, all VMs are shown.
+    If standard output is not a terminal, and in the formats for programs, there is one line per VM
+    and reading.
 
     \b
     Examples:
