@@ -77,9 +77,9 @@ OPTS = [
     cfg.BoolOpt(
         "all_vnics",
         default=False,
-        help="Tell of NICs that libvirt has no name for as well, those of SR-IOV and vDPA: the "
-        "network meters have samples for them by their MAC addresses, and -1 for each counter, as "
-        "libvirt counts nothing of them. Ceilometer's own inspector leaves them out.",
+        help="Also report NICs that libvirt has no name for (SR-IOV, vDPA): the network meters have "
+        "samples for them by their MAC addresses, with -1 for each counter, because libvirt does "
+        "not count them. Ceilometer's own inspector leaves them out.",
     ),
 ]
 
