@@ -77,7 +77,7 @@ OPTS = [
     cfg.BoolOpt(
         "all_vnics",
         default=False,
-        help="Also report NICs that libvirt has no name for (SR-IOV, vDPA): the network meters have "
+        help="Also report NICs that libvirt has no name for (SR-IOV, vDPA): network meters have "
         "samples for them by their MAC addresses, with -1 for each counter, because libvirt does "
         "not count them. Ceilometer's own inspector leaves them out.",
     ),

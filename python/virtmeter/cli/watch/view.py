@@ -39,7 +39,7 @@ Columns
                  reported over a minute ago: see virtmeter doctor
   NICs, disks    bytes per second, K = 1024; reads, writes: requests per second
   hung           the VM does not answer: its memory and disks are unknown
-  busy           the same, as it is being migrated, saved, dumped or the like"""
+  busy           also unknown: it is being migrated, saved, dumped or the like"""
 
 
 def room(height: int) -> int:
