@@ -161,7 +161,7 @@ impl<H: Hypervisor> Shared<H> {
                     // However often it is woken meanwhile, by the answers of others.
                     if cancellation.is_due() {
                         // A signal's handler may ask the same, in this very thread.
-                        state.scheduler.suspend(&request);
+                        state.scheduler.suspend(&request, Instant::now());
                         drop(state);
                         let goes_on = cancellation.check();
                         state = self.lock();

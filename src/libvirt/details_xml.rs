@@ -69,7 +69,11 @@ fn disk(disk: Node<'_, '_>) -> Option<DiskDetails> {
     let limits = child(disk, "iotune").into_iter().flat_map(|limits| limits.children());
     let limit = |limit: Node<'_, '_>| {
         let value = text(limit)?.parse().ok()?;
-        Some((limit.tag_name().name().to_owned(), value)).filter(|_| limit.is_element())
+        let name = limit.tag_name().name();
+        // Beside these, it names a group, and says what counts as one operation and how long peaks last.
+        let is_limit =
+            (name.ends_with("_sec") || name.ends_with("_sec_max")) && name != "size_iops_sec";
+        Some((name.to_owned(), value)).filter(|_| limit.is_element() && is_limit)
     };
     Some(DiskDetails {
         device: attribute(target, "dev").filter(|name| !name.is_empty())?,
@@ -83,9 +87,14 @@ fn disk(disk: Node<'_, '_>) -> Option<DiskDetails> {
     })
 }
 
-/// What a disk lies on, in one word. The query of a URL may have a secret.
+/// What a disk lies on, in one word. What may have a secret is left out: the query of a URL, options of
+/// Ceph's after the image's name, QEMU's own descriptions.
 fn disk_source(source: Node<'_, '_>) -> Option<String> {
-    let given = |name| attribute(source, name);
+    let given = |name| attribute(source, name).filter(|text| !text.starts_with("json:"));
+    let image = given("name").map(|name| {
+        let ends = if given("protocol").as_deref() == Some("rbd") { ['?', ':'] } else { ['?'; 2] };
+        name.split(ends).next().unwrap_or_default().to_owned()
+    });
     let of = |(first, second): (Option<String>, Option<String>), between| match (first, second) {
         (Some(first), Some(second)) => Some(format!("{first}{between}{second}")),
         (first, second) => first.or(second),
@@ -94,7 +103,7 @@ fn disk_source(source: Node<'_, '_>) -> Option<String> {
         .or_else(|| given("dev"))
         .or_else(|| given("dir"))
         .or_else(|| of((given("pool"), given("volume")), "/"))
-        .or_else(|| of((given("protocol"), given("name")), ":"))
+        .or_else(|| of((given("protocol"), image), ":"))
         .or_else(|| given("path"))
 }
 
@@ -209,7 +218,9 @@ mod tests {
             "<devices><disk type='network' device='disk'><driver type='raw' cache='writeback'/>\
              <source protocol='rbd' name='volumes/volume-1'><host name='ceph'/></source>\
              <target dev='vda' bus='virtio'/><serial>5af1</serial>\
-             <iotune><total_iops_sec>500</total_iops_sec><group_name>g</group_name></iotune></disk>\
+             <iotune><total_iops_sec>500</total_iops_sec><group_name>42</group_name>\
+             <size_iops_sec>4096</size_iops_sec><total_iops_sec_max_length>60\
+             </total_iops_sec_max_length></iotune></disk>\
              <disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>\
              <disk type='volume'><source pool='p' volume='v'/><target dev='vdb'/></disk>\
              <disk type='block'><source dev='/dev/x'/><target dev='vdc'/></disk>\
@@ -235,6 +246,19 @@ mod tests {
         let others =
             [("sda", None), ("vdb", Some("p/v")), ("vdc", Some("/dev/x")), ("vdd", Some("/run/s"))];
         assert_eq!(sources[1..], others);
+    }
+
+    #[test]
+    fn what_a_disk_lies_on_tells_no_secret() {
+        let source = |source: &str| {
+            let disk = format!("<disk><source {source}/><target dev='a'/></disk>");
+            domain(&format!("<devices>{disk}</devices>")).disks[0].source.clone()
+        };
+        let url = "protocol='https' name='folder/web.vmdk?dcPath=x&amp;sig=S3CRET'";
+        assert_eq!(source(url), some("https:folder/web.vmdk"));
+        let image = "protocol='rbd' name='pool/image:id=admin:key=S3CRET'";
+        assert_eq!(source(image), some("rbd:pool/image"));
+        assert_eq!(source("file='json:{\"password\":\"S3CRET\"}'"), None);
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Driver {
     fn forget(&self, domain: Uuid) {
         self.devices.with(|devices| devices.forget(domain));
         self.details.with(|details| details.forget(domain));
+        self.refused.with(|refused| refused.forget_all_devices_of(domain));
     }
 
     /// What a failure means: the connection broke, or else this error.

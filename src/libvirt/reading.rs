@@ -288,7 +288,9 @@ impl<'a> Taking<'a> {
             // Without the vCPUs, nobody has counted their time.
             return Ok((InstanceStats { cpu_time: bulk.vcpus.and(known.cpu_time), ..known }, cpu));
         }
-        if !vcpus.is_complete() && cpu.whole.is_none() {
+        // To Ceilometer's inspector, nothing is missing where libvirt tells of no vCPUs at all.
+        let lacks_vcpus = bulk.vcpus.is_none() && !self.at.driver.options.parity;
+        if (!vcpus.is_complete() || lacks_vcpus) && cpu.whole.is_none() {
             let total = self.known.domain.stats(CPU, true);
             let total = total.map_err(|failure| self.at.refused(failure))?;
             cpu.whole = total.ok_or_else(|| self.at.no_data(Reason::Vanished))?.cpu_time;

@@ -118,6 +118,11 @@ impl Refused {
         self.forget(question.domain, |known| known.is_of(question));
     }
 
+    /// Forgets a domain that is gone.
+    pub(super) fn forget_all_devices_of(&self, domain: Uuid) {
+        self.lock().remove(&domain);
+    }
+
     /// Forgets the devices that are not there any more.
     pub(super) fn forget_all_devices_but(
         &self,

@@ -51,10 +51,13 @@ def interrupt() -> None:
 def test_what_was_read_for_who_was_interrupted_is_told_to_the_next(daemon: Daemon) -> None:
     domain = sample.domain(1, bulk=True)
     domain.interfaces["tap1"] = (1,) * 8
-    domain.xml = domain.xml.replace(
-        "</devices>", "<interface><mac/><target dev='tap2'/></interface></devices>"
-    )
     daemon.add(domain)
+
+    def plug(name: str) -> None:
+        """One more NIC, which is refused: a line is logged."""
+        nic = f"<interface><mac/><target dev='{name}'/></interface>"
+        domain.xml = domain.xml.replace("</devices>", f"{nic}</devices>")
+
     with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as inspector:
 
         def received() -> int:
@@ -69,6 +72,7 @@ def test_what_was_read_for_who_was_interrupted_is_told_to_the_next(daemon: Daemo
         disk.stats = (101, *disk.stats[1:])
         with handling(interrupt):
             for ask in (received, requests):
+                plug(ask.__name__)
                 with pytest.raises(KeyboardInterrupt):
                     ask()
         domain.interfaces["tap1"] = (5004,) * 8

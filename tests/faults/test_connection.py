@@ -61,7 +61,10 @@ def test_the_sample(
     inspector: virtmeter.LibvirtInspector, daemon: Daemon, method: str, bulk: bool
 ) -> None:
     daemon.domains[sample.UUID].bulk = bulk
-    assert sample.read(inspector, method, sample.UUID) == sample.answers()[method]
+    answers = sample.answers()[method]
+    if bulk and method == "inspect_disk_info":  # which tells what the image occupies
+        answers = [(*size[:4], size[3]) for size in answers]
+    assert sample.read(inspector, method, sample.UUID) == answers
     expected = (BULK if bulk else SINGLY)[method]
     served = {name: number for name, number in daemon.calls.items() if name in DOMAIN_CALLS}
     assert served == dict.fromkeys(expected, 1), "each call is made once"

@@ -139,7 +139,7 @@ def test_hung_guests_keep_what_needs_no_answer_and_hold_up_nobody(
             assert_complete(cycle(inspector, uuids, halfway=stop), well, before)
         began = time.monotonic()
         first = cycle(inspector, uuids)
-        assert time.monotonic() - began < 2 * TIMEOUT
+        assert time.monotonic() - began < 2 * TIMEOUT + 1
         assert_complete(first, well, before)
         timeouts = inspector.health().timeouts
         assert timeouts > 0

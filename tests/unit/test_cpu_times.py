@@ -119,6 +119,14 @@ def test_it_begins_anew_with_a_new_start(
     assert inspector.inspect_instance(UUID).cpu_time == 80, "a daemon that counts from 1 again"
 
 
+def test_cpu_time_of_the_whole_where_libvirt_knows_no_vcpus(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    plug(domain, 0, 0, 800)
+    del domain.stats["vcpu.current"]
+    assert inspector.inspect_instance(UUID).cpu_time == 800
+
+
 def test_nobody_knows_what_nobody_tells(
     domain: Domain, inspector: virtmeter.LibvirtInspector
 ) -> None:

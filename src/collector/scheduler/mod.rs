@@ -207,7 +207,7 @@ impl<R> Scheduler<R> {
             if let Some(answer) = self.answer_without_reading(request, now) {
                 return self.hand_out(request, answer.into(), None, now);
             }
-            if let Some(claimed) = self.take_over(request) {
+            if let Some(claimed) = self.take_over(request, now) {
                 request.claimed = Some(claimed);
                 continue;
             }

@@ -12,7 +12,8 @@ pub(super) struct Suspended {
     caller: ThreadId,
     key: Key,
     claimed: Option<(Slot, u64)>,
-    /// Whether a request of that handler's has taken its place.
+    since: Instant,
+    /// Whether another request has taken its place.
     taken: bool,
 }
 
@@ -45,13 +46,14 @@ impl<R> Scheduler<R> {
     }
 
     /// The caller goes away for a while.
-    pub(in crate::collector) fn suspend(&mut self, request: &Request) {
+    pub(in crate::collector) fn suspend(&mut self, request: &Request, now: Instant) {
         self.end_waiting(request);
         let Request { id, caller, key, claimed, .. } = *request;
-        self.suspended.push(Suspended { request: id, caller, key, claimed, taken: false });
+        let suspended = Suspended { request: id, caller, key, claimed, since: now, taken: false };
+        self.suspended.push(suspended);
     }
 
-    /// The caller is back. If its handler has taken its place, it asks anew, from now on.
+    /// The caller is back. If another request has taken its place, it asks anew, from now on.
     pub(in crate::collector) fn resume(&mut self, request: &mut Request, now: Instant) {
         let away = self.suspended.iter().position(|suspended| suspended.request == request.id);
         if away.is_some_and(|at| self.suspended.swap_remove(at).taken) {
@@ -60,13 +62,17 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// What a request of the same caller has claimed, which cannot go on before this one: it has it now.
-    pub(super) fn take_over(&mut self, request: &Request) -> Option<(Slot, u64)> {
-        let is_below = |below: &&mut Suspended| {
-            below.caller == request.caller && below.key == request.key && !below.taken
+    /// What a suspended request has claimed: it has it now. One of the same caller cannot go on before
+    /// this one, and others do not wait for a caller that stays away.
+    pub(super) fn take_over(&mut self, request: &Request, now: Instant) -> Option<(Slot, u64)> {
+        let slow = self.limits.slow();
+        let gives_way = |away: &&mut Suspended| {
+            let long = now.saturating_duration_since(away.since) >= slow;
+            let one_of_its_own = away.caller == request.caller;
+            away.key == request.key && !away.taken && (one_of_its_own || long)
         };
-        let below = self.suspended.iter_mut().find(is_below)?;
-        below.taken = true;
-        below.claimed
+        let away = self.suspended.iter_mut().find(gives_way)?;
+        away.taken = true;
+        away.claimed
     }
 }

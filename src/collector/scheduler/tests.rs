@@ -333,7 +333,7 @@ fn a_handler_that_asks_what_its_interrupted_caller_waits_for_takes_its_place() {
     host.ask(0, key(Kind::Disks, 1));
     host.start();
     let (mut outer, _) = host.asking.remove(&0).unwrap();
-    host.scheduler.suspend(&outer);
+    host.scheduler.suspend(&outer, host.now);
     host.ask(0, key(Kind::Disks, 1));
     host.finish(0, Ok(()));
     let (_, inner) = host.answers.pop().expect("the handler has the reading");
@@ -351,13 +351,28 @@ fn a_handler_that_asks_what_its_interrupted_caller_waits_for_takes_its_place() {
 }
 
 #[test]
+fn nobody_waits_for_a_caller_that_stays_away() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.ask(1, key(Kind::Disks, 1));
+    host.start();
+    let (away, _) = host.asking.remove(&0).unwrap();
+    host.scheduler.suspend(&away, host.now);
+    host.finish(0, Ok(()));
+    assert!(host.answers.is_empty());
+    host.wait(LIMITS.slow());
+    assert_eq!(host.answers.len(), 1, "it is handed to who waits");
+    assert!(host.asking.is_empty());
+}
+
+#[test]
 fn a_caller_that_was_away_goes_on_where_it_was() {
     let mut host = Host::new(LIMITS);
     host.ask(0, key(Kind::Disks, 1));
     host.ask(1, key(Kind::Disks, 1));
     host.start();
     let (mut waiting, asked) = host.asking.remove(&0).unwrap();
-    host.scheduler.suspend(&waiting);
+    host.scheduler.suspend(&waiting, host.now);
     host.finish(0, Ok(()));
     assert!(host.answers.is_empty(), "the one that was read is not another caller's");
     host.scheduler.resume(&mut waiting, host.now);

@@ -30,12 +30,11 @@ def over(inspector: LibvirtInspector, wanted: Sequence[str], interval: float) ->
     model = Model(wanted)
     model.order = BY_NAME
     for wait in (interval, 0.0):
-        begun = time.monotonic()
         snapshot = take(inspector, wanted)
         if snapshot.error:
             raise snapshot.error
         model.update(snapshot)
-        sleep(begun, wait)
+        sleep(time.monotonic(), wait)  # after a reading that a VM that hangs may have held up
     return model.shown()
 
 
