@@ -59,12 +59,6 @@ pub(super) struct Devices {
     pub(super) number: Option<u32>,
 }
 
-impl Devices {
-    pub(super) fn has_disk(&self, name: &str) -> bool {
-        self.disks.iter().any(|disk| disk.name == name)
-    }
-}
-
 /// The devices of a domain.
 pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     let document = parse(xml)?;

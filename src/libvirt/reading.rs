@@ -404,7 +404,7 @@ impl<'a> Taking<'a> {
             Ok(Interface { counters, measured, ..interface(nic) })
         };
         let devices = self.devices()?;
-        self.forget_all_devices_but(part, |name| devices.nics.iter().any(|nic| nic.name == name));
+        self.forget_all_devices_but(part, devices.nics.iter().map(|nic| nic.name.as_str()));
         devices.nics.iter().map(ask).collect()
     }
 
@@ -433,7 +433,7 @@ impl<'a> Taking<'a> {
             Ok(Disk { device: name.clone(), counters, measured })
         };
         let devices = self.devices()?;
-        self.forget_all_devices_but(part, |name| devices.has_disk(name));
+        self.forget_all_devices_but(part, devices.disks.iter().map(|disk| disk.name.as_str()));
         devices.disks.iter().map(ask).collect()
     }
 
@@ -446,7 +446,10 @@ impl<'a> Taking<'a> {
             return Err(self.silent());
         }
         let devices = self.devices()?;
-        self.forget_all_devices_but(Parts::SIZES, |name| devices.has_disk(name));
+        self.forget_all_devices_but(
+            Parts::SIZES,
+            devices.disks.iter().map(|disk| disk.name.as_str()),
+        );
         let mut disks = Vec::with_capacity(devices.disks.len());
         for disk in &devices.disks {
             let (name, size) = (&disk.name, || self.size(bulk, disk));
@@ -636,7 +639,7 @@ impl<'a> Taking<'a> {
         }
     }
 
-    fn forget_all_devices_but(&self, part: Parts, there: impl Fn(&str) -> bool) {
+    fn forget_all_devices_but<'b>(&self, part: Parts, there: impl Iterator<Item = &'b str>) {
         let domain = self.known.domain.uuid();
         let refused = &self.at.driver.refused;
         refused.with(|refused| refused.forget_all_devices_but(domain, part, there));

@@ -5,7 +5,7 @@
 //! begin anew when libvirt says something else, with each start of the domain, and when the device's
 //! description changes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,13 +42,15 @@ pub(super) struct Question<'a, D> {
 #[derive(Debug)]
 pub(super) struct Refused {
     hashes: RandomState,
-    domains: Mutex<Recent<Uuid, Vec<Refusal>>>,
+    domains: Mutex<Recent<Uuid, Devices>>,
 }
+
+/// The refusals of a domain, of each part, by the devices: there may be thousands.
+type Devices = HashMap<Box<str>, Vec<Refusal>>;
 
 #[derive(Debug)]
 struct Refusal {
     part: Parts,
-    device: String,
     /// The domain's number and the device's description when it was refused.
     when: u64,
     failure: Failure,
@@ -99,23 +101,24 @@ impl Refused {
                 return Arc::clone(&known.line);
             }
         }
-        let (part, device, line) = (question.part, question.device.to_owned(), Line::new(text));
-        domain.retain(|known| !known.is_of(question));
-        domain.push(Refusal {
-            part,
-            device,
-            when,
-            failure,
-            line: Arc::clone(&line),
-            times: 1,
-            last: now,
-        });
+        let (part, line) = (question.part, Line::new(text));
+        let refusal = Refusal { part, when, failure, line: Arc::clone(&line), times: 1, last: now };
+        let device = domain.entry(question.device.into()).or_default();
+        device.retain(|known| known.part != part);
+        device.push(refusal);
         line
     }
 
     /// Takes down that it was told.
     pub(super) fn told<D>(&self, question: &Question<'_, D>) {
-        self.forget(question.domain, |known| known.is_of(question));
+        let mut domains = self.lock();
+        let Some(domain) = domains.get_mut(&question.domain, Instant::now()) else { return };
+        if let Some(device) = domain.get_mut(question.device) {
+            device.retain(|known| known.part != question.part);
+            if device.is_empty() {
+                domain.remove(question.device);
+            }
+        }
     }
 
     /// Forgets a domain that is gone.
@@ -124,21 +127,20 @@ impl Refused {
     }
 
     /// Forgets the devices that are not there any more.
-    pub(super) fn forget_all_devices_but(
+    pub(super) fn forget_all_devices_but<'a>(
         &self,
         domain: Uuid,
         part: Parts,
-        there: impl Fn(&str) -> bool,
+        there: impl Iterator<Item = &'a str>,
     ) {
-        self.forget(domain, |known| known.part == part && !there(&known.device));
-    }
-
-    fn forget(&self, domain: Uuid, which: impl Fn(&Refusal) -> bool) {
         let mut domains = self.lock();
         let Some(known) = domains.get_mut(&domain, Instant::now()) else { return };
-        known.retain(|refusal| !which(refusal));
-        if known.is_empty() {
-            domains.remove(&domain);
+        if !known.is_empty() {
+            let there: HashSet<_> = there.collect();
+            known.retain(|device, refusals| {
+                refusals.retain(|known| known.part != part || there.contains(&**device));
+                !refusals.is_empty()
+            });
         }
     }
 
@@ -154,29 +156,28 @@ impl Refused {
 
     /// What is said of what is refused now, by the domains.
     pub(super) fn all(&self) -> Vec<(Uuid, Vec<String>)> {
-        let texts = |known: &Vec<Refusal>| {
-            known.iter().map(|refusal| refusal.line.text().to_owned()).collect()
+        let texts = |known: &Devices| {
+            let all = known.values().flatten().map(|refusal| refusal.line.text().to_owned());
+            let mut all: Vec<_> = all.collect();
+            all.sort_unstable();
+            all
         };
-        self.lock().iter().map(|(domain, known)| (*domain, texts(known))).collect()
+        let domains = self.lock();
+        let all = domains.iter().map(|(domain, known)| (*domain, texts(known)));
+        all.filter(|(_, texts)| !texts.is_empty()).collect()
     }
 
     fn when<D: Hash>(&self, question: &Question<'_, D>) -> u64 {
         self.hashes.hash_one((question.number, question.described))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Vec<Refusal>>> {
+    fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Devices>> {
         self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Refusal {
-    fn is_of<D>(&self, question: &Question<'_, D>) -> bool {
-        self.part == question.part && self.device == question.device
-    }
-}
-
-fn find<'a, D>(known: &'a mut [Refusal], question: &Question<'_, D>) -> Option<&'a mut Refusal> {
-    known.iter_mut().find(|refusal| refusal.is_of(question))
+fn find<'a, D>(known: &'a mut Devices, question: &Question<'_, D>) -> Option<&'a mut Refusal> {
+    known.get_mut(question.device)?.iter_mut().find(|refusal| refusal.part == question.part)
 }
 
 #[cfg(test)]
@@ -243,10 +244,10 @@ mod tests {
     fn devices_and_domains_that_are_gone_are_forgotten() {
         let (refused, now) = (Refused::default(), Instant::now());
         refuse(&refused, &NIC, 8, now);
-        refused.forget_all_devices_but(VM, Parts::DISKS, |_| false);
-        refused.forget_all_devices_but(VM, Parts::NICS, |device| device == "tap0");
+        refused.forget_all_devices_but(VM, Parts::DISKS, [].into_iter());
+        refused.forget_all_devices_but(VM, Parts::NICS, ["tap0"].into_iter());
         assert_eq!(refused.all().len(), 1);
-        refused.forget_all_devices_but(VM, Parts::NICS, |device| device == "tap1");
+        refused.forget_all_devices_but(VM, Parts::NICS, ["tap1"].into_iter());
         assert_eq!(refused.all(), []);
         refuse(&refused, &NIC, 8, now);
         refused.forget_all_but(&HashSet::new(), now + KEPT);
