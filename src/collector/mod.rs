@@ -231,13 +231,13 @@ impl<H: Hypervisor> Collector<H> {
     }
 
     pub(crate) fn health(&self) -> Health {
+        // The driver first: while the state is locked, everybody waits.
+        let (calls, sizes, refused) =
+            (self.hypervisor.calls(), self.hypervisor.sizes(), self.hypervisor.refused());
         let here = self.here.with(Arc::clone);
         let state = here.lock();
-        let mut health = state.scheduler.health(Instant::now());
+        let mut health = Health { calls, sizes, refused, ..state.scheduler.health(Instant::now()) };
         health.connections = state.open.len();
-        health.calls = self.hypervisor.calls();
-        health.sizes = self.hypervisor.sizes();
-        health.refused = self.hypervisor.refused();
         shared::unlock_and_log(state);
         health
     }

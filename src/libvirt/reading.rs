@@ -330,7 +330,8 @@ impl<'a> Taking<'a> {
         let disks = if self.is_silent() { None } else { Some(self.disks()?) };
         Ok(VmCounters {
             cpu_number: Some(sums.vcpus),
-            cpu_time: Some(sums.cpu_time),
+            // What the bulk reading has is of its moment.
+            cpu_time: bulk.cpu_time.or(Some(sums.cpu_time)),
             memory: stats::memory(&sums, &self.memory_of_usage(bulk)?),
             disks,
             ..counters

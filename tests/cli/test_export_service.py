@@ -47,7 +47,7 @@ def test_it_needs_no_group_and_no_user_that_a_host_may_not_have() -> None:
 @pytest.mark.skipif(which("systemd-analyze") is None, reason="there is no systemd-analyze")
 def test_systemd_has_no_objections(tmp_path: Path) -> None:
     installed = tmp_path / UNIT.name
-    installed.write_text(UNIT.read_text().replace("/usr/bin/virtmeter", sys.executable))
+    installed.write_text(UNIT.read_text().replace("/usr/bin/virtmeter", f'"{sys.executable}"'))
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--recursive-errors=no", installed],
         capture_output=True,
