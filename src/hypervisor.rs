@@ -57,7 +57,7 @@ impl From<Instant> for Stamp {
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
     /// What the log is to say once it is handed out: a disk that was refused, say.
-    pub lines: Vec<Arc<Line>>,
+    pub lines: Vec<Arc<Warning>>,
     /// When its values were measured; `None` for whoever takes the reading to say.
     pub moment: Option<Moment>,
     /// The number of the running instance, another at each start, when all its counters begin at 0;
@@ -79,12 +79,12 @@ impl Notes {
 
 /// A line for the log that is said once, whichever of the readings that bring it is handed out first.
 #[derive(Debug)]
-pub struct Line {
+pub struct Warning {
     text: String,
     said: AtomicBool,
 }
 
-impl Line {
+impl Warning {
     /// One that is not said yet.
     #[must_use]
     pub fn new(text: String) -> Arc<Self> {

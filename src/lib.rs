@@ -42,7 +42,8 @@ pub use details::{
 };
 pub use error::{Error, Failure, Reason, Result};
 pub use hypervisor::{
-    Connection, Content, Hypervisor, Line, Moment, Notes, Outcome, Parts, Reach, Reading, SizesRead,
+    Connection, Content, Hypervisor, Moment, Notes, Outcome, Parts, Reach, Reading, SizesRead,
+    Warning,
 };
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};

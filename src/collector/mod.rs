@@ -29,7 +29,7 @@ pub use health::Health;
 pub use limits::{InvalidLimit, Limits};
 
 use crate::error::{Error, Result};
-use crate::hypervisor::{Content, Hypervisor, Line, Moment, Notes, Parts, Stamp};
+use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use shared::{Shared, log_all};
@@ -218,7 +218,7 @@ impl<H: Hypervisor> Collector<H> {
         let here = self.here.with(Arc::clone);
         let (outcome, mut log) = here.wait_for(Key { kind, uuid: instance.uuid }, instance);
         let Notes { lines, moment, start } = outcome.notes;
-        let said = |line: &Arc<Line>| Some((log::Level::Warn, line.say()?.to_owned()));
+        let said = |line: &Arc<Warning>| Some((log::Level::Warn, line.say()?.to_owned()));
         log.extend(lines.iter().filter_map(said));
         if !log.is_empty() {
             log_all(log);

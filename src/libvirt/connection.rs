@@ -12,7 +12,7 @@ use super::reading::{self, About, Known};
 use super::sizes;
 use super::sys::{self, Connection as Open, Domain};
 use crate::error::{Error, Failure, Result};
-use crate::hypervisor::{Connection, Line, Notes, Parts, Reach, Reading};
+use crate::hypervisor::{Connection, Notes, Parts, Reach, Reading, Warning};
 use crate::recent::Recent;
 use crate::records::{Instance, InstanceId};
 
@@ -101,7 +101,7 @@ impl Connection for LibvirtConnection {
                 Err(Error::ConnectionLost { uri: self.driver.uri.clone(), instance: None, failure })
             }
             Err(failure) => {
-                notes.lines.push(Line::new(format!(
+                notes.lines.push(Warning::new(format!(
                     "libvirt does not tell how many CPUs the host has, so no usage of them is \
                      reported: {failure}"
                 )));

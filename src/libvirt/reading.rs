@@ -20,7 +20,7 @@ use super::xml::Unusable;
 use super::{Driver, busy, details_xml, nova_xml, reasons, sizes};
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Failure, Reason, Result};
-use crate::hypervisor::{Content, Line, Moment, Notes, Outcome, Parts, Reach, Reading};
+use crate::hypervisor::{Content, Moment, Notes, Outcome, Parts, Reach, Reading, Warning};
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
@@ -156,7 +156,7 @@ struct Taking<'a> {
     nics: OnceCell<Result<Vec<Interface>>>,
     disks: OnceCell<Result<Vec<Disk>>>,
     /// What is to be said of devices that were refused, and to whom.
-    lines: RefCell<Vec<(Parts, Arc<Line>)>>,
+    lines: RefCell<Vec<(Parts, Arc<Warning>)>>,
 }
 
 impl<'a> Taking<'a> {
@@ -262,6 +262,12 @@ impl<'a> Taking<'a> {
             return Err(self.at.shut_off());
         }
         self.found()
+    }
+
+    /// The bulk reading of a domain whose guest's process is asked, too.
+    fn answering(&self) -> Result<Option<&Bulk>> {
+        let bulk = self.running()?;
+        if self.is_silent() { Err(self.silent()) } else { Ok(bulk) }
     }
 
     fn stats(&self) -> Result<(InstanceStats, CpuTimes)> {
@@ -415,10 +421,7 @@ impl<'a> Taking<'a> {
     }
 
     fn ask_disks(&self) -> Result<Vec<Disk>> {
-        let bulk = self.running()?;
-        if self.is_silent() {
-            return Err(self.silent());
-        }
+        let bulk = self.answering()?;
         let part = Parts::DISKS.and(Parts::COUNTERS);
         let domain = &self.known.domain;
         let ask = |disk: &domain_xml::Disk| {
@@ -508,10 +511,7 @@ impl<'a> Taking<'a> {
     }
 
     fn job(&self) -> Result<Option<JobStats>> {
-        self.running()?;
-        if self.is_silent() {
-            return Err(self.silent());
-        }
+        self.answering()?;
         match self.known.domain.job_stats() {
             // Drivers that know no jobs.
             Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
@@ -520,18 +520,12 @@ impl<'a> Taking<'a> {
     }
 
     fn io_threads(&self) -> Result<Vec<IoThreadStats>> {
-        let bulk = self.running()?;
-        if self.is_silent() {
-            return Err(self.silent());
-        }
+        let bulk = self.answering()?;
         Ok(bulk.map(Bulk::io_threads).unwrap_or_default())
     }
 
     fn dirty_rate(&self) -> Result<Option<DirtyRate>> {
-        let bulk = self.running()?;
-        if self.is_silent() {
-            return Err(self.silent());
-        }
+        let bulk = self.answering()?;
         Ok(bulk.and_then(Bulk::dirty_rate))
     }
 
@@ -647,7 +641,7 @@ impl<'a> Taking<'a> {
     }
 
     /// What the log is to say of a part.
-    fn lines_of(&self, part: Parts) -> Vec<Arc<Line>> {
+    fn lines_of(&self, part: Parts) -> Vec<Arc<Warning>> {
         let lines = self.lines.borrow();
         lines.iter().filter(|(of, _)| of.has(part)).map(|(_, line)| Arc::clone(line)).collect()
     }

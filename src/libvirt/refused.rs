@@ -14,7 +14,7 @@ use uuid::Uuid;
 use virt_sys as c;
 
 use crate::error::Failure;
-use crate::hypervisor::{Line, Parts};
+use crate::hypervisor::{Parts, Warning};
 use crate::recent::Recent;
 
 /// What was refused so often in a row was not refused for once.
@@ -54,7 +54,7 @@ struct Refusal {
     /// The domain's number and the device's description when it was refused.
     when: u64,
     failure: Failure,
-    line: Arc<Line>,
+    line: Arc<Warning>,
     /// How often in a row, and when last.
     times: u8,
     last: Instant,
@@ -72,7 +72,7 @@ impl Refused {
         &self,
         question: &Question<'_, D>,
         now: Instant,
-    ) -> Option<Arc<Line>> {
+    ) -> Option<Arc<Warning>> {
         let mut domains = self.lock();
         let known = find(domains.get_mut(&question.domain, now)?, question)?;
         let since = now.saturating_duration_since(known.last);
@@ -87,10 +87,10 @@ impl Refused {
         failure: Failure,
         now: Instant,
         text: String,
-    ) -> Arc<Line> {
+    ) -> Arc<Warning> {
         // Nothing of the device's own: libvirt has waited for somebody else.
         if failure.is(c::VIR_ERR_OPERATION_TIMEOUT) || failure.is(c::VIR_ERR_AGENT_UNRESPONSIVE) {
-            return Line::new(text);
+            return Warning::new(text);
         }
         let (when, mut domains) = (self.when(question), self.lock());
         let domain = domains.get_or_default(question.domain, now);
@@ -101,7 +101,7 @@ impl Refused {
                 return Arc::clone(&known.line);
             }
         }
-        let (part, line) = (question.part, Line::new(text));
+        let (part, line) = (question.part, Warning::new(text));
         let refusal = Refusal { part, when, failure, line: Arc::clone(&line), times: 1, last: now };
         let device = domain.entry(question.device.into()).or_default();
         device.retain(|known| known.part != part);
