@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.support.procedures import VIR_DOMAIN_SHUTOFF
 from virtmeter.cli.export.choice import PARTS
 
 if TYPE_CHECKING:
-    from tests.support.libvirtd import Answer, Daemon
+    from tests.support.libvirtd import Daemon
 
 SINGLY = {
     "nics": ("DOMAIN_INTERFACE_STATS",),
@@ -95,15 +95,7 @@ def test_of_vms_alone_nothing_but_the_list_is_asked(daemon: Daemon) -> None:
     assert daemon.calls["DOMAIN_GET_XML_DESC"] == daemon.calls["DOMAIN_LOOKUP_BY_UUID"] == 0
 
 
-def test_only_some_vms(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: set[object] = set()
-    arrived = daemon.arrived
-
-    def noted(call: Any) -> Answer | None:
-        asked.update(call.mentioned())
-        return arrived(call)
-
-    monkeypatch.setattr(daemon, "arrived", noted)
+def test_only_some_vms(daemon: Daemon, asked: set[object]) -> None:
     domains = [sample.domain(number, bulk=True) for number in range(1, 6)]
     for domain, name in zip(domains, ("web-1", "web-2", "db-1", "db-2", "mail")):
         domain.name = name

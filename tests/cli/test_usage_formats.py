@@ -18,7 +18,6 @@ from virtmeter import VmUsage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.support.libvirtd import Answer
 
 RECEIVED = 1 << 20
 FORMATS = ("json", "jsonl", "csv")
@@ -145,16 +144,8 @@ def test_watch_for_programs_draws_nothing_on_a_terminal(tmp_path: Path) -> None:
     "command", [("watch", "--count", "3"), ("stats",)], ids=lambda command: command[0]
 )
 def test_what_is_not_wanted_is_not_asked(
-    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], *, bulk: bool
+    daemon: Daemon, asked: set[object], command: tuple[str, ...], *, bulk: bool
 ) -> None:
-    asked: set[object] = set()
-    arrived = daemon.arrived
-
-    def noted(call: Any) -> Answer | None:
-        asked.update(call.mentioned())
-        return arrived(call)
-
-    monkeypatch.setattr(daemon, "arrived", noted)
     domains = [sample.domain(number, bulk=bulk) for number in range(1, 4)]
     daemon.add(*domains)
     done = cli.run(
