@@ -10,17 +10,18 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::callers::{self, Callers};
-use crate::collector::{Cancellation, Collector, Health, Kind, Limits, ids};
+use crate::collector::{Cancellation, Collector, Health, Limits, ids};
 use crate::continued::Continued;
 use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Result};
-use crate::hypervisor::{Content, Hypervisor, Stamp};
+use crate::hypervisor::{Content, Hypervisor, Parts, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
     InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage,
 };
+use crate::source::Source;
 use crate::usage::{Rates, Usage};
 
 /// libvirt's `VIR_DOMAIN_SHUTOFF`.
@@ -34,8 +35,8 @@ const SHUT_OFF: u32 = 5;
 /// none is handed out twice. A forked child may go on using the inspector of its parent: it gets threads,
 /// connections and NIC deltas of its own. (libvirt's own locks may not survive a fork while another
 /// thread is inside libvirt.)
-pub struct Inspector<H: Hypervisor> {
-    collector: Collector<H>,
+pub struct Inspector {
+    source: Box<dyn Source>,
     deltas: PerProcess<Mutex<Deltas>>,
     continued: PerProcess<Mutex<Continued>>,
     /// For rates and for usage: neither disturbs the intervals of the other.
@@ -45,16 +46,21 @@ pub struct Inspector<H: Hypervisor> {
     said: PerProcess<Mutex<HashMap<Uuid, String>>>,
 }
 
-impl<H: Hypervisor> Inspector<H> {
+impl Inspector {
     /// An inspector over a driver, with the default limits; connects to nothing yet.
-    pub fn new(hypervisor: H) -> Self {
+    pub fn new(hypervisor: impl Hypervisor) -> Self {
         Self::with_limits(hypervisor, Limits::default())
     }
 
     /// An inspector over a driver; connects to nothing yet.
-    pub fn with_limits(hypervisor: H, limits: Limits) -> Self {
+    pub fn with_limits(hypervisor: impl Hypervisor, limits: Limits) -> Self {
+        Self::over(Collector::new(hypervisor, limits))
+    }
+
+    /// An inspector over whoever takes the readings.
+    pub(crate) fn over(source: impl Source + 'static) -> Self {
         Self {
-            collector: Collector::new(hypervisor, limits),
+            source: Box::new(source),
             deltas: PerProcess::default(),
             continued: PerProcess::default(),
             rates: PerProcess::default(),
@@ -63,29 +69,29 @@ impl<H: Hypervisor> Inspector<H> {
         }
     }
 
-    /// The driver below.
-    pub fn hypervisor(&self) -> &H {
-        self.collector.hypervisor()
+    /// Where the instances are: the URI, without any secret.
+    pub fn uri(&self) -> &str {
+        self.source.uri()
     }
 
     /// The bounds of its work.
     pub fn limits(&self) -> Limits {
-        self.collector.limits()
+        self.source.limits()
     }
 
     /// What it does and has done; takes no reading.
     pub fn health(&self) -> Health {
-        self.collector.health()
+        self.source.health()
     }
 
     /// Whether a connection is open, as far as is known here; never blocks.
     pub fn is_connected(&self) -> bool {
-        self.collector.is_connected()
+        self.source.is_connected()
     }
 
     /// Closes all connections; the next call opens new ones.
     pub fn close(&self) {
-        self.collector.close();
+        self.source.close();
     }
 
     /// CPU, memory and performance counters of an instance. While its guest hangs, only what the
@@ -94,16 +100,15 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn instance(&self, instance: &InstanceId) -> Result<InstanceStats> {
-        let (Some(Content::Stats(mut stats, cpu)), read) = self.ask(Kind::Stats, instance)? else {
+        let (Some(Content::Stats(mut stats, cpu)), read) = self.ask(Parts::STATS, instance)? else {
             return Ok(InstanceStats::default());
         };
         if stats.power_state == Some(SHUT_OFF) {
             self.continued.with(|continued| lock(continued).forget(instance.uuid));
             return Ok(*stats);
         }
-        self.keep_house();
         let used = self.continued.with(|known| lock(known).enter(instance.uuid, read, &cpu));
-        if !self.hypervisor().has_parity() {
+        if !self.source.has_parity() {
             stats.cpu_time = used.cpu;
         }
         (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay) = (used.ran, used.wait, used.delay);
@@ -115,15 +120,14 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`].
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
-        let (interfaces, mut read) = match self.ask(Kind::Nics, instance)? {
+        let (interfaces, mut read) = match self.ask(Parts::NICS, instance)? {
             (Some(Content::Nics(interfaces)), read) => (interfaces, read),
             (_, read) => (Vec::new(), read),
         };
-        if self.hypervisor().has_parity() {
+        if self.source.has_parity() {
             // Ceilometer's own inspector does not look at it.
             read.start = None;
         }
-        self.keep_house();
         Ok(self.with_deltas(|deltas| deltas.enter(instance.uuid, read, interfaces)))
     }
 
@@ -132,7 +136,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
-        match self.ask(Kind::Disks, instance)?.0 {
+        match self.ask(Parts::DISKS, instance)?.0 {
             Some(Content::Disks(disks)) => {
                 Ok(disks.into_iter().filter_map(with_counters).collect())
             }
@@ -146,7 +150,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`] but [`Error::InstanceShutOff`].
     pub fn details(&self, instance: &InstanceId) -> Result<InstanceDetails> {
-        match self.ask(Kind::Details, instance)?.0 {
+        match self.ask(Parts::DETAILS, instance)?.0 {
             Some(Content::Details(details)) => Ok(*details),
             _ => Ok(InstanceDetails::default()),
         }
@@ -157,7 +161,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn job(&self, instance: &InstanceId) -> Result<Option<JobStats>> {
-        match self.ask(Kind::Job, instance)?.0 {
+        match self.ask(Parts::JOB, instance)?.0 {
             Some(Content::Job(job)) => Ok(job),
             _ => Ok(None),
         }
@@ -168,7 +172,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// As [`job`](Self::job).
     pub fn io_threads(&self, instance: &InstanceId) -> Result<Vec<IoThreadStats>> {
-        match self.ask(Kind::IoThreads, instance)?.0 {
+        match self.ask(Parts::IO_THREADS, instance)?.0 {
             Some(Content::IoThreads(threads)) => Ok(threads),
             _ => Ok(Vec::new()),
         }
@@ -180,7 +184,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// As [`job`](Self::job).
     pub fn dirty_rate(&self, instance: &InstanceId) -> Result<Option<DirtyRate>> {
-        match self.ask(Kind::DirtyRate, instance)?.0 {
+        match self.ask(Parts::DIRTY_RATE, instance)?.0 {
             Some(Content::DirtyRate(rate)) => Ok(rate),
             _ => Ok(None),
         }
@@ -191,7 +195,7 @@ impl<H: Hypervisor> Inspector<H> {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_info(&self, instance: &InstanceId) -> Result<Vec<DiskInfo>> {
-        match self.ask(Kind::Sizes, instance)?.0 {
+        match self.ask(Parts::SIZES, instance)?.0 {
             Some(Content::Sizes(disks)) => Ok(disks),
             _ => Ok(Vec::new()),
         }
@@ -214,13 +218,14 @@ impl<H: Hypervisor> Inspector<H> {
         caller: &str,
     ) -> Result<Vec<InterfaceRateStats>> {
         callers::check(caller)?;
-        self.keep_house();
-        Ok(match self.ask(Kind::Nics, instance)? {
-            (Some(Content::Nics(interfaces)), read) => self.rates.with(|rates| {
-                lock(rates).of(caller, instance.uuid, read.at).nic_rates(read, interfaces)
-            }),
-            _ => Vec::new(),
-        })
+        let (interfaces, read) = match self.ask(self.source.rates_from(Parts::NICS), instance)? {
+            (Some(Content::Nics(interfaces)), read) => (interfaces, read),
+            (Some(Content::Counters(counters)), read) => (counters.interfaces, read),
+            _ => return Ok(Vec::new()),
+        };
+        Ok(self.rates.with(|rates| {
+            lock(rates).of(caller, instance.uuid, read.at).nic_rates(read, interfaces)
+        }))
     }
 
     /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
@@ -229,13 +234,14 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_rates(&self, instance: &InstanceId, caller: &str) -> Result<Vec<DiskRateStats>> {
         callers::check(caller)?;
-        self.keep_house();
-        Ok(match self.ask(Kind::Disks, instance)? {
-            (Some(Content::Disks(disks)), read) => self.rates.with(|rates| {
-                lock(rates).of(caller, instance.uuid, read.at).disk_rates(read, &disks)
-            }),
-            _ => Vec::new(),
-        })
+        let (disks, read) = match self.ask(self.source.rates_from(Parts::DISKS), instance)? {
+            (Some(Content::Disks(disks)), read) => (disks, read),
+            (Some(Content::Counters(counters)), read) => (counters.disks.unwrap_or_default(), read),
+            _ => return Ok(Vec::new()),
+        };
+        Ok(self
+            .rates
+            .with(|rates| lock(rates).of(caller, instance.uuid, read.at).disk_rates(read, &disks)))
     }
 
     /// What an instance has used since this `caller` last asked this or
@@ -247,9 +253,8 @@ impl<H: Hypervisor> Inspector<H> {
     /// Any [`Error`].
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
-        self.keep_house();
         let (counters, read) = self.counters(instance)?;
-        let host_cpus = self.collector.host_cpus();
+        let host_cpus = self.source.host_cpus(instance.uuid);
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
             usage.of(caller, instance.uuid, read.at).usage(instance, read, &counters, host_cpus)
@@ -270,7 +275,7 @@ impl<H: Hypervisor> Inspector<H> {
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
         let mut cancellation = Cancellation::new(self.limits());
-        self.collector.expect(&ids);
+        self.source.expect(&ids);
         for id in ids {
             cancellation.check()?;
             match self.counters(&id) {
@@ -292,21 +297,22 @@ impl<H: Hypervisor> Inspector<H> {
             Some(error) => log::warn!("{lost_count} instances are left out of the usage: {error}"),
             None => {}
         }
-        let host_cpus = self.collector.host_cpus();
+        let host_cpus: Vec<_> =
+            all.iter().map(|(id, _, _)| self.source.host_cpus(id.uuid)).collect();
         // What is entered is not told again, so a caller that has left by now must not have it.
         Cancellation::look()?;
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
-            let enter = |(id, counters, read): (InstanceId, VmCounters, Stamp)| {
-                usage.of(caller, id.uuid, read.at).usage(&id, read, &counters, host_cpus)
+            let enter = |((id, counters, read), cpus): ((InstanceId, VmCounters, Stamp), _)| {
+                usage.of(caller, id.uuid, read.at).usage(&id, read, &counters, cpus)
             };
-            all.into_iter().map(enter).collect()
+            all.into_iter().zip(host_cpus).map(enter).collect()
         }))
     }
 
     /// The counters that the usage of an instance is reckoned from, and when they were measured.
     fn counters(&self, instance: &InstanceId) -> Result<(VmCounters, Stamp)> {
-        let (content, read) = self.ask(Kind::Counters, instance)?;
+        let (content, read) = self.ask(Parts::COUNTERS, instance)?;
         let Some(Content::Counters(mut counters)) = content else {
             return Ok((VmCounters::default(), read));
         };
@@ -325,15 +331,16 @@ impl<H: Hypervisor> Inspector<H> {
     /// [`Error::ConnectionLost`], [`Error::InvalidUri`], or [`Error::NoList`], also where the list alone
     /// does not come.
     pub fn instances(&self) -> Result<Vec<Instance>> {
-        let (instances, asked) = self.collector.list()?;
+        let (instances, asked) = self.source.list()?;
         self.forget_all_but(&instances, asked);
         Ok(instances)
     }
 
     /// The answer to a question about an instance, and when its values were measured; if the
     /// instance is gone, nothing of it is remembered.
-    fn ask(&self, kind: Kind, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
-        let answer = self.collector.ask(kind, instance);
+    fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
+        self.keep_house();
+        let answer = self.source.ask(part, instance);
         if let Err(Error::InstanceNotFound { gone: true, .. }) = answer {
             self.with_deltas(|deltas| deltas.forget(instance.uuid));
             self.rates.with(|rates| lock(rates).forget(instance.uuid));
@@ -351,10 +358,11 @@ impl<H: Hypervisor> Inspector<H> {
     fn keep_house(&self) {
         let rates = self.rates.with(|rates| lock(rates).most());
         let continued = self.continued.with(|continued| lock(continued).len());
-        let others = self.usage.with(|usage| lock(usage).most()).max(rates).max(continued);
+        let usage = self.usage.with(|usage| lock(usage).most());
+        let others = self.source.remembered().max(usage).max(rates).max(continued);
         let awaited = self.with_deltas(|deltas| deltas.awaits_list(others, Instant::now()));
         if let Some(since) = awaited {
-            if let Some((instances, asked)) = self.collector.what_exists(since) {
+            if let Some((instances, asked)) = self.source.what_exists(since) {
                 self.forget_all_but(&instances, asked);
             }
         }
@@ -381,10 +389,10 @@ impl<H: Hypervisor> Inspector<H> {
         let ids = ids(&instances);
         let (mut cancellation, mut others) = (Cancellation::new(self.limits()), 0);
         self.said.with(|said| lock(said).retain(|known, _| ids.iter().any(|id| id.uuid == *known)));
-        self.collector.expect(&ids);
+        self.source.expect(&ids);
         for (instance, id) in instances.into_iter().zip(ids) {
             cancellation.check()?;
-            match self.ask(Kind::Server, &id) {
+            match self.ask(Parts::SERVER, &id) {
                 Ok((Some(Content::Server(Some(description))), _)) => {
                     let missing = description.missing.join(", ");
                     let line = (!missing.is_empty()).then(|| {

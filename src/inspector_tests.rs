@@ -95,7 +95,7 @@ impl Connection for Scripted {
 
 /// An inspector, what it will read, and the time from which seconds count.
 struct Host {
-    inspector: Inspector<Scripted>,
+    inspector: Inspector,
     script: Scripted,
     start: Instant,
 }
@@ -483,4 +483,32 @@ fn a_pass_asks_its_caller_now_and_then_and_not_for_each_instance() {
         assert_eq!(host.inspector.usage_all("").unwrap().len(), 2);
     }
     assert!(ASKED.get() < 40, "{} times in 20 passes of 2 readings", ASKED.get());
+}
+
+#[test]
+fn instances_that_are_gone_are_forgotten_whichever_method_is_asked() {
+    let asks: [fn(&Inspector, &InstanceId); 3] = [
+        |inspector, vm| drop(inspector.vnics(vm)),
+        |inspector, vm| drop(inspector.disks(vm)),
+        |inspector, vm| drop(inspector.disk_rates(vm, "")),
+    ];
+    for ask in asks {
+        let host = Host::new();
+        let until = Instant::now() + 30 * SECOND;
+        // None of them is in the list, which is read in the background.
+        let mut most = 0;
+        for number in 100.. {
+            let known = host.inspector.source.remembered();
+            if known < most {
+                break;
+            }
+            assert!(Instant::now() < until, "{known} are remembered");
+            most = known;
+            host.will_say(0, Ok(VmCounters { disks: Some(Vec::new()), ..VmCounters::default() }));
+            ask(&host.inspector, &Uuid::from_u128(number).into());
+            if most >= 64 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
 }

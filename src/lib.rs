@@ -30,6 +30,7 @@ mod printable;
 mod rates;
 mod recent;
 mod records;
+mod source;
 mod usage;
 
 #[cfg(feature = "python")]

@@ -63,6 +63,11 @@ impl Habits {
         Self { pause, guests: Recent::new(FORGOTTEN), callers: HashMap::new() }
     }
 
+    /// Of how many instances something is remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.guests.len()
+    }
+
     /// Notes that a caller asks for a part of an instance. Returns how many times in a row it was about
     /// the expected one, and what it will ask for first of the next one.
     pub(super) fn asks(

@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
+use crate::source::Source;
 use shared::{Shared, log_all};
 
 /// Some hosts can be given more CPUs while they run.
@@ -39,7 +40,7 @@ const HOST_CPUS_KEPT: Duration = Duration::from_secs(60);
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Kind {
+enum Kind {
     List,
     /// For housekeeping, which nobody waits for: the list, and how many CPUs the host has.
     Existing,
@@ -134,82 +135,6 @@ impl<H: Hypervisor> Collector<H> {
         Self { hypervisor, limits, here }
     }
 
-    pub(crate) fn hypervisor(&self) -> &H {
-        &self.hypervisor
-    }
-
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Every instance that the hypervisor knows, and since when that was asked for. While a list hangs,
-    /// it is the last one that has come.
-    pub(crate) fn list(&self) -> Result<(Vec<Instance>, Instant)> {
-        let answer = self.ask_noting(Kind::List, &Uuid::nil().into());
-        let here = self.here.with(Arc::clone);
-        let mut state = here.lock();
-        match answer {
-            Ok((Answer::List(instances), moment, _)) => {
-                state.keep_list(moment.earliest, instances.clone());
-                Ok((instances, moment.earliest))
-            }
-            Ok((_, moment, _)) => Ok((Vec::new(), moment.earliest)),
-            Err(error @ Error::ListHangs { .. }) => {
-                state.listed.clone().map(|(asked, instances)| (instances, asked)).ok_or(error)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A list of the instances that exist, if one was asked for since, and when. Else one is ordered,
-    /// and nobody waits for it.
-    pub(crate) fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
-        let here = self.here.with(Arc::clone);
-        let mut state = here.lock();
-        match &state.listed {
-            Some((asked, instances)) if *asked >= since => Some((instances.clone(), *asked)),
-            _ => {
-                here.keep_house(&mut state, Kind::Existing);
-                None
-            }
-        }
-    }
-
-    /// How many CPUs the host has, as far as that is known. Only the first answer is waited for, and
-    /// just for a moment.
-    pub(crate) fn host_cpus(&self) -> Option<u32> {
-        let here = self.here.with(Arc::clone);
-        let (mut state, now) = (here.lock(), Instant::now());
-        let age = |then: Instant| now.saturating_duration_since(then);
-        if state.host_cpus.is_none_or(|(asked, _)| age(asked) >= HOST_CPUS_KEPT) {
-            here.keep_house(&mut state, Kind::HostCpus);
-        }
-        let ordered = *state.host_cpus_ordered.get_or_insert(now);
-        let moment = self.limits.slow().saturating_sub(age(ordered));
-        let waited =
-            here.answered.wait_timeout_while(state, moment, |state| state.host_cpus.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.host_cpus.and_then(|(_, cpus)| cpus)
-    }
-
-    /// The caller is about to ask about all these instances, one after the other: that much is read
-    /// ahead, and nothing for its next time.
-    pub(crate) fn expect(&self, instances: &[InstanceId]) {
-        let caller = thread::current().id();
-        self.here.with(Arc::clone).lock().scheduler.expect(caller, instances, Instant::now());
-    }
-
-    /// The answer to a question about an instance, within the timeout (or twice that, where the
-    /// first answer is that it hangs), and when its values were measured at the latest.
-    pub(crate) fn ask(
-        &self,
-        kind: Kind,
-        instance: &InstanceId,
-    ) -> Result<(Option<Content>, Stamp)> {
-        let (answer, moment, start) = self.ask_noting(kind, instance)?;
-        let content = if let Answer::Part(content) = answer { Some(content) } else { None };
-        Ok((content, Stamp { at: moment.latest, start }))
-    }
-
     fn ask_noting(
         &self,
         kind: Kind,
@@ -229,8 +154,97 @@ impl<H: Hypervisor> Collector<H> {
         let moment = moment.unwrap_or(Moment { earliest: now, latest: now });
         outcome.answer.map(|answer| (answer, moment, start))
     }
+}
 
-    pub(crate) fn health(&self) -> Health {
+impl<H: Hypervisor> Source for Collector<H> {
+    fn uri(&self) -> &str {
+        self.hypervisor.uri()
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn has_parity(&self) -> bool {
+        self.hypervisor.has_parity()
+    }
+
+    fn rates_from(&self, part: Parts) -> Parts {
+        part
+    }
+
+    fn remembered(&self) -> usize {
+        self.here.with(Arc::clone).lock().scheduler.remembered()
+    }
+
+    /// Every instance that the hypervisor knows, and since when that was asked for. While a list hangs,
+    /// it is the last one that has come.
+    fn list(&self) -> Result<(Vec<Instance>, Instant)> {
+        let answer = self.ask_noting(Kind::List, &Uuid::nil().into());
+        let here = self.here.with(Arc::clone);
+        let mut state = here.lock();
+        match answer {
+            Ok((Answer::List(instances), moment, _)) => {
+                state.keep_list(moment.earliest, instances.clone());
+                Ok((instances, moment.earliest))
+            }
+            Ok((_, moment, _)) => Ok((Vec::new(), moment.earliest)),
+            Err(error @ Error::ListHangs { .. }) => {
+                state.listed.clone().map(|(asked, instances)| (instances, asked)).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A list of the instances that exist, if one was asked for since, and when. Else one is ordered,
+    /// and nobody waits for it.
+    fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
+        let here = self.here.with(Arc::clone);
+        let mut state = here.lock();
+        match &state.listed {
+            Some((asked, instances)) if *asked >= since => Some((instances.clone(), *asked)),
+            _ => {
+                here.keep_house(&mut state, Kind::Existing);
+                None
+            }
+        }
+    }
+
+    /// How many CPUs the host has, as far as that is known. Only the first answer is waited for, and
+    /// just for a moment.
+    fn host_cpus(&self, _: Uuid) -> Option<u32> {
+        let here = self.here.with(Arc::clone);
+        let (mut state, now) = (here.lock(), Instant::now());
+        let age = |then: Instant| now.saturating_duration_since(then);
+        if state.host_cpus.is_none_or(|(asked, _)| age(asked) >= HOST_CPUS_KEPT) {
+            here.keep_house(&mut state, Kind::HostCpus);
+        }
+        let ordered = *state.host_cpus_ordered.get_or_insert(now);
+        let moment = self.limits.slow().saturating_sub(age(ordered));
+        let waited =
+            here.answered.wait_timeout_while(state, moment, |state| state.host_cpus.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.host_cpus.and_then(|(_, cpus)| cpus)
+    }
+
+    /// The caller is about to ask about all these instances, one after the other: that much is read
+    /// ahead, and nothing for its next time.
+    fn expect(&self, instances: &[InstanceId]) {
+        let caller = thread::current().id();
+        self.here.with(Arc::clone).lock().scheduler.expect(caller, instances, Instant::now());
+    }
+
+    /// The answer to a question about an instance, within the timeout (or twice that, where the
+    /// first answer is that it hangs), and when its values were measured at the latest.
+    fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
+        let Some(kind) = Kind::of(part) else {
+            return Ok((None, Instant::now().into()));
+        };
+        let (answer, moment, start) = self.ask_noting(kind, instance)?;
+        let content = if let Answer::Part(content) = answer { Some(content) } else { None };
+        Ok((content, Stamp { at: moment.latest, start }))
+    }
+
+    fn health(&self) -> Health {
         // The driver first: while the state is locked, everybody waits.
         let (calls, sizes, refused) =
             (self.hypervisor.calls(), self.hypervisor.sizes(), self.hypervisor.refused());
@@ -243,7 +257,7 @@ impl<H: Hypervisor> Collector<H> {
     }
 
     /// Whether a connection is open, as far as is known here.
-    pub(crate) fn is_connected(&self) -> bool {
+    fn is_connected(&self) -> bool {
         let here = self.here.with(Arc::clone);
         let state = here.lock();
         let current = |open: &link::Open| open.closings == state.closings;
@@ -251,7 +265,7 @@ impl<H: Hypervisor> Collector<H> {
     }
 
     /// Closes all connections, those in use when they are not any more.
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         self.here.with(Arc::clone).close();
     }
 }

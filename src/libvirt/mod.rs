@@ -103,12 +103,6 @@ impl Libvirt {
         change(&mut options);
         Self(Arc::new(Driver::new(self.0.uri.clone(), options)))
     }
-
-    /// Whether instances that are shut off are reported.
-    #[must_use]
-    pub fn reports_stopped(&self) -> bool {
-        self.0.options.report_stopped
-    }
 }
 
 /// Keeps libvirt from printing on stderr when a connection cannot be opened.

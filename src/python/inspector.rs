@@ -13,7 +13,6 @@ use super::records::{Record, list};
 use super::{put_back, raised_meanwhile};
 use crate::collector::{InvalidLimit, Limits};
 use crate::error;
-use crate::hypervisor::Hypervisor;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
 use crate::printable::Uri;
@@ -21,7 +20,8 @@ use crate::printable::Uri;
 /// Reads what libvirt's virtual machines use.
 #[pyclass(frozen, weakref, module = "virtmeter")]
 pub(crate) struct LibvirtInspector {
-    inspector: Inspector<Libvirt>,
+    inspector: Inspector,
+    report_stopped: bool,
 }
 
 // PyO3 hands the instance over by value; `duration` is Ceilometer's, and nobody needs it.
@@ -71,7 +71,7 @@ impl LibvirtInspector {
             .with_reckoned_sizes(reckon_sizes)
             .with_parity(parity)
             .with_all_nics(all_vnics);
-        Ok(Self { inspector: Inspector::with_limits(libvirt, limits) })
+        Ok(Self { inspector: Inspector::with_limits(libvirt, limits), report_stopped })
     }
 
     #[pyo3(signature = (instance, duration = None))]
@@ -201,7 +201,7 @@ impl LibvirtInspector {
 
     #[getter]
     fn uri(&self) -> &str {
-        self.inspector.hypervisor().uri()
+        self.inspector.uri()
     }
 
     #[getter]
@@ -223,11 +223,7 @@ impl LibvirtInspector {
     }
 
     fn __repr__(&self) -> String {
-        let report_stopped = if self.inspector.hypervisor().reports_stopped() {
-            ", report_stopped=True"
-        } else {
-            ""
-        };
+        let report_stopped = if self.report_stopped { ", report_stopped=True" } else { "" };
         let connected = if self.connected() { "connected" } else { "not connected" };
         let uri = if self.uri().is_empty() { String::new() } else { Uri(self.uri()).to_string() };
         format!("<virtmeter.LibvirtInspector(\"{uri}\"{report_stopped}), {connected}>")
@@ -239,7 +235,7 @@ impl LibvirtInspector {
     fn read<T: Send>(
         &self,
         py: Python<'_>,
-        question: impl FnOnce(&Inspector<Libvirt>) -> error::Result<T> + Send,
+        question: impl FnOnce(&Inspector) -> error::Result<T> + Send,
     ) -> PyResult<T> {
         let answer = without_gil(py, || question(&self.inspector))?;
         answer.map_err(|error| exception(py, &error))

@@ -424,6 +424,11 @@ impl<R> Scheduler<R> {
         Uri(&self.uri)
     }
 
+    /// Of how many instances something is remembered.
+    pub(in crate::collector) fn remembered(&self) -> usize {
+        self.habits.remembered()
+    }
+
     /// What goes on here.
     pub(super) fn health(&self, now: Instant) -> Health {
         let mut health = self.health.clone();

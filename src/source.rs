@@ -1,0 +1,54 @@
+//! What an inspector stands on: whoever takes the readings, in whichever way.
+//!
+//! Two engines do: `collector` asks a hypervisor instance by instance (libvirt), and `sweeps` asks one
+//! that answers for a host at a time (XenServer). Neither knows who asks.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use crate::collector::{Health, Limits};
+use crate::error::Result;
+use crate::hypervisor::{Content, Parts, Stamp};
+use crate::records::{Instance, InstanceId};
+
+/// The readings of all instances of one place. No call waits longer than its limits say.
+pub(crate) trait Source: Send + Sync {
+    /// Where that is, without any secret.
+    fn uri(&self) -> &str;
+
+    fn limits(&self) -> Limits;
+
+    /// Whether records say what Ceilometer's own inspector says where that one errs.
+    fn has_parity(&self) -> bool;
+
+    /// The part of a reading that rates of NICs or disks come from, where that is asked for.
+    fn rates_from(&self, part: Parts) -> Parts;
+
+    /// Every instance that there is, running or not, and since when that was asked for.
+    fn list(&self) -> Result<(Vec<Instance>, Instant)>;
+
+    /// The same if it was asked for since, for housekeeping: nobody waits for it.
+    fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)>;
+
+    /// Of how many instances something is remembered.
+    fn remembered(&self) -> usize;
+
+    /// How many CPUs the host of an instance has, as far as that is known.
+    fn host_cpus(&self, instance: Uuid) -> Option<u32>;
+
+    /// The caller is about to ask about all these instances, one after the other.
+    fn expect(&self, instances: &[InstanceId]);
+
+    /// A part of a reading of an instance, and when its values were measured.
+    fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)>;
+
+    /// What was done and is done; takes no reading.
+    fn health(&self) -> Health;
+
+    /// Whether a connection is open, as far as is known here.
+    fn is_connected(&self) -> bool;
+
+    /// Closes all connections; the next call opens new ones.
+    fn close(&self);
+}
