@@ -10,38 +10,49 @@ use crate::records::InstanceId;
 /// The answer of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What libvirt said when it refused a call
-/// (<https://libvirt.org/html/libvirt-virterror.html>).
+/// What was said when a call was refused, or why it could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// `virErrorNumber`, for example 42, `VIR_ERR_NO_DOMAIN`.
-    pub code: i32,
-    /// `virErrorDomain`: the part of libvirt that refused, for example 10, `VIR_FROM_QEMU`.
-    pub domain: i32,
-    /// libvirt's own words.
+    /// libvirt's `virErrorNumber` and `virErrorDomain`, for example 42 and 10
+    /// (<https://libvirt.org/html/libvirt-virterror.html>); `None` where it was not libvirt.
+    pub libvirt: Option<(i32, i32)>,
+    /// In the words of who refused.
     pub message: String,
 }
 
 impl Failure {
+    /// One of libvirt's: `virErrorNumber`, `virErrorDomain` and its own words.
+    #[must_use]
+    pub fn of_libvirt(code: i32, domain: i32, message: String) -> Self {
+        Self { libvirt: Some((code, domain)), message }
+    }
+
     /// What to do about a connection that was not opened.
     fn what_opens_it(&self) -> &'static str {
         /// `VIR_ERR_AUTH_FAILED`, `VIR_ERR_AUTH_CANCELLED`, `VIR_ERR_AUTH_UNAVAILABLE`
         const LOGIN: [i32; 3] = [45, 79, 94];
-        if LOGIN.contains(&self.code) && !self.message.contains("polkit") {
-            "libvirt wants a login (SASL): put authname and password for it into libvirt's auth.conf, in \
-             ~/.config/libvirt or /etc/libvirt, and see that SASL's modules are installed \
-             (https://libvirt.org/auth.html)"
-        } else {
-            "check that libvirtd or virtqemud runs and that this user may open its socket (group \
-             libvirt)"
+        match self.libvirt {
+            // Who else refused has said it.
+            None => "",
+            Some((code, _)) if LOGIN.contains(&code) && !self.message.contains("polkit") => {
+                "libvirt wants a login (SASL): put authname and password for it into libvirt's \
+                 auth.conf, in ~/.config/libvirt or /etc/libvirt, and see that SASL's modules are \
+                 installed (https://libvirt.org/auth.html); "
+            }
+            Some(_) => {
+                "check that libvirtd or virtqemud runs and that this user may open its socket (group \
+                 libvirt); "
+            }
         }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, domain, message } = self;
-        write!(f, "[libvirt error {code}, domain {domain}] {}", Printable(message))
+        if let Some((code, domain)) = self.libvirt {
+            write!(f, "[libvirt error {code}, domain {domain}] ")?;
+        }
+        Printable(&self.message).fmt(f)
     }
 }
 
@@ -134,7 +145,7 @@ pub enum Error {
     },
     /// The hypervisor cannot be reached; the next call tries anew.
     #[error(
-        "no connection to {}{}: {failure}; {}; virtmeter goes on trying",
+        "no connection to {}{}: {failure}; {}virtmeter goes on trying",
         Uri(uri),
         for_instance(instance.as_ref()),
         failure.what_opens_it()
@@ -234,7 +245,7 @@ mod tests {
     #[test]
     fn nothing_from_outside_steers_a_terminal_or_breaks_a_line() {
         let instance = InstanceId { uuid: Uuid::nil(), name: Some(EVIL.to_owned()) };
-        let failure = Failure { code: 1, domain: 10, message: EVIL.to_owned() };
+        let failure = Failure::of_libvirt(1, 10, EVIL.to_owned());
         let uri = EVIL.to_owned();
         let no_data = |reason| Error::NoData { instance: InstanceId::from(Uuid::nil()), reason };
         for (shown, error) in [
@@ -281,7 +292,7 @@ mod tests {
             (94, "authentication unavailable: no polkit agent available", false),
             (38, "Failed to connect socket", false),
         ] {
-            let failure = Failure { code, domain: 7, message: message.into() };
+            let failure = Failure::of_libvirt(code, 7, message.into());
             let lost = Error::ConnectionLost { uri: String::new(), instance: None, failure };
             assert_eq!(lost.to_string().contains("auth.conf"), login, "{lost}");
             assert_eq!(lost.to_string().contains("group libvirt"), !login, "{lost}");
@@ -290,7 +301,7 @@ mod tests {
 
     #[test]
     fn who_gave_no_uri_is_told_of_libvirts_own() {
-        let (uri, failure) = (String::new(), Failure { code: 1, domain: 10, message: "x".into() });
+        let (uri, failure) = (String::new(), Failure::of_libvirt(1, 10, "x".into()));
         for error in [
             Error::InvalidUri { uri: uri.clone(), failure: failure.clone() },
             Error::NoList { uri: uri.clone(), failure: failure.clone() },

@@ -168,7 +168,7 @@ fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
 }
 
 fn lost() -> Error {
-    let failure = crate::Failure { code: 38, domain: 7, message: "gone".to_owned() };
+    let failure = crate::Failure::of_libvirt(38, 7, "gone".to_owned());
     Error::ConnectionLost { uri: String::new(), instance: None, failure }
 }
 

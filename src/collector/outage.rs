@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_a_few_seconds() {
-        let failure = Failure { code: 38, domain: 7, message: String::new() };
+        let failure = Failure::of_libvirt(38, 7, String::new());
         let now = Instant::now();
         let mut outage = Outage::new(failure.clone(), now);
         let mut pauses = vec![outage.next_try - now];

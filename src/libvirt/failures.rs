@@ -31,13 +31,10 @@ impl Failure {
     /// Whether the connection broke, rather than the call being refused.
     pub(super) fn is_disconnection(&self) -> bool {
         const EPIPE: u32 = 32;
-        let (Ok(code), Ok(domain)) = (u32::try_from(self.code), u32::try_from(self.domain)) else {
-            return false;
-        };
-        match domain {
-            c::VIR_FROM_RPC if code == EPIPE => true,
-            c::VIR_FROM_RPC | c::VIR_FROM_REMOTE => {
-                matches!(code, c::VIR_ERR_SYSTEM_ERROR | c::VIR_ERR_INTERNAL_ERROR)
+        match self.domain() {
+            Some(c::VIR_FROM_RPC) if self.is(EPIPE) => true,
+            Some(c::VIR_FROM_RPC | c::VIR_FROM_REMOTE) => {
+                self.is(c::VIR_ERR_SYSTEM_ERROR) || self.is(c::VIR_ERR_INTERNAL_ERROR)
             }
             _ => false,
         }
@@ -45,7 +42,12 @@ impl Failure {
 
     /// Whether libvirt refused with this `virErrorNumber`.
     pub(super) fn is(&self, code: c::virErrorNumber) -> bool {
-        u32::try_from(self.code) == Ok(code)
+        self.libvirt.is_some_and(|(said, _)| u32::try_from(said) == Ok(code))
+    }
+
+    /// The part of libvirt that refused, a `virErrorDomain`.
+    fn domain(&self) -> Option<c::virErrorDomain> {
+        self.libvirt.and_then(|(_, domain)| u32::try_from(domain).ok())
     }
 }
 
@@ -60,7 +62,7 @@ pub(super) fn is_refused_uri(uri: &str, failure: &Failure) -> bool {
         || failure.is(c::VIR_ERR_INVALID_ARG)
         || failure.is(c::VIR_ERR_CONFIG_UNSUPPORTED)
         // The test hypervisor is a file that the URI names.
-        || matches!(u32::try_from(failure.domain), Ok(c::VIR_FROM_URI | c::VIR_FROM_TEST))
+        || matches!(failure.domain(), Some(c::VIR_FROM_URI | c::VIR_FROM_TEST))
 }
 
 #[cfg(test)]
@@ -68,11 +70,8 @@ mod tests {
     use super::*;
 
     fn failure(code: u32, domain: u32) -> Failure {
-        Failure {
-            code: code.try_into().unwrap(),
-            domain: domain.try_into().unwrap(),
-            message: String::new(),
-        }
+        let (code, domain) = (code.try_into().unwrap(), domain.try_into().unwrap());
+        Failure::of_libvirt(code, domain, String::new())
     }
 
     #[test]

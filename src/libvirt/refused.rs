@@ -194,7 +194,7 @@ mod tests {
     };
 
     fn failure(code: u32) -> Failure {
-        Failure { code: code.try_into().unwrap(), domain: 10, message: "no".to_owned() }
+        Failure::of_libvirt(code.try_into().unwrap(), 10, "no".to_owned())
     }
 
     /// Refuses it, and returns whether there is something new to say.

@@ -81,23 +81,20 @@ pub(crate) fn generation() -> u64 {
 fn last_failure() -> Failure {
     // SAFETY: the pointer is null or the thread's own error, which stays until the next call.
     match unsafe { c::virGetLastError().as_ref() } {
-        Some(error) => Failure {
-            code: error.code,
-            domain: error.domain,
+        Some(error) => Failure::of_libvirt(
+            error.code,
+            error.domain,
             // A daemon may send an error without words.
-            message: text(error.message).unwrap_or_else(|| "libvirt gave no message".to_owned()),
-        },
+            text(error.message).unwrap_or_else(|| "libvirt gave no message".to_owned()),
+        ),
         None => failure(c::VIR_ERR_INTERNAL_ERROR, "libvirt failed without saying why".to_owned()),
     }
 }
 
 /// A failure in libvirt's terms that libvirt itself did not tell of.
 fn failure(code: c::virErrorNumber, message: String) -> Failure {
-    Failure {
-        code: c_int::try_from(code).unwrap_or_default(),
-        domain: c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default(),
-        message,
-    }
+    let domain = c_int::try_from(c::VIR_FROM_NONE).unwrap_or_default();
+    Failure::of_libvirt(c_int::try_from(code).unwrap_or_default(), domain, message)
 }
 
 /// A copy of a C string; `None` for a null pointer.

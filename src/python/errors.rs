@@ -27,11 +27,11 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
             return Ok(PyValueError::new_err(error.to_string()));
         }
     };
-    let failure = error.failure();
+    let (code, domain) = error.failure().and_then(|failure| failure.libvirt).unzip();
     let details = [
         ("instance_id", error.instance().map(|i| i.uuid.to_string()).into_pyobject(py)?),
-        ("error_code", failure.map(|f| f.code).into_pyobject(py)?),
-        ("error_domain", failure.map(|f| f.domain).into_pyobject(py)?),
+        ("error_code", code.into_pyobject(py)?),
+        ("error_domain", domain.into_pyobject(py)?),
     ];
     let exception = class.call((error.to_string(),), Some(&details.into_py_dict(py)?))?;
     Ok(PyErr::from_value(exception))

@@ -257,5 +257,5 @@ impl<R> Scheduler<R> {
 /// A failure in libvirt's terms, of an answer that has not come.
 fn timed_out(message: String) -> Failure {
     // VIR_ERR_OPERATION_TIMEOUT, of VIR_FROM_NONE
-    Failure { code: 68, domain: 0, message }
+    Failure::of_libvirt(68, 0, message)
 }

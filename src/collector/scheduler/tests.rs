@@ -44,7 +44,7 @@ struct Host {
 }
 
 fn lost() -> Error {
-    let failure = Failure { code: 38, domain: 7, message: "gone".to_owned() };
+    let failure = Failure::of_libvirt(38, 7, "gone".to_owned());
     Error::ConnectionLost { uri: String::new(), instance: None, failure }
 }
 
@@ -197,7 +197,7 @@ impl Host {
 
     fn probe_in_vain(&mut self, refused: bool) {
         if let Probe::Ask(instance) = self.scheduler.probe(self.now, false) {
-            let failure = Failure { code: 1, domain: 10, message: "not for you".to_owned() };
+            let failure = Failure::of_libvirt(1, 10, "not for you".to_owned());
             let reason = crate::error::Reason::Refused(failure);
             let refusal = Error::NoData { instance: instance.clone(), reason };
             let answer = if refused { Err(refusal) } else { Ok(None) };
@@ -408,7 +408,7 @@ fn what_does_not_exist_is_not_remembered() {
     assert!(host.scheduler.habits.is_trusted(Uuid::from_u128(1)));
     host.ask(0, key(Kind::Disks, 1));
     host.start();
-    let failure = Failure { code: 42, domain: 10, message: "no domain".to_owned() };
+    let failure = Failure::of_libvirt(42, 10, "no domain".to_owned());
     let instance = Uuid::from_u128(1).into();
     host.finish(0, Err(Error::InstanceNotFound { instance, gone: true, failure }));
     assert!(!host.scheduler.habits.is_trusted(Uuid::from_u128(1)));
