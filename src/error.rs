@@ -68,6 +68,14 @@ pub enum Reason {
     /// Its guest hangs, and the hypervisor does not even tell what it knows without it.
     #[error("its guest does not answer, nor does libvirt for it; look at its process and storage")]
     Unanswered,
+    /// Its host does not answer; those of other hosts do.
+    #[error("its host {} does not answer: {failure}; virtmeter goes on trying", Printable(host))]
+    HostAway {
+        /// What people call the host.
+        host: String,
+        /// What was said, or what has not come.
+        failure: Failure,
+    },
     /// The domain's XML description cannot be read.
     #[error("its domain XML cannot be used: {}; compare `virsh dumpxml`", Printable(.0))]
     Xml(String),
@@ -158,6 +166,25 @@ pub enum Error {
         /// What libvirt said.
         failure: Failure,
     },
+    /// The hypervisor refuses the login. It is not asked again until the login is another.
+    #[error(
+        "{} refuses the login: {failure}; it is not tried again with the same user and password",
+        Uri(uri)
+    )]
+    LoginRefused {
+        /// The target's URI.
+        uri: String,
+        /// What it said.
+        failure: Failure,
+    },
+    /// This kind of hypervisor cannot tell that of any instance.
+    #[error("{hypervisor} does not tell {what}")]
+    Unsupported {
+        /// Which kind.
+        hypervisor: &'static str,
+        /// What was asked for.
+        what: &'static str,
+    },
     /// The URI names no hypervisor that libvirt can open.
     #[error("libvirt cannot open {}: {failure}; use one like qemu:///system", the_uri(uri))]
     InvalidUri {
@@ -209,6 +236,8 @@ impl Error {
             | Self::InvalidCaller { .. }
             | Self::NoList { .. }
             | Self::ListHangs { .. }
+            | Self::LoginRefused { .. }
+            | Self::Unsupported { .. }
             | Self::Interrupted => None,
         }
     }
@@ -221,13 +250,18 @@ impl Error {
             | Self::ConnectionLost { failure, .. }
             | Self::InvalidUri { failure, .. }
             | Self::NoList { failure, .. }
-            | Self::NoData { reason: Reason::Refused(failure), .. } => Some(failure),
+            | Self::LoginRefused { failure, .. }
+            | Self::NoData {
+                reason: Reason::Refused(failure) | Reason::HostAway { failure, .. },
+                ..
+            } => Some(failure),
             Self::NoData { .. }
             | Self::InstanceShutOff { .. }
             | Self::InstanceBusy { .. }
             | Self::ListHangs { .. }
             | Self::Timeout { .. }
             | Self::InvalidCaller { .. }
+            | Self::Unsupported { .. }
             | Self::Interrupted => None,
         }
     }

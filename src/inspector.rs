@@ -14,7 +14,7 @@ use crate::collector::{Cancellation, Collector, Health, Limits, ids};
 use crate::continued::Continued;
 use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::hypervisor::{Content, Hypervisor, Parts, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{
@@ -275,7 +275,7 @@ impl Inspector {
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
         let mut cancellation = Cancellation::new(self.limits());
-        self.source.expect(&ids);
+        self.source.expect(Parts::COUNTERS, &ids);
         for id in ids {
             cancellation.check()?;
             match self.counters(&id) {
@@ -283,12 +283,15 @@ impl Inspector {
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
                 Err(error @ Error::Interrupted) => return Err(error),
-                Err(error @ Error::ConnectionLost { .. }) => {
+                Err(error @ (Error::ConnectionLost { .. } | Error::LoginRefused { .. })) => {
                     lost_count += 1;
                     lost = lost.or(Some(error));
                 }
-                // The engine says once that a guest hangs.
-                Err(error @ Error::Timeout { .. }) => log::debug!("no usage of one: {error}"),
+                // The engine says once that a guest hangs, or a host does not answer.
+                Err(
+                    error @ (Error::Timeout { .. }
+                    | Error::NoData { reason: Reason::HostAway { .. }, .. }),
+                ) => log::debug!("no usage of one: {error}"),
                 Err(error) => log::warn!("an instance is left out of the usage: {error}"),
             }
         }
@@ -389,7 +392,7 @@ impl Inspector {
         let ids = ids(&instances);
         let (mut cancellation, mut others) = (Cancellation::new(self.limits()), 0);
         self.said.with(|said| lock(said).retain(|known, _| ids.iter().any(|id| id.uuid == *known)));
-        self.source.expect(&ids);
+        self.source.expect(Parts::SERVER, &ids);
         for (instance, id) in instances.into_iter().zip(ids) {
             cancellation.check()?;
             match self.ask(Parts::SERVER, &id) {
@@ -411,6 +414,7 @@ impl Inspector {
                 Err(
                     error @ (Error::Interrupted
                     | Error::ConnectionLost { .. }
+                    | Error::LoginRefused { .. }
                     | Error::InvalidUri { .. }),
                 ) => return Err(error),
                 // The engine says once that it hangs.

@@ -31,6 +31,8 @@ mod rates;
 mod recent;
 mod records;
 mod source;
+#[allow(dead_code)]
+mod sweeps;
 mod usage;
 
 #[cfg(feature = "python")]

@@ -37,8 +37,8 @@ pub(crate) trait Source: Send + Sync {
     /// How many CPUs the host of an instance has, as far as that is known.
     fn host_cpus(&self, instance: Uuid) -> Option<u32>;
 
-    /// The caller is about to ask about all these instances, one after the other.
-    fn expect(&self, instances: &[InstanceId]);
+    /// The caller is about to ask for a part of all these instances, one after the other.
+    fn expect(&self, part: Parts, instances: &[InstanceId]);
 
     /// A part of a reading of an instance, and when its values were measured.
     fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)>;

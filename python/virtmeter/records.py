@@ -535,3 +535,6 @@ class Health(NamedTuple):
     refused: dict[str, list[str]]
     """The NICs and disks that libvirt refuses to tell of, and which are left out: by the instance's
     UUID, a sentence for each."""
+    away: dict[str, tuple[str, float]]
+    """The hosts that do not answer while the rest of their pool does: by name, why, and for how
+    many seconds. Their instances are left out."""

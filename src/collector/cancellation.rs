@@ -28,7 +28,7 @@ impl Cancellation {
     }
 
     /// Whether it is time to look.
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.looked.elapsed() >= self.every
     }
 

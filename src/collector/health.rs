@@ -53,6 +53,8 @@ pub struct Health {
     pub locked: Vec<InstanceId>,
     /// Why the hypervisor cannot be reached, and since when.
     pub outage: Option<(Failure, Duration)>,
+    /// The hosts that do not answer while others do, why, and since when.
+    pub away: Vec<(String, Failure, Duration)>,
     /// The NICs and disks that the hypervisor refuses to tell of, by their instances: a sentence for
     /// each.
     pub refused: Vec<(Uuid, Vec<String>)>,

@@ -155,7 +155,7 @@ impl Limits {
     }
 
     /// A reading that takes longer than this does not count as one of the workers' any more.
-    pub(super) fn slow(&self) -> Duration {
+    pub(crate) fn slow(&self) -> Duration {
         (self.timeout / 20).min(Duration::from_millis(250))
     }
 

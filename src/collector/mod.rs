@@ -33,7 +33,8 @@ use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts, Stamp, Warnin
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
-use shared::{Shared, log_all};
+use shared::Shared;
+pub(crate) use shared::{LogRecord, log_all};
 
 /// Some hosts can be given more CPUs while they run.
 const HOST_CPUS_KEPT: Duration = Duration::from_secs(60);
@@ -228,7 +229,7 @@ impl<H: Hypervisor> Source for Collector<H> {
 
     /// The caller is about to ask about all these instances, one after the other: that much is read
     /// ahead, and nothing for its next time.
-    fn expect(&self, instances: &[InstanceId]) {
+    fn expect(&self, _: Parts, instances: &[InstanceId]) {
         let caller = thread::current().id();
         self.here.with(Arc::clone).lock().scheduler.expect(caller, instances, Instant::now());
     }

@@ -272,7 +272,7 @@ impl<H: Hypervisor> Shared<H> {
 }
 
 /// What is to be logged.
-pub(super) type LogRecord = (log::Level, String);
+pub(crate) type LogRecord = (log::Level, String);
 
 /// An instance that is none, for questions about nobody.
 pub(super) fn nobody() -> InstanceId {
@@ -289,7 +289,7 @@ pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
 /// Logs, which is for callers alone: a log line may reach a slow handler, which no other caller is to
 /// wait for, or an interpreter that ends, and takes a thread of ours, which it does not know, with it.
 #[allow(clippy::disallowed_macros)]
-pub(super) fn log_all(lines: impl IntoIterator<Item = LogRecord>) {
+pub(crate) fn log_all(lines: impl IntoIterator<Item = LogRecord>) {
     for (level, line) in lines {
         log::log!(target: "virtmeter::collector", level, "{line}");
     }

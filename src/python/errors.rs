@@ -1,6 +1,6 @@
 //! Turns the core's errors into the exceptions of `virtmeter.exceptions`.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyType};
@@ -22,7 +22,10 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         | Error::NoData { reason: Reason::Unanswered, .. } => timeout(py)?,
         Error::NoData { .. } | Error::NoList { .. } | Error::ListHangs { .. } => no_data(py)?,
         Error::InstanceBusy { .. } => busy(py)?,
-        Error::ConnectionLost { .. } => connection_lost(py)?,
+        Error::ConnectionLost { .. } | Error::LoginRefused { .. } => connection_lost(py)?,
+        Error::Unsupported { .. } => {
+            return Ok(PyNotImplementedError::new_err(error.to_string()));
+        }
         Error::InvalidUri { .. } | Error::InvalidCaller { .. } => {
             return Ok(PyValueError::new_err(error.to_string()));
         }

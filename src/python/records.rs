@@ -312,6 +312,11 @@ named_tuple!(Health {
     r.sizes.asked,
     r.sizes.differed,
     r.refused.into_iter().map(|(id, lines)| (id.to_string(), lines)).collect::<Vec<_>>().into_py_dict(py)?,
+    r.away
+        .into_iter()
+        .map(|(host, failure, since)| (host, (failure.to_string(), since.as_secs_f64())))
+        .collect::<Vec<_>>()
+        .into_py_dict(py)?,
 } from r in py);
 
 /// Records as Python sees them.

@@ -1,0 +1,131 @@
+//! What was read when, what failed, and when that is tried again. Pure: it is told what time it is.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::hypervisor::Batch;
+
+/// What has failed is tried again after this, and then after twice as long each time.
+const SHORTEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+/// What nobody has asked for in so long is forgotten.
+const KEPT: Duration = Duration::from_secs(3600);
+/// Below this many, nothing is.
+const FEW: usize = 64;
+
+/// Every batch that somebody has asked for.
+#[derive(Default)]
+pub(super) struct Batches {
+    known: HashMap<Batch, Known>,
+    swept_to: usize,
+}
+
+struct Known {
+    /// When the reading was begun that it was last read by.
+    read: Option<Instant>,
+    failed: Option<Failed>,
+    /// Since when it is waiting for a thread, or is being read.
+    ordered: Option<Instant>,
+    used: Instant,
+}
+
+/// A failure that nothing was read after.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) since: Instant,
+    /// When it last failed, and how long is waited after that.
+    last: Instant,
+    pause: Duration,
+}
+
+/// What a caller is to do about a batch.
+pub(super) enum Next {
+    /// It was read at this time, which will do.
+    Read(Instant),
+    /// To wait for it; and whether a thread is to be found for it first.
+    Wait { order: bool },
+    /// To take this for an answer; and whether it is to be tried again, for those who come later.
+    Failed { error: Error, order: bool },
+}
+
+impl Batches {
+    /// What to do for a caller that asks at `asked` for what is not older than `oldest`. What has failed
+    /// and is tried again is waited for no longer than for this `moment`, by whoever asks.
+    pub(super) fn next(
+        &mut self,
+        batch: Batch,
+        (asked, oldest): (Instant, Instant),
+        moment: Duration,
+        now: Instant,
+    ) -> Next {
+        self.make_room(now);
+        let known = self.known.entry(batch).or_insert_with(|| Known {
+            read: None,
+            failed: None,
+            ordered: None,
+            used: now,
+        });
+        known.used = now;
+        if let Some(read) = known.read.filter(|read| *read >= oldest) {
+            return Next::Read(read);
+        }
+        let Some(failed) = &known.failed else {
+            return Next::Wait { order: known.ordered.is_none() };
+        };
+        // What has failed since it was asked for is the answer.
+        let is_due = now >= failed.last + failed.pause && failed.last < asked;
+        let order = known.ordered.is_none() && is_due;
+        let tried = if order { Some(now) } else { known.ordered };
+        if tried.is_some_and(|tried| now < tried + moment) {
+            return Next::Wait { order };
+        }
+        Next::Failed { error: failed.error.clone(), order }
+    }
+
+    /// Notes that it waits for a thread.
+    pub(super) fn ordered(&mut self, batch: Batch, now: Instant) {
+        if let Some(known) = self.known.get_mut(&batch) {
+            known.ordered = Some(now);
+        }
+    }
+
+    /// Notes that it was read by a reading that was begun then. Returns the failure that this ends.
+    pub(super) fn was_read(&mut self, batch: Batch, begun: Instant) -> Option<Failed> {
+        let known = self.known.get_mut(&batch)?;
+        known.ordered = None;
+        known.read = Some(begun);
+        known.failed.take()
+    }
+
+    /// Notes that it was not read. Returns whether that is new.
+    pub(super) fn has_not_been_read(&mut self, batch: Batch, error: Error, now: Instant) -> bool {
+        let Some(known) = self.known.get_mut(&batch) else { return false };
+        known.ordered = None;
+        let before = known.failed.take();
+        let is_new = before.is_none();
+        let (since, pause) = before
+            .map_or((now, SHORTEST), |before| (before.since, (before.pause * 2).min(LONGEST)));
+        known.failed = Some(Failed { error, since, last: now, pause });
+        is_new
+    }
+
+    /// When it was last read, if that was begun since.
+    pub(super) fn read_since(&self, batch: Batch, since: Instant) -> Option<Instant> {
+        self.known.get(&batch)?.read.filter(|read| *read >= since)
+    }
+
+    /// Everything that fails, and why.
+    pub(super) fn failing(&self) -> impl Iterator<Item = (Batch, &Failed)> {
+        self.known.iter().filter_map(|(batch, known)| Some((*batch, known.failed.as_ref()?)))
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.known.len() >= FEW.max(2 * self.swept_to) {
+            self.known.retain(|_, known| {
+                known.ordered.is_some() || now.saturating_duration_since(known.used) < KEPT
+            });
+            self.swept_to = self.known.len();
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The engine over hypervisors that answer for many instances at once: what is read once serves all who
+//! ask, until it is older than they allow.
+//!
+//! A call over HTTPS has a deadline of its own, so nothing hangs here for good, and what fails is a host
+//! and never a guest: there is no quarantine. Callers do not call: they wait for a thread that does, as
+//! long as their timeout says. A host that has failed is tried again behind their backs; until it
+//! answers, they are told so at once.
+
+mod batches;
+mod shared;
+mod worker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::collector::{Cancellation, Health, Limits, log_all};
+use crate::error::{Error, Reason, Result};
+use crate::hypervisor::{Batch, Content, HostWide, Parts, Stamp};
+use crate::libvirt::generation;
+use crate::per_process::PerProcess;
+use crate::records::{Instance, InstanceId};
+use crate::source::Source;
+use shared::Shared;
+
+/// Logging out is not waited for any longer.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// The engine over such a hypervisor; each process makes a driver of its own.
+pub(crate) struct Sweeps<H: HostWide> {
+    uri: String,
+    limits: Limits,
+    here: PerProcess<Arc<Shared<H>>>,
+}
+
+impl<H: HostWide> Sweeps<H> {
+    /// An engine; connects to nothing yet.
+    pub(crate) fn new(
+        uri: String,
+        limits: Limits,
+        make: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
+        let place = uri.clone();
+        let here = PerProcess::new(move || Arc::new(Shared::new(make(), place.clone(), limits)));
+        Self { uri, limits, here }
+    }
+
+    /// Does something with what is here, and logs what has happened by then. A child that was forked
+    /// meanwhile does it anew.
+    fn with<R>(&self, act: impl Fn(&Arc<Shared<H>>) -> Result<R>) -> Result<R> {
+        let (here, done) = loop {
+            let (process, here) = (generation(), self.here.with(Arc::clone));
+            let done = act(&here);
+            if generation() == process {
+                break (here, done);
+            }
+            // Its locks are the parent's.
+            std::mem::forget(here);
+        };
+        let lines = here.take_log();
+        if !lines.is_empty() {
+            log_all(lines);
+            Cancellation::look()?;
+        }
+        done
+    }
+}
+
+impl<H: HostWide> Source for Sweeps<H> {
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn has_parity(&self) -> bool {
+        false
+    }
+
+    /// Requests have no counter since the start of an instance, but are known over every interval.
+    fn rates_from(&self, _: Parts) -> Parts {
+        Parts::COUNTERS
+    }
+
+    fn list(&self) -> Result<(Vec<Instance>, Instant)> {
+        self.with(|here| {
+            let asked = here.have(Batch::Inventory, Instant::now())?;
+            Ok((here.driver.instances(), asked))
+        })
+    }
+
+    fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
+        let here = self.here.with(Arc::clone);
+        // Whoever asks has an inventory read anyway.
+        let asked = here.read_since(Batch::Inventory, since)?;
+        Some((here.driver.instances(), asked))
+    }
+
+    fn remembered(&self) -> usize {
+        0
+    }
+
+    fn host_cpus(&self, instance: Uuid) -> Option<u32> {
+        self.here.with(Arc::clone).driver.host_cpus(instance)
+    }
+
+    fn expect(&self, part: Parts, instances: &[InstanceId]) {
+        self.here.with(Arc::clone).expect(part, instances);
+    }
+
+    fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
+        self.with(|here| {
+            let asked = Instant::now();
+            here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
+            for batch in here.driver.batches(part, instance)? {
+                match here.have(batch, asked) {
+                    Ok(_) => {}
+                    Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) => {
+                        return Err(error);
+                    }
+                    // Nothing else depends on it.
+                    Err(_) if matches!(batch, Batch::Instance(_)) => {}
+                    Err(error) => return Err(here.no_data(batch, instance, &error)),
+                }
+            }
+            here.handed_out();
+            here.driver.tell(part, instance).map(|(content, stamp)| (Some(content), stamp))
+        })
+    }
+
+    fn health(&self) -> Health {
+        let here = self.here.with(Arc::clone);
+        let health = here.health();
+        log_all(here.take_log());
+        health
+    }
+
+    fn is_connected(&self) -> bool {
+        self.here.with(Arc::clone).driver.sessions().1
+    }
+
+    fn close(&self) {
+        let closed = self.with(|here| {
+            let longest = CLOSING.min(self.limits.timeout());
+            here.driver.close(Instant::now() + longest)
+        });
+        if let Err(error) = closed {
+            let line = format!("the session was not closed, and ends by itself: {error}");
+            log_all([(log::Level::Debug, line)]);
+        }
+    }
+}
+
+impl<H: HostWide> Drop for Sweeps<H> {
+    /// The threads end by themselves, and the last thing that one of them does is to log out.
+    fn drop(&mut self) {
+        self.here.with(Arc::clone).end();
+    }
+}
+
+/// The same error, of which an instance's question has come to know.
+fn for_instance(error: Error, asked: &InstanceId) -> Error {
+    match error {
+        Error::ConnectionLost { uri, failure, .. } => {
+            Error::ConnectionLost { uri, instance: Some(asked.clone()), failure }
+        }
+        Error::NoList { failure, .. } => {
+            Error::NoData { instance: asked.clone(), reason: Reason::Refused(failure) }
+        }
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! What callers and threads share, under one lock, and how a caller waits.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::batches::{Batches, Next};
+use super::worker;
+use crate::collector::{Cancellation, Health, Limits, LogRecord};
+use crate::error::{Error, Failure, Reason, Result};
+use crate::hypervisor::{Batch, HostWide, Parts};
+use crate::libvirt::generation;
+use crate::printable::Printable;
+use crate::records::InstanceId;
+
+/// So many hosts are asked at once.
+pub(super) const MOST_THREADS: usize = 32;
+
+pub(super) struct Shared<H> {
+    pub(super) driver: H,
+    uri: String,
+    pub(super) limits: Limits,
+    state: Mutex<State>,
+    /// Told when something was read, or was not.
+    pub(super) read: Condvar,
+    /// Told when there is something to read.
+    pub(super) work: Condvar,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) batches: Batches,
+    /// What waits for a thread.
+    pub(super) queue: VecDeque<Batch>,
+    pub(super) threads: usize,
+    pub(super) idle: usize,
+    pub(super) ended: bool,
+    pub(super) log: Vec<LogRecord>,
+    handed_out: u64,
+    pub(super) timeouts: u64,
+}
+
+impl<H: HostWide> Shared<H> {
+    pub(super) fn new(driver: H, uri: String, limits: Limits) -> Self {
+        let (read, work) = (Condvar::new(), Condvar::new());
+        Self { driver, uri, limits, state: Mutex::default(), read, work }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until this was read no longer than `max_age` before it was asked for, and returns when that
+    /// was begun.
+    pub(super) fn have(self: &Arc<Self>, batch: Batch, asked: Instant) -> Result<Instant> {
+        let begun = Instant::now();
+        let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
+        let mut cancellation = Cancellation::new(self.limits);
+        let mut state = self.lock();
+        let until = begun + self.limits.timeout();
+        loop {
+            let now = Instant::now();
+            match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
+                Next::Read(read) => return Ok(read),
+                Next::Failed { error, order } => {
+                    if order {
+                        self.order(&mut state, batch, now);
+                    }
+                    return Err(error);
+                }
+                Next::Wait { order } => {
+                    if order {
+                        self.order(&mut state, batch, now);
+                    }
+                    if now >= until {
+                        state.timeouts += 1;
+                        return Err(self.too_late());
+                    }
+                    let left = until - now;
+                    state = self
+                        .read
+                        .wait_timeout(state, left.min(self.limits.slow()))
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    if cancellation.is_due() {
+                        drop(state);
+                        let before = generation();
+                        cancellation.check()?;
+                        if generation() != before {
+                            // A signal's handler has forked, and this is the child: nobody reads here.
+                            return Err(Error::Interrupted);
+                        }
+                        state = self.lock();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has everything read that is wanted of these instances, and waits for none of it.
+    pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId]) {
+        let now = Instant::now();
+        let oldest = now.checked_sub(self.limits.max_age()).unwrap_or(now);
+        let mut wanted = Vec::new();
+        for instance in instances {
+            for batch in self.driver.batches(part, instance).unwrap_or_default() {
+                if !wanted.contains(&batch) {
+                    wanted.push(batch);
+                }
+            }
+        }
+        let mut state = self.lock();
+        for batch in wanted {
+            if let Next::Wait { order: true } | Next::Failed { order: true, .. } =
+                state.batches.next(batch, (now, oldest), Duration::ZERO, now)
+            {
+                self.order(&mut state, batch, now);
+            }
+        }
+    }
+
+    /// Finds a thread that reads it.
+    fn order(self: &Arc<Self>, state: &mut State, batch: Batch, now: Instant) {
+        state.batches.ordered(batch, now);
+        state.queue.push_back(batch);
+        if state.queue.len() <= state.idle {
+            self.work.notify_one();
+        } else if state.threads < MOST_THREADS {
+            match worker::spawn(self) {
+                Ok(()) => state.threads += 1,
+                // Those that there are must do; without any, the caller's time runs out.
+                Err(error) => {
+                    state.log.push((log::Level::Warn, format!("no thread was started: {error}")));
+                }
+            }
+        }
+    }
+
+    pub(super) fn read_since(&self, batch: Batch, since: Instant) -> Option<Instant> {
+        self.lock().batches.read_since(batch, since)
+    }
+
+    pub(super) fn handed_out(&self) {
+        self.lock().handed_out += 1;
+    }
+
+    /// What an instance's question is answered whose batch was not read.
+    pub(super) fn no_data(&self, batch: Batch, instance: &InstanceId, error: &Error) -> Error {
+        let failure = error.failure().cloned();
+        let failure =
+            failure.unwrap_or_else(|| Failure { libvirt: None, message: error.to_string() });
+        let instance = instance.clone();
+        let reason = match batch {
+            Batch::Host(host) => Reason::HostAway { host: self.driver.host_name(host), failure },
+            Batch::Inventory | Batch::Instance(_) => Reason::Refused(failure),
+        };
+        Error::NoData { instance, reason }
+    }
+
+    /// What the log is to say of what was read or was not.
+    pub(super) fn tell(&self, state: &mut State, batch: Batch, error: Option<&Error>) {
+        let what = match batch {
+            Batch::Inventory => None,
+            Batch::Host(host) => Some(self.driver.host_name(host)),
+            Batch::Instance(_) => return,
+        };
+        let record = match (what, error) {
+            (None, Some(error)) => (log::Level::Warn, error.to_string()),
+            (None, None) => (log::Level::Info, format!("{} answers again", self.uri)),
+            (Some(host), Some(error)) => {
+                let line = format!(
+                    "host {} does not answer, and its instances are left out: {}; virtmeter goes on \
+                     trying",
+                    Printable(&host),
+                    error.failure().map_or_else(|| error.to_string(), ToString::to_string),
+                );
+                (log::Level::Warn, line)
+            }
+            (Some(host), None) => {
+                (log::Level::Info, format!("host {} answers again", Printable(&host)))
+            }
+        };
+        state.log.push(record);
+    }
+
+    pub(super) fn take_log(&self) -> Vec<LogRecord> {
+        std::mem::take(&mut self.lock().log)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let (opened, connected) = self.driver.sessions();
+        let calls = self.driver.calls();
+        let state = self.lock();
+        let now = Instant::now();
+        let mut health = Health {
+            connections: connected.into(),
+            opened,
+            threads: state.threads,
+            handed_out: state.handed_out,
+            timeouts: state.timeouts,
+            calls,
+            ..Health::default()
+        };
+        for (batch, failed) in state.batches.failing() {
+            let since = now.saturating_duration_since(failed.since);
+            let failure = failed
+                .error
+                .failure()
+                .cloned()
+                .unwrap_or_else(|| Failure { libvirt: None, message: failed.error.to_string() });
+            match batch {
+                Batch::Inventory => health.outage = Some((failure, since)),
+                Batch::Host(host) => {
+                    health.away.push((self.driver.host_name(host), failure, since));
+                }
+                Batch::Instance(_) => {}
+            }
+        }
+        health.away.sort_by(|one, other| one.0.cmp(&other.0));
+        health
+    }
+
+    /// Has all threads end.
+    pub(super) fn end(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.queue.clear();
+        if state.threads == 0 && self.driver.sessions().1 && worker::spawn(self).is_ok() {
+            state.threads += 1;
+        }
+        drop(state);
+        self.work.notify_all();
+    }
+
+    /// What a caller is told whose time is over while something is still being read.
+    fn too_late(&self) -> Error {
+        let message = format!("no answer within {:?}", self.limits.timeout());
+        let failure = Failure { libvirt: None, message };
+        Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
+    }
+}

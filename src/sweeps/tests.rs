@@ -1,0 +1,261 @@
+//! The engine over a hypervisor that does what a test says, and counts how often it was asked.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use super::*;
+use crate::error::Failure;
+use crate::hypervisor::Stamp;
+use crate::records::InstanceStats;
+
+const INSTANCES: u128 = 4;
+
+/// What a batch does when it is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Fail,
+    /// Does not answer until it is told something else.
+    Hang,
+}
+
+#[derive(Default)]
+struct World {
+    reads: HashMap<Batch, usize>,
+    does: HashMap<Batch, Does>,
+    reading: usize,
+    most: usize,
+    closed: usize,
+}
+
+/// Hosts with four instances each, of which the last has to be read alone.
+#[derive(Clone, Default)]
+struct Scripted {
+    hosts: u128,
+    world: Arc<(Mutex<World>, Condvar)>,
+}
+
+impl Scripted {
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn will(&self, batch: Batch, does: Option<Does>) {
+        let mut world = self.lock();
+        match does {
+            Some(does) => _ = world.does.insert(batch, does),
+            None => _ = world.does.remove(&batch),
+        }
+        self.world.1.notify_all();
+    }
+
+    fn reads(&self, batch: Batch) -> usize {
+        self.lock().reads.get(&batch).copied().unwrap_or_default()
+    }
+}
+
+impl HostWide for Scripted {
+    fn read(&self, batch: Batch, _: Instant) -> Result<Vec<String>> {
+        let mut world = self.lock();
+        *world.reads.entry(batch).or_default() += 1;
+        world.reading += 1;
+        world.most = world.most.max(world.reading);
+        // So that others come meanwhile.
+        world = self.world.1.wait_timeout(world, Duration::from_millis(20)).unwrap().0;
+        while world.does.get(&batch) == Some(&Does::Hang) {
+            world = self.world.1.wait(world).unwrap();
+        }
+        world.reading -= 1;
+        match world.does.get(&batch) {
+            None => Ok(Vec::new()),
+            Some(_) => Err(Error::ConnectionLost {
+                uri: "scripted://".to_owned(),
+                instance: None,
+                failure: Failure { libvirt: None, message: "refused".to_owned() },
+            }),
+        }
+    }
+
+    fn instances(&self) -> Vec<Instance> {
+        let all = 0..self.hosts * INSTANCES;
+        let instance = |id| Instance { id: Uuid::from_u128(id), name: format!("vm{id}"), state: 1 };
+        all.map(instance).collect()
+    }
+
+    fn batches(&self, _: Parts, instance: &InstanceId) -> Result<Vec<Batch>> {
+        let number = instance.uuid.as_u128();
+        let mut batches = vec![host(number / INSTANCES)];
+        if number % INSTANCES == INSTANCES - 1 {
+            batches.push(Batch::Instance(instance.uuid));
+        }
+        Ok(batches)
+    }
+
+    fn tell(&self, _: Parts, _: &InstanceId) -> Result<(Content, Stamp)> {
+        let stats = Content::Stats(Box::<InstanceStats>::default(), crate::CpuTimes::default());
+        Ok((stats, Instant::now().into()))
+    }
+
+    fn host_cpus(&self, _: Uuid) -> Option<u32> {
+        None
+    }
+
+    fn host_name(&self, host: Uuid) -> String {
+        format!("host{}", host.as_u128())
+    }
+
+    fn calls(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn sessions(&self) -> (u64, bool) {
+        (1, self.lock().closed == 0)
+    }
+
+    fn close(&self, _: Instant) -> Result<()> {
+        self.lock().closed += 1;
+        self.world.1.notify_all();
+        Ok(())
+    }
+}
+
+fn host(number: u128) -> Batch {
+    Batch::Host(Uuid::from_u128(number))
+}
+
+fn engine(hosts: u128, timeout: Duration, max_age: Duration) -> (Scripted, Sweeps<Scripted>) {
+    let driver = Scripted { hosts, ..Scripted::default() };
+    let limits = Limits { timeout, max_age, ..Limits::default() };
+    let made = driver.clone();
+    (driver, Sweeps::new("scripted://".to_owned(), limits, move || made.clone()))
+}
+
+fn ask(engine: &Sweeps<Scripted>, number: u128) -> Result<()> {
+    engine.ask(Parts::COUNTERS, &Uuid::from_u128(number).into()).map(|_| ())
+}
+
+fn is_away(answer: &Result<()>) -> bool {
+    matches!(answer, Err(Error::NoData { reason: Reason::HostAway { .. }, .. }))
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn what_is_read_once_serves_all_who_ask() {
+    let (driver, engine) = engine(2, LONG, LONG);
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || ask(engine, number).unwrap());
+        }
+    });
+    assert_eq!([Batch::Inventory, host(0), host(1)].map(|batch| driver.reads(batch)), [1; 3]);
+    assert_eq!(engine.list().unwrap().0.len(), 8);
+    assert_eq!(driver.reads(Batch::Inventory), 1);
+    assert_eq!(engine.health().handed_out, 8);
+}
+
+#[test]
+fn what_is_too_old_is_read_anew() {
+    let (driver, engine) = engine(1, LONG, Duration::ZERO);
+    for times in 1..4 {
+        ask(&engine, 0).unwrap();
+        assert_eq!(driver.reads(host(0)), times);
+    }
+}
+
+#[test]
+fn hosts_are_asked_at_once_but_no_more_than_that_many() {
+    let (driver, engine) = engine(100, LONG, LONG);
+    let (instances, _) = engine.list().unwrap();
+    engine.expect(Parts::COUNTERS, &crate::collector::ids(&instances));
+    for number in 0..400 {
+        ask(&engine, number).unwrap();
+    }
+    let world = driver.lock();
+    assert!(world.most > 1);
+    assert!(world.most <= shared::MOST_THREADS, "{}", world.most);
+    assert!((0..100).all(|number| world.reads.get(&host(number)) == Some(&1)));
+}
+
+#[test]
+fn a_host_that_fails_costs_its_own_instances_and_is_tried_again() {
+    let (driver, engine) = engine(2, LONG, Duration::ZERO);
+    driver.will(host(1), Some(Does::Fail));
+    let until = Instant::now() + LONG;
+    for _ in 0..3 {
+        ask(&engine, 0).unwrap();
+        assert!(is_away(&ask(&engine, 4)));
+        assert!(is_away(&ask(&engine, 5)));
+    }
+    assert!(driver.reads(host(1)) < 6, "it is not tried each time");
+    let away = engine.health().away;
+    assert_eq!(away.iter().map(|(host, _, _)| host.as_str()).collect::<Vec<_>>(), ["host1"]);
+    driver.will(host(1), None);
+    while ask(&engine, 4).is_err() {
+        assert!(Instant::now() < until, "it is not tried again");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(engine.health().away, []);
+}
+
+#[test]
+fn a_host_that_hangs_is_waited_for_once() {
+    let (driver, engine) = engine(2, Duration::from_millis(500), Duration::ZERO);
+    driver.will(host(1), Some(Does::Hang));
+    assert!(is_away(&ask(&engine, 4)));
+    assert_eq!(driver.reads(host(1)), 1);
+    ask(&engine, 0).unwrap();
+    driver.will(host(1), Some(Does::Fail));
+    while engine.health().away.is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    driver.will(host(1), Some(Does::Hang));
+    // Once it is tried again, nobody waits for what comes of that but for a moment.
+    let until = Instant::now() + LONG;
+    while driver.reads(host(1)) < 2 {
+        assert!(is_away(&ask(&engine, 5)));
+        assert!(Instant::now() < until, "it is not tried again");
+    }
+    let timeouts = engine.health().timeouts;
+    for _ in 0..10 {
+        assert!(is_away(&ask(&engine, 6)));
+        ask(&engine, 1).unwrap();
+    }
+    assert_eq!(engine.health().timeouts, timeouts);
+    assert_eq!(driver.reads(host(1)), 2, "there are never two calls to one host");
+    driver.will(host(1), None);
+}
+
+#[test]
+fn without_an_inventory_there_is_no_answer() {
+    let (driver, engine) = engine(1, LONG, LONG);
+    driver.will(Batch::Inventory, Some(Does::Fail));
+    assert!(matches!(engine.list(), Err(Error::ConnectionLost { instance: None, .. })));
+    assert!(matches!(ask(&engine, 0), Err(Error::ConnectionLost { instance: Some(_), .. })));
+    assert!(engine.health().outage.is_some());
+    assert_eq!(driver.reads(host(0)), 0);
+}
+
+#[test]
+fn what_is_read_of_one_instance_alone_may_fail() {
+    let (driver, engine) = engine(1, LONG, LONG);
+    let alone = Batch::Instance(Uuid::from_u128(3));
+    driver.will(alone, Some(Does::Fail));
+    ask(&engine, 3).unwrap();
+    assert_eq!(driver.reads(alone), 1);
+}
+
+#[test]
+fn who_is_dropped_logs_out() {
+    let (driver, engine) = engine(1, LONG, LONG);
+    ask(&engine, 0).unwrap();
+    drop(engine);
+    let mut world = driver.lock();
+    while world.closed == 0 {
+        let waited;
+        (world, waited) = driver.world.1.wait_timeout(world, LONG).unwrap();
+        assert!(!waited.timed_out());
+    }
+    assert_eq!(world.closed, 1);
+}

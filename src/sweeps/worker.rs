@@ -1,0 +1,63 @@
+//! A thread that reads one batch after the other.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::shared::Shared;
+use crate::hypervisor::HostWide;
+
+/// A thread that has had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(10);
+/// Logging out is not waited for any longer.
+const CLOSING: Duration = Duration::from_secs(5);
+
+pub(super) fn spawn<H: HostWide>(shared: &Arc<Shared<H>>) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    let thread = thread::Builder::new().name("virtmeter-sweep".to_owned());
+    thread.spawn(move || run(&shared)).map(|_| ())
+}
+
+fn run<H: HostWide>(shared: &Shared<H>) {
+    let mut state = shared.lock();
+    while !state.ended {
+        if let Some(batch) = state.queue.pop_front() {
+            drop(state);
+            let begun = Instant::now();
+            let answer = shared.driver.read(batch, begun + shared.limits.timeout());
+            state = shared.lock();
+            let now = Instant::now();
+            match answer {
+                Ok(lines) => {
+                    state.log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
+                    if state.batches.was_read(batch, begun).is_some() {
+                        shared.tell(&mut state, batch, None);
+                    }
+                }
+                Err(error) => {
+                    if state.batches.has_not_been_read(batch, error.clone(), now) {
+                        shared.tell(&mut state, batch, Some(&error));
+                    }
+                }
+            }
+            shared.read.notify_all();
+            continue;
+        }
+        state.idle += 1;
+        let waited;
+        (state, waited) =
+            shared.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+        state.idle -= 1;
+        if waited.timed_out() && state.queue.is_empty() {
+            break;
+        }
+    }
+    state.threads -= 1;
+    let is_last = state.ended && state.threads == 0;
+    drop(state);
+    if is_last {
+        // It ends by itself where that does not get through.
+        let _ = shared.driver.close(Instant::now() + CLOSING);
+    }
+}
