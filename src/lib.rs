@@ -63,7 +63,7 @@ pub use records::{
 #[allow(non_upper_case_globals)]
 mod _native {
     #[pymodule_export]
-    use crate::python::inspector::LibvirtInspector;
+    use crate::python::inspector::{AnyInspector, LibvirtInspector};
 
     #[pymodule_export]
     const __version__: &str = env!("CARGO_PKG_VERSION");

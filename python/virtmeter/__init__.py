@@ -44,7 +44,7 @@ from virtmeter.records import (
 )
 
 try:
-    from virtmeter._native import LibvirtInspector, __version__
+    from virtmeter._native import Inspector, LibvirtInspector, __version__
 except ImportError as _error:
     # Told at the first use, and not now: modules below virtmeter can be imported even where its
     # core cannot be loaded, and one of them has to report that.
@@ -56,7 +56,7 @@ except ImportError as _error:
                 from importlib import metadata
 
                 return metadata.version(__name__)
-            if name != "LibvirtInspector":
+            if name not in {"Inspector", "LibvirtInspector"}:
                 raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
             what = f"virtmeter's compiled core cannot be loaded ({_failure})"
             if "libvirt.so" in str(_failure):
@@ -79,6 +79,7 @@ __all__ = [
     "DiskStats",
     "Health",
     "InspectionTimeout",
+    "Inspector",
     "InspectorException",
     "Instance",
     "InstanceBusyException",

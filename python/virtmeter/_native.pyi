@@ -1,9 +1,11 @@
 """The compiled core of virtmeter."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol, final
+from typing import Protocol, Self, final
 from uuid import UUID
+
+from typing_extensions import disjoint_base
 
 from virtmeter.records import (
     DirtyRate,
@@ -22,7 +24,7 @@ from virtmeter.records import (
     VmUsage,
 )
 
-__all__ = ["LibvirtInspector", "__version__"]
+__all__ = ["Inspector", "LibvirtInspector", "__version__"]
 
 __version__: str
 
@@ -35,32 +37,33 @@ class _HasId(Protocol):
     @property
     def id(self) -> str | UUID: ...
 
-@final
-class LibvirtInspector:
-    """Reads what libvirt's virtual machines use.
+@disjoint_base
+class Inspector:
+    """Reads what virtual machines use, wherever the URI says that they are.
 
-    Any number of threads may share an inspector, and no call waits for ever: a guest that does not
-    answer within ``timeout`` is left alone until libvirt says that it answers again, and in the
-    meantime only what libvirt knows without it is reported. Who asks in a steady order has the next
-    readings taken ahead, by threads of the inspector's own; no value is handed out twice, nor when
-    its reading was begun more than ``max_age`` before it was asked for. A forked child may go on
-    using its parent's inspector, with threads and connections of its own; but see
-    docs/architecture.md about a fork while other threads are inside libvirt.
+    ``xenserver://user@host/?…`` is a XenServer or XCP-ng pool (docs/xenserver.md), anything else a
+    connection URI of libvirt's. What all of them have in common:
 
-    Connections are read-only, opened when they are first needed, and again when they broke. While
-    libvirt is away, calls fail at once, and the inspector goes on trying by itself.
+    Any number of threads may share an inspector, and no call waits for ever. Connections are
+    read-only, opened when they are first needed, and again when they broke. While a hypervisor is
+    away, calls fail at once, and the inspector goes on trying by itself. A forked child may go on
+    using its parent's inspector, with threads and connections of its own.
 
     Every ``inspect_`` method takes ``instance``, a UUID string, a ``uuid.UUID`` or an object with
     such an ``id``, and ``duration``, which Ceilometer passes and nobody needs. They raise
 
-    - ``InstanceNotFoundException`` where libvirt does not know the instance,
+    - ``InstanceNotFoundException`` where the hypervisor does not know the instance,
     - ``InstanceShutOffException`` where it is shut off (but see ``report_stopped``),
-    - ``NoDataException`` where libvirt refuses to read it,
+    - ``NoDataException`` where it cannot be read: libvirt refuses, or its host is away,
     - ``InspectionTimeout`` where the instance's guest does not answer in time,
     - ``InstanceBusyException`` where it is busy with a migration or the like,
-    - ``ConnectionLost`` where libvirt cannot be reached, after one try to reconnect,
+    - ``ConnectionLost`` where the hypervisor cannot be reached, or refuses the login,
+    - ``NotImplementedError`` where a hypervisor of this kind never tells that,
     - ``TypeError`` or ``ValueError`` where ``instance`` is not an instance, or the URI names no
       hypervisor.
+
+    What else a hypervisor does not tell is None, or left out. The sources below are libvirt's;
+    docs/xenserver.md has those of XenServer.
     """
 
     def __new__(
@@ -69,36 +72,24 @@ class LibvirtInspector:
         *,
         report_stopped: bool = False,
         timeout: float = 5.0,
-        max_age: float = 1.0,
+        max_age: float | None = None,
         workers: int = 4,
         read_ahead: int = 16,
         max_stuck: int = 12,
-        reckon_sizes: bool = True,
-        parity: bool = False,
-        all_vnics: bool = True,
-    ) -> LibvirtInspector:
+        password: Callable[[], str] | None = None,
+    ) -> Self:
         """Connect to nothing yet.
 
-        :param uri: a libvirt connection URI (https://libvirt.org/uri.html); ``""`` leaves the
-            choice to libvirt.
+        :param uri: where the virtual machines are. There is never a password in it.
         :param report_stopped: let ``inspect_instance`` and ``inspect_disk_info`` answer for
             instances that are shut off too.
         :param timeout: seconds after which a reading that has not been answered is given up.
-        :param max_age: seconds for which a value may be handed out that was read ahead, or together
-            with another one of the same instance; 0 for neither.
-        :param workers: how many readings are taken at once, each over a connection of its own.
-        :param read_ahead: how many readings are taken ahead of a caller at the most; 0 for none.
-        :param max_stuck: how many threads more may be stuck in calls that do not return: so many
-            guests may hang, and all others are read on. Each occupies one of libvirtd's workers too
-            (``max_workers`` in libvirtd.conf, 20 by default).
-        :param reckon_sizes: reckon the sizes of disks from what is read anyway, where libvirt was
-            found to say the same of the disk when it is asked; False asks each time.
-        :param parity: where Ceilometer's own inspector is known to err, say what that one says:
-            memory in use below zero where the guest's numbers contradict one another, say.
-        :param all_vnics: let ``inspect_vnics`` tell of NICs that libvirt has no name for as well,
-            devices of the host that are handed through (SR-IOV, vDPA): by their MAC addresses, and
-            with -1 for each counter.
-        :raises ValueError: a parameter is out of its range.
+        :param max_age: seconds for which a value may be handed out that was read before; by
+            default 1, and 5 with XenServer, which has a new row of values only as often.
+        :param workers: for libvirt alone, see ``LibvirtInspector``; and so are the next two.
+        :param password: returns the password of the URI's user whenever there is a login. Without
+            it, the file is read that the URI names, or the environment's ``VIRTMETER_PASSWORD``.
+        :raises ValueError: a parameter is out of its range, or the URI cannot be used.
         """
 
     def inspect_instance(
@@ -241,7 +232,7 @@ class LibvirtInspector:
     def close(self) -> None:
         """Close the connection. The inspector stays usable: its next call opens a new one."""
 
-    def __enter__(self) -> LibvirtInspector: ...
+    def __enter__(self) -> Self: ...
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
@@ -249,3 +240,57 @@ class LibvirtInspector:
         traceback: TracebackType | None,
         /,
     ) -> None: ...
+
+@final
+class LibvirtInspector(Inspector):
+    """Reads what libvirt's virtual machines use.
+
+    Any number of threads may share an inspector, and no call waits for ever: a guest that does not
+    answer within ``timeout`` is left alone until libvirt says that it answers again, and in the
+    meantime only what libvirt knows without it is reported. Who asks in a steady order has the next
+    readings taken ahead, by threads of the inspector's own; no value is handed out twice, nor when
+    its reading was begun more than ``max_age`` before it was asked for. A forked child may go on
+    using its parent's inspector, with threads and connections of its own; but see
+    docs/architecture.md about a fork while other threads are inside libvirt.
+
+    Connections are read-only, opened when they are first needed, and again when they broke. While
+    libvirt is away, calls fail at once, and the inspector goes on trying by itself.
+    """
+
+    def __new__(
+        cls,
+        uri: str = "qemu:///system",
+        *,
+        report_stopped: bool = False,
+        timeout: float = 5.0,
+        max_age: float = 1.0,
+        workers: int = 4,
+        read_ahead: int = 16,
+        max_stuck: int = 12,
+        reckon_sizes: bool = True,
+        parity: bool = False,
+        all_vnics: bool = True,
+    ) -> Self:
+        """Connect to nothing yet.
+
+        :param uri: a libvirt connection URI (https://libvirt.org/uri.html); ``""`` leaves the
+            choice to libvirt.
+        :param report_stopped: let ``inspect_instance`` and ``inspect_disk_info`` answer for
+            instances that are shut off too.
+        :param timeout: seconds after which a reading that has not been answered is given up.
+        :param max_age: seconds for which a value may be handed out that was read ahead, or together
+            with another one of the same instance; 0 for neither.
+        :param workers: how many readings are taken at once, each over a connection of its own.
+        :param read_ahead: how many readings are taken ahead of a caller at the most; 0 for none.
+        :param max_stuck: how many threads more may be stuck in calls that do not return: so many
+            guests may hang, and all others are read on. Each occupies one of libvirtd's workers too
+            (``max_workers`` in libvirtd.conf, 20 by default).
+        :param reckon_sizes: reckon the sizes of disks from what is read anyway, where libvirt was
+            found to say the same of the disk when it is asked; False asks each time.
+        :param parity: where Ceilometer's own inspector is known to err, say what that one says:
+            memory in use below zero where the guest's numbers contradict one another, say.
+        :param all_vnics: let ``inspect_vnics`` tell of NICs that libvirt has no name for as well,
+            devices of the host that are handed through (SR-IOV, vDPA): by their MAC addresses, and
+            with -1 for each counter.
+        :raises ValueError: a parameter is out of its range.
+        """

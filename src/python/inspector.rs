@@ -1,4 +1,4 @@
-//! `virtmeter.LibvirtInspector`: its documentation for users is in `_native.pyi`.
+//! `virtmeter.Inspector` and `LibvirtInspector`: their documentation for users is in `_native.pyi`.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -17,15 +17,17 @@ use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
 use crate::printable::Uri;
 
-/// Reads what libvirt's virtual machines use.
-#[pyclass(frozen, weakref, module = "virtmeter")]
-pub(crate) struct LibvirtInspector {
+/// Reads what virtual machines use.
+#[pyclass(frozen, weakref, subclass, name = "Inspector", module = "virtmeter")]
+pub(crate) struct AnyInspector {
     inspector: Inspector,
     report_stopped: bool,
 }
 
-// PyO3 hands the instance over by value; `duration` is Ceilometer's, and nobody needs it.
-#[allow(clippy::needless_pass_by_value, unused_variables)]
+/// The one of libvirt's, whatever the URI.
+#[pyclass(frozen, extends = AnyInspector, module = "virtmeter")]
+pub(crate) struct LibvirtInspector;
+
 #[pymethods]
 impl LibvirtInspector {
     // Python's keywords.
@@ -55,23 +57,49 @@ impl LibvirtInspector {
         reckon_sizes: bool,
         parity: bool,
         all_vnics: bool,
-    ) -> PyResult<Self> {
-        if uri.contains('\0') {
-            return Err(PyValueError::new_err(format!(
-                "the URI \"{}\" contains a NUL; use one like qemu:///system",
-                Uri(uri)
-            )));
-        }
-        let limits = checked(Limits::default().with_timeout(seconds(timeout)), timeout)?;
-        let limits = checked(limits.with_max_age(seconds(max_age)), max_age)?;
-        let limits = checked(limits.with_workers(number(workers)), workers)?;
-        let limits = checked(limits.with_read_ahead(number(read_ahead)), read_ahead)?;
-        let limits = checked(limits.with_max_stuck(number(max_stuck)), max_stuck)?;
-        let libvirt = Libvirt::new(uri, report_stopped)
+    ) -> PyResult<PyClassInitializer<Self>> {
+        let limits = limits(timeout, Some(max_age), (workers, read_ahead, max_stuck))?;
+        let libvirt = libvirt(uri, report_stopped)?
             .with_reckoned_sizes(reckon_sizes)
             .with_parity(parity)
             .with_all_nics(all_vnics);
-        Ok(Self { inspector: Inspector::with_limits(libvirt, limits), report_stopped })
+        let inspector = Inspector::with_limits(libvirt, limits);
+        let base = AnyInspector { inspector, report_stopped };
+        Ok(PyClassInitializer::from(base).add_subclass(Self))
+    }
+}
+
+// PyO3 hands the instance over by value; `duration` is Ceilometer's, and nobody needs it.
+#[allow(clippy::needless_pass_by_value, unused_variables)]
+#[pymethods]
+impl AnyInspector {
+    // Python's keywords.
+    #[allow(clippy::too_many_arguments)]
+    #[new]
+    #[pyo3(signature = (
+        uri = "qemu:///system",
+        *,
+        report_stopped = false,
+        timeout = 5.0,
+        max_age = None,
+        workers = 4,
+        read_ahead = 16,
+        max_stuck = 12,
+        password = None,
+    ))]
+    fn new(
+        uri: &str,
+        report_stopped: bool,
+        #[pyo3(from_py_with = real)] timeout: f64,
+        max_age: Option<f64>,
+        #[pyo3(from_py_with = whole)] workers: i64,
+        #[pyo3(from_py_with = whole)] read_ahead: i64,
+        #[pyo3(from_py_with = whole)] max_stuck: i64,
+        password: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let limits = limits(timeout, max_age, (workers, read_ahead, max_stuck))?;
+        let inspector = Inspector::with_limits(libvirt(uri, report_stopped)?, limits);
+        Ok(Self { inspector, report_stopped })
     }
 
     #[pyo3(signature = (instance, duration = None))]
@@ -222,15 +250,17 @@ impl LibvirtInspector {
         self.close(py)
     }
 
-    fn __repr__(&self) -> String {
-        let report_stopped = if self.report_stopped { ", report_stopped=True" } else { "" };
-        let connected = if self.connected() { "connected" } else { "not connected" };
-        let uri = if self.uri().is_empty() { String::new() } else { Uri(self.uri()).to_string() };
-        format!("<virtmeter.LibvirtInspector(\"{uri}\"{report_stopped}), {connected}>")
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let class = slf.get_type().name()?;
+        let this = slf.get();
+        let report_stopped = if this.report_stopped { ", report_stopped=True" } else { "" };
+        let connected = if this.connected() { "connected" } else { "not connected" };
+        let uri = if this.uri().is_empty() { String::new() } else { Uri(this.uri()).to_string() };
+        Ok(format!("<virtmeter.{class}(\"{uri}\"{report_stopped}), {connected}>"))
     }
 }
 
-impl LibvirtInspector {
+impl AnyInspector {
     /// Takes a reading without the GIL.
     fn read<T: Send>(
         &self,
@@ -249,6 +279,33 @@ fn without_gil<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> PyRe
     let outer = raised_meanwhile();
     let answer = py.detach(call);
     put_back(outer).map_or(Ok(answer), Err)
+}
+
+/// The libvirt driver.
+fn libvirt(uri: &str, report_stopped: bool) -> PyResult<Libvirt> {
+    if uri.contains('\0') {
+        return Err(PyValueError::new_err(format!(
+            "the URI \"{}\" contains a NUL; use one like qemu:///system",
+            Uri(uri)
+        )));
+    }
+    Ok(Libvirt::new(uri, report_stopped))
+}
+
+/// What was given of the timeout, the greatest age, and the workers, what they read ahead, and how many
+/// may be stuck.
+fn limits(
+    timeout: f64,
+    max_age: Option<f64>,
+    (workers, read_ahead, max_stuck): (i64, i64, i64),
+) -> PyResult<Limits> {
+    let mut limits = checked(Limits::default().with_timeout(seconds(timeout)), timeout)?;
+    if let Some(max_age) = max_age {
+        limits = checked(limits.with_max_age(seconds(max_age)), max_age)?;
+    }
+    let limits = checked(limits.with_workers(number(workers)), workers)?;
+    let limits = checked(limits.with_read_ahead(number(read_ahead)), read_ahead)?;
+    checked(limits.with_max_stuck(number(max_stuck)), max_stuck)
 }
 
 /// A number, however large.

@@ -34,8 +34,8 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}} - set(sys.stdlib_mo
 FIRST_USE = """
 import importlib.metadata, virtmeter
 assert virtmeter.__version__ == importlib.metadata.version("virtmeter")
-assert virtmeter.InstanceStats() and not hasattr(virtmeter, "Inspector")
-for use in ("virtmeter.LibvirtInspector", "from virtmeter import LibvirtInspector"):
+assert virtmeter.InstanceStats() and not hasattr(virtmeter, "Inspectors")
+for use in ("virtmeter.Inspector", "from virtmeter import LibvirtInspector"):
     try:
         exec(use)
     except ImportError as error:
