@@ -22,6 +22,8 @@ pub(crate) struct Usage {
     /// The time for which the vCPUs ran, and which the whole instance used: what may still be told of
     /// the instance's own CPUs is what was added to one of them since then.
     cpu: [Option<CpuTime>; 2],
+    /// Until when that was told.
+    cpu_told: Option<Instant>,
     /// The time which the whole instance used, and for which the vCPUs waited and were delayed: each
     /// as it was last known.
     cpus: [Option<CpuTime>; 3],
@@ -126,13 +128,19 @@ impl Usage {
             return Used::default();
         }
         self.read = Some(read.at);
-        let sample = |time: Option<i128>| {
+        let sample = |time: Option<i128>, measured: Option<Instant>| {
             let time = time.filter(|time| *time >= 0)?;
+            let read = Stamp { at: measured.unwrap_or(read.at), ..read };
             Some(Sample { read, counters: [time] })
         };
+        let of_vcpus = |time| sample(time, None);
+        // Measured by a call of its own, it may be older than the last one, and then is none.
+        let is_later = |now: &CpuTime| self.cpus[0].is_none_or(|last| now.read.at > last.read.at);
+        let whole = sample(now.cpu_time, now.cpu_measured).filter(is_later);
         // Where the vCPUs do not tell, the whole domain's time is the next best.
-        let cpu = first_growth(&mut self.cpu, [now.vcpu_time, now.cpu_time].map(sample));
-        let mut times = [now.cpu_time, now.vcpu_wait, now.vcpu_delay].map(sample).into_iter();
+        let cpu = self.first_growth([of_vcpus(now.vcpu_time), whole]);
+        let times = [whole, of_vcpus(now.vcpu_wait), of_vcpus(now.vcpu_delay)];
+        let mut times = times.into_iter();
         let cpus = self.cpus.each_mut().map(|last| {
             let now = times.next().flatten()?;
             now.since(&last.replace(now)?)
@@ -141,18 +149,23 @@ impl Usage {
         let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(read, &disks(now)));
         Used { interval, cpu, cpus, nics, disks }
     }
-}
 
-/// Enters counters that tell the same, and answers what was added to the first that knows it. No other
-/// tells it once more.
-fn first_growth(last: &mut [Option<CpuTime>; 2], now: [Option<CpuTime>; 2]) -> Option<Growth<1>> {
-    let growth =
-        |(last, now): (&Option<CpuTime>, &Option<CpuTime>)| now.as_ref()?.since(last.as_ref()?);
-    let told = last.iter().zip(&now).find_map(growth);
-    for (last, now) in last.iter_mut().zip(now) {
-        *last = if told.is_some() { now } else { now.or(*last) };
+    /// Enters counters that tell the same, and answers what was added to the first that knows it. No
+    /// other tells it once more: what was counted before that was told is none.
+    fn first_growth(&mut self, now: [Option<CpuTime>; 2]) -> Option<Growth<1>> {
+        let growth = |(last, now): (&Option<CpuTime>, &Option<CpuTime>)| {
+            let now = (*now)?;
+            Some((now.since(last.as_ref()?)?, now.read.at))
+        };
+        let told = self.cpu.iter().zip(&now).find_map(growth);
+        self.cpu_told = told.map(|(_, until)| until).or(self.cpu_told);
+        let is_untold = |now: &CpuTime| self.cpu_told.is_none_or(|told| now.read.at >= told);
+        for (last, now) in self.cpu.iter_mut().zip(now) {
+            let now = now.filter(is_untold);
+            *last = if told.is_some() { now } else { now.or(*last) };
+        }
+        told.map(|(growth, _)| growth)
     }
-    told
 }
 
 fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
@@ -326,6 +339,48 @@ mod tests {
             let whole = readings.iter().filter(|(_, _, known)| known[1]);
             let whole = Told::of(whole.map(|(seconds, count, _)| (*seconds, *count)));
             prop_assert_eq!(all, whole, "the host's share is its own");
+        }
+
+        #[test]
+        fn a_time_that_was_measured_late_is_over_its_own_interval(
+            steps in prop::collection::vec(
+                (1_u64..5, any::<Option<u8>>(), any::<[bool; 2]>()), 1..30),
+        ) {
+            let (start, mut usage, mut seconds) = (Instant::now(), Usage::default(), 0);
+            let (mut known, mut told, mut all) = (Vec::new(), Vec::new(), Told::default());
+            for (pause, late, tell) in steps {
+                seconds += pause;
+                let late = late.map(|late| seconds + u64::from(late % 8));
+                // Each uses all of a CPU.
+                let count = |at: u64| 1000 * i128::from(at);
+                let measured = late.unwrap_or(seconds);
+                let now = VmCounters {
+                    vcpu_time: tell[0].then_some(count(seconds)),
+                    cpu_time: tell[1].then_some(count(measured)),
+                    cpu_measured: late.map(|late| start + Duration::from_secs(late)),
+                    ..VmCounters::default()
+                };
+                let at = start + Duration::from_secs(seconds);
+                let used = usage.enter(at.into(), &now);
+                for growth in [used.cpu, used.cpus[0]].into_iter().flatten() {
+                    prop_assert_eq!(growth.added, [count(growth.interval.as_secs())]);
+                }
+                all.more(used.cpus[0]);
+                known.extend(tell[1].then_some(measured));
+                let ends = [tell[0].then_some(seconds), tell[1].then_some(measured)];
+                told.extend(used.cpu.map(|growth| (growth.interval.as_secs(), ends)));
+            }
+            let until = known.iter().copied().max();
+            let span = known.first().zip(until).map_or(0, |(first, last)| last - first);
+            prop_assert_eq!(all.1, span, "all of it, and each once");
+            // Where each may have ended, there is an order in which none begins before the last ended.
+            let mut last = 0;
+            for (interval, ends) in told {
+                let fits = |end: &u64| *end >= last + interval;
+                let end = ends.into_iter().flatten().filter(fits).min();
+                prop_assert!(end.is_some(), "told twice");
+                last = end.unwrap_or(last);
+            }
         }
     }
 }

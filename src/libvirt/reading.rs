@@ -317,8 +317,8 @@ impl<'a> Taking<'a> {
             interfaces: self.nics()?,
             ..VmCounters::default()
         };
-        let sums = match (Sums::of(bulk), self.reach) {
-            (Some(sums), _) => sums,
+        let (sums, measured) = match (Sums::of(bulk), self.reach) {
+            (Some(sums), _) => (sums, None),
             (None, Reach::Priority) => return Ok(counters),
             (None, _) => {
                 let begun = Instant::now();
@@ -326,11 +326,11 @@ impl<'a> Taking<'a> {
                 if self.reach == Reach::Hypervisor {
                     return Ok(VmCounters { cpu_number: Some(info.vcpus.into()), ..counters });
                 }
-                // All the rest is of the moment of the bulk reading, where there is one.
+                // The time of the whole reading is that of its first call.
                 if self.moment.get().is_none() {
                     self.measured_since(begun);
                 }
-                info.into()
+                (info.into(), Some(Instant::now()))
             }
         };
         let disks = if self.is_silent() { None } else { Some(self.disks()?) };
@@ -338,6 +338,7 @@ impl<'a> Taking<'a> {
             cpu_number: Some(sums.vcpus),
             // What the bulk reading has is of its moment.
             cpu_time: bulk.cpu_time.or(Some(sums.cpu_time)),
+            cpu_measured: measured.filter(|_| bulk.cpu_time.is_none()),
             memory: stats::memory(&sums, &self.memory_of_usage(bulk)?),
             disks,
             ..counters

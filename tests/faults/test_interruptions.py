@@ -272,6 +272,33 @@ def test_a_device_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon:
     assert usage.disk_interval > usage.interval + 0.4
 
 
+def test_cpu_time_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon: Daemon) -> None:
+    daemon.add(domain := sample.domain(uuid=sample.UUID))
+    del domain.stats["vcpu.1.time"]
+    served: list[float] = []
+
+    def count(_: Daemon) -> None:
+        served.append(time.monotonic())
+        domain.cpu_time = 10**6 * len(served)
+
+    daemon.on("DOMAIN_GET_INFO", Then(count), Late(0.5, Then(count)), Then(count))
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    inspector.usage(sample.UUID)
+    returned = [time.monotonic()]
+    for number in (1, 2):
+        usage = inspector.usage(sample.UUID)
+        returned.append(time.monotonic())
+        assert usage.cpu_utilization is not None
+        assert usage.host_cpu_utilization is not None
+        assert usage.cpu_interval is not None
+        least = served[number] - returned[number - 1]
+        most = returned[number] - served[number - 1]
+        assert least <= usage.cpu_interval <= most
+        for utilization, cpus in ((usage.cpu_utilization, 1), (usage.host_cpu_utilization, 8)):
+            interval = 10**6 / (utilization / 100 * cpus * 10**9)
+            assert interval == pytest.approx(usage.cpu_interval)
+
+
 def test_a_host_that_does_not_tell_its_cpus_is_no_guests_fault(daemon: Daemon) -> None:
     uuids = add_samples(daemon, 4)
     inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.5)
