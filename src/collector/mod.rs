@@ -141,8 +141,12 @@ impl<H: Hypervisor> Collector<H> {
         kind: Kind,
         instance: &InstanceId,
     ) -> Result<(Answer, Moment, Option<u32>)> {
-        let here = self.here.with(Arc::clone);
-        let (outcome, mut log) = here.wait_for(Key { kind, uuid: instance.uuid }, instance);
+        let key = Key { kind, uuid: instance.uuid };
+        let (outcome, mut log) = loop {
+            if let Some(told) = self.here.with(Arc::clone).wait_for(key, instance) {
+                break told;
+            }
+        };
         let Notes { lines, moment, start } = outcome.notes;
         let said = |line: &Arc<Warning>| Some((log::Level::Warn, line.say()?.to_owned()));
         log.extend(lines.iter().filter_map(said));

@@ -12,6 +12,7 @@ use super::scheduler::{Finished, Scheduler, Turn};
 use super::{Answer, Cancellation, Key, Kind, Limits, ids, prober, worker};
 use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
+use crate::libvirt::generation;
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 
@@ -134,12 +135,13 @@ impl<H: Hypervisor> Shared<H> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A caller's way to its answer, and what is to be logged by then.
+    /// A caller's way to its answer, and what is to be logged by then. `None` in a forked child that a
+    /// signal's handler has made meanwhile: it asks anew, in a state of its own.
     pub(super) fn wait_for(
         self: &Arc<Self>,
         key: Key,
         instance: &InstanceId,
-    ) -> (Outcome<Answer>, Vec<LogRecord>) {
+    ) -> Option<(Outcome<Answer>, Vec<LogRecord>)> {
         let mut state = self.lock();
         let mut cancellation = Cancellation::new(self.limits);
         let caller = thread::current().id();
@@ -152,7 +154,7 @@ impl<H: Hypervisor> Shared<H> {
                     self.send_for_threads(&mut state, now);
                     // Others may have been given up together with this one.
                     self.answered.notify_all();
-                    return (outcome, std::mem::take(&mut state.scheduler.log));
+                    return Some((outcome, std::mem::take(&mut state.scheduler.log)));
                 }
                 Turn::Wait(until) => {
                     self.send_for_threads(&mut state, now);
@@ -163,14 +165,19 @@ impl<H: Hypervisor> Shared<H> {
                         // A signal's handler may ask the same, in this very thread.
                         state.scheduler.suspend(&request, Instant::now());
                         drop(state);
+                        let process = generation();
                         let goes_on = cancellation.check();
+                        if process != generation() {
+                            // A thread of the parent may have held the lock for ever.
+                            return goes_on.err().map(|error| (error.into(), Vec::new()));
+                        }
                         state = self.lock();
                         state.scheduler.resume(&mut request, Instant::now());
                         if let Err(interrupted) = goes_on {
                             state.scheduler.leave(&request);
                             // Another one may wait for what it leaves.
                             self.answered.notify_all();
-                            return (interrupted.into(), Vec::new());
+                            return Some((interrupted.into(), Vec::new()));
                         }
                     }
                 }

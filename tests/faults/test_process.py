@@ -396,6 +396,42 @@ def test_a_fork_while_other_threads_hold_every_lock(daemon: Daemon) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize("child", ["returns", "raises"])
+def test_a_child_that_a_signals_handler_forks_asks_anew(daemon: Daemon, child: str) -> None:
+    """It goes on in the middle of its parent's call, which no thread of its own works on."""
+    daemon.add(sample.domain(uuid=sample.UUID, bulk=True))
+    go_on = threading.Event()
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Then(lambda _: go_on.wait(60)), uuid=sample.UUID)
+    script = """
+        import os, signal, sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=20, read_ahead=0)
+        children = []
+        def fork(*_):
+            children.append(os.fork())
+            if sys.argv[3] == "raises" and children == [0]:
+                raise ZeroDivisionError
+        signal.signal(signal.SIGUSR1, fork)
+        def read():
+            return [nic.name for nic in inspector.inspect_vnics(sys.argv[2])]
+        try:
+            names = read()
+        except ZeroDivisionError:
+            names = read()
+        if children == [0]:
+            os._exit(0 if names == ["tap1"] else 2)
+        print(names, os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+    """
+    with start(script, daemon.uri, sample.UUID, child) as process:
+        asked = "CONNECT_GET_ALL_DOMAIN_STATS"
+        assert daemon.wait_until(lambda daemon: daemon.calls[asked] == 1, timeout=30)
+        process.send_signal(signal.SIGUSR1)
+        asked_anew = daemon.wait_until(lambda daemon: daemon.calls[asked] == 2, timeout=10)
+        go_on.set()
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (0, "['tap1'] 0\n", "")
+    assert asked_anew, "while its parent waits"
+
+
 def test_a_process_ends_while_a_call_hangs(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     daemon.on("DOMAIN_MEMORY_STATS", Never())
