@@ -404,15 +404,17 @@ impl<'a> Taking<'a> {
     fn ask_nics(&self) -> Result<Vec<Interface>> {
         let bulk = self.running()?;
         let part = Parts::NICS.and(Parts::COUNTERS);
+        let devices = self.devices()?;
+        let names = devices.nics.iter().map(|nic| nic.name.as_str());
+        let some_refused = self.forget_all_devices_but(part, names);
         let ask = |nic: &domain_xml::Nic| {
             let known = bulk.and_then(|bulk| bulk.nic(&nic.name));
             let call = || self.known.domain.interface_stats(&nic.name);
-            let (counters, measured) = self.measure((part, &nic.name, nic), known, call)?;
+            let device = (part, nic.name.as_str(), nic);
+            let (counters, measured) = self.measure(device, some_refused, known, call)?;
             let counters = counters.map(stats::interface_counters);
             Ok(Interface { counters, measured, ..interface(nic) })
         };
-        let devices = self.devices()?;
-        self.forget_all_devices_but(part, devices.nics.iter().map(|nic| nic.name.as_str()));
         devices.nics.iter().map(ask).collect()
     }
 
@@ -425,20 +427,22 @@ impl<'a> Taking<'a> {
         let bulk = self.answering()?;
         let part = Parts::DISKS.and(Parts::COUNTERS);
         let domain = &self.known.domain;
+        let devices = self.devices()?;
+        let names = devices.disks.iter().map(|disk| disk.name.as_str());
+        let some_refused = self.forget_all_devices_but(part, names);
         let ask = |disk: &domain_xml::Disk| {
-            let name = &disk.name;
+            let name = disk.name.as_str();
             let known = bulk.and_then(|bulk| bulk.disk(name));
             // The counters last: they are of the moment after both.
             let call = || {
                 let times = domain.block_stats_flags(name)?;
                 Ok((domain.block_stats(name)?, times))
             };
-            let (counters, measured) = self.measure((part, name, disk), known, call)?;
+            let (counters, measured) =
+                self.measure((part, name, disk), some_refused, known, call)?;
             let counters = counters.map(|(counters, times)| stats::disk_counters(counters, times));
-            Ok(Disk { device: name.clone(), counters, measured })
+            Ok(Disk { device: name.to_owned(), counters, measured })
         };
-        let devices = self.devices()?;
-        self.forget_all_devices_but(part, devices.disks.iter().map(|disk| disk.name.as_str()));
         devices.disks.iter().map(ask).collect()
     }
 
@@ -451,14 +455,13 @@ impl<'a> Taking<'a> {
             return Err(self.silent());
         }
         let devices = self.devices()?;
-        self.forget_all_devices_but(
-            Parts::SIZES,
-            devices.disks.iter().map(|disk| disk.name.as_str()),
-        );
+        let names = devices.disks.iter().map(|disk| disk.name.as_str());
+        let some_refused = self.forget_all_devices_but(Parts::SIZES, names);
         let mut disks = Vec::with_capacity(devices.disks.len());
         for disk in &devices.disks {
             let (name, size) = (&disk.name, || self.size(bulk, disk));
-            let (sizes, _) = self.measure((Parts::SIZES, name, disk), None, size)?;
+            let device = (Parts::SIZES, name.as_str(), disk);
+            let (sizes, _) = self.measure(device, some_refused, None, size)?;
             let occupied = |sizes| self.occupied(bulk, disk, sizes);
             disks.extend(sizes.map(|sizes| stats::disk_info(name.clone(), sizes, occupied(sizes))));
         }
@@ -582,13 +585,18 @@ impl<'a> Taking<'a> {
     }
 
     /// What the bulk reading tells of a device, or else a call of its own, and when that call measured
-    /// it; `None`, and a line for the log, where libvirt refuses it.
+    /// it; `None`, and a line for the log, where libvirt refuses it. What was refused is only looked up
+    /// where some of the domain's devices were.
     fn measure<T, D: Hash>(
         &self,
         (part, device, described): (Parts, &str, &D),
+        some_refused: bool,
         known: Option<T>,
         call: impl FnOnce() -> std::result::Result<T, Failure>,
     ) -> Result<(Option<T>, Option<Instant>)> {
+        if known.is_some() && !some_refused {
+            return Ok((known, None));
+        }
         let (domain, number) = (self.known.domain.uuid(), self.number());
         let question = Question { domain, number, part, device, described };
         let begun = Instant::now();
@@ -597,13 +605,17 @@ impl<'a> Taking<'a> {
             refused.with(|refused| refused.told(&question));
             return Ok((known, None));
         }
-        if let Some(line) = refused.with(|refused| refused.expects(&question, begun)) {
-            self.lines.borrow_mut().push((part, line));
-            return Ok((None, None));
+        if some_refused {
+            if let Some(line) = refused.with(|refused| refused.expects(&question, begun)) {
+                self.lines.borrow_mut().push((part, line));
+                return Ok((None, None));
+            }
         }
         match call() {
             Ok(counters) => {
-                refused.with(|refused| refused.told(&question));
+                if some_refused {
+                    refused.with(|refused| refused.told(&question));
+                }
                 // The time of the whole reading is that of its first call.
                 if self.moment.get().is_none() {
                     self.measured_since(begun);
@@ -635,10 +647,15 @@ impl<'a> Taking<'a> {
         }
     }
 
-    fn forget_all_devices_but<'b>(&self, part: Parts, there: impl Iterator<Item = &'b str>) {
+    /// Forgets what was refused of devices that are gone; returns whether one of the domain's is refused.
+    fn forget_all_devices_but<'b>(
+        &self,
+        part: Parts,
+        there: impl Iterator<Item = &'b str>,
+    ) -> bool {
         let domain = self.known.domain.uuid();
         let refused = &self.at.driver.refused;
-        refused.with(|refused| refused.forget_all_devices_but(domain, part, there));
+        refused.with(|refused| refused.forget_all_devices_but(domain, part, there))
     }
 
     /// What the log is to say of a part.

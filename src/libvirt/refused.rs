@@ -126,15 +126,15 @@ impl Refused {
         self.lock().remove(&domain);
     }
 
-    /// Forgets the devices that are not there any more.
+    /// Forgets the devices that are not there any more; returns whether one of the domain's is refused.
     pub(super) fn forget_all_devices_but<'a>(
         &self,
         domain: Uuid,
         part: Parts,
         there: impl Iterator<Item = &'a str>,
-    ) {
+    ) -> bool {
         let mut domains = self.lock();
-        let Some(known) = domains.get_mut(&domain, Instant::now()) else { return };
+        let Some(known) = domains.get_mut(&domain, Instant::now()) else { return false };
         if !known.is_empty() {
             let there: HashSet<_> = there.collect();
             known.retain(|device, refusals| {
@@ -142,6 +142,7 @@ impl Refused {
                 !refusals.is_empty()
             });
         }
+        !known.is_empty()
     }
 
     /// Drops the domains that do not exist, by a list that was asked for then.
@@ -244,10 +245,10 @@ mod tests {
     fn devices_and_domains_that_are_gone_are_forgotten() {
         let (refused, now) = (Refused::default(), Instant::now());
         refuse(&refused, &NIC, 8, now);
-        refused.forget_all_devices_but(VM, Parts::DISKS, [].into_iter());
-        refused.forget_all_devices_but(VM, Parts::NICS, ["tap0"].into_iter());
+        assert!(refused.forget_all_devices_but(VM, Parts::DISKS, [].into_iter()));
+        assert!(refused.forget_all_devices_but(VM, Parts::NICS, ["tap0"].into_iter()));
         assert_eq!(refused.all().len(), 1);
-        refused.forget_all_devices_but(VM, Parts::NICS, ["tap1"].into_iter());
+        assert!(!refused.forget_all_devices_but(VM, Parts::NICS, ["tap1"].into_iter()));
         assert_eq!(refused.all(), []);
         refuse(&refused, &NIC, 8, now);
         refused.forget_all_but(&HashSet::new(), now + KEPT);
