@@ -28,6 +28,9 @@ MOST_WORKERS = 1000
 
 MOST_STUCK, PROBERS = 12, 3
 """Connections that may be open beyond those of the workers."""
+OTHERS = ("xenserver",)
+"""Schemes of the URIs that are not for libvirt."""
+
 OWN = 10
 """Descriptors that the process itself needs."""
 
@@ -114,6 +117,12 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def kind(uri: str) -> str:
+    """Return what reads a URI: ``xenserver``, or else ``libvirt``."""
+    scheme = uri.partition(":")[0].lower()
+    return scheme if scheme in OTHERS else "libvirt"
+
+
 def descriptors(workers: int, more: int = 0) -> int:
     """Return how many there are beside those for libvirt's connections, which need two each.
 
@@ -147,26 +156,32 @@ def inspector(
     reckon_sizes: bool = True,
     parity: bool = False,
     quiet: bool = False,
-) -> Iterator[virtmeter.LibvirtInspector]:
+) -> Iterator[virtmeter.Inspector]:
     """Give an inspector with what these options say.
 
     :param quiet: log no outages and no hung VMs: the command shows these itself, or fails with
         them, and nothing should be said twice. Nor what a hypervisor cannot tell.
     """
-    descriptors(workers)
+    is_libvirt = kind(uri) == "libvirt"
+    if is_libvirt:
+        descriptors(workers)
     logger = logging.getLogger("virtmeter.collector")
     if quiet:
         logger.addFilter(_said_by_the_command)
     try:
-        made = virtmeter.LibvirtInspector(
-            uri,
-            timeout=timeout,
-            workers=workers,
-            report_stopped=report_stopped,
-            reckon_sizes=reckon_sizes,
-            parity=parity,
-            all_vnics=not parity,
-        )
+        made: virtmeter.Inspector
+        if is_libvirt:
+            made = virtmeter.LibvirtInspector(
+                uri,
+                timeout=timeout,
+                workers=workers,
+                report_stopped=report_stopped,
+                reckon_sizes=reckon_sizes,
+                parity=parity,
+                all_vnics=not parity,
+            )
+        else:
+            made = virtmeter.Inspector(uri, timeout=timeout, report_stopped=report_stopped)
         yield made
         # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.
         made.close()

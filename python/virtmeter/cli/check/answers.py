@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import virtmeter
 
 if TYPE_CHECKING:
-    from virtmeter import Instance, LibvirtInspector
+    from virtmeter import Inspector, Instance
 
 METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
 
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     """Whether nothing came in time."""
 
 
-def ours(inspector: LibvirtInspector, method: str, instance: Instance) -> Answer:
+def ours(inspector: Inspector, method: str, instance: Instance) -> Answer:
     """Ask virtmeter.
 
     :raises virtmeter.ConnectionLost: libvirt is away.

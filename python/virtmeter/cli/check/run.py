@@ -11,7 +11,7 @@ from virtmeter.cli.check.differences import Difference, compare
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from virtmeter import Instance, LibvirtInspector
+    from virtmeter import Inspector, Instance
     from virtmeter.cli.check.child import Stock
 
 TRIES = 3
@@ -35,8 +35,8 @@ class Result:
 
 
 def run(
-    inspector: LibvirtInspector,
-    exact: LibvirtInspector,
+    inspector: Inspector,
+    exact: Inspector,
     stock: Stock,
     instances: Sequence[Instance],
 ) -> Result:
@@ -67,7 +67,7 @@ def run(
     return result
 
 
-def _all(inspector: LibvirtInspector, instances: Sequence[Instance]) -> Answers:
+def _all(inspector: Inspector, instances: Sequence[Instance]) -> Answers:
     """Ask as Ceilometer does, method by method."""
     return {
         (method, instance.id): ours(inspector, method, instance)
@@ -91,7 +91,7 @@ def _all_of_stock(stock: Stock, instances: Sequence[Instance], silent: list[Inst
 
 
 def _look_again(
-    exact: LibvirtInspector,
+    exact: Inspector,
     stock: Stock,
     method: str,
     instance: Instance,

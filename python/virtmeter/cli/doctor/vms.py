@@ -13,14 +13,14 @@ from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from virtmeter import Instance, LibvirtInspector
+    from virtmeter import Inspector, Instance
 
 METHODS = ("inspect_instance", "inspect_vnics", "inspect_disks", "inspect_disk_info")
 SLOW = 0.25
 """Seconds: a call that takes longer is worth a warning."""
 
 
-def vms(inspector: LibvirtInspector, exact: LibvirtInspector, sample: int) -> Iterator[Finding]:
+def vms(inspector: Inspector, exact: Inspector, sample: int) -> Iterator[Finding]:
     """Read every VM once, and then some of them with every method, to measure that.
 
     :param inspector: one that finds out at once all VMs that hang.
@@ -51,7 +51,7 @@ def vms(inspector: LibvirtInspector, exact: LibvirtInspector, sample: int) -> It
     yield from metadata(inspector, instances)
 
 
-def speeds(exact: LibvirtInspector, instances: Sequence[Instance]) -> Iterator[Finding]:
+def speeds(exact: Inspector, instances: Sequence[Instance]) -> Iterator[Finding]:
     """Measure every method."""
     for method in METHODS:
         seconds = []
@@ -77,7 +77,7 @@ def speeds(exact: LibvirtInspector, instances: Sequence[Instance]) -> Iterator[F
             )
 
 
-def read(inspector: LibvirtInspector, method: str, instance: Instance) -> object:
+def read(inspector: Inspector, method: str, instance: Instance) -> object:
     """Return what comes of it, which may be an exception, or nothing if the VM has ended."""
     try:
         return getattr(inspector, method)(instance)
@@ -151,7 +151,7 @@ def memory(stats: dict[Instance, virtmeter.InstanceStats]) -> Iterator[Finding]:
         yield Finding(OK, "all VMs tell their memory in use")
 
 
-def metadata(inspector: LibvirtInspector, instances: Sequence[Instance]) -> Iterator[Finding]:
+def metadata(inspector: Inspector, instances: Sequence[Instance]) -> Iterator[Finding]:
     """Say which VMs are not Nova's, on a host of Nova's."""
     servers = inspector.list_servers()
     of_nova = {server.id for server in servers}

@@ -242,7 +242,7 @@ def _is_not_raised(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(raised)
 
 
-def write_once(current: Pass, inspector: virtmeter.LibvirtInspector, output: Path | None) -> int:
+def write_once(current: Pass, inspector: virtmeter.Inspector, output: Path | None) -> int:
     """Write what was read; the status says whether that is all."""
     text = b"".join(part[:] for part in Renderer(inspector.health).render(current))
     if output is None or files.is_stdout(output):

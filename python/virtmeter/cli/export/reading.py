@@ -101,7 +101,7 @@ class Reader:
     and takes it ahead, several at a time.
     """
 
-    def __init__(self, inspector: virtmeter.LibvirtInspector, choice: Choice | None = None) -> None:
+    def __init__(self, inspector: virtmeter.Inspector, choice: Choice | None = None) -> None:
         """Begin to wait for the first who asks.
 
         :param choice: what to read; all that is read by default if there is none.

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from virtmeter import (
         DiskInfo,
         DiskStats,
+        Inspector,
         Instance,
         InstanceDetails,
         InterfaceStats,
-        LibvirtInspector,
     )
 
 Value = TypeVar("Value")
@@ -49,9 +49,7 @@ class Reading:
         return self.instance.state if state is None else state
 
 
-def read_all(
-    inspector: LibvirtInspector, instances: Sequence[Instance], workers: int
-) -> list[Reading]:
+def read_all(inspector: Inspector, instances: Sequence[Instance], workers: int) -> list[Reading]:
     """Return a reading of each, without those that have gone away meanwhile.
 
     The inspector can read ahead of a caller only from its second round on, in an order that it
@@ -65,7 +63,7 @@ def read_all(
     return readings
 
 
-def _read(inspector: LibvirtInspector, instance: Instance) -> Reading | None:
+def _read(inspector: Inspector, instance: Instance) -> Reading | None:
     """Read one VM, as far as it can be read; None where there is none any more."""
     reading = Reading(instance)
 

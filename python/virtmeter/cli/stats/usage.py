@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from virtmeter import LibvirtInspector
+    from virtmeter import Inspector
 
 
-def over(inspector: LibvirtInspector, wanted: Sequence[str], interval: float) -> list[Row]:
+def over(inspector: Inspector, wanted: Sequence[str], interval: float) -> list[Row]:
     """Return the VMs that were asked for, by name, with what they use within so many seconds.
 
     :raises virtmeter.InspectorException: libvirt cannot be reached, or lists no VMs.

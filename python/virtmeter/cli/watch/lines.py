@@ -15,7 +15,7 @@ from virtmeter.cli.watch.readings import sleep, take
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from virtmeter import LibvirtInspector
+    from virtmeter import Inspector
     from virtmeter.cli.watch.model import Model, Row
 
 LAYOUT = "{:<19}  {:<8}" + " {:>6}" * 7 + " {:>7}" * 3 + " {:>8}  {}"
@@ -28,7 +28,7 @@ HEADERS = {"table": HEADER, "csv": ",".join(formats.FIELDS)}
 
 
 def show(
-    inspector: LibvirtInspector, model: Model, *, form: str, interval: float, count: int | None
+    inspector: Inspector, model: Model, *, form: str, interval: float, count: int | None
 ) -> int:
     """Print until there were so many readings, or for ever; return the exit status.
 

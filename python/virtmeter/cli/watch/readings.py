@@ -16,7 +16,7 @@ from virtmeter.cli.selection import is_wanted
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from virtmeter import LibvirtInspector
+    from virtmeter import Inspector
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Snapshot:
     """Why there is nothing of all this."""
 
 
-def take(inspector: LibvirtInspector, wanted: Sequence[str] = ()) -> Snapshot:
+def take(inspector: Inspector, wanted: Sequence[str] = ()) -> Snapshot:
     """Read the host once, or only the VMs that are wanted of it, named as ``is_wanted`` has it."""
     try:
         if wanted:
@@ -57,7 +57,7 @@ def take(inspector: LibvirtInspector, wanted: Sequence[str] = ()) -> Snapshot:
 
 
 def _usages(
-    inspector: LibvirtInspector, listed: Iterable[Instance], wanted: Sequence[str]
+    inspector: Inspector, listed: Iterable[Instance], wanted: Sequence[str]
 ) -> Iterator[VmUsage]:
     """Yield what ``usage_all`` has of these, and ask for no others."""
     for instance in listed:
@@ -94,7 +94,7 @@ class Reader(threading.Thread):
 
     def __init__(
         self,
-        inspector: LibvirtInspector,
+        inspector: Inspector,
         interval: float,
         came: Callable[[Snapshot], object],
         wanted: Sequence[str] = (),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from virtmeter import LibvirtInspector
+    from virtmeter import Inspector
     from virtmeter.cli.watch.model import Model
 
 WIDEST, HIGHEST = 1000, 1000
@@ -41,7 +41,7 @@ TICK = 1.0
 
 def show(
     console: Console,
-    inspector: LibvirtInspector,
+    inspector: Inspector,
     model: Model,
     *,
     interval: float,
