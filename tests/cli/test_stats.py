@@ -22,6 +22,7 @@ from tests.support.procedures import (
     VIR_DOMAIN_SHUTOFF,
     VIR_ERR_INTERNAL_ERROR,
     VIR_FROM_NONE,
+    Disk,
     Error,
 )
 from virtmeter.cli.stats import table
@@ -199,6 +200,39 @@ def test_what_libvirt_does_not_count_is_absent(daemon: Daemon) -> None:
     assert (row["nic_rx_bytes"], row["nic_tx_bytes"], row["cpu_cycles"]) == ("", "5", "")
     [line] = cli.run("stats", "--uri", daemon.uri).stdout.splitlines()[4:]
     assert line.split()[7:13] == ["-", "5B", "2B", "-", "-", "3"]
+
+
+def test_a_sum_of_which_a_part_is_unknown_is_unknown(daemon: Daemon) -> None:
+    """One of two NICs is refused, one of two disks, and the size of one; or nothing is."""
+    more = (
+        "<interface type='hostdev'><mac address='52:54:00:00:00:03'/></interface>"
+        "<interface><mac address='52:54:00:00:00:02'/><target dev='tap9'/></interface>"
+        "<disk type='file'><source file='/x'/><target dev='vdb'/></disk></devices>"
+    )
+    domains = [sample.domain(number, bulk=True) for number in range(1, 5)]
+    for domain in domains:
+        domain.xml = domain.xml.replace("</devices>", more)
+        domain.interfaces["tap9"] = (1,) * 8
+        domain.disks["vdb"] = Disk(stats=(1,) * 5, info=(1 << 30, 1, 1), path="/x")
+    _, no_nic, no_disk, no_size = domains
+    del no_nic.interfaces["tap9"]
+    del no_disk.disks["vdb"]
+    refusal = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, "no")
+    daemon.on("DOMAIN_GET_BLOCK_INFO", refusal, uuid=no_size.uuid, device="vdb", repeat=True)
+    daemon.add(*domains)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "csv")
+    assert done.returncode == 0
+    fields = ("nic_rx_bytes", "disk_read_requests", "disk_capacity")
+    sums = [[row[field] for field in fields] for row in csv.DictReader(io.StringIO(done.stdout))]
+    size = str(2 << 30)
+    assert sums == [["2", "2", size], ["", "3", size], ["4", "", ""], ["5", "5", ""]]
+    table = cli.run("stats", "--uri", daemon.uri).stdout.splitlines()[4:]
+    cells = [(row[7], row[9], row[13]) for row in map(str.split, table)]
+    size = "2.00G"
+    assert cells == [("2B", "3B", size), ("-", "3B", size), ("4B", "-", "-"), ("5B", "3B", "-")]
+    whole = cli.run("stats", "--uri", daemon.uri, "--format", "jsonl").stdout.splitlines()
+    nics = [len(json.loads(each)["nics"]) for each in whole]
+    assert nics == [3, 2, 3, 3], "what is known is there"
 
 
 def test_csv_begins_no_formula(daemon: Daemon) -> None:

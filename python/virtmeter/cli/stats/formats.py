@@ -8,12 +8,12 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from virtmeter import DiskInfo, DiskStats, InstanceStats, InterfaceStats
+from virtmeter import DiskInfo, DiskStats, InstanceStats, InterfaceStats, NicDetails
 from virtmeter.cli.states import word
 from virtmeter.cli.text import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from virtmeter import InstanceDetails
     from virtmeter.cli.stats.readings import Reading
@@ -60,8 +60,10 @@ def as_csv(readings: Sequence[Reading]) -> str:
                 *(one["id"], name, one["state"], one["reason"], hung),
                 *(one[field] for field in stats),
                 *(details.get(field) for field in CONFIGURED),
-                *(_count(nics), *_totals(nics, NIC_COUNTERS)),
-                *(_count(disks), *_totals(disks, DISK_COUNTERS)),
+                *(_count(nics), *(total(reading, "nics", field) for field in NIC_COUNTERS)),
+                _count(disks),
+                *(total(reading, "disks", field) for field in DiskStats._fields[1:]),
+                *(total(reading, "sizes", field) for field in DiskInfo._fields[1:]),
             ]
         )
     return file.getvalue().rstrip("\n")
@@ -97,10 +99,32 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if value == -1 else value for name, value in values.items()}
 
 
-def total(values: Iterable[int | None]) -> int | None:
-    """Return the sum of what is counted; -1 stands for what is not."""
-    counted = [value for value in values if value is not None and value != -1]
-    return sum(counted) if counted else None
+def total(reading: Reading, devices: str, field: str) -> int | None:
+    """Return the sum of one value of all NICs, disks, or sizes of disks.
+
+    None where it is not known of each: libvirt refuses to tell of one, or does not count (-1).
+    NICs that are handed through, of which libvirt counts nothing, are no part of it, as in usage.
+    """
+    told = [each for each in getattr(reading, devices) or () if not _is_handed_through(each)]
+    values = [getattr(each, field) for each in told]
+    if field == "occupied":  # only files take up any
+        values = [value for value in values if value is not None]
+    is_whole = len(told) >= _described(reading, devices) and not {None, -1} & {*values}
+    return sum(values) if values and is_whole else None
+
+
+def _described(reading: Reading, devices: str) -> int:
+    """Return how many the XML describes of what libvirt can tell of: no drives without a medium."""
+    if reading.details is None:
+        return 0
+    if devices == "nics":
+        return sum(bool(nic.mac) and not _is_handed_through(nic) for nic in reading.details.nics)
+    return sum(disk.source is not None for disk in reading.details.disks)
+
+
+def _is_handed_through(device: object) -> bool:
+    """Return whether it is a NIC that has its MAC address for a name, having none on the host."""
+    return isinstance(device, (InterfaceStats, NicDetails)) and device.name == device.mac
 
 
 def csv_name(name: str) -> str:
@@ -133,10 +157,6 @@ def _disks(
                 _known(disk._asdict())
             )
     return list(merged.values())
-
-
-def _totals(devices: list[dict[str, Any]] | None, fields: Sequence[str]) -> Iterator[int | None]:
-    return (total(device[field] for device in devices or ()) for field in fields)
 
 
 def _count(devices: list[dict[str, Any]] | None) -> int | None:

@@ -53,11 +53,7 @@ def _sum(
     devices: str, field: str, unit: Callable[[float | None], str] = units.size
 ) -> Callable[[Reading], str]:
     """Return what tells of one value of all NICs, disks, or sizes of disks."""
-
-    def cell(reading: Reading) -> str:
-        return unit(total(getattr(each, field) for each in getattr(reading, devices) or ()))
-
-    return cell
+    return lambda reading: unit(total(reading, devices, field))
 
 
 def _cpu_time(reading: Reading) -> str:
