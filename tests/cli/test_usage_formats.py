@@ -12,7 +12,12 @@ import pytest
 
 from tests.support import cli, sample
 from tests.support.libvirtd import Daemon, Never, Then
-from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, Error
+from tests.support.procedures import (
+    VIR_DOMAIN_PAUSED,
+    VIR_ERR_INTERNAL_ERROR,
+    VIR_FROM_NONE,
+    Error,
+)
 from virtmeter import VmUsage
 
 if TYPE_CHECKING:
@@ -97,6 +102,25 @@ def test_stats_within_an_interval_for_people(moving: Daemon) -> None:
         *("stats", "--uri", moving.uri, "--interval", "0.1", "--format", "jsonl", "web-2")
     ).stdout.splitlines()
     assert json.loads(one)["name"] == "web-2"
+
+
+def test_why_a_vm_does_not_run_within_an_interval(daemon: Daemon) -> None:
+    broken, runs, refused = (sample.domain(number, bulk=True) for number in (1, 2, 3))
+    for domain in (broken, refused):
+        domain.state, domain.reason = VIR_DOMAIN_PAUSED, 5
+    daemon.add(broken, runs, refused)
+    refusal = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, "not today")
+    daemon.on("DOMAIN_GET_XML_DESC", refusal, uuid=refused.uuid, repeat=True)
+    done = cli.run("stats", "--uri", daemon.uri, "--interval", "0.1")
+    _, _, _, header, first, second, third = done.stdout.splitlines()
+    assert header.split()[:4] == ["VM", "state", "why", "%"]
+    assert first.split()[:4] == ["sample-1", "paused", "I/O", "error"]
+    assert second.split()[:3] == ["sample-2", "running", "0.0"]
+    assert third.split()[:3] == ["sample-3", "paused", "-"], (
+        "what libvirt refuses takes nothing else"
+    )
+    done = cli.run("stats", "--uri", daemon.uri, "--interval", "0.1", runs.name)
+    assert "why" not in done.stdout, "it runs"
 
 
 def test_stats_within_an_interval_of_a_guest_that_hangs(daemon: Daemon) -> None:

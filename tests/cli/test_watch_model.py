@@ -242,6 +242,18 @@ def test_the_picture_of_what_is_wrong(model: Model) -> None:
     assert picture(model, now=12.0)[5].startswith("vm-2"), "what was there is still to be seen"
 
 
+def test_the_picture_of_one_that_does_not_run(model: Model) -> None:
+    assert "why" not in picture(model)[4]
+    paused = vm(2)._replace(state=PowerState.PAUSED)
+    reasons = {paused.id: "I/O error"}
+    model.update(Snapshot(1.0, (paused, vm(9)), (used(9, cpu_utilization=1.0),), reasons=reasons))
+    lines = picture(model)
+    assert lines[4].split()[:4] == ["VM", "state", "why", "%"]
+    assert lines[5].split()[:3] == ["vm-9", "running", "1.0"]
+    assert lines[6].split()[:4] == ["vm-2", "paused", "I/O", "error"]
+    assert "why" not in picture(model, width=60)[4], "there is no room"
+
+
 def test_the_picture_of_many_and_of_the_help(model: Model) -> None:
     model.update(snapshot(*map(used, range(1, 31))))
     commands = Commands(model)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from virtmeter.cli import states, tables
 from virtmeter.cli.text import shown_uri
-from virtmeter.cli.watch.columns import COLUMNS, CURVE
+from virtmeter.cli.watch.columns import CURVE, needed
 from virtmeter.cli.watch.model import BY_NAME, Model, Row
 from virtmeter.cli.watch.readings import sleep, take
 
@@ -44,5 +44,5 @@ def shown(rows: Sequence[Row], uri: str, interval: float, width: int | None) -> 
     title = Text(f"{what} at {shown_uri(uri)}, within {interval:g} s", style="dim")
     if not rows:
         return title
-    columns = [column for column in COLUMNS if column.title != CURVE]
+    columns = [column for column in needed(rows) if column.title != CURVE]
     return Group(title, Text(), tables.table(tables.fitting(columns, rows, width), rows))

@@ -24,12 +24,17 @@ CURVE_AT_LEAST, CURVE_AT_MOST = 12, 48
 
 def fitting(rows: Sequence[Row], width: int) -> dict[Column, int]:
     """Return the columns that there is room for; the curve takes what is left over."""
-    kept = tables.fitting(COLUMNS, rows, width)
+    kept = tables.fitting(needed(rows), rows, width)
     long = min(CURVE_AT_LEAST + width - tables.total(kept), CURVE_AT_MOST)
     return dict(
         (_curve(long), long) if column.title == CURVE else (column, room)
         for column, room in kept.items()
     )
+
+
+def needed(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns; why a VM does not run is one where there is such a VM."""
+    return [column for column in COLUMNS if column is not WHY or any(row.reason for row in rows)]
 
 
 def share(percent: float | None) -> Text:
@@ -105,9 +110,12 @@ def _state(row: Row) -> Text:
     return states.cell(row.state, hung=row.hung, busy=row.busy)
 
 
+WHY = Column("\nwhy", lambda row: row.reason, left=True, spare=1)
+
 COLUMNS = (
     Column("\nVM", _name, left=True),
     Column("\nstate", _state, left=True, width=7),
+    WHY,
     Column("CPU\n%", _share("cpu_utilization")),
     _curve(CURVE_AT_LEAST),
     Column("\nwait", _share("cpu_wait"), spare=3),

@@ -52,6 +52,8 @@ class Row:
     busy: bool
     usage: VmUsage | None
     history: History
+    reason: str
+    """Why it does not run; empty if it does, or where that is not known."""
 
     @property
     def memory_updated(self) -> int | None:
@@ -134,6 +136,7 @@ class Model:
                 *(each.id in snapshot.hung, each.id in snapshot.busy),
                 usage=usages.get(each.id),
                 history=histories.get(each.id) or History(),
+                reason=snapshot.reasons.get(each.id, ""),
             )
             for each in snapshot.instances
             if is_wanted(each, self.wanted, stopped=False)

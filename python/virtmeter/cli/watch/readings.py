@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import virtmeter
@@ -14,7 +15,7 @@ from virtmeter.cli import session
 from virtmeter.cli.selection import is_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from virtmeter import Inspector
 
@@ -35,6 +36,8 @@ class Snapshot:
     usages: tuple[VmUsage, ...] = ()
     hung: Collection[str] = ()
     busy: Collection[str] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why those that do not run are in their states."""
     error: Exception | None = None
     """Why there is nothing of all this."""
 
@@ -53,7 +56,11 @@ def take(inspector: Inspector, wanted: Sequence[str] = ()) -> Snapshot:
         return Snapshot(time.monotonic(), error=error)
     session.tell(inspector.uri, listed)
     hung, busy = frozenset(health.hung), frozenset(health.busy)
-    return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung, busy)
+    asked = (
+        each for each in listed if each.id not in hung and is_wanted(each, wanted, stopped=False)
+    )
+    reasons = dict(_reasons(inspector, asked))
+    return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung, busy, reasons)
 
 
 def _usages(
@@ -75,6 +82,17 @@ def _usages(
             continue
         except virtmeter.InspectorException as error:
             LOG.warning("a VM is left out of the usage: %s", error)
+
+
+def _reasons(
+    inspector: LibvirtInspector, instances: Iterable[Instance]
+) -> Iterator[tuple[str, str]]:
+    """Yield the ids of those that do not run, and why; what libvirt does not tell is left out."""
+    for instance in instances:
+        if instance.state != PowerState.RUNNING:
+            with suppress(virtmeter.InspectorException):
+                if reason := inspector.inspect_details(instance).reason:
+                    yield instance.id, reason
 
 
 def pause(begun: float, interval: float) -> float:
