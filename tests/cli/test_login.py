@@ -33,10 +33,12 @@ def guarded(daemon: Daemon) -> Daemon:
     return daemon
 
 
-def run(daemon: Daemon, tmp_path: Path, *login: str) -> subprocess.CompletedProcess[str]:
+def run(
+    daemon: Daemon, tmp_path: Path, *login: str, command: str = "stats"
+) -> subprocess.CompletedProcess[str]:
     file = tmp_path / "auth.conf"
     file.write_text(AUTH_CONF.format(*login) if login else "")
-    return cli.run("stats", "--uri", daemon.uri, LIBVIRT_AUTH_FILE=str(file))
+    return cli.run(command, "--uri", daemon.uri, LIBVIRT_AUTH_FILE=str(file))
 
 
 def test_the_login_of_auth_conf_is_used_and_all_stays_read_only(
@@ -56,6 +58,11 @@ def test_the_login_of_auth_conf_is_used_and_all_stays_read_only(
     assert "sample-1" in done.stdout
     assert guarded.calls["AUTH_SASL_START"] > 0
     assert flags == {1}, "VIR_CONNECT_RO"
+
+
+def test_doctor_logs_in_too(guarded: Daemon, tmp_path: Path) -> None:
+    done = run(guarded, tmp_path, "reader", "s3cret", command="doctor")
+    assert "libvirt's daemon 9.0.0" in done.stdout
 
 
 def test_a_wrong_login_is_told_and_not_shown(guarded: Daemon, tmp_path: Path) -> None:

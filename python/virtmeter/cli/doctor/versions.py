@@ -22,6 +22,25 @@ if TYPE_CHECKING:
 TO_START = 2.0
 """Seconds that Python may take to start."""
 
+READ_ONLY = 1
+NO_CREDENTIALS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p)
+
+
+class Auth(ctypes.Structure):
+    """``virConnectAuth``, by which libvirt takes a login from its auth.conf and asks nobody."""
+
+    _fields_ = (
+        ("kinds", ctypes.POINTER(ctypes.c_int)),
+        ("count", ctypes.c_uint),
+        ("callback", NO_CREDENTIALS),
+        ("data", ctypes.c_void_p),
+    )
+
+    def __init__(self) -> None:
+        """As the core's: name, passphrase and realm; what auth.conf lacks of them, nobody has."""
+        kinds = (ctypes.c_int * 3)(2, 5, 8)
+        super().__init__(kinds, len(kinds), NO_CREDENTIALS(lambda *_: -1), None)
+
 
 def versions(uri: str, timeout: float) -> Iterator[Finding]:
     """Say which libvirt this is, where that can be found out."""
@@ -51,8 +70,8 @@ def versions(uri: str, timeout: float) -> Iterator[Finding]:
 def main() -> None:
     """Print a line for each version as soon as it is known."""
     libvirt = ctypes.CDLL("libvirt.so.0")
-    libvirt.virConnectOpenReadOnly.restype = ctypes.c_void_p
-    libvirt.virConnectOpenReadOnly.argtypes = [ctypes.c_char_p]
+    libvirt.virConnectOpenAuth.restype = ctypes.c_void_p
+    libvirt.virConnectOpenAuth.argtypes = [ctypes.c_char_p, ctypes.POINTER(Auth), ctypes.c_uint]
     libvirt.virConnectGetType.restype = ctypes.c_char_p
     libvirt.virConnectGetType.argtypes = [ctypes.c_void_p]
     for function in (libvirt.virConnectGetLibVersion, libvirt.virConnectGetVersion):
@@ -60,7 +79,7 @@ def main() -> None:
     number = ctypes.c_ulong()
     if libvirt.virGetVersion(ctypes.byref(number), None, None) == 0:
         say("libvirt's client library", number.value)
-    connection = libvirt.virConnectOpenReadOnly(None)
+    connection = libvirt.virConnectOpenAuth(None, Auth(), READ_ONLY)
     if not connection:
         return
     if libvirt.virConnectGetLibVersion(connection, ctypes.byref(number)) == 0:
