@@ -33,6 +33,7 @@ mod records;
 mod source;
 #[allow(dead_code)]
 mod sweeps;
+mod target;
 mod usage;
 
 #[cfg(feature = "python")]

@@ -1,0 +1,599 @@
+//! What names a hypervisor that is reached over HTTPS: one URI with all about it but the password.
+//!
+//! `xenserver://monitor@pool.example.org/?password_file=/etc/virtmeter/pool.pass&sha256=AB:CD:…`
+//!
+//! Whoever types it may get anything wrong, and put a password anywhere: so no error repeats what was
+//! typed, but for the names of options.
+
+// The drivers that will use it are not there yet.
+#![allow(dead_code, unused_imports)]
+
+pub(crate) mod password;
+
+use std::ffi::OsString;
+use std::fmt::{self, Write};
+use std::net::Ipv6Addr;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+pub(crate) use password::{Password, PasswordError, Secret};
+
+/// What speaks there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// A pool of XenServer or XCP-ng, or a single host.
+    XenServer,
+    /// A vCenter Server, or a single ESXi host.
+    VSphere,
+}
+
+impl Scheme {
+    const ALL: [Self; 2] = [Self::XenServer, Self::VSphere];
+
+    /// As the URI begins.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::XenServer => "xenserver",
+            Self::VSphere => "vsphere",
+        }
+    }
+}
+
+/// The SHA-256 of a certificate, by which it can be told: `AB:CD:…`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub(crate) [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let colon = if at == 0 { "" } else { ":" };
+            write!(f, "{colon}{byte:02X}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = TargetError;
+
+    /// 64 hexadecimal digits of either case; colons may stand between bytes, in all places or in none.
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let pairs: Vec<&[u8]> = if text.contains(':') {
+            text.as_bytes().split(|&byte| byte == b':').collect()
+        } else {
+            text.as_bytes().chunks(2).collect()
+        };
+        let bytes: Option<Vec<u8>> = pairs.into_iter().map(byte).collect();
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or(TargetError::BadPin)
+    }
+}
+
+/// By what a server is told to be the right one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// By a certificate that a CA of the system has signed, for the host's name.
+    System,
+    /// The same with the CA certificates of a file, in PEM.
+    Ca(PathBuf),
+    /// By exactly this certificate, whatever name and dates are in it.
+    Pin(Fingerprint),
+    /// By nothing: anybody between here and there can read along, and answer in its place.
+    Anything,
+}
+
+/// A hypervisor, or a pool of them, and how to log in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) scheme: Scheme,
+    /// As the hypervisor knows the user.
+    pub(crate) user: String,
+    /// A name in lower case or an IP address, an IPv6 one without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) trust: Trust,
+}
+
+/// Why a text is no URI of a target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TargetError {
+    #[error(
+        "the URI does not begin with xenserver:// or vsphere://; write it like \
+         xenserver://USER@HOST/?password_file=FILE"
+    )]
+    UnknownScheme,
+    #[error(
+        "the URI has a password in it, where others can see it; put the password into a file that \
+         only its owner can read, and add password_file=FILE to the URI, or set VIRTMETER_PASSWORD"
+    )]
+    PasswordInside,
+    #[error("the URI names no user; write it like xenserver://USER@HOST/")]
+    NoUser,
+    #[error(
+        "the user in the URI has characters that must be percent-encoded: write @ as %40, \\ as %5C"
+    )]
+    BadUser,
+    #[error("the URI names no host; write it like xenserver://USER@HOST/")]
+    NoHost,
+    #[error(
+        "the host in the URI is neither a name nor an address; a name has letters, digits, dots and \
+         hyphens, and an IPv6 address stands in brackets, like [::1]"
+    )]
+    BadHost,
+    #[error("the port in the URI must be a number from 1 to 65535, or be left out for 443")]
+    BadPort,
+    #[error("the URI has a path after its host; options begin with /? there")]
+    Path,
+    #[error("the URI has a # in it; write it as %23")]
+    Fragment,
+    #[error("the URI has a % that does not begin an escape like %40; write a % itself as %25")]
+    BadEscape,
+    #[error(
+        "the URI has an option{} that is not known; there are password_file=FILE, sha256=FINGERPRINT, \
+         ca_file=FILE and insecure=1",
+        .0.as_ref().map_or_else(String::new, |name| format!(" {name}="))
+    )]
+    UnknownOption(Option<String>),
+    #[error("the URI has the option {0}= more than once; give it once")]
+    Repeated(&'static str),
+    #[error("the option {0}= of the URI is empty; give it a value or leave it out")]
+    Empty(&'static str),
+    #[error(
+        "sha256= in the URI must be the SHA-256 of the server's certificate: 64 hexadecimal digits, \
+         with or without colons between bytes"
+    )]
+    BadPin,
+    #[error("insecure= in the URI must be 1, or be left out")]
+    BadInsecure,
+    #[error("the URI has both {0}= and {1}=; keep the one by which the server is to be trusted")]
+    TwoTrusts(&'static str, &'static str),
+}
+
+impl FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(uri: &str) -> Result<Self, TargetError> {
+        let (scheme, rest) = uri.split_once("://").ok_or(TargetError::UnknownScheme)?;
+        let scheme = Scheme::ALL
+            .into_iter()
+            .find(|known| known.name().eq_ignore_ascii_case(scheme))
+            .ok_or(TargetError::UnknownScheme)?;
+        let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user, host) = match authority.rsplit_once('@') {
+            Some((user, _)) if has_colon(user) => return Err(TargetError::PasswordInside),
+            Some(both) => both,
+            // A password that has a slash in it.
+            None if has_colon(authority) && rest.contains('@') => {
+                return Err(TargetError::PasswordInside);
+            }
+            None => return Err(TargetError::NoUser),
+        };
+        let user = parse_user(user)?;
+        let (host, port) = parse_host(host)?;
+        if rest.contains('#') {
+            return Err(TargetError::Fragment);
+        }
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !matches!(path, "" | "/") {
+            return Err(TargetError::Path);
+        }
+        let (password_file, trust) = parse_options(query)?;
+        Ok(Self { scheme, user, host, port, password_file, trust })
+    }
+}
+
+/// The URI in the form in which it is the same for the same target. There is no secret in it.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, user, host, port, password_file, trust } = self;
+        write!(
+            f,
+            "{}://{}@{}/",
+            scheme.name(),
+            encoded(user.as_bytes(), b""),
+            Authority(host, *port)
+        )?;
+        let mut options = Vec::new();
+        if let Some(file) = password_file {
+            options.push(format!("password_file={}", encoded_path(file)));
+        }
+        match trust {
+            Trust::System => {}
+            Trust::Ca(file) => options.push(format!("ca_file={}", encoded_path(file))),
+            Trust::Pin(pin) => options.push(format!("sha256={pin}")),
+            Trust::Anything => options.push("insecure=1".to_owned()),
+        }
+        if !options.is_empty() {
+            write!(f, "?{}", options.join("&"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    /// The password, read anew: from the password file, or else from `VIRTMETER_PASSWORD`.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError`], if there is none that can be used.
+    pub(crate) fn password(&self) -> Result<Password, PasswordError> {
+        password::read(self.password_file.as_deref(), std::env::var_os(password::VARIABLE))
+    }
+}
+
+/// The port of HTTPS, which goes without saying.
+pub(crate) const HTTPS: u16 = 443;
+
+/// A host and a port as a URI and the header `Host` have them.
+pub(crate) struct Authority<'a>(pub(crate) &'a str, pub(crate) u16);
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(host, port) = self;
+        if host.contains(':') {
+            write!(f, "[{host}]")?;
+        } else {
+            f.write_str(host)?;
+        }
+        if *port == HTTPS { Ok(()) } else { write!(f, ":{port}") }
+    }
+}
+
+fn has_colon(login: &str) -> bool {
+    login.contains(':') || login.to_ascii_lowercase().contains("%3a")
+}
+
+fn parse_user(text: &str) -> Result<String, TargetError> {
+    let user = String::from_utf8(decoded(text)?).map_err(|_| TargetError::BadUser)?;
+    if user.is_empty() {
+        return Err(TargetError::NoUser);
+    }
+    if text.contains('@') || user.contains(char::is_control) {
+        return Err(TargetError::BadUser);
+    }
+    Ok(user)
+}
+
+fn parse_host(text: &str) -> Result<(String, u16), TargetError> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (address, rest) = rest.split_once(']').ok_or(TargetError::BadHost)?;
+        let address: Ipv6Addr = address.parse().map_err(|_| TargetError::BadHost)?;
+        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':')) };
+        (address.to_string(), port.map(|port| port.ok_or(TargetError::BadHost)).transpose()?)
+    } else {
+        let (host, port) =
+            text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+        if host.is_empty() {
+            return Err(TargetError::NoHost);
+        }
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        // The longest name of DNS.
+        if host.len() > 253 || !host.chars().all(of_a_name) {
+            return Err(TargetError::BadHost);
+        }
+        (host.to_ascii_lowercase(), port)
+    };
+    let port = match port {
+        None => HTTPS,
+        // `parse` would take a sign.
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().ok().filter(|&port| port != 0).ok_or(TargetError::BadPort)?
+        }
+        // An IPv6 address without brackets, say.
+        Some(text) if text.contains(':') => return Err(TargetError::BadHost),
+        Some(_) => return Err(TargetError::BadPort),
+    };
+    Ok((host, port))
+}
+
+fn parse_options(query: &str) -> Result<(Option<PathBuf>, Trust), TargetError> {
+    const NAMES: [&str; 4] = ["password_file", "sha256", "ca_file", "insecure"];
+    let mut values: [Option<Vec<u8>>; 4] = Default::default();
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').ok_or(TargetError::UnknownOption(None))?;
+        if ["password", "passwd", "pass"].contains(&name) {
+            return Err(TargetError::PasswordInside);
+        }
+        let known = NAMES.iter().zip(&mut values).find(|(known, _)| **known == name);
+        let Some((name, place)) = known else {
+            let is_a_name = name.len() <= 32
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            return Err(TargetError::UnknownOption(is_a_name.then(|| name.to_owned())));
+        };
+        let value = decoded(value)?;
+        if value.is_empty() {
+            return Err(TargetError::Empty(name));
+        }
+        if place.replace(value).is_some() {
+            return Err(TargetError::Repeated(name));
+        }
+    }
+    let [password_file, pin, ca, insecure] = values;
+    if insecure.as_ref().is_some_and(|value| value != b"1") {
+        return Err(TargetError::BadInsecure);
+    }
+    let trust = match (pin, ca, insecure) {
+        (None, None, None) => Trust::System,
+        (Some(pin), None, None) => {
+            Trust::Pin(std::str::from_utf8(&pin).map_err(|_| TargetError::BadPin)?.parse()?)
+        }
+        (None, Some(file), None) => Trust::Ca(path(file)),
+        (None, None, Some(_)) => Trust::Anything,
+        (Some(_), Some(_), _) => return Err(TargetError::TwoTrusts("sha256", "ca_file")),
+        (Some(_), None, Some(_)) => return Err(TargetError::TwoTrusts("sha256", "insecure")),
+        (None, Some(_), Some(_)) => return Err(TargetError::TwoTrusts("ca_file", "insecure")),
+    };
+    Ok((password_file.map(path), trust))
+}
+
+fn path(bytes: Vec<u8>) -> PathBuf {
+    OsString::from_vec(bytes).into()
+}
+
+/// The byte that two hexadecimal digits are.
+fn byte(digits: &[u8]) -> Option<u8> {
+    let &[high, low] = digits else { return None };
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+fn decoded(text: &str) -> Result<Vec<u8>, TargetError> {
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::with_capacity(rest.len());
+    while let Some((&first, others)) = rest.split_first() {
+        rest = others;
+        if first == b'%' {
+            let (digits, others) = others.split_at_checked(2).ok_or(TargetError::BadEscape)?;
+            bytes.push(byte(digits).ok_or(TargetError::BadEscape)?);
+            rest = others;
+        } else {
+            bytes.push(first);
+        }
+    }
+    Ok(bytes)
+}
+
+fn encoded(bytes: &[u8], kept: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // A String takes everything.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+fn encoded_path(path: &Path) -> String {
+    encoded(path.as_os_str().as_encoded_bytes(), b"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PIN: &str = "00:01:02:03:04:05:06:07:08:09:0A:0B:0C:0D:0E:0F:\
+                       F0:F1:F2:F3:F4:F5:F6:F7:F8:F9:FA:FB:FC:FD:FE:FF";
+
+    fn parse(uri: &str) -> Result<Target, TargetError> {
+        uri.parse()
+    }
+
+    fn pin() -> Fingerprint {
+        PIN.parse().unwrap()
+    }
+
+    #[test]
+    fn a_uri_tells_all_but_the_password() {
+        let target = parse(&format!(
+            "xenserver://monitor@Pool.example.org:8443/?password_file=/etc/virtmeter/a%20b.pass&sha256={PIN}"
+        ))
+        .unwrap();
+        assert_eq!(
+            target,
+            Target {
+                scheme: Scheme::XenServer,
+                user: "monitor".to_owned(),
+                host: "pool.example.org".to_owned(),
+                port: 8443,
+                password_file: Some("/etc/virtmeter/a b.pass".into()),
+                trust: Trust::Pin(pin()),
+            }
+        );
+        assert_eq!(pin().0[..3], [0, 1, 2]);
+        assert_eq!(pin().0[31], 255);
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_usual_value() {
+        for uri in ["vsphere://a@h", "vsphere://a@h/", "vsphere://a@h?", "VSphere://a@H:443/?&"] {
+            let target = parse(uri).unwrap();
+            assert_eq!((target.port, &target.trust), (443, &Trust::System), "{uri}");
+            assert_eq!(target.to_string(), "vsphere://a@h/", "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_user_may_be_of_a_domain() {
+        for (uri, user) in [
+            ("vsphere://administrator%40vsphere.local@vc", "administrator@vsphere.local"),
+            ("vsphere://CORP%5cme@vc", r"CORP\me"),
+            (r"vsphere://CORP\me@vc", r"CORP\me"),
+            ("xenserver://j%C3%B6rg@vc", "jörg"),
+            ("xenserver://jörg@vc", "jörg"),
+            ("xenserver://100%25@vc", "100%"),
+        ] {
+            let target = parse(uri).unwrap();
+            assert_eq!(target.user, user);
+            assert_eq!(parse(&target.to_string()).unwrap(), target);
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address() {
+        for (host, name, port, shown) in [
+            ("[::1]", "::1", 443, "[::1]"),
+            ("[2001:DB8::0:1]:444", "2001:db8::1", 444, "[2001:db8::1]:444"),
+            ("10.0.0.1:1", "10.0.0.1", 1, "10.0.0.1:1"),
+            ("xs_1.example.org:65535", "xs_1.example.org", 65535, "xs_1.example.org:65535"),
+        ] {
+            let target = parse(&format!("xenserver://u@{host}/")).unwrap();
+            assert_eq!((target.host.as_str(), target.port), (name, port));
+            assert_eq!(target.to_string(), format!("xenserver://u@{shown}/"));
+        }
+    }
+
+    #[test]
+    fn a_server_is_trusted_in_one_of_four_ways() {
+        let plain = PIN.replace(':', "").to_lowercase();
+        for (query, trust) in [
+            ("", Trust::System),
+            ("?ca_file=ca.pem", Trust::Ca("ca.pem".into())),
+            ("?insecure=1", Trust::Anything),
+            (&format!("?sha256={plain}"), Trust::Pin(pin())),
+            (&format!("?sha256={}", PIN.to_lowercase()), Trust::Pin(pin())),
+            (&format!("?sha256={}", PIN.replace(':', "%3A")), Trust::Pin(pin())),
+        ] {
+            let target = parse(&format!("xenserver://u@h/{query}")).unwrap();
+            assert_eq!(target.trust, trust, "{query}");
+            assert_eq!(parse(&target.to_string()).unwrap(), target);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        use TargetError as E;
+        let long = "a".repeat(254);
+        let short = &PIN[3..];
+        let uneven = PIN.replacen("00:01", "0:001", 1);
+        let gap = PIN.replacen("00:01", "0001", 1);
+        let no_digit = PIN.replacen("00", "0g", 1);
+        let sign = PIN.replacen("00", "+0", 1);
+        for (uri, error) in [
+            ("", E::UnknownScheme),
+            ("qemu:///system", E::UnknownScheme),
+            ("https://u@h/", E::UnknownScheme),
+            ("xenserver:u@h", E::UnknownScheme),
+            ("xenserver://h/", E::NoUser),
+            ("xenserver://", E::NoUser),
+            ("xenserver://h:443/", E::NoUser),
+            ("xenserver://@h/", E::NoUser),
+            ("xenserver://a@b@h/", E::BadUser),
+            ("xenserver://a%0ab@h/", E::BadUser),
+            ("xenserver://%ff@h/", E::BadUser),
+            ("xenserver://a%4@h/", E::BadEscape),
+            ("xenserver://a%zz@h/", E::BadEscape),
+            ("xenserver://a%+1@h/", E::BadEscape),
+            ("xenserver://a@h/?ca_file=%", E::BadEscape),
+            ("xenserver://u@/", E::NoHost),
+            ("xenserver://u@:443/", E::NoHost),
+            ("xenserver://u@h h/", E::BadHost),
+            ("xenserver://u@h%20/", E::BadHost),
+            ("xenserver://u@hö/", E::BadHost),
+            ("xenserver://u@::1/", E::NoHost),
+            ("xenserver://u@fe80::1/", E::BadHost),
+            ("xenserver://u@[::1/", E::BadHost),
+            ("xenserver://u@[::g]/", E::BadHost),
+            ("xenserver://u@[10.0.0.1]/", E::BadHost),
+            ("xenserver://u@[::1]443/", E::BadHost),
+            (&format!("xenserver://u@{long}/"), E::BadHost),
+            ("xenserver://u@h:/", E::BadPort),
+            ("xenserver://u@h:0/", E::BadPort),
+            ("xenserver://u@h:65536/", E::BadPort),
+            ("xenserver://u@h:+1/", E::BadPort),
+            ("xenserver://u@h:https/", E::BadPort),
+            ("xenserver://u@h/pool", E::Path),
+            ("xenserver://u@h//", E::Path),
+            ("xenserver://u@h/#a", E::Fragment),
+            ("xenserver://u@h/?ca_file=a#b", E::Fragment),
+            ("xenserver://u@h/?verify=1", E::UnknownOption(Some("verify".to_owned()))),
+            ("xenserver://u@h/?INSECURE=1", E::UnknownOption(Some("INSECURE".to_owned()))),
+            ("xenserver://u@h/?insecure", E::UnknownOption(None)),
+            ("xenserver://u@h/?a\u{1b}b=1", E::UnknownOption(None)),
+            ("xenserver://u@h/?insecure=1&insecure=1", E::Repeated("insecure")),
+            ("xenserver://u@h/?password_file=a&password_file=b", E::Repeated("password_file")),
+            ("xenserver://u@h/?password_file=", E::Empty("password_file")),
+            ("xenserver://u@h/?sha256=", E::Empty("sha256")),
+            ("xenserver://u@h/?insecure=0", E::BadInsecure),
+            ("xenserver://u@h/?sha256=00", E::BadPin),
+            ("xenserver://u@h/?sha256=%ff", E::BadPin),
+            (&format!("xenserver://u@h/?sha256={short}"), E::BadPin),
+            (&format!("xenserver://u@h/?sha256={PIN}:00"), E::BadPin),
+            (&format!("xenserver://u@h/?sha256={uneven}"), E::BadPin),
+            (&format!("xenserver://u@h/?sha256={gap}"), E::BadPin),
+            (&format!("xenserver://u@h/?sha256={no_digit}"), E::BadPin),
+            (&format!("xenserver://u@h/?sha256={sign}"), E::BadPin),
+            (
+                &format!("xenserver://u@h/?sha256={PIN}&ca_file=a"),
+                E::TwoTrusts("sha256", "ca_file"),
+            ),
+            (
+                &format!("xenserver://u@h/?insecure=1&sha256={PIN}"),
+                E::TwoTrusts("sha256", "insecure"),
+            ),
+            ("xenserver://u@h/?insecure=1&ca_file=a", E::TwoTrusts("ca_file", "insecure")),
+        ] {
+            assert_eq!(parse(uri), Err(error), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_uri_is_refused_and_not_shown() {
+        for uri in [
+            "xenserver://u:s3cret@h/",
+            "xenserver://u%3As3cret@h/",
+            "xenserver://:s3cret@h/",
+            "xenserver://u:s3@cret@h/",
+            "xenserver://u:s3/cret@h/",
+            "xenserver://u:s3?cret@h/",
+            "xenserver://u:s3#cret@h/",
+            "xenserver://u@h/?password=s3cret",
+        ] {
+            let error = parse(uri).unwrap_err();
+            assert_eq!(error, TargetError::PasswordInside, "{uri}");
+            assert!(error.to_string().contains("password_file="));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_much_for_it_nor_repeated(text in "[ -~é]{0,40}", scheme in "(xenserver|vsphere)://") {
+            if let Err(error) = parse(&format!("{scheme}{text}")) {
+                let allowed = error.to_string() + &format!("{error:?}");
+                // Names of options apart, a word of five letters is in no sentence by chance.
+                let named = matches!(error, TargetError::UnknownOption(Some(_)));
+                prop_assert!(named || !allowed.contains(&text) || text.len() < 5, "{error}");
+            }
+        }
+
+        #[test]
+        fn the_canonical_form_names_the_same_target(
+            user in "[^:\\p{Cc}]{1,12}", host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..,
+            file in proptest::option::of("[^\\x00]{1,20}"), trust in 0..4_u8, bytes: [u8; 32],
+        ) {
+            let trust = match trust {
+                0 => Trust::System,
+                1 => Trust::Anything,
+                2 => Trust::Pin(Fingerprint(bytes)),
+                _ => Trust::Ca(path(bytes.to_vec())),
+            };
+            let password_file = file.map(PathBuf::from);
+            let target =
+                Target { scheme: Scheme::VSphere, user, host, port, password_file, trust };
+            let shown = target.to_string();
+            prop_assert!(shown.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(parse(&shown), Ok(target));
+        }
+    }
+}
