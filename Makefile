@@ -38,9 +38,10 @@ wheel:
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features --features https -- -D warnings
 	cargo clippy --locked --lib -- -D warnings
-	cargo test --locked --no-default-features --quiet
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features --quiet
+	cargo test --locked --no-default-features --features https --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features --features https --quiet
 	ruff check
 	ruff format --check
 	mypy

@@ -36,6 +36,8 @@ mod sweeps;
 mod target;
 mod usage;
 
+#[cfg(feature = "https")]
+mod https;
 #[cfg(feature = "python")]
 mod python;
 

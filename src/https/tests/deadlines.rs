@@ -1,0 +1,105 @@
+//! Servers that take their time: in each phase of a request, saying nothing or little at a time.
+
+use super::*;
+
+/// A request is given up in this phase, if there is time enough for the ones before, and its connection
+/// is closed: the server of each try tells so.
+fn is_given_up(phase: Phase, request: &Request<'_>, serve: impl Fn(Sender<()>) -> u16) {
+    let mut last = None;
+    for within in [500, 2000, 10_000, 60_000] {
+        let (told, closed) = channel();
+        let request = Request { port: serve(told), ..request.clone() };
+        last = send(&CLIENT, &request, Duration::from_millis(within)).err();
+        if last == Some(Why::TimedOut(phase)) {
+            return closed.recv_timeout(LONG).unwrap();
+        }
+    }
+    panic!("{last:?} instead of {phase:?}");
+}
+
+fn any() -> Request<'static> {
+    Request::get(HOST, 0, "/x")
+}
+
+#[test]
+fn the_deadline_holds_while_nothing_comes() {
+    is_given_up(Phase::Handshake, &any(), |told| {
+        listen(1, move |mut stream| {
+            wait_for_close(&mut stream);
+            told.send(()).unwrap();
+        })
+    });
+    for (begin, phase) in [
+        ("", Phase::Head),
+        ("HTTP/1.1 200 OK\r\n", Phase::Head),
+        ("HTTP/1.1 200 OK\r\n\r\n", Phase::Body),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na", Phase::Body),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", Phase::Body),
+        ("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f", Phase::Body),
+    ] {
+        is_given_up(phase, &any(), |told| {
+            listen_tls(usual(HERE), 1, move |_, tls| {
+                tls.write_all(begin.as_bytes()).unwrap();
+                wait_for_close(tls);
+                told.send(()).unwrap();
+            })
+        });
+    }
+}
+
+#[test]
+fn the_deadline_holds_while_little_comes_at_a_time() {
+    for (begin, drip, phase) in [
+        ("HTTP/1.1 200 OK\r\nA: ", "a", Phase::Head),
+        ("", "HTTP/1.1 100 Continue\r\n\r\n", Phase::Head),
+        ("HTTP/1.1 200 OK\r\n\r\n", "a", Phase::Body),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", "a", Phase::Body),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\na\r\n", Phase::Body),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "a:b\r\n", Phase::Body),
+    ] {
+        is_given_up(phase, &any(), |told| {
+            listen_tls(usual(HERE), 1, move |_, tls| {
+                tls.write_all(begin.as_bytes()).unwrap();
+                while tls.write_all(drip.as_bytes()).and_then(|()| tls.flush()).is_ok() {
+                    thread::sleep(Duration::from_millis(100));
+                }
+                told.send(()).unwrap();
+            })
+        });
+    }
+}
+
+#[test]
+fn the_deadline_holds_in_the_handshake_and_while_sending() {
+    is_given_up(Phase::Handshake, &any(), |told| {
+        listen(1, move |mut stream| {
+            // The beginning of a record, and one byte of it after the other.
+            let mut sent = stream.write_all(&[22, 3, 3, 0x40, 0]);
+            while sent.is_ok() {
+                thread::sleep(Duration::from_millis(10));
+                sent = stream.write_all(&[2]);
+            }
+            told.send(()).unwrap();
+        })
+    });
+    // More than the buffers of both ends hold.
+    let body = vec![b'a'; 32 << 20];
+    let long = Request { body: Some(&body), ..any() };
+    is_given_up(Phase::Sending, &long, |told| {
+        listen(1, move |mut stream| {
+            let mut tls = ServerConnection::new(usual(HERE)).unwrap();
+            while tls.is_handshaking() && tls.complete_io(&mut stream).is_ok() {}
+            // Reads no more, and sees the connection reset.
+            while stream.take_error().unwrap().is_none() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            told.send(()).unwrap();
+        })
+    });
+}
+
+#[test]
+fn a_deadline_that_has_passed_costs_nothing() {
+    let port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();
+    assert_eq!(get(port, Duration::ZERO).err(), Some(Why::TimedOut(Phase::Connecting)));
+}

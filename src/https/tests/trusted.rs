@@ -1,0 +1,133 @@
+//! Which servers are trusted, and what TLS they may speak.
+
+use super::*;
+
+#[test]
+fn a_pin_fits_one_certificate_whatever_is_in_it() {
+    for pem in [HERE, ELSEWHERE, EXPIRED, SELF_SIGNED] {
+        let port = listen_tls(usual(pem), 2, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
+        let answer = with_trust(&Trust::Pin(pin(pem)), port).unwrap();
+        assert_eq!((answer.status, answer.certificate), (200, pin(pem)));
+        let expected = Fingerprint([0xab; 32]);
+        let why = Why::WrongPin { expected, presented: pin(pem) };
+        assert!(why.to_string().contains(&format!("{}, not AB:AB:AB", pin(pem))), "{why}");
+        assert_eq!(with_trust(&Trust::Pin(expected), port).err(), Some(why));
+    }
+}
+
+#[test]
+fn a_pin_is_worth_nothing_without_the_key() {
+    // Whoever has seen the certificate can present it, and sign with another key.
+    #[derive(Debug)]
+    struct Thief(Arc<rustls::sign::CertifiedKey>);
+    impl rustls::server::ResolvesServerCert for Thief {
+        fn resolve(
+            &self,
+            _: rustls::server::ClientHello<'_>,
+        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+    let key = include_bytes!("../certificates/other.key");
+    let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+    for version in [&TLS12, &TLS13] {
+        let stolen = rustls::sign::CertifiedKey::new(vec![certificate(HERE)], Arc::clone(&key));
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let config = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
+        let config = config.with_cert_resolver(Arc::new(Thief(Arc::new(stolen))));
+        let port = listen_tls(Arc::new(config), 1, |_, _| {});
+        let answer = get(port, LONG);
+        assert!(matches!(answer, Err(Why::Tls(_))), "{version:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_ca_vouches_for_name_and_dates() {
+    let port = |pem| listen_tls(usual(pem), 2, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
+    let here = port(HERE);
+    assert_eq!(with_trust(&ca(), here).unwrap().certificate, pin(HERE));
+    let by_name = Request::get("localhost", here, "/");
+    assert_eq!(send(&client(&ca()), &by_name, LONG).unwrap().status, 200);
+    let wrong_name = Why::WrongName { presented: pin(ELSEWHERE) };
+    assert_eq!(with_trust(&ca(), port(ELSEWHERE)).err(), Some(wrong_name));
+    for (trust, pem, because) in [
+        (ca(), EXPIRED, "expired"),
+        (ca(), SELF_SIGNED, "no CA"),
+        (Trust::System, HERE, "no CA"),
+        (Trust::Ca(certificate_file("here.pem")), SELF_SIGNED, "no CA"),
+    ] {
+        // Where there is no system's CA at all, nothing is trusted either.
+        let client = match Client::new(&trust) {
+            Ok(client) => client,
+            Err(TrustError::NoSystemRoots(_)) if trust == Trust::System => continue,
+            Err(error) => panic!("{error}"),
+        };
+        let answer = send(&client, &Request::get(HOST, port(pem), "/"), LONG);
+        let Err(Why::NotTrusted { reason, presented }) = answer else { panic!("{answer:?}") };
+        assert!(reason.contains(because), "{reason}");
+        assert_eq!(presented, pin(pem));
+        let sentence = Why::NotTrusted { reason, presented }.to_string();
+        assert!(sentence.contains(&format!("sha256={}", pin(pem))), "{sentence}");
+        assert!(sentence.contains("ca_file="), "{sentence}");
+    }
+}
+
+#[test]
+fn what_is_not_to_be_verified_is_not() {
+    for pem in [ELSEWHERE, EXPIRED, SELF_SIGNED] {
+        let port = listen_tls(usual(pem), 1, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
+        assert_eq!(with_trust(&Trust::Anything, port).unwrap().certificate, pin(pem));
+    }
+}
+
+#[test]
+fn a_ca_file_that_cannot_be_used_is_named() {
+    for (file, reason) in [
+        (PathBuf::from("/nonexistent/ca.pem"), "No such file"),
+        (PathBuf::from("/"), "not a regular file"),
+        (PathBuf::from("/dev/null"), "not a regular file"),
+        (certificate_file("server.key"), "no certificate in PEM"),
+        (certificate_file("make"), "no certificate in PEM"),
+    ] {
+        let error = Client::new(&Trust::Ca(file.clone())).err().unwrap().to_string();
+        assert!(error.contains(reason) && error.contains(file.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn a_host_of_xenserver_can_be_spoken_to() {
+    // TLS 1.2 with two cipher suites and one curve: XenServer's policy.
+    let group: &dyn SupportedKxGroup = kx_group::SECP384R1;
+    let provider = CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ],
+        kx_groups: vec![group],
+        ..default_provider()
+    };
+    let config = server_config(provider, &[&TLS12], SELF_SIGNED);
+    let port = listen_tls(config, 1, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
+    let answer = with_trust(&Trust::Pin(pin(SELF_SIGNED)), port).unwrap();
+    assert_eq!(answer.body, b"hello");
+}
+
+#[test]
+fn the_next_handshake_goes_on_from_the_last() {
+    for versions in [[&TLS12], [&TLS13]] {
+        let (told, kinds) = channel();
+        let config = server_config(default_provider(), &versions, HERE);
+        let port = listen_tls(config, 3, move |_, tls| {
+            told.send(tls.conn.handshake_kind()).unwrap();
+            tls.write_all(HELLO.as_bytes()).unwrap();
+            wait_for_close(tls);
+        });
+        let client = client(&Trust::Pin(pin(HERE)));
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
+            let answer = send(&client, &Request::get(HOST, port, "/"), LONG).unwrap();
+            assert_eq!(answer.certificate, pin(HERE));
+            assert_eq!(kinds.recv().unwrap(), Some(expected), "{versions:?}");
+        }
+    }
+}
