@@ -206,7 +206,7 @@ from virtmeter.ceilometer import discovery
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
 def fail(name):
-    raise getattr(builtins, sys.argv[2])(name)
+    raise getattr(builtins, sys.argv[2])(name + "\\x1b[2J\\nhttp://me:s3cret@nova")
 finder = SimpleNamespace(
     conf=SimpleNamespace(host="h", compute=SimpleNamespace(fetch_extra_metadata=False)),
     get_flavor_id=fail,
@@ -218,6 +218,8 @@ print(len(InstanceDiscovery.discover_libvirt_polling(finder, None)))
     line, count = completed.stdout.splitlines()
     assert int(count) == found
     assert line.startswith("ERROR instance" if found else "WARNING no instance is discovered")
+    assert line.isprintable()
+    assert "s3cret" not in line
 
 
 def test_one_round_trip_for_the_list_and_one_for_each_instance(daemon: Daemon) -> None:

@@ -25,6 +25,7 @@ from ceilometer.polling import plugin_base
 import virtmeter
 from virtmeter.ceilometer import discovery, options
 from virtmeter.ceilometer.inspector import LibvirtInspector
+from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
     from oslo_config import cfg
@@ -48,7 +49,7 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
             if is_wanted(conf):
                 activate(conf)
         except Exception as error:  # noqa: BLE001 - a mistyped option, say
-            failure = str(error)
+            failure = printable(str(error))
         if failure is not None:  # said here, or oslo.log would say it a second time
             LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", failure)
 

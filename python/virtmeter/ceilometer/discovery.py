@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ceilometer.compute.discovery import InstanceDiscovery, NovaLikeServer
 from ceilometer.compute.virt.libvirt import utils
 
+from virtmeter.cli.text import printable
+
 if TYPE_CHECKING:
     from virtmeter import LibvirtInspector, Server
 
@@ -39,7 +41,7 @@ def activate(native: LibvirtInspector) -> None:
             return discovered(native, discovery)
         except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
             # The agent would log a traceback; the next cycle tries again.
-            LOG.warning("no instance is discovered: %s", error)
+            LOG.warning("no instance is discovered: %s", printable(str(error)))
             return []
 
     setattr(InstanceDiscovery, METHOD, discover)
@@ -54,7 +56,7 @@ def discovered(native: LibvirtInspector, discovery: Any) -> list[Any]:
         try:
             found.append(like_nova(discovery, server))
         except (AttributeError, KeyError) as error:
-            LOG.error("instance %s is left out of discovery: %r", server.id, error)
+            LOG.error("instance %s is left out of discovery: %s", server.id, printable(repr(error)))
     return found
 
 
