@@ -5,6 +5,7 @@
 
 use roxmltree::Node;
 
+use super::domain_xml::target_name;
 use super::nova_xml;
 use super::xml::{Unusable, attribute, child, children, parse};
 use crate::details::{DiskDetails, InstanceDetails, Manager, NicDetails};
@@ -109,12 +110,12 @@ fn disk_source(source: Node<'_, '_>) -> Option<String> {
 
 fn nic(nic: Node<'_, '_>) -> Option<NicDetails> {
     let mac = child(nic, "mac").and_then(|mac| attribute(mac, "address"));
-    let target = child(nic, "target").and_then(|target| attribute(target, "dev"));
+    let mac = mac.filter(|mac| !mac.is_empty());
     let source = child(nic, "source");
     let given = |name| attribute(source?, name);
     let port = child(nic, "virtualport").and_then(|port| child(port, "parameters"));
     Some(NicDetails {
-        name: target.or_else(|| mac.clone())?,
+        name: target_name(nic).or_else(|| mac.clone())?,
         mac,
         kind: attribute(nic, "type"),
         model: child(nic, "model").and_then(|model| attribute(model, "type")),
@@ -270,7 +271,8 @@ mod tests {
              <interface type='hostdev'><mac address='52:54:00:00:00:02'/><source>\
              <address type='pci' domain='0x0000' bus='0x3b' slot='0x0a' function='0x1'/></source>\
              </interface><interface type='vdpa'><mac address='52:54:00:00:00:03'/>\
-             <source dev='/dev/vhost-vdpa-0'/></interface><interface type='user'/></devices>",
+             <source dev='/dev/vhost-vdpa-0'/><target dev=''/></interface>\
+             <interface type='user'><mac address=''/></interface></devices>",
         )
         .nics;
         assert_eq!(

@@ -102,22 +102,27 @@ fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
 }
 
 fn nic(interface: Node<'_, '_>) -> Option<Nic> {
-    let target = child(interface, "target")?;
-    let name = attribute(target, "dev")?;
+    let name = target_name(interface)?;
     let mac = attribute(child(interface, "mac")?, "address");
     let kind = attribute(interface, "type");
     let is_made = matches!(kind.as_deref(), Some("bridge" | "network" | "direct" | "ethernet"));
-    let outlives = !is_made || attribute(target, "managed").as_deref() == Some("no");
+    let managed = child(interface, "target").and_then(|target| attribute(target, "managed"));
+    let outlives = !is_made || managed.as_deref() == Some("no");
     Some(Nic { name, mac, outlives, ..described(interface) })
 }
 
 /// A NIC that libvirt has no name for on the host: SR-IOV's and vDPA's.
 fn nic_without_target(interface: Node<'_, '_>) -> Option<Nic> {
-    if child(interface, "target").is_some_and(|target| attribute(target, "dev").is_some()) {
+    if target_name(interface).is_some() {
         return None;
     }
     let mac = attribute(child(interface, "mac")?, "address").filter(|mac| !mac.is_empty())?;
     Some(Nic { name: mac.clone(), mac: Some(mac), outlives: true, ..described(interface) })
+}
+
+/// What libvirt calls a NIC by on the host; an empty name is none.
+pub(super) fn target_name(interface: Node<'_, '_>) -> Option<String> {
+    attribute(child(interface, "target")?, "dev").filter(|name| !name.is_empty())
 }
 
 /// What there is to know of a NIC beside its name.
@@ -224,11 +229,12 @@ mod tests {
              <virtualport><parameters interfaceid='port-1'/></virtualport></interface>\
              <interface type='bridge'><mac address='2'/><target dev='tap0'/></interface>\
              <interface type='vdpa'><mac address='3'/><target/></interface>\
+             <interface type='vdpa'><mac address='4'/><target dev=''/></interface>\
              <interface type='user'/><interface><mac address=''/></interface>",
         );
         let found = devices(&xml).unwrap();
         let names: Vec<_> = found.without_target.iter().map(|nic| nic.name.as_str()).collect();
-        assert_eq!(names, ["52:54:00:00:00:01", "3"]);
+        assert_eq!(names, ["52:54:00:00:00:01", "3", "4"]);
         let port = ("interfaceid".to_owned(), Some("port-1".to_owned()));
         assert!(found.without_target[0].parameters.contains(&port));
         assert_eq!(found.nics.len(), 1);
@@ -240,6 +246,7 @@ mod tests {
             "<interface><mac address='1'/></interface>\
              <interface><target dev='tap0'/></interface>\
              <interface><target/><mac address='1'/></interface>\
+             <interface><target dev=''/><mac address='1'/></interface>\
              <interface><target dev='tap1'/><mac/></interface>",
         );
         let found = nics(&xml).unwrap();
