@@ -35,6 +35,7 @@ mod source;
 mod sweeps;
 mod target;
 mod usage;
+mod xenserver;
 
 #[cfg(feature = "https")]
 mod https;
