@@ -33,28 +33,27 @@ pub(super) struct Call {
 impl Call {
     /// Answered with a [`session`].
     pub(super) fn login(user: &str, password: &str) -> Self {
-        Self::new("session.login_with_password", json!([user, password, "1.0", ORIGINATOR]))
+        Self::new("session.login_with_password", &json!([user, password, "1.0", ORIGINATOR]))
     }
 
     /// Answered with [`nothing`].
     pub(super) fn logout(session: &Session) -> Self {
-        Self::new("session.logout", json!([session.0]))
+        Self::new("session.logout", &json!([session.0]))
     }
 
     /// What has changed in these classes since the token, or all there is for an empty one; XAPI
     /// does not wait for changes.
     pub(super) fn events(session: &Session, classes: &[&str], token: &str) -> Self {
         // A timeout without a point would be of the wrong type.
-        Self::new("event.from", json!([session.0, classes, token, 0.0]))
+        Self::new("event.from", &json!([session.0, classes, token, 0.0]))
     }
 
     /// The certificate of a host's web server, answered with [`certificate`].
     pub(super) fn server_certificate(session: &Session, host: &str) -> Self {
-        Self::new("host.get_server_certificate", json!([session.0, host]))
+        Self::new("host.get_server_certificate", &json!([session.0, host]))
     }
 
-    #[allow(clippy::needless_pass_by_value)] // It is moved into the call.
-    fn new(method: &'static str, params: Value) -> Self {
+    fn new(method: &'static str, params: &Value) -> Self {
         let call = json!({ "jsonrpc": "2.0", "method": method, "params": params, "id": ID });
         Self { method, body: call.to_string().into_bytes() }
     }
