@@ -44,6 +44,23 @@ pub struct Manager {
     pub user: Option<String>,
 }
 
+impl Manager {
+    /// The manager of an instance whose name only `CloudStack` gives: `i-ACCOUNT-NUMBER-VM`, and of its own
+    /// `r-NUMBER-VM` (routers), `s-` and `v-`, which belong to no account.
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        let parts: Vec<_> = name.split('-').collect();
+        let project = match parts[..] {
+            ["i", account, number, "VM"] if is_number(account) && is_number(number) => {
+                Some(account.to_owned())
+            }
+            ["r" | "s" | "v", number, "VM"] if is_number(number) => None,
+            _ => return None,
+        };
+        Some(Self { name: "cloudstack", instance: Some(name.to_owned()), project, user: None })
+    }
+}
+
 /// One vCPU, nanoseconds since the start (<https://libvirt.org/html/libvirt-libvirt-domain.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VcpuStats {

@@ -167,10 +167,7 @@ pub enum Error {
         failure: Failure,
     },
     /// The hypervisor refuses the login. It is not asked again until the login is another.
-    #[error(
-        "{} refuses the login: {failure}; it is not tried again with the same user and password",
-        Uri(uri)
-    )]
+    #[error("{} refuses the login: {failure}", Uri(uri))]
     LoginRefused {
         /// The target's URI.
         uri: String,
@@ -192,6 +189,12 @@ pub enum Error {
         uri: String,
         /// What libvirt said.
         failure: Failure,
+    },
+    /// The URI cannot be used.
+    #[error("{why}")]
+    InvalidTarget {
+        /// A sentence that says what is wrong with it, and names nothing secret.
+        why: String,
     },
     /// The name of a caller is too long to be remembered.
     #[error("a caller's name must have {longest} characters at the most, not {length}")]
@@ -234,6 +237,7 @@ impl Error {
             Self::ConnectionLost { instance, .. } => instance.as_ref(),
             Self::InvalidUri { .. }
             | Self::InvalidCaller { .. }
+            | Self::InvalidTarget { .. }
             | Self::NoList { .. }
             | Self::ListHangs { .. }
             | Self::LoginRefused { .. }
@@ -261,6 +265,7 @@ impl Error {
             | Self::ListHangs { .. }
             | Self::Timeout { .. }
             | Self::InvalidCaller { .. }
+            | Self::InvalidTarget { .. }
             | Self::Unsupported { .. }
             | Self::Interrupted => None,
         }

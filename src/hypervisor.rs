@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -327,8 +327,8 @@ pub trait Connection {
 }
 
 /// What one call to a hypervisor that answers for many instances reads.
+#[cfg(feature = "https")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(dead_code)]
 pub(crate) enum Batch {
     /// Which instances there are, and what they are.
     Inventory,
@@ -340,7 +340,12 @@ pub(crate) enum Batch {
 
 /// A hypervisor that answers for many instances at once. It keeps what it has read, and tells it
 /// without waiting.
+#[cfg(feature = "https")]
 pub(crate) trait HostWide: Send + Sync + 'static {
+    /// For how much longer than for its timeout a caller may have to wait for what is being read: a login
+    /// may take its time.
+    fn patience(&self, batch: Batch) -> Duration;
+
     /// Reads this, within the deadline, and returns what the log is to say. No two calls are about the
     /// same batch at a time; calls about others may be.
     ///
@@ -350,6 +355,9 @@ pub(crate) trait HostWide: Send + Sync + 'static {
 
     /// Every instance of the last inventory, running or not.
     fn instances(&self) -> Vec<Instance>;
+
+    /// The next instances after one of them, in the order in which callers go through them as a rule.
+    fn after(&self, instance: Uuid, most: usize) -> Vec<InstanceId>;
 
     /// What has to be read beside the inventory, and in this order, before a part of an instance can be
     /// told.

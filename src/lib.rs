@@ -25,22 +25,27 @@ mod error;
 mod hypervisor;
 mod inspector;
 mod libvirt;
+mod open;
 mod per_process;
 mod printable;
 mod rates;
 mod recent;
 mod records;
 mod source;
-#[allow(dead_code)]
-mod sweeps;
-mod target;
 mod usage;
-mod xenserver;
 
 #[cfg(feature = "https")]
 mod https;
 #[cfg(feature = "python")]
 mod python;
+#[cfg(feature = "https")]
+mod samples;
+#[cfg(feature = "https")]
+mod sweeps;
+#[cfg(feature = "https")]
+mod target;
+#[cfg(feature = "https")]
+mod xenserver;
 
 pub use collector::{Health, InvalidLimit, Limits};
 pub use details::{
@@ -54,6 +59,7 @@ pub use hypervisor::{
 };
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
+pub use open::{Opening, PasswordSource};
 pub use records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId,
     InstanceStats, Interface, InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory,

@@ -35,6 +35,7 @@ use answer::{Bounds, Head, LONGEST_HEAD};
 pub(crate) use error::{HttpError, Phase, TrustError, Why};
 use names::Names;
 use socket::Socket;
+pub(crate) use trust::fingerprint_of_pem;
 
 /// The longest body that is read where a request does not say otherwise, in bytes.
 pub(crate) const LONGEST_BODY: usize = 64 << 20;

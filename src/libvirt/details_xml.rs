@@ -159,22 +159,7 @@ fn manager(domain: Node<'_, '_>) -> Option<Manager> {
     if of("http://ovirt.org/vm/1.0").is_some() {
         return Some(Manager { name: "ovirt", instance: name, ..Manager::default() });
     }
-    cloudstack(name?)
-}
-
-/// The manager of a domain whose name only `CloudStack` gives: `i-ACCOUNT-NUMBER-VM`, and of its own
-/// `r-NUMBER-VM` (routers), `s-` and `v-`, which belong to no account.
-fn cloudstack(name: String) -> Option<Manager> {
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let parts: Vec<_> = name.split('-').collect();
-    let project = match parts[..] {
-        ["i", account, number, "VM"] if is_number(account) && is_number(number) => {
-            Some(account.to_owned())
-        }
-        ["r" | "s" | "v", number, "VM"] if is_number(number) => None,
-        _ => return None,
-    };
-    Some(Manager { name: "cloudstack", instance: Some(name), project, user: None })
+    Manager::by_name(&name?)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn build(py: Python<'_>, error: &Error) -> PyResult<PyErr> {
         Error::Unsupported { .. } => {
             return Ok(PyNotImplementedError::new_err(error.to_string()));
         }
-        Error::InvalidUri { .. } | Error::InvalidCaller { .. } => {
+        Error::InvalidUri { .. } | Error::InvalidTarget { .. } | Error::InvalidCaller { .. } => {
             return Ok(PyValueError::new_err(error.to_string()));
         }
     };

@@ -1,6 +1,7 @@
 //! `virtmeter.Inspector` and `LibvirtInspector`: their documentation for users is in `_native.pyi`.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
@@ -15,6 +16,7 @@ use crate::collector::{InvalidLimit, Limits};
 use crate::error;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
+use crate::open::{Opening, PasswordSource};
 use crate::printable::Uri;
 
 /// Reads what virtual machines use.
@@ -88,17 +90,24 @@ impl AnyInspector {
         password = None,
     ))]
     fn new(
+        py: Python<'_>,
         uri: &str,
         report_stopped: bool,
         #[pyo3(from_py_with = real)] timeout: f64,
-        max_age: Option<f64>,
+        #[pyo3(from_py_with = real_or_none)] max_age: Option<f64>,
         #[pyo3(from_py_with = whole)] workers: i64,
         #[pyo3(from_py_with = whole)] read_ahead: i64,
         #[pyo3(from_py_with = whole)] max_stuck: i64,
         password: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
+        if uri.contains('\0') {
+            return Err(has_nul(uri));
+        }
         let limits = limits(timeout, max_age, (workers, read_ahead, max_stuck))?;
-        let inspector = Inspector::with_limits(libvirt(uri, report_stopped)?, limits);
+        let password = password.map(password_of);
+        let max_age = max_age.map(seconds);
+        let opened = Inspector::open(uri, Opening { report_stopped, limits, max_age, password });
+        let inspector = opened.map_err(|error| exception(py, &error))?;
         Ok(Self { inspector, report_stopped })
     }
 
@@ -284,12 +293,31 @@ fn without_gil<T: Send>(py: Python<'_>, call: impl FnOnce() -> T + Send) -> PyRe
 /// The libvirt driver.
 fn libvirt(uri: &str, report_stopped: bool) -> PyResult<Libvirt> {
     if uri.contains('\0') {
-        return Err(PyValueError::new_err(format!(
-            "the URI \"{}\" contains a NUL; use one like qemu:///system",
-            Uri(uri)
-        )));
+        return Err(has_nul(uri));
     }
     Ok(Libvirt::new(uri, report_stopped))
+}
+
+fn has_nul(uri: &str) -> PyErr {
+    let uri = Uri(uri);
+    PyValueError::new_err(format!("the URI \"{uri}\" contains a NUL; use one like qemu:///system"))
+}
+
+/// What a Python function returns as a password. What it raises may hold that, and is not shown.
+fn password_of(function: Py<PyAny>) -> PasswordSource {
+    Arc::new(move || {
+        let returned = Python::try_attach(|py| {
+            let returned = function.call0(py).and_then(|text| text.extract::<String>(py));
+            returned.map_err(|error| {
+                let class = error.get_type(py).name().map(|name| name.to_string());
+                format!(
+                    "the function that returns the password has raised {}",
+                    class.unwrap_or_default()
+                )
+            })
+        });
+        returned.unwrap_or_else(|| Err("Python ends".to_owned()))
+    })
 }
 
 /// What was given of the timeout, the greatest age, and the workers, what they read ahead, and how many
@@ -311,6 +339,11 @@ fn limits(
 /// A number, however large.
 fn real(given: &Bound<'_, PyAny>) -> PyResult<f64> {
     unless_too_large(given, given.extract(), f64::NEG_INFINITY, f64::INFINITY)
+}
+
+/// The same, or None.
+fn real_or_none(given: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
+    if given.is_none() { Ok(None) } else { real(given).map(Some) }
 }
 
 /// A whole number, however large.

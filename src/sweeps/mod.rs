@@ -35,13 +35,13 @@ pub(crate) struct Sweeps<H: HostWide> {
 }
 
 impl<H: HostWide> Sweeps<H> {
-    /// An engine; connects to nothing yet.
+    /// An engine over what is at a URI, which is called `place` in messages; connects to nothing yet.
     pub(crate) fn new(
         uri: String,
+        place: String,
         limits: Limits,
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
-        let place = uri.clone();
         let here = PerProcess::new(move || Arc::new(Shared::new(make(), place.clone(), limits)));
         Self { uri, limits, here }
     }
@@ -116,6 +116,9 @@ impl<H: HostWide> Source for Sweeps<H> {
             let asked = Instant::now();
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
             for batch in here.driver.batches(part, instance)? {
+                if matches!(batch, Batch::Instance(_)) {
+                    here.read_ahead(part, batch, instance, asked);
+                }
                 match here.have(batch, asked) {
                     Ok(_) => {}
                     Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) => {

@@ -57,7 +57,7 @@ impl<H: HostWide> Shared<H> {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut cancellation = Cancellation::new(self.limits);
         let mut state = self.lock();
-        let until = begun + self.limits.timeout();
+        let until = begun + self.limits.timeout() + self.driver.patience(batch);
         loop {
             let now = Instant::now();
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
@@ -97,24 +97,38 @@ impl<H: HostWide> Shared<H> {
         }
     }
 
-    /// Has everything read that is wanted of these instances, and waits for none of it.
+    /// Where an instance has to be read by itself, those that come after it are read at the same time.
+    pub(super) fn read_ahead(
+        self: &Arc<Self>,
+        part: Parts,
+        batch: Batch,
+        instance: &InstanceId,
+        asked: Instant,
+    ) {
+        let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
+        if self.lock().batches.read_since(batch, oldest).is_none() {
+            let next = self.driver.after(instance.uuid, self.limits.read_ahead());
+            self.expect(part, &next);
+        }
+    }
+
+    /// Has everything read that is wanted of these instances, and waits for none of it. What is read after
+    /// something else is not ordered before that is there.
     pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId]) {
         let now = Instant::now();
         let oldest = now.checked_sub(self.limits.max_age()).unwrap_or(now);
-        let mut wanted = Vec::new();
-        for instance in instances {
-            for batch in self.driver.batches(part, instance).unwrap_or_default() {
-                if !wanted.contains(&batch) {
-                    wanted.push(batch);
-                }
-            }
-        }
+        let wanted = instances.iter().map(|each| self.driver.batches(part, each));
+        let wanted: Vec<_> = wanted.filter_map(Result::ok).collect();
         let mut state = self.lock();
-        for batch in wanted {
-            if let Next::Wait { order: true } | Next::Failed { order: true, .. } =
-                state.batches.next(batch, (now, oldest), Duration::ZERO, now)
-            {
-                self.order(&mut state, batch, now);
+        for batches in wanted {
+            for batch in batches {
+                let next = state.batches.next(batch, (now, oldest), Duration::ZERO, now);
+                if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
+                    self.order(&mut state, batch, now);
+                }
+                if !matches!(next, Next::Read(_)) {
+                    break;
+                }
             }
         }
     }

@@ -76,6 +76,15 @@ impl HostWide for Scripted {
         }
     }
 
+    fn patience(&self, _: Batch) -> Duration {
+        Duration::ZERO
+    }
+
+    fn after(&self, instance: Uuid, most: usize) -> Vec<InstanceId> {
+        let numbers = instance.as_u128() + 1..self.hosts * INSTANCES;
+        numbers.take(most).map(|number| Uuid::from_u128(number).into()).collect()
+    }
+
     fn instances(&self) -> Vec<Instance> {
         let all = 0..self.hosts * INSTANCES;
         let instance = |id| Instance { id: Uuid::from_u128(id), name: format!("vm{id}"), state: 1 };
@@ -126,8 +135,8 @@ fn host(number: u128) -> Batch {
 fn engine(hosts: u128, timeout: Duration, max_age: Duration) -> (Scripted, Sweeps<Scripted>) {
     let driver = Scripted { hosts, ..Scripted::default() };
     let limits = Limits { timeout, max_age, ..Limits::default() };
-    let made = driver.clone();
-    (driver, Sweeps::new("scripted://".to_owned(), limits, move || made.clone()))
+    let (made, uri) = (driver.clone(), "scripted://".to_owned());
+    (driver, Sweeps::new(uri.clone(), uri, limits, move || made.clone()))
 }
 
 fn ask(engine: &Sweeps<Scripted>, number: u128) -> Result<()> {
@@ -244,6 +253,17 @@ fn what_is_read_of_one_instance_alone_may_fail() {
     driver.will(alone, Some(Does::Fail));
     ask(&engine, 3).unwrap();
     assert_eq!(driver.reads(alone), 1);
+}
+
+#[test]
+fn what_is_read_of_one_instance_alone_is_read_ahead_of_its_caller() {
+    let (driver, engine) = engine(3, LONG, LONG);
+    let alone = |number| Batch::Instance(Uuid::from_u128(number));
+    ask(&engine, 3).unwrap();
+    ask(&engine, 7).unwrap();
+    ask(&engine, 11).unwrap();
+    assert_eq!([3, 7, 11].map(|number| driver.reads(alone(number))), [1; 3]);
+    assert!(driver.lock().most > 1, "they are read one after the other");
 }
 
 #[test]

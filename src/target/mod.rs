@@ -101,6 +101,8 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     pub(crate) password_file: Option<PathBuf>,
     pub(crate) trust: Trust,
+    /// Whether the domains that do the host's own work are told, too.
+    pub(crate) control_domains: bool,
 }
 
 /// Why a text is no URI of a target.
@@ -139,7 +141,7 @@ pub(crate) enum TargetError {
     BadEscape,
     #[error(
         "the URI has an option{} that is not known; there are password_file=FILE, sha256=FINGERPRINT, \
-         ca_file=FILE and insecure=1",
+         ca_file=FILE, insecure=1 and control_domains=1",
         .0.as_ref().map_or_else(String::new, |name| format!(" {name}="))
     )]
     UnknownOption(Option<String>),
@@ -152,8 +154,8 @@ pub(crate) enum TargetError {
          with or without colons between bytes"
     )]
     BadPin,
-    #[error("insecure= in the URI must be 1, or be left out")]
-    BadInsecure,
+    #[error("{0}= in the URI must be 1, or be left out")]
+    BadFlag(&'static str),
     #[error("the URI has both {0}= and {1}=; keep the one by which the server is to be trusted")]
     TwoTrusts(&'static str, &'static str),
 }
@@ -186,22 +188,16 @@ impl FromStr for Target {
         if !matches!(path, "" | "/") {
             return Err(TargetError::Path);
         }
-        let (password_file, trust) = parse_options(query)?;
-        Ok(Self { scheme, user, host, port, password_file, trust })
+        let (password_file, trust, control_domains) = parse_options(query)?;
+        Ok(Self { scheme, user, host, port, password_file, trust, control_domains })
     }
 }
 
 /// The URI in the form in which it is the same for the same target. There is no secret in it.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scheme, user, host, port, password_file, trust } = self;
-        write!(
-            f,
-            "{}://{}@{}/",
-            scheme.name(),
-            encoded(user.as_bytes(), b""),
-            Authority(host, *port)
-        )?;
+        let Self { password_file, trust, control_domains, .. } = self;
+        f.write_str(&self.place())?;
         let mut options = Vec::new();
         if let Some(file) = password_file {
             options.push(format!("password_file={}", encoded_path(file)));
@@ -212,6 +208,9 @@ impl fmt::Display for Target {
             Trust::Pin(pin) => options.push(format!("sha256={pin}")),
             Trust::Anything => options.push("insecure=1".to_owned()),
         }
+        if *control_domains {
+            options.push("control_domains=1".to_owned());
+        }
         if !options.is_empty() {
             write!(f, "?{}", options.join("&"))?;
         }
@@ -220,6 +219,12 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// The URI without its options, for messages.
+    pub(crate) fn place(&self) -> String {
+        let user = encoded(self.user.as_bytes(), b"");
+        format!("{}://{user}@{}/", self.scheme.name(), Authority(&self.host, self.port))
+    }
+
     /// The password, read anew: from the password file, or else from `VIRTMETER_PASSWORD`.
     ///
     /// # Errors
@@ -295,9 +300,9 @@ fn parse_host(text: &str) -> Result<(String, u16), TargetError> {
     Ok((host, port))
 }
 
-fn parse_options(query: &str) -> Result<(Option<PathBuf>, Trust), TargetError> {
-    const NAMES: [&str; 4] = ["password_file", "sha256", "ca_file", "insecure"];
-    let mut values: [Option<Vec<u8>>; 4] = Default::default();
+fn parse_options(query: &str) -> Result<(Option<PathBuf>, Trust, bool), TargetError> {
+    const NAMES: [&str; 5] = ["password_file", "sha256", "ca_file", "insecure", "control_domains"];
+    let mut values: [Option<Vec<u8>>; 5] = Default::default();
     for option in query.split('&').filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').ok_or(TargetError::UnknownOption(None))?;
         if ["password", "passwd", "pass"].contains(&name) {
@@ -317,9 +322,11 @@ fn parse_options(query: &str) -> Result<(Option<PathBuf>, Trust), TargetError> {
             return Err(TargetError::Repeated(name));
         }
     }
-    let [password_file, pin, ca, insecure] = values;
-    if insecure.as_ref().is_some_and(|value| value != b"1") {
-        return Err(TargetError::BadInsecure);
+    let [password_file, pin, ca, insecure, control_domains] = values;
+    for (name, value) in [("insecure", &insecure), ("control_domains", &control_domains)] {
+        if value.as_ref().is_some_and(|value| value != b"1") {
+            return Err(TargetError::BadFlag(name));
+        }
     }
     let trust = match (pin, ca, insecure) {
         (None, None, None) => Trust::System,
@@ -332,7 +339,7 @@ fn parse_options(query: &str) -> Result<(Option<PathBuf>, Trust), TargetError> {
         (Some(_), None, Some(_)) => return Err(TargetError::TwoTrusts("sha256", "insecure")),
         (None, Some(_), Some(_)) => return Err(TargetError::TwoTrusts("ca_file", "insecure")),
     };
-    Ok((password_file.map(path), trust))
+    Ok((password_file.map(path), trust, control_domains.is_some()))
 }
 
 fn path(bytes: Vec<u8>) -> PathBuf {

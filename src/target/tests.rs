@@ -30,6 +30,7 @@ fn a_uri_tells_all_but_the_password() {
             port: 8443,
             password_file: Some("/etc/virtmeter/a b.pass".into()),
             trust: Trust::Pin(pin()),
+            control_domains: false,
         }
     );
     assert_eq!(pin().0[..3], [0, 1, 2]);
@@ -138,6 +139,7 @@ fn what_is_wrong_is_said() {
         ("xenserver://u@h//", E::Path),
         ("xenserver://u@h/#a", E::Fragment),
         ("xenserver://u@h/?ca_file=a#b", E::Fragment),
+        ("xenserver://u@h/?control_domains=yes", E::BadFlag("control_domains")),
         ("xenserver://u@h/?verify=1", E::UnknownOption(Some("verify".to_owned()))),
         ("xenserver://u@h/?INSECURE=1", E::UnknownOption(Some("INSECURE".to_owned()))),
         ("xenserver://u@h/?insecure", E::UnknownOption(None)),
@@ -146,7 +148,7 @@ fn what_is_wrong_is_said() {
         ("xenserver://u@h/?password_file=a&password_file=b", E::Repeated("password_file")),
         ("xenserver://u@h/?password_file=", E::Empty("password_file")),
         ("xenserver://u@h/?sha256=", E::Empty("sha256")),
-        ("xenserver://u@h/?insecure=0", E::BadInsecure),
+        ("xenserver://u@h/?insecure=0", E::BadFlag("insecure")),
         ("xenserver://u@h/?sha256=00", E::BadPin),
         ("xenserver://u@h/?sha256=%ff", E::BadPin),
         (&format!("xenserver://u@h/?sha256={short}"), E::BadPin),
@@ -205,7 +207,7 @@ proptest! {
         };
         let password_file = file.map(PathBuf::from);
         let target =
-            Target { scheme: Scheme::VSphere, user, host, port, password_file, trust };
+            Target { scheme: Scheme::VSphere, user, host, port, password_file, trust, control_domains: false };
         let shown = target.to_string();
         prop_assert!(shown.bytes().all(|byte| byte.is_ascii_graphic()));
         prop_assert_eq!(parse(&shown), Ok(target));

@@ -1,8 +1,371 @@
-//! The driver for XenServer and XCP-ng.
-#![allow(dead_code)]
+//! The driver of XenServer and XCP-ng, by XAPI and the answers of its RRD daemon (docs/xenserver.md).
+//!
+//! A pool is asked for its inventory, and each host for the rows of all its VMs. What the rows add up to
+//! is kept here; `totals` tells where exact counters are wanted as well, and of which VM.
 
+mod counted;
+#[cfg(test)]
+mod fixtures;
 mod inventory;
 mod json;
+mod names;
 mod objects;
+mod quirks;
 mod rpc;
+mod rrd;
+mod session;
 mod tables;
+mod told;
+mod totals;
+mod vm;
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::error::{Error, Failure, Result};
+use crate::hypervisor::{Batch, Content, HostWide, Parts, Stamp};
+use crate::printable::Printable;
+use crate::records::{Instance, InstanceId};
+use crate::target::Target;
+use inventory::{Entered, Inventory, Vm};
+use objects::PowerState;
+use quirks::Quirks;
+use rpc::{Call, RpcError};
+use rrd::VmRrd;
+pub(crate) use session::PasswordSource;
+use session::{Place, Pool};
+use told::Subject;
+use totals::{Totals, Wanted};
+use vm::{Known, State as Running};
+
+/// What a pool is asked for beside what is always told.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// Whether VMs that are shut off have statistics and sizes.
+    pub(crate) report_stopped: bool,
+}
+
+/// A pool of XenServer hosts.
+pub(crate) struct XenServer {
+    pool: Pool,
+    options: Options,
+    /// Where the time of counters begins: see [`Subject`].
+    began: Instant,
+    known: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    inventory: Inventory,
+    totals: Totals,
+    vms: HashSet<Uuid>,
+    hosts: HashSet<Uuid>,
+    /// Of which login the inventory is.
+    login: u64,
+    /// What the log was told of objects that cannot be read.
+    said: HashSet<String>,
+}
+
+/// So many different sentences are told apart.
+const MOST_SAID: usize = 256;
+
+impl XenServer {
+    /// A driver; connects to nothing yet.
+    pub(crate) fn new(target: Target, password: PasswordSource, options: Options) -> Self {
+        Self {
+            pool: Pool::new(target, password),
+            options,
+            began: Instant::now(),
+            known: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads which hosts and VMs there are: all of them at first, then what has changed.
+    fn read_inventory(&self, deadline: Instant) -> Result<Vec<String>> {
+        // Once more where the changes do not add up to what XAPI has.
+        for _ in 0..2 {
+            let entered = self.pool.call(
+                |session| {
+                    let mut state = self.lock();
+                    if state.login != session.number {
+                        // Another master may count its events otherwise.
+                        state.login = session.number;
+                        state.inventory.begin_anew();
+                    }
+                    Call::events(session, &inventory::classes(), state.inventory.token())
+                },
+                |body| match self.lock().inventory.enter(body) {
+                    Err(RpcError::EventsLost | RpcError::TokenRefused) => Ok(Entered::Incomplete),
+                    entered => entered,
+                },
+                deadline,
+            )?;
+            if entered == Entered::Complete {
+                break;
+            }
+        }
+        let mut state = self.lock();
+        state.follow(self.pool.control_domains());
+        Ok(state.notes())
+    }
+
+    /// Reads the rows of all VMs of a host, and the exact counters of those by which they are checked.
+    fn read_host(&self, host: Uuid, deadline: Instant) -> Result<Vec<String>> {
+        let (place, start) = {
+            let state = self.lock();
+            let place = state.place(host).ok_or_else(|| self.lost("the host has left the pool"))?;
+            if state.is_down(host) {
+                return Err(self.lost("the pool's master does not hear of it (host_metrics.live)"));
+            }
+            (place, state.totals.start(&host))
+        };
+        let path = format!("/rrd_updates?start={start}&cf=AVERAGE&host=true");
+        let answer = self.pool.get("rrd_updates", &place, &path, None, deadline)?;
+        let (taken, due) = {
+            let mut state = self.lock();
+            let taken = state.totals.take(host, &answer.body);
+            let taken = taken.map_err(|error| self.lost(&error.to_string()))?;
+            (taken, state.totals.wanted(&host))
+        };
+        let mut lines = Vec::new();
+        for (vm, _) in due.into_iter().filter(|(_, wanted)| *wanted == Wanted::Check) {
+            // It is compared another time.
+            let _ = self.read_exact(vm, &place, host, deadline);
+        }
+        if taken.found_to_lie {
+            lines.push(format!(
+                "the rows of host {} differ from its counters by more than 1 %: its VMs are read one by \
+                 one from now on",
+                Printable(&self.host_name(host))
+            ));
+        }
+        if taken.went_back {
+            lines.push(format!(
+                "the clock of host {} went back: what its VMs used until now is not known",
+                Printable(&self.host_name(host))
+            ));
+        }
+        Ok(lines)
+    }
+
+    /// Reads the exact counters of a VM.
+    fn read_exact(&self, vm: Uuid, place: &Place, host: Uuid, deadline: Instant) -> Result<()> {
+        let path = format!("/vm_rrd?uuid={vm}");
+        let answer = self.pool.get("vm_rrd", place, &path, Some(rrd::ARCHIVES), deadline)?;
+        let read = VmRrd::read(&answer.body).map_err(|error| self.lost(&error.to_string()))?;
+        if self.lock().totals.enter_exact(&vm, host, &read) {
+            return Ok(());
+        }
+        Err(self.lost("the host has not read the VM since it was started"))
+    }
+
+    /// The VM, which runs or is paused unless `stopped` ones will do.
+    fn find<'a>(
+        &self,
+        inventory: &'a Inventory,
+        instance: &InstanceId,
+        stopped: bool,
+    ) -> Result<Vm<'a>> {
+        let found = inventory.vm(instance.uuid);
+        let found = found.filter(|vm| self.pool.control_domains() || !vm.record.is_control_domain);
+        let vm = found.ok_or_else(|| Error::InstanceNotFound {
+            instance: instance.clone(),
+            gone: true,
+            failure: Failure { libvirt: None, message: "the pool has no such VM".to_owned() },
+        })?;
+        if !stopped && vm.power_state().as_libvirt() == PowerState::Halted.as_libvirt() {
+            return Err(Error::InstanceShutOff { instance: instance.clone() });
+        }
+        Ok(vm)
+    }
+
+    /// Whether a part is told of VMs that are shut off.
+    fn is_told_of_stopped(&self, part: Parts) -> bool {
+        match part {
+            Parts::DETAILS | Parts::SERVER => true,
+            Parts::STATS | Parts::SIZES => self.options.report_stopped,
+            _ => false,
+        }
+    }
+
+    fn lost(&self, why: &str) -> Error {
+        let failure = Failure { libvirt: None, message: why.to_owned() };
+        Error::ConnectionLost { uri: self.pool.uri(), instance: None, failure }
+    }
+}
+
+impl State {
+    /// Has the totals know what the inventory says, and forgets what is gone.
+    fn follow(&mut self, control_domains: bool) {
+        let Self { inventory, totals, vms, hosts, .. } = self;
+        let mut now = HashSet::new();
+        for host in inventory.hosts() {
+            now.insert(host.record.uuid);
+            let build = host.record.xapi_build.as_deref().unwrap_or_default();
+            totals.enter_host(host.record.uuid, Quirks::of(build));
+        }
+        hosts.difference(&now).for_each(|gone| totals.forget_host(gone));
+        *hosts = now;
+        let mut now = HashSet::new();
+        for vm in inventory.vms(control_domains) {
+            now.insert(vm.record.uuid);
+            let nics = vm.nics();
+            let nics = nics.iter().filter(|nic| nic.attached);
+            let nics: Vec<u16> = nics.filter_map(|nic| nic.device.try_into().ok()).collect();
+            let disks = vm.disks();
+            let disks = disks.iter().filter(|disk| disk.attached && !disk.empty);
+            let disks: Vec<&str> = disks.filter_map(|disk| disk.device).collect();
+            let known = Known {
+                state: match vm.power_state() {
+                    PowerState::Running => Running::Running,
+                    PowerState::Paused => Running::Paused,
+                    _ => Running::Gone,
+                },
+                domid: vm.record.domid.map_or(-1, Into::into),
+                host: vm.host,
+                vcpus: vm.vcpus.unwrap_or(u32::MAX).try_into().unwrap_or(u16::MAX),
+                nics: &nics,
+                disks: &disks,
+            };
+            totals.enter(vm.record.uuid, &known);
+        }
+        vms.difference(&now).for_each(|gone| totals.forget(gone));
+        *vms = now;
+    }
+
+    /// What is new of what was wrong with the inventory.
+    fn notes(&mut self) -> Vec<String> {
+        let mut notes = self.inventory.take_notes();
+        if self.said.len() > MOST_SAID {
+            self.said.clear();
+        }
+        notes.retain(|note| self.said.insert(note.clone()));
+        notes
+    }
+
+    fn place(&self, host: Uuid) -> Option<Place> {
+        let host = self.inventory.hosts().find(|known| known.record.uuid == host)?;
+        Some(Place {
+            address: host.record.address.as_deref()?.to_owned(),
+            reference: host.reference.to_string(),
+            is_master: host.is_master,
+        })
+    }
+
+    fn is_down(&self, host: Uuid) -> bool {
+        let mut hosts = self.inventory.hosts();
+        hosts.any(|known| known.record.uuid == host && known.live == Some(false))
+    }
+
+    /// Whether the exact counters of a VM are to be read for a part, once the rows of its host were.
+    fn wants_exact(&self, part: Parts, vm: &Vm<'_>, host: Uuid) -> bool {
+        if self.totals.do_rows_lie(&host) {
+            return true;
+        }
+        let is_since_start = part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS));
+        is_since_start && self.totals.lacks_exact(&vm.record.uuid)
+    }
+}
+
+impl HostWide for XenServer {
+    fn patience(&self, batch: Batch) -> Duration {
+        match batch {
+            Batch::Inventory => self.pool.patience(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn read(&self, batch: Batch, deadline: Instant) -> Result<Vec<String>> {
+        let read = match batch {
+            Batch::Inventory => self.read_inventory(deadline),
+            Batch::Host(host) => self.read_host(host, deadline),
+            Batch::Instance(vm) => {
+                let place = {
+                    let state = self.lock();
+                    let host = state.inventory.vm(vm).and_then(|vm| vm.host);
+                    host.and_then(|host| Some((state.place(host)?, host)))
+                };
+                let (place, host) = place.ok_or_else(|| self.lost("the VM runs on no host"))?;
+                self.read_exact(vm, &place, host, deadline).map(|()| Vec::new())
+            }
+        };
+        let mut lines = self.pool.take_lines();
+        lines.extend(read?);
+        Ok(lines)
+    }
+
+    fn instances(&self) -> Vec<Instance> {
+        let state = self.lock();
+        let instance = |vm: Vm<'_>| Instance {
+            id: vm.record.uuid,
+            name: vm.record.name.to_string(),
+            state: vm.power_state().as_libvirt(),
+        };
+        state.inventory.vms(self.pool.control_domains()).map(instance).collect()
+    }
+
+    fn after(&self, instance: Uuid, most: usize) -> Vec<InstanceId> {
+        let state = self.lock();
+        let vms = state.inventory.vms(self.pool.control_domains()).map(|vm| vm.record.uuid);
+        vms.skip_while(|uuid| *uuid <= instance).take(most).map(Into::into).collect()
+    }
+
+    fn batches(&self, part: Parts, instance: &InstanceId) -> Result<Vec<Batch>> {
+        let unsupported = |what| Err(Error::Unsupported { hypervisor: "XenServer", what });
+        match part {
+            Parts::JOB => return unsupported("the job of a VM"),
+            Parts::IO_THREADS => return unsupported("the I/O threads of a VM"),
+            Parts::DIRTY_RATE => return unsupported("how fast a VM writes to its memory"),
+            _ => {}
+        }
+        let state = self.lock();
+        let vm = self.find(&state.inventory, instance, self.is_told_of_stopped(part))?;
+        let needs_host = !part.has(Parts::DETAILS.and(Parts::SERVER).and(Parts::SIZES));
+        let Some(host) = vm.host.filter(|_| needs_host) else { return Ok(Vec::new()) };
+        let mut batches = vec![Batch::Host(host)];
+        if state.wants_exact(part, &vm, host) {
+            batches.push(Batch::Instance(instance.uuid));
+        }
+        Ok(batches)
+    }
+
+    fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)> {
+        let state = self.lock();
+        let vm = self.find(&state.inventory, instance, self.is_told_of_stopped(part))?;
+        let used = state.totals.vm(&instance.uuid);
+        let subject = Subject { vm: &vm, used, began: self.began };
+        Ok((subject.tell(part), subject.stamp(part)))
+    }
+
+    fn host_cpus(&self, instance: Uuid) -> Option<u32> {
+        let state = self.lock();
+        let host = state.inventory.vm(instance)?.host?;
+        state.inventory.hosts().find(|known| known.record.uuid == host)?.record.cpu_count
+    }
+
+    fn host_name(&self, host: Uuid) -> String {
+        let state = self.lock();
+        let mut hosts = state.inventory.hosts();
+        let named = hosts.find(|known| known.record.uuid == host);
+        named.map_or_else(|| host.to_string(), |host| host.record.name.to_string())
+    }
+
+    fn calls(&self) -> Vec<(&'static str, u64)> {
+        self.pool.calls()
+    }
+
+    fn sessions(&self) -> (u64, bool) {
+        self.pool.sessions()
+    }
+
+    fn close(&self, deadline: Instant) -> Result<()> {
+        self.pool.close(deadline)
+    }
+}

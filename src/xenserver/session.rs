@@ -1,0 +1,421 @@
+//! One login for all hosts of a pool: renewed once where it is over, never tried again with a password
+//! that was refused, and logged out at the end.
+//!
+//! The master is trusted as the URI says. Every other host is trusted by its certificate, which the
+//! master tells (`host.get_server_certificate`): those are self-signed as a rule, for names that nobody
+//! resolves.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::rpc::{self, Call, RpcError, Session};
+use crate::error::{Error, Failure, Result};
+use crate::https::{Client, Request, Response, fingerprint_of_pem};
+use crate::printable::Printable;
+use crate::target::{Fingerprint, Password, Secret, Target, Trust};
+
+/// XAPI waits 5 s before it answers a wrong password.
+const WRONG: Duration = Duration::from_secs(7);
+/// Whoever gives up before that does not learn of it, and would try it again.
+const LOGIN: Duration = Duration::from_secs(20);
+/// An answer of XAPI about a whole pool.
+const LONGEST_RPC: usize = rpc::MAX_ANSWER;
+/// Of a master that is asked for another one's certificate.
+const MASTER: &str = "sha-256:master";
+const THUMBPRINT_REQUEST: &str = "x-xenapi-request-host-certificate-thumbprint";
+const THUMBPRINT: &str = "x-xenapi-response-host-certificate-thumbprint";
+
+/// Where a password comes from, or why there is none.
+pub(crate) type PasswordSource =
+    Box<dyn Fn() -> std::result::Result<Password, String> + Send + Sync>;
+
+/// A pool that is logged in to when that is needed.
+pub(super) struct Pool {
+    target: Target,
+    password: PasswordSource,
+    login: Mutex<Login>,
+    members: Mutex<HashMap<String, Member>>,
+    calls: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Default)]
+struct Login {
+    session: Option<Arc<LoggedIn>>,
+    master: Option<Master>,
+    /// The password that was refused, and in which words.
+    refused: Option<(Secret, Failure)>,
+    opened: u64,
+    /// What the log is to say.
+    lines: Vec<String>,
+    warned: bool,
+}
+
+/// How a host is trusted, once that is known. Whoever finds that out locks it.
+type Member = Arc<Mutex<Option<Arc<Client>>>>;
+
+/// A session, and the how manieth that is.
+pub(super) struct LoggedIn {
+    session: Session,
+    pub(super) number: u64,
+}
+
+impl std::ops::Deref for LoggedIn {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+/// Where the master is, and how it is known.
+#[derive(Clone)]
+struct Master {
+    host: String,
+    client: Arc<Client>,
+}
+
+/// A host of a pool.
+pub(super) struct Place {
+    pub(super) address: String,
+    pub(super) reference: String,
+    pub(super) is_master: bool,
+}
+
+/// What came of a call.
+enum Trouble {
+    /// No answer, or none that could be read.
+    Http(String),
+    Rpc(RpcError),
+}
+
+impl Pool {
+    pub(super) fn new(target: Target, password: PasswordSource) -> Self {
+        Self {
+            target,
+            password,
+            login: Mutex::default(),
+            members: Mutex::default(),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// The URI for messages.
+    pub(super) fn uri(&self) -> String {
+        self.target.place()
+    }
+
+    /// Whether dom0 and other control domains are VMs like others.
+    pub(super) fn control_domains(&self) -> bool {
+        self.target.control_domains
+    }
+
+    /// Round trips, by the names of the calls.
+    pub(super) fn calls(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.calls).iter().map(|(name, count)| (*name, *count)).collect()
+    }
+
+    /// How often it has logged in, and whether it is logged in.
+    pub(super) fn sessions(&self) -> (u64, bool) {
+        // One that logs in now holds this for as long as that takes.
+        self.login.try_lock().map_or((0, false), |login| (login.opened, login.session.is_some()))
+    }
+
+    /// For how much longer an answer may take while it logs in.
+    pub(super) fn patience(&self) -> Duration {
+        if self.sessions().1 { Duration::ZERO } else { WRONG }
+    }
+
+    /// What the log is to say of logins.
+    pub(super) fn take_lines(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.login).lines)
+    }
+
+    /// A call of the master's with what its answer says. Where the session is over, there is one more
+    /// login.
+    pub(super) fn call<T>(
+        &self,
+        call: impl Fn(&LoggedIn) -> Call,
+        mut read: impl FnMut(&[u8]) -> std::result::Result<T, RpcError>,
+        deadline: Instant,
+    ) -> Result<T> {
+        let (session, master) = self.session(deadline)?;
+        let mut answer = self.post(&master, &call(&session), &mut read, deadline);
+        if matches!(answer, Err(Trouble::Rpc(RpcError::SessionInvalid))) {
+            self.forget(&session);
+            let (session, master) = self.session(deadline)?;
+            answer = self.post(&master, &call(&session), &mut read, deadline);
+        }
+        answer.map_err(|trouble| {
+            if matches!(trouble, Trouble::Rpc(RpcError::HostIsSlave { .. })) {
+                // Another host has become the master: the next login finds it.
+                self.forget_master();
+            }
+            self.lost(&trouble.to_string())
+        })
+    }
+
+    /// What a host answers to a GET, read up to a marker if there is one.
+    pub(super) fn get(
+        &self,
+        what: &'static str,
+        place: &Place,
+        path: &str,
+        until: Option<&'static [u8]>,
+        deadline: Instant,
+    ) -> Result<Response> {
+        let (session, master) = self.session(deadline)?;
+        let mut answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
+        if answer.status == 401 {
+            self.forget(&session);
+            let (session, master) = self.session(deadline)?;
+            answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
+        }
+        let why = match answer.status {
+            200 => return Ok(answer),
+            401 => "it does not accept the session, though that is new: is its master away?".into(),
+            403 => {
+                "the role of this user does not permit it; read-only is enough for virtmeter".into()
+            }
+            404 => "its xcp-rrdd does not answer; look whether that service runs".into(),
+            302 | 301 => "the VM is on another host by now".into(),
+            status => format!("it answered with HTTP status {status}"),
+        };
+        Err(self.lost(&why))
+    }
+
+    /// Logs out, if there is a session.
+    pub(super) fn close(&self, deadline: Instant) -> Result<()> {
+        let mut login = lock(&self.login);
+        let (session, master) = (login.session.take(), login.master.clone());
+        drop(login);
+        let Some((session, master)) = session.zip(master) else { return Ok(()) };
+        let answer = self.post(&master, &Call::logout(&session), &mut rpc::nothing, deadline);
+        answer.map_err(|trouble| self.lost(&trouble.to_string()))
+    }
+
+    fn get_once(
+        &self,
+        what: &'static str,
+        place: &Place,
+        path: &str,
+        until: Option<&'static [u8]>,
+        (session, master): (&Session, &Master),
+        deadline: Instant,
+    ) -> Result<Response> {
+        let (host, client) = if place.is_master {
+            (master.host.as_str(), Arc::clone(&master.client))
+        } else {
+            (place.address.as_str(), self.member(place, deadline)?)
+        };
+        let cookie = format!("session_id={}", session.cookie());
+        let mut request = Request::get(host, self.target.port, path)
+            // From 23.17 on, */* means JSON.
+            .header("Accept", "text/xml")
+            .header("Cookie", &cookie);
+        if let Some(marker) = until {
+            request = request.until(marker);
+        }
+        self.count(what);
+        client.send(&request, deadline).map_err(|error| {
+            if !place.is_master {
+                // Its certificate may be another by now, which the master will tell.
+                lock(&self.members).remove(&place.address);
+            }
+            self.lost(&error.to_string())
+        })
+    }
+
+    /// A client that trusts a host of the pool which is not the master.
+    fn member(&self, place: &Place, deadline: Instant) -> Result<Arc<Client>> {
+        let member = Arc::clone(lock(&self.members).entry(place.address.clone()).or_default());
+        let mut known = lock(&member);
+        if let Some(client) = &*known {
+            return Ok(Arc::clone(client));
+        }
+        let trust = if self.target.trust == Trust::Anything {
+            Trust::Anything
+        } else {
+            let call = |session: &LoggedIn| Call::server_certificate(session, &place.reference);
+            let pem = self.call(call, rpc::certificate, deadline)?;
+            let certificate = fingerprint_of_pem(&pem)
+                .ok_or_else(|| self.lost("the master tells no certificate of this host"))?;
+            Trust::Pin(certificate)
+        };
+        let (_, master) = self.session(deadline)?;
+        let client =
+            master.client.trusting(&trust).map_err(|error| self.lost(&error.to_string()))?;
+        let client = Arc::new(client);
+        *known = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// The session, and who the master is; logs in where there is none. Others wait meanwhile.
+    fn session(&self, deadline: Instant) -> Result<(Arc<LoggedIn>, Master)> {
+        let mut login = lock(&self.login);
+        if let (Some(session), Some(master)) = (&login.session, &login.master) {
+            return Ok((Arc::clone(session), master.clone()));
+        }
+        let Password { secret, warning } = (self.password)().map_err(|why| self.lost(&why))?;
+        if let Some((_, failure)) = login.refused.as_ref().filter(|(refused, _)| *refused == secret)
+        {
+            return Err(Error::LoginRefused { uri: self.uri(), failure: failure.clone() });
+        }
+        login.refused = None;
+        if !login.warned {
+            login.warned = true;
+            login.lines.extend(warning);
+            if self.target.trust == Trust::Anything {
+                login.lines.push(format!(
+                    "insecure=1: anybody between here and {} can read the password; give sha256= or \
+                     ca_file= instead",
+                    Printable(&self.target.host)
+                ));
+            }
+        }
+        let deadline = deadline.max(Instant::now() + LOGIN);
+        let mut master = match &login.master {
+            Some(master) => master.clone(),
+            None => Master {
+                host: self.target.host.clone(),
+                client: Arc::new(
+                    Client::new(&self.target.trust)
+                        .map_err(|error| self.lost(&error.to_string()))?,
+                ),
+            },
+        };
+        let mut answer = self.log_in(&master, &secret, deadline);
+        if let Err((Trouble::Rpc(RpcError::HostIsSlave { master: address }), thumbprint)) = answer {
+            master = self.redirected(&master, &address, thumbprint)?;
+            answer = self.log_in(&master, &secret, deadline);
+        }
+        match answer {
+            Ok(session) => {
+                login.opened += 1;
+                let session = Arc::new(LoggedIn { session, number: login.opened });
+                login.session = Some(Arc::clone(&session));
+                login.master = Some(master.clone());
+                Ok((session, master))
+            }
+            Err((Trouble::Rpc(RpcError::AuthenticationFailed), _)) => {
+                let message = "wrong user name or password; it is not tried again until the password \
+                               changes";
+                let failure = Failure { libvirt: None, message: message.to_owned() };
+                login.refused = Some((secret, failure.clone()));
+                Err(Error::LoginRefused { uri: self.uri(), failure })
+            }
+            Err((trouble, _)) => {
+                login.master = None;
+                Err(self.lost(&trouble.to_string()))
+            }
+        }
+    }
+
+    /// One login, and what a host that is not the master says of the master's certificate.
+    fn log_in(
+        &self,
+        master: &Master,
+        secret: &Secret,
+        deadline: Instant,
+    ) -> std::result::Result<Session, (Trouble, Option<Fingerprint>)> {
+        let call = Call::login(&self.target.user, secret.expose());
+        let response = self.send(master, &call, deadline).map_err(|trouble| (trouble, None))?;
+        let thumbprint = response.header(THUMBPRINT).and_then(|text| {
+            let digits = text.rsplit_once(' ').map_or(text, |(_, digits)| digits);
+            digits.rsplit_once("sha-256:").map_or(digits, |(_, digits)| digits).parse().ok()
+        });
+        rpc::session(&response.body).map_err(|error| (Trouble::Rpc(error), thumbprint))
+    }
+
+    /// The master that a member has named, where that can be trusted.
+    fn redirected(
+        &self,
+        member: &Master,
+        address: &str,
+        thumbprint: Option<Fingerprint>,
+    ) -> Result<Master> {
+        let client = match (&self.target.trust, thumbprint) {
+            (Trust::Pin(_), Some(thumbprint)) => {
+                let trust = Trust::Pin(thumbprint);
+                let made = member.client.trusting(&trust);
+                Arc::new(made.map_err(|error| self.lost(&error.to_string()))?)
+            }
+            (Trust::Pin(_), None) => {
+                return Err(self.lost(&format!(
+                    "this host is not the master of its pool, {} is, and nothing here tells which \
+                     certificate that has; put the master and its sha256= into the URI",
+                    Printable(address)
+                )));
+            }
+            _ => Arc::clone(&member.client),
+        };
+        Ok(Master { host: address.to_owned(), client })
+    }
+
+    fn post<T>(
+        &self,
+        master: &Master,
+        call: &Call,
+        read: &mut impl FnMut(&[u8]) -> std::result::Result<T, RpcError>,
+        deadline: Instant,
+    ) -> std::result::Result<T, Trouble> {
+        let response = self.send(master, call, deadline)?;
+        read(&response.body).map_err(Trouble::Rpc)
+    }
+
+    fn send(
+        &self,
+        master: &Master,
+        call: &Call,
+        deadline: Instant,
+    ) -> std::result::Result<Response, Trouble> {
+        let request = Request::post(&master.host, self.target.port, "/jsonrpc", &call.body)
+            .header("Content-Type", "application/json")
+            .header("Accept", "application/json")
+            .header(THUMBPRINT_REQUEST, MASTER)
+            .longest(LONGEST_RPC);
+        self.count(call.method);
+        let response = master.client.send(&request, deadline);
+        let response = response.map_err(|error| Trouble::Http(error.to_string()))?;
+        match response.status {
+            200 => Ok(response),
+            status => Err(Trouble::Http(format!("XAPI answered with HTTP status {status}"))),
+        }
+    }
+
+    /// Forgets a session that is over, unless there is another by now.
+    fn forget(&self, over: &Arc<LoggedIn>) {
+        let mut login = lock(&self.login);
+        if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+            login.session = None;
+        }
+    }
+
+    fn forget_master(&self) {
+        let mut login = lock(&self.login);
+        login.session = None;
+        login.master = None;
+    }
+
+    fn count(&self, call: &'static str) {
+        *lock(&self.calls).entry(call).or_default() += 1;
+    }
+
+    fn lost(&self, why: &str) -> Error {
+        let failure = Failure { libvirt: None, message: why.to_owned() };
+        Error::ConnectionLost { uri: self.uri(), instance: None, failure }
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http(why) => f.write_str(why),
+            Self::Rpc(error) => error.fmt(f),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,414 @@
+//! Rows and exact counters in, what each VM has used out. Pure: no I/O, no clock; all times are those of
+//! the host that tells them, and those of two hosts are compared only where a VM moves between them.
+//!
+//! A row is taken once. Each VM has a mark of its own, up to which its rows were taken, since the rows of
+//! a VM that was paused come later than those of others in older releases, and a VM may move to another
+//! host. See `vm.rs` for a single VM.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::names::{Counter, Measure, Named, named};
+use super::quirks::{Quirks, capped_share};
+use super::rrd::{Consolidation, Head, Owner, Unreadable, Updates, VmRrd};
+use super::vm::{Entry, Known, MeasuredAt, Vm, Way};
+use crate::samples::{Mark, Sum};
+
+/// What a host is asked for first: two or three rows, by the time of its last update.
+const FIRST_START: i64 = -15;
+/// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
+const MOST_AGAIN: i64 = 480;
+/// Between an exact reading and the one that it is compared with, in seconds: first, and later.
+const CHECK_AFTER: [i64; 2] = [60, 600];
+/// VMs of a host that are read for that at a time.
+const CHECKED_AT_ONCE: usize = 2;
+/// So many of the compared counters, and one in so many, have to differ.
+const DIFFER: [u32; 2] = [2, 5];
+/// Older evidence counts half after so many comparisons.
+const FORGET_AFTER: u32 = 200;
+/// Two hosts of a pool whose newest rows are no farther apart have the same time, as far as can be seen.
+const SAME_TIME: i64 = 10;
+/// Farther apart, nothing can be said of one's time by the other's.
+const COMPARABLE: i64 = 300;
+
+/// All hosts and VMs of a pool.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    hosts: HashMap<Uuid, Host>,
+    vms: HashMap<Uuid, Vm>,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    quirks: Quirks,
+    /// Its newest row.
+    mark: Option<Mark>,
+    /// Exact counters are used in place of its rows.
+    lies: bool,
+    /// Counters that were compared with their rows, and that differed.
+    compared: u32,
+    differed: u32,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The end of the newest row, by the host's clock.
+    pub(crate) newest: i64,
+    /// How many rows were in it, taken or not.
+    pub(crate) rows: usize,
+    /// How long each was, in seconds.
+    pub(crate) step: u32,
+    /// The host's clock went back: nothing was taken.
+    pub(crate) went_back: bool,
+    /// The rows of the host were found wrong just now; worth a line for the log.
+    pub(crate) found_to_lie: bool,
+}
+
+/// Why exact counters of a VM are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// There are no counters since the VM's start without them.
+    SinceStart,
+    /// Whether its host's rows are right is to be seen.
+    Check,
+    /// Its host's rows are wrong: each time.
+    Always,
+}
+
+/// A counter as it is handed out, in ns, bytes, or requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Told {
+    /// What was added up since the VM is known here. Never falls, also when the VM is started anew.
+    pub(crate) sum: i128,
+    /// The time that covers.
+    pub(crate) covered: Duration,
+    /// Since the VM was started (its domain was created), where its exact value is known.
+    pub(crate) since_start: Option<i128>,
+}
+
+/// What a VM has used.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct VmTotals {
+    /// The newest row that was taken; `None` where there was none yet.
+    pub(crate) newest: Option<i64>,
+    /// The number of its start, another for each of its domains: that of the counters since the start.
+    pub(crate) start: u32,
+    /// In ns, all vCPUs together, also those that are offline by now.
+    pub(crate) cpu: Told,
+    /// In ns, each vCPU that is online.
+    pub(crate) vcpus: Vec<Told>,
+    /// Bytes received and sent, by the device of each VIF that is plugged in.
+    pub(crate) nics: Vec<(u16, [Told; 2])>,
+    /// Bytes read, read requests, bytes written, write requests, by the device of each VBD that is
+    /// plugged in. Requests have no counters since the start.
+    pub(crate) disks: Vec<(Box<str>, [Told; 4])>,
+    /// In ns, the states of the domain that are recorded, by their places in `RUN_STATES`.
+    pub(crate) run_states: Vec<(u16, Told)>,
+    /// In bytes.
+    pub(crate) memory: Option<MeasuredAt>,
+    /// In bytes.
+    pub(crate) memory_target: Option<MeasuredAt>,
+    /// In KiB.
+    pub(crate) memory_internal_free: Option<MeasuredAt>,
+}
+
+impl Totals {
+    /// What the inventory says of a host. Its quirks may change, as it is updated.
+    pub(crate) fn enter_host(&mut self, host: Uuid, quirks: Quirks) {
+        self.hosts.entry(host).or_default().quirks = quirks;
+    }
+
+    /// Forgets a host that has left the pool.
+    pub(crate) fn forget_host(&mut self, host: &Uuid) {
+        self.hosts.remove(host);
+    }
+
+    /// What the inventory says of a VM now. To be told before the rows that were asked for after it.
+    pub(crate) fn enter(&mut self, vm: Uuid, known: &Known<'_>) {
+        let mark = |host: Option<Uuid>| self.hosts.get(&host?)?.mark;
+        let quirks = known.host.and_then(|host| self.hosts.get(&host)).map(|host| host.quirks);
+        let here = mark(known.host);
+        let begun = match self.vms.get(&vm) {
+            None => here,
+            Some(before) if before.host == known.host => before.mark.or(here),
+            // The RRD goes with the VM.
+            Some(before) => match (before.mark, mark(before.host), here) {
+                (Some(taken), Some(there), Some(here)) => {
+                    let apart = (here.0 - there.0).abs();
+                    let begun = if apart <= SAME_TIME { taken } else { taken.max(here) };
+                    Some(begun).filter(|_| apart <= COMPARABLE)
+                }
+                _ => None,
+            },
+        };
+        let is_new = here.is_some();
+        let vm = self.vms.entry(vm).or_insert_with(|| Vm::new(is_new));
+        vm.enter(known, begun, here, quirks.unwrap_or_default());
+    }
+
+    /// Forgets a VM that is gone for good.
+    pub(crate) fn forget(&mut self, vm: &Uuid) {
+        self.vms.remove(vm);
+    }
+
+    /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
+    pub(crate) fn start(&self, host: &Uuid) -> i64 {
+        let Some(Mark(newest)) = self.hosts.get(host).and_then(|host| host.mark) else {
+            return FIRST_START;
+        };
+        let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
+        let oldest = residents.filter_map(Vm::wants_rows_after).map(|mark| mark.0).min();
+        oldest.unwrap_or(newest).clamp(newest - MOST_AGAIN, newest) + 1
+    }
+
+    /// Takes an answer to `/rrd_updates`: all of it, or nothing.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub(crate) fn take(&mut self, host: Uuid, answer: &[u8]) -> Result<Taken, Unreadable> {
+        let (head, mut updates) = Updates::read(answer)?;
+        let known = self.hosts.entry(host).or_default();
+        let before = known.mark;
+        let went_back = before.is_some_and(|mark| head.end < mark.0);
+        let quirks = known.quirks;
+        let (step, mut newest, mut rows) = (i64::from(head.step), head.end, 0);
+        let mut groups = self.groups(host, &head);
+        let mut values = Vec::with_capacity(head.columns.len());
+        let anew = went_back || before.is_none();
+        if anew {
+            for group in &mut groups {
+                group.way = group.way.without_counters();
+            }
+        }
+        while let Some(t) = updates.next_row(&mut values)? {
+            // The newest comes first.
+            newest = if rows == 0 { t } else { newest };
+            rows += 1;
+            for group in &mut groups {
+                group.add_row(t, step, &values, quirks);
+            }
+        }
+        // From here on nothing fails.
+        for group in &groups {
+            if let Some(vm) = self.vms.get_mut(&group.vm) {
+                if rows > 0 && group.way.is_measured() {
+                    vm.measure(&group.measured);
+                }
+                vm.add(&group.entries, group.way);
+            }
+        }
+        let mut evidence = (0, 0);
+        let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
+        for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
+            if anew {
+                vm.begin_at(Mark(newest));
+            } else if rows > 0 {
+                vm.pass(Mark(newest), shifts.get(uuid).copied().unwrap_or(0));
+            }
+            if let Some((compared, differed)) = vm.compare() {
+                evidence = (evidence.0 + compared, evidence.1 + differed);
+            }
+        }
+        let known = self.hosts.entry(host).or_default();
+        if anew {
+            known.mark = Some(Mark(newest));
+        } else if let Some(mark) = &mut known.mark {
+            mark.advance(newest);
+        }
+        let found_to_lie = known.weigh(evidence) && !known.lies;
+        if found_to_lie {
+            self.rows_lie(host);
+        }
+        Ok(Taken { newest, rows, step: head.step, went_back, found_to_lie })
+    }
+
+    /// From now on, exact counters are used in place of that host's rows.
+    pub(crate) fn rows_lie(&mut self, host: Uuid) {
+        self.hosts.entry(host).or_default().lies = true;
+        for vm in self.vms.values_mut().filter(|vm| vm.host == Some(host)) {
+            vm.forget_next();
+        }
+    }
+
+    /// Whether that host's rows were found wrong.
+    pub(crate) fn do_rows_lie(&self, host: &Uuid) -> bool {
+        self.hosts.get(host).is_some_and(|host| host.lies)
+    }
+
+    /// Whether counters since the start of a VM are not known without reading its exact ones.
+    pub(crate) fn lacks_exact(&self, vm: &Uuid) -> bool {
+        self.vms.get(vm).is_some_and(|vm| vm.lacks_exact)
+    }
+
+    /// The VMs of a host of which exact counters are wanted. To be asked after an answer of it was taken.
+    pub(crate) fn wanted(&self, host: &Uuid) -> Vec<(Uuid, Wanted)> {
+        let Some(known) = self.hosts.get(host) else { return Vec::new() };
+        let Some(mark) = known.mark else { return Vec::new() };
+        let residents = self.vms.iter().filter(|(_, vm)| vm.host == Some(*host));
+        let usable = residents.filter(|(_, vm)| vm.takes_exact_at(mark.0));
+        let mut due = Vec::new();
+        let mut wanted = Vec::new();
+        for (uuid, vm) in usable {
+            if known.lies {
+                wanted.push((*uuid, Wanted::Always));
+            } else if vm.lacks_exact {
+                wanted.push((*uuid, Wanted::SinceStart));
+            } else if known.quirks.rows_may_lie() {
+                let after = CHECK_AFTER[usize::from(vm.was_compared)];
+                due.extend(
+                    vm.anchored_at().filter(|at| mark.0 - at >= after).map(|at| (at, *uuid)),
+                );
+            }
+        }
+        due.sort_unstable();
+        wanted.extend(due.into_iter().take(CHECKED_AT_ONCE).map(|(_, vm)| (vm, Wanted::Check)));
+        wanted
+    }
+
+    /// Takes the exact counters of a VM, which that host has told; answers whether they are of use. They
+    /// are not while the host may still have those of the domain before.
+    pub(crate) fn enter_exact(&mut self, vm: &Uuid, host: Uuid, rrd: &VmRrd<'_>) -> bool {
+        let Some(known) = self.hosts.get(&host) else { return false };
+        let (Some(vm), Some(mark)) = (self.vms.get_mut(vm), known.mark) else { return false };
+        let said = rrd.last_update.and_then(|time| i64::try_from(time.nanos).ok());
+        // A whole second stands for all of it.
+        let half = rrd.last_update.and_then(|time| i64::try_from(time.resolution / 2).ok());
+        let at = said.zip(half).map(|(said, half)| said.saturating_add(half));
+        let is_compared = at.is_some();
+        let at = at.unwrap_or_else(|| mark.0.saturating_mul(1_000_000_000));
+        if vm.host != Some(host) || !vm.takes_exact_at(at / 1_000_000_000) {
+            return false;
+        }
+        vm.enter_exact(rrd, at, is_compared, known.lies, known.quirks);
+        true
+    }
+
+    /// What a VM has used; `None` for one that is not known.
+    pub(crate) fn vm(&self, vm: &Uuid) -> Option<VmTotals> {
+        self.vms.get(vm).map(Vm::totals)
+    }
+
+    /// The columns of use, by VM. Hosts mostly tell those of a VM one after the other.
+    fn groups(&mut self, host: Uuid, head: &Head<'_>) -> Vec<Group> {
+        for column in head.columns.iter().flatten().filter(|column| column.name.starts_with("run"))
+        {
+            let (Owner::Vm(vm), Some(Named::Numbered(Counter::RunState, state))) =
+                (column.owner, named(&column.name))
+            else {
+                continue;
+            };
+            if let Some(vm) = self.vms.get_mut(&vm).filter(|vm| vm.host == Some(host)) {
+                vm.record(state);
+            }
+        }
+        let lies = self.do_rows_lie(&host);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places: HashMap<Uuid, usize> = HashMap::new();
+        let mut current = None;
+        for (column, what) in head.columns.iter().enumerate() {
+            let Some(what) = what else { continue };
+            let (Owner::Vm(uuid), Consolidation::Average) = (what.owner, what.consolidation) else {
+                continue;
+            };
+            let Some(vm) = self.vms.get(&uuid) else { continue };
+            let place = match current {
+                Some((last, place)) if last == uuid => place,
+                _ => *places.entry(uuid).or_insert_with(|| {
+                    groups.push(Group::new(uuid, vm.way(host, head.end)));
+                    groups.len() - 1
+                }),
+            };
+            current = Some((uuid, place));
+            let group = &mut groups[place];
+            match named(&what.name) {
+                Some(Named::Measured(measure)) => group.measures.push((column, measure)),
+                Some(name) if group.way != Way::Not => {
+                    group.entries.extend(vm.entry(column, name, lies));
+                }
+                _ => {}
+            }
+        }
+        groups.retain(|group| group.way != Way::Not);
+        groups
+    }
+}
+
+impl Host {
+    /// Whether what was compared until now says that the rows are wrong.
+    fn weigh(&mut self, (compared, differed): (u32, u32)) -> bool {
+        self.compared += compared;
+        self.differed += differed;
+        let [at_least, one_in] = DIFFER;
+        let is_wrong = self.differed >= at_least && self.differed * one_in >= self.compared;
+        if self.compared >= FORGET_AFTER {
+            self.compared /= 2;
+            self.differed /= 2;
+        }
+        is_wrong
+    }
+}
+
+/// The columns of a VM in an answer.
+struct Group {
+    vm: Uuid,
+    way: Way,
+    /// By how much rows are labelled with later times than they were, in seconds.
+    shift: i64,
+    entries: Vec<Entry>,
+    measures: Vec<(usize, Measure)>,
+    /// The newest value of each that is known.
+    measured: Vec<(Measure, MeasuredAt)>,
+}
+
+impl Group {
+    fn new(vm: Uuid, way: Way) -> Self {
+        Self { vm, way, shift: 0, entries: Vec::new(), measures: Vec::new(), measured: Vec::new() }
+    }
+
+    /// Adds a row; they come from new to old.
+    fn add_row(&mut self, t: i64, step: i64, values: &[f64], quirks: Quirks) {
+        for (column, measure) in &self.measures {
+            let value = values.get(*column).copied().filter(|value| value.is_finite());
+            if let Some(value) = value {
+                if !self.measured.iter().any(|(known, _)| known == measure) {
+                    self.measured.push((*measure, MeasuredAt { value, t }));
+                }
+            }
+        }
+        let Some((seconds, at_rest)) = self.way.untaken(t, step) else { return };
+        if let Way::Shifted { mark } = self.way {
+            let mut known = self
+                .entries
+                .iter()
+                .filter_map(|entry| entry.is_last(values.get(entry.column).copied()?));
+            // All of them, and there is one.
+            if known.next() == Some(true) && known.all(|is_last| is_last) {
+                self.shift = t - mark.0;
+            }
+        }
+        if self.shift > 0 {
+            return;
+        }
+        for entry in &mut self.entries {
+            let Some(value) = values.get(entry.column).copied() else { continue };
+            entry.see(value);
+            let mean = match entry.counter {
+                Counter::Cpu | Counter::RunState => capped_share(value),
+                counter if counter.is_requests() && quirks.absolute_is_five_times_too_high() => {
+                    value / 5.0
+                }
+                _ => value,
+            };
+            if let Some(sum) = Sum::of(mean, seconds) {
+                entry.add(t, seconds, at_rest, mean, sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "totals_tests.rs"]
+mod tests;

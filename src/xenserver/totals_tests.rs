@@ -1,0 +1,939 @@
+//! Totals of an invented host, whose answers are those of XAPI's own library, against the truth.
+
+// Times and counters of the data are far below 2^53.
+#![allow(clippy::cast_precision_loss)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::xenserver::fixtures::{SETS, answer, text};
+use crate::xenserver::vm::State;
+
+const T_END: i64 = 1_760_000_402;
+const NANO: f64 = 1e9;
+
+/// What happened, in seconds after 1,760,000,000.
+const C_STARTS: i64 = -35;
+const D_HALTS: i64 = 277;
+const E_REBOOTS: i64 = 201;
+const F_PAUSES: i64 = 102;
+const F_RESUMES: i64 = 222;
+const XVDE_PLUGGED: i64 = 312;
+const VIF_1_UNPLUGGED: i64 = 162;
+
+fn at(seconds: i64) -> i64 {
+    1_760_000_000 + seconds
+}
+
+fn host() -> Uuid {
+    "0f7c3c8e-5b0e-4c56-9f64-2f5d7c1f6a11".parse().unwrap()
+}
+
+fn uuid(vm: char) -> Uuid {
+    let last = u32::from(vm) - u32::from('A') + 1;
+    let head: String = if vm < 'G' {
+        format!("{}{last}", vm.to_ascii_lowercase()).repeat(4)
+    } else {
+        format!("0{last}").repeat(4)
+    };
+    format!("{head}-000{last}-4c1e-8d1e-00000000000{last}").parse().unwrap()
+}
+
+const VMS: [char; 8] = ['A', 'B', 'C', 'D', 'E', 'F', 'G', 'H'];
+
+fn build(set: &str) -> &str {
+    if set.contains("1.249") {
+        "1.249.41"
+    } else if set.contains("24.19") {
+        "24.19.2"
+    } else {
+        "26.17.0"
+    }
+}
+
+/// How old the newest row is at least, in the sets.
+fn newest(set: &str, t: i64) -> i64 {
+    let lag = if set.contains("26.17") { 4 } else { 1 };
+    (t - lag) / 5 * 5
+}
+
+struct Truth(BTreeMap<(Uuid, String), BTreeMap<i64, f64>>);
+
+impl Truth {
+    fn read() -> Self {
+        let mut all = BTreeMap::new();
+        for line in text("truth.csv.gz").lines().skip(1) {
+            let fields: Vec<_> = line.split(',').collect();
+            let key = (fields[2].parse().unwrap(), fields[3].to_owned());
+            let series: &mut BTreeMap<i64, f64> = all.entry(key).or_default();
+            series.insert(fields[0].parse().unwrap(), fields[5].parse().unwrap());
+        }
+        Self(all)
+    }
+
+    /// What the counter was then, by a line between the ends of the rows; `None` where it was not there.
+    fn counter(&self, vm: Uuid, name: &str, t: f64) -> Option<f64> {
+        let series = self.0.get(&(vm, name.to_owned()))?;
+        #[allow(clippy::cast_possible_truncation)]
+        let row = (t / 5.0).floor() as i64 * 5;
+        let before = *series.get(&row)?;
+        let share = (t - row as f64) / 5.0;
+        let after = series.get(&(row + 5)).copied().unwrap_or(before);
+        // Through a reboot there is no line.
+        Some(if after < before { before } else { before + (after - before) * share })
+    }
+
+    /// What was added to a counter between two ends of rows, at least and at most: what is counted
+    /// between the last row and a reboot is not in the data.
+    fn growth(&self, vm: Uuid, name: &str, from: i64, to: i64) -> Option<(f64, f64)> {
+        let series = self.0.get(&(vm, name.to_owned()))?;
+        let (mut least, mut unknown, mut previous) = (0.0, 0.0, None);
+        let mut rate = 0.0;
+        for (t, value) in series.range(from..=to) {
+            match previous {
+                None if *t > from => least += value,
+                None => {}
+                Some(before) if *value < before => {
+                    unknown += rate;
+                    least += value;
+                }
+                Some(before) => {
+                    least += value - before;
+                    rate = value - before;
+                }
+            }
+            previous = Some(*value);
+        }
+        previous.map(|_| (least, least + unknown))
+    }
+
+    /// The names of a VM's counters that are told.
+    fn names(&self, vm: Uuid) -> Vec<&str> {
+        let names = self.0.keys().filter(|(owner, _)| *owner == vm).map(|(_, name)| name.as_str());
+        names
+            .filter(|name| matches!(named(name), Some(Named::Numbered(..) | Named::Disk(..))))
+            .collect()
+    }
+}
+
+/// What the inventory said at a time.
+struct Inventory {
+    state: State,
+    domid: i64,
+    vcpus: u16,
+    nics: Vec<u16>,
+    disks: Vec<&'static str>,
+}
+
+fn inventory(vm: char, t: i64) -> Inventory {
+    let is = |from: i64, to: i64| (at(from)..at(to)).contains(&t);
+    let state = match vm {
+        'C' if t < at(C_STARTS) => State::Gone,
+        'D' if t >= at(D_HALTS) => State::Gone,
+        'F' if is(F_PAUSES, F_RESUMES) => State::Paused,
+        _ => State::Running,
+    };
+    let number = i64::from(u32::from(vm) - u32::from('A') + 1);
+    let domid = if vm == 'E' && t >= at(E_REBOOTS) { 20 } else { number };
+    let vcpus = match vm {
+        'A' => 4,
+        'B' | 'E' | 'G' => 2,
+        _ => 1,
+    };
+    let nics = match vm {
+        'A' => vec![0, 2],
+        'B' if t < at(VIF_1_UNPLUGGED) => vec![0, 1],
+        'H' => vec![],
+        _ => vec![0],
+    };
+    let disks = match vm {
+        'A' if t >= at(XVDE_PLUGGED) => vec!["xvda", "xvdb", "xvdd", "xvde"],
+        'A' => vec!["xvda", "xvdb", "xvdd"],
+        'B' => vec!["hda"],
+        _ => vec!["xvda"],
+    };
+    Inventory { state, domid, vcpus, nics, disks }
+}
+
+/// A client that follows the host.
+struct Client {
+    totals: Totals,
+    /// By VM and name: the sum, and the counter since the start, at each reading.
+    before: BTreeMap<(Uuid, String), (i128, Duration)>,
+    since_start: BTreeMap<(Uuid, u32, String), i128>,
+    first: Option<i64>,
+    last: i64,
+    found_to_lie: Option<i64>,
+}
+
+impl Client {
+    fn new(set: &str) -> Self {
+        let mut totals = Totals::default();
+        totals.enter_host(host(), Quirks::of(build(set)));
+        let (before, since_start) = (BTreeMap::new(), BTreeMap::new());
+        Self { totals, before, since_start, first: None, last: 0, found_to_lie: None }
+    }
+
+    fn enter(&mut self, t: i64) {
+        for vm in VMS {
+            let Inventory { state, domid, vcpus, nics, disks } = inventory(vm, t);
+            let known =
+                Known { state, domid, host: Some(host()), vcpus, nics: &nics, disks: &disks };
+            self.totals.enter(uuid(vm), &known);
+        }
+    }
+
+    /// A cycle at that time.
+    fn poll(&mut self, t: i64, answer: &[u8]) -> Taken {
+        self.enter(t);
+        let taken = self.totals.take(host(), answer).unwrap();
+        if taken.found_to_lie {
+            assert_eq!(self.found_to_lie.replace(t), None, "that is said once");
+        }
+        self.first.get_or_insert(taken.newest);
+        self.last = taken.newest;
+        self.see_that_nothing_falls();
+        taken
+    }
+
+    fn see_that_nothing_falls(&mut self) {
+        for vm in VMS {
+            let Some(totals) = self.totals.vm(&uuid(vm)) else { continue };
+            for (name, told) in counters(&totals) {
+                let key = (uuid(vm), name.clone());
+                let before = self.before.insert(key, (told.sum, told.covered)).unwrap_or_default();
+                assert!(told.sum >= before.0 && told.covered >= before.1, "{vm} {name}");
+                if let Some(since_start) = told.since_start {
+                    let key = (uuid(vm), totals.start, name.clone());
+                    let before = self.since_start.insert(key, since_start);
+                    assert!(before.is_none_or(|before| since_start >= before), "{vm} {name}");
+                }
+            }
+        }
+    }
+
+    fn told(&self, vm: char, name: &str) -> Option<Told> {
+        let told = counters(&self.totals.vm(&uuid(vm)).unwrap());
+        told.into_iter().find(|(known, _)| known == name).map(|(_, told)| told)
+    }
+}
+
+/// All counters, by the names of their sources.
+fn counters(totals: &VmTotals) -> Vec<(String, Told)> {
+    let mut all = vec![("cpu".to_owned(), totals.cpu)];
+    all.extend(totals.vcpus.iter().enumerate().map(|(n, told)| (format!("cpu{n}"), *told)));
+    for (device, [rx, tx]) in &totals.nics {
+        all.extend([(format!("vif_{device}_rx"), *rx), (format!("vif_{device}_tx"), *tx)]);
+    }
+    for (device, told) in &totals.disks {
+        let names = ["read", "iops_read", "write", "iops_write"];
+        all.extend(
+            names.iter().zip(told).map(|(name, told)| (format!("vbd_{device}_{name}"), *told)),
+        );
+    }
+    all
+}
+
+/// Sums by VM and name.
+type Sums = BTreeMap<(char, String), i128>;
+
+/// The worst errors of a run, by kinds of counters, in thousandths.
+#[derive(Debug, Default)]
+struct Errors(BTreeMap<&'static str, (f64, String)>);
+
+fn kind(name: &str) -> &'static str {
+    if name.starts_with("cpu") {
+        "cpu"
+    } else if name.starts_with("vif") {
+        "nic"
+    } else if name.contains("iops") {
+        "requests"
+    } else {
+        "disk"
+    }
+}
+
+impl Errors {
+    fn of(client: &Client, truth: &Truth, is_wanted: impl Fn(char, &str) -> bool) -> Self {
+        let mut errors = Self::default();
+        for vm in VMS.into_iter().filter(|vm| *vm != 'D') {
+            for name in truth.names(uuid(vm)).into_iter().filter(|name| is_wanted(vm, name)) {
+                let Some(told) = client.told(vm, name) else { continue };
+                let from = client.first.unwrap();
+                let Some((least, most)) = truth.growth(uuid(vm), name, from, client.last) else {
+                    continue;
+                };
+                errors.enter(vm, name, told.sum, (least, most));
+            }
+        }
+        errors
+    }
+
+    fn enter(&mut self, vm: char, name: &str, told: i128, (least, most): (f64, f64)) {
+        let told = told as f64 / if kind(name) == "cpu" { NANO } else { 1.0 };
+        // What is counted in sectors, or hardly at all, is not told more exactly.
+        let slack = match kind(name) {
+            "cpu" => 0.001,
+            "nic" => 100.0,
+            "disk" => 1024.0,
+            _ => 2.0,
+        };
+        let error = (least - told).max(told - most).max(slack) - slack;
+        let error = error / most.max(1e-9) * 1000.0;
+        let worst = self.0.entry(kind(name)).or_default();
+        if error >= worst.0 {
+            *worst = (error, format!("{vm} {name} told {told} of {least}..{most}"));
+        }
+    }
+}
+
+/// All rows that the host has told in the last 600 s, as values by their ends.
+struct Recorded<'a> {
+    head: Head<'a>,
+    rows: BTreeMap<i64, Vec<f64>>,
+}
+
+impl<'a> Recorded<'a> {
+    fn read(answer: &'a [u8]) -> Self {
+        let (head, mut updates) = Updates::read(answer).unwrap();
+        let (mut rows, mut values) = (BTreeMap::new(), Vec::new());
+        while let Some(t) = updates.next_row(&mut values).unwrap() {
+            rows.insert(t, values.clone());
+        }
+        Self { head, rows }
+    }
+
+    /// What the host would have answered then to `start=`.
+    fn answer(&self, set: &str, t: i64, start: i64) -> Vec<u8> {
+        let end = newest(set, t);
+        let start = if start < 0 { end + start } else { start };
+        let mut xml = format!(
+            "<xport><meta><start>{start}</start><step>5</step><end>{end}</end><rows>0</rows>\
+             <columns>0</columns><legend>"
+        );
+        for column in self.head.columns.iter().flatten() {
+            let (owner, uuid) = match column.owner {
+                Owner::Vm(uuid) => ("vm", uuid),
+                Owner::Host(uuid) | Owner::Storage(uuid) => ("host", uuid),
+            };
+            write!(xml, "<entry>AVERAGE:{owner}:{uuid}:{}</entry>", column.name).unwrap();
+        }
+        xml += "</legend></meta><data>";
+        for (row, values) in self
+            .rows
+            .range(start..)
+            .take_while(|(row, _)| **row <= end)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+        {
+            write!(xml, "<row><t>{row}</t>").unwrap();
+            for (column, value) in values.iter().enumerate() {
+                let value = self.standing_still(set, column, *row, end).unwrap_or(*value);
+                // As the library does.
+                let value = format!("{value:?}").replace("inf", "Infinity");
+                write!(xml, "<v>{value}</v>").unwrap();
+            }
+            xml += "</row>";
+        }
+        (xml + "</data></xport>").into_bytes()
+    }
+
+    /// Old rows of the paused VM that the export labels with current times.
+    fn standing_still(&self, set: &str, column: usize, row: i64, end: i64) -> Option<f64> {
+        // The last turn of the host's loop was then or a little later, and has not read it.
+        let is_paused = (at(F_PAUSES)..at(F_RESUMES)).contains(&end);
+        let column_of = self.head.columns[column].as_ref()?;
+        if set.contains("26.17") || !is_paused || column_of.owner != Owner::Vm(uuid('F')) {
+            return None;
+        }
+        let last_turn = newest(set, at(F_PAUSES));
+        Some(self.rows.get(&(row - (end - last_turn)))?[column])
+    }
+}
+
+/// What `/vm_rrd` says at a time: the last reading was at most a turn ago.
+fn vm_rrd(set: &str, truth: &Truth, vm: char, t: f64) -> Vec<u8> {
+    let phase = if set.contains("steady") {
+        3.2
+    } else if set.contains("boundary") {
+        0.001
+    } else {
+        1.4
+    };
+    let mut read = ((t - phase) / 5.0).floor() * 5.0 + phase;
+    #[allow(clippy::cast_possible_truncation)]
+    let is_paused = inventory(vm, read as i64).state == State::Paused && !set.contains("26.17");
+    if is_paused {
+        read = ((at(F_PAUSES) as f64 - phase) / 5.0).floor() * 5.0 + phase;
+    }
+    let mut xml = format!("<rrd><step>5</step><lastupdate>{}</lastupdate>", read.floor());
+    for name in truth.names(uuid(vm)) {
+        let Some(counter) = truth.counter(uuid(vm), name, read) else { continue };
+        let kind = if name.contains("iops") { "ABSOLUTE" } else { "DERIVE" };
+        let last = match kind {
+            "ABSOLUTE" => "1".to_owned(),
+            _ if !name.starts_with("cpu") => format!("{}", counter.round()),
+            _ if set.contains("1.249") => format!("{counter:.4}"),
+            _ if set.contains("24.19") => five_digits(counter),
+            _ => format!("{counter:.9}"),
+        };
+        write!(xml, "<ds><name>{name}</name><type>{kind}</type><last_ds>{last}</last_ds></ds>")
+            .unwrap();
+    }
+    (xml + "<rra>").into_bytes()
+}
+
+/// `%.5g`
+fn five_digits(value: f64) -> String {
+    let text = format!("{value:.4e}");
+    let value: f64 = text.parse().unwrap();
+    format!("{value}")
+}
+
+/// A client that polls at such times, and reads what exact counters are wanted.
+fn follow(
+    set: &str,
+    truth: &Truth,
+    polls: impl IntoIterator<Item = i64>,
+    reads_exact: bool,
+) -> Client {
+    let recorded = answer(&format!("{set}/last600_5s"));
+    let recorded = Recorded::read(&recorded);
+    let mut client = Client::new(set);
+    for t in polls {
+        let start = client.totals.start(&host());
+        client.poll(t, &recorded.answer(set, t, start));
+        let wanted = if reads_exact { client.totals.wanted(&host()) } else { Vec::new() };
+        for (uuid, _) in wanted {
+            let vm = VMS.into_iter().find(|vm| self::uuid(*vm) == uuid).unwrap();
+            let rrd = vm_rrd(set, truth, vm, t as f64 + 0.5);
+            let rrd = VmRrd::read(&rrd).unwrap();
+            client.totals.enter_exact(&uuid, host(), &rrd);
+            client.see_that_nothing_falls();
+        }
+    }
+    client
+}
+
+/// Counters of which rows alone do not tell all: those that began while they were watched (the library
+/// knows nothing of the first row or two), and after 24.40 those of a VM that was rebooted.
+fn is_cut(set: &str, vm: char, name: &str) -> bool {
+    vm == 'C' || name.contains("xvde") || vm == 'E' && set.contains("26.17")
+}
+
+impl Errors {
+    /// All but requests, which the library counts by the second in which they are read.
+    fn assert_within(&self, thousandths: f64, of: &str) {
+        for (kind, (error, what)) in &self.0 {
+            let limit = if *kind == "requests" { 30.0 } else { thousandths };
+            assert!(*error <= limit, "{of}: {kind} {error:.3} > {limit}: {what}");
+        }
+        assert!(self.0.len() == 4, "something of each kind was compared: {self:?}");
+    }
+}
+
+fn recorded_polls(set: &str, every: i64) -> Client {
+    let mut client = Client::new(set);
+    let (polls, begin) = if every == 60 { (11, T_END - 600) } else { (13, T_END - 120) };
+    for poll in 0..polls {
+        client.poll(begin + every * poll, &answer(&format!("{set}/every{every}_{poll:02}")));
+    }
+    client
+}
+
+const TRUE_SETS: [&str; 3] = ["xapi-1.249", "xapi-24.19", "xapi-26.17_steady"];
+const BOUNDARY: &str = "xapi-26.17_boundary";
+
+/// Before 25.22, what was counted around a pause is only told when all its rows are asked for again.
+fn is_not_asked_again(set: &str, vm: char) -> bool {
+    vm == 'F' && !set.contains("26.17")
+}
+
+#[test]
+fn polls_as_recorded_add_up_to_the_truth() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        for every in [10, 60] {
+            let client = recorded_polls(set, every);
+            let is_wanted = |vm, name: &str| !is_cut(set, vm, name) && !is_not_asked_again(set, vm);
+            let errors = Errors::of(&client, &truth, is_wanted);
+            errors.assert_within(1.0, &format!("{set} every {every} s"));
+            assert_eq!(client.found_to_lie, None);
+        }
+    }
+}
+
+/// Times between two polls, of all kinds, and always the same.
+fn at_random(seed: u64) -> Vec<i64> {
+    let (mut t, mut state, mut times) = (T_END - 590, seed, Vec::new());
+    while t <= T_END {
+        times.push(t);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let random = i64::try_from(state >> 40).unwrap();
+        t += if random % 5 == 0 { 30 + random / 5 % 50 } else { random / 5 % 17 };
+    }
+    times
+}
+
+#[test]
+fn polls_at_random_times_add_up_to_the_truth() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        for seed in 0..4 {
+            let client = follow(set, &truth, at_random(seed), seed % 2 == 0);
+            let errors = Errors::of(&client, &truth, |vm, name| !is_cut(set, vm, name));
+            errors.assert_within(1.0, &format!("{set} at random {seed}"));
+            assert_eq!(client.found_to_lie, None);
+        }
+    }
+}
+
+#[test]
+fn regular_polls_that_follow_add_up_to_the_truth() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        for every in [10, 60, 150] {
+            let polls = (0..=590 / every).map(|poll| T_END - 590 + every * poll);
+            let client = follow(set, &truth, polls.chain([T_END]), true);
+            let errors = Errors::of(&client, &truth, |vm, name| !is_cut(set, vm, name));
+            errors.assert_within(1.0, &format!("{set} every {every} s"));
+            assert_eq!(client.found_to_lie, None);
+        }
+    }
+}
+
+#[test]
+fn what_began_meanwhile_lacks_ten_seconds_at_most() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        let client = follow(set, &truth, at_random(3), false);
+        for vm in ['A', 'C', 'E'] {
+            for name in truth.names(uuid(vm)).into_iter().filter(|name| is_cut(set, vm, name)) {
+                let Some(told) = client.told(vm, name) else { continue };
+                let (from, to) = (client.first.unwrap(), client.last);
+                let (least, most) = truth.growth(uuid(vm), name, from, to).unwrap();
+                let scale = if kind(name) == "cpu" { NANO } else { 1.0 };
+                let told = told.sum as f64 / scale;
+                let series = &truth.0[&(uuid(vm), name.to_owned())];
+                let values: Vec<_> = series.range(from..=to).map(|(_, value)| *value).collect();
+                let grown = values.windows(2).map(|pair| pair[1] - pair[0]);
+                let fastest = grown.fold(0.0, f64::max) / 5.0;
+                assert!(told >= least - 10.0 * fastest - 1.0, "{set} {vm} {name} {told} {least}");
+                assert!(told <= most + 5.0 * fastest + 1.0, "{set} {vm} {name} {told} {most}");
+            }
+        }
+    }
+}
+
+#[test]
+fn exact_counters_make_up_for_the_first_rows_of_a_vm() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        let client = follow(set, &truth, at_random(4), true);
+        let has_cpu = !set.contains("24.19");
+        let errors = Errors::of(&client, &truth, |vm, name| {
+            vm == 'C' && (has_cpu || !name.starts_with("cpu"))
+        });
+        for (kind, (error, what)) in &errors.0 {
+            // The row in which they were read is divided by time.
+            let limit = if *kind == "requests" { 50.0 } else { 3.0 };
+            assert!(*error <= limit, "{set} {kind} {error} {what}");
+        }
+    }
+}
+
+#[test]
+fn counters_since_the_start_are_those_of_the_domain() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        for seed in 0..2 {
+            let client = follow(set, &truth, at_random(seed), true);
+            let mut errors = Errors::default();
+            for vm in VMS.into_iter().filter(|vm| *vm != 'D') {
+                for name in truth.names(uuid(vm)) {
+                    let Some(told) = client.told(vm, name) else { continue };
+                    let is_known =
+                        kind(name) != "requests" && !(kind(name) == "cpu" && set.contains("24.19"));
+                    assert_eq!(told.since_start.is_some(), is_known, "{set} {vm} {name}");
+                    let Some(told) = told.since_start else { continue };
+                    let counter = truth.counter(uuid(vm), name, client.last as f64).unwrap();
+                    // That of a device is read when it was plugged in for a while.
+                    errors.enter(vm, name, told, (counter, counter));
+                }
+            }
+            for (kind, (error, what)) in &errors.0 {
+                // A row's worth of error, once, which is much of a counter that has begun just now.
+                assert!(*error <= 15.0, "{set} {kind} {error} {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_lie_are_found_out_and_exact_counters_tell_the_truth() {
+    let truth = Truth::read();
+    let recorded = answer(&format!("{BOUNDARY}/last600_5s"));
+    let recorded = Recorded::read(&recorded);
+    for every in [10, 60, 35] {
+        let mut client = Client::new(BOUNDARY);
+        // What was told, and the truth of then, at the first reading by exact counters alone.
+        let mut first: Option<(Sums, f64)> = None;
+        let mut errors = Errors::default();
+        for t in (0..=590 / every).map(|poll| T_END - 590 + every * poll) {
+            let start = client.totals.start(&host());
+            client.poll(t, &recorded.answer(BOUNDARY, t, start));
+            let by_exact = client.totals.do_rows_lie(&host());
+            for (uuid, wanted) in client.totals.wanted(&host()) {
+                assert_eq!(by_exact, wanted == Wanted::Always);
+                let vm = VMS.into_iter().find(|vm| self::uuid(*vm) == uuid).unwrap();
+                let rrd = vm_rrd(BOUNDARY, &truth, vm, t as f64 + 0.5);
+                client.totals.enter_exact(&uuid, host(), &VmRrd::read(&rrd).unwrap());
+                client.see_that_nothing_falls();
+            }
+            if !by_exact {
+                continue;
+            }
+            let read = (t as f64 + 0.499) / 5.0;
+            let read = read.floor() * 5.0 + 0.001;
+            let mut told = BTreeMap::new();
+            for vm in ['A', 'B', 'F', 'G', 'H'] {
+                for (name, now) in counters(&client.totals.vm(&uuid(vm)).unwrap()) {
+                    told.insert((vm, name), now.sum);
+                }
+            }
+            let Some((before, then)) = &first else {
+                // What was told too much before is paid back first.
+                first = (client.found_to_lie.unwrap() + 150 <= t).then_some((told, read));
+                continue;
+            };
+            errors.0.clear();
+            for ((vm, name), told) in told {
+                let Some(before) = before.get(&(vm, name.clone())) else { continue };
+                let is_rows =
+                    matches!(kind(&name), "requests") || name == "cpu" || name.contains("xvde");
+                let counter = |t| truth.counter(uuid(vm), &name, t);
+                if let (false, Some(begin), Some(end)) = (is_rows, counter(*then), counter(read)) {
+                    errors.enter(vm, &name, told - before, (end - begin, end - begin));
+                }
+            }
+        }
+        let found = client.found_to_lie.expect("the host's rows lie");
+        assert!(found <= T_END - 590 + 240, "after {} s", found - T_END + 590);
+        assert!(errors.0.len() >= 3);
+        for (kind, (error, what)) in &errors.0 {
+            assert!(*error <= 5.0, "every {every} {kind} {error:.3} {what}");
+        }
+    }
+}
+
+#[test]
+fn since_the_first_reading_the_exact_counters_make_good_for_rows_that_lie() {
+    let truth = Truth::read();
+    let polls = (0..=59).map(|poll| T_END - 590 + 10 * poll);
+    let client = follow(BOUNDARY, &truth, polls, true);
+    // All since the first row, against the truth at the last exact reading.
+    let read = f64::from(u32::try_from(T_END / 5 * 5).unwrap()) + 0.001;
+    let mut errors = Errors::default();
+    for vm in ['A', 'B', 'F', 'G', 'H'] {
+        for name in truth.names(uuid(vm)) {
+            let is_rows = kind(name) == "requests" || name.contains("xvde");
+            let Some(told) = client.told(vm, name).filter(|_| !is_rows) else { continue };
+            let counter = |t| truth.counter(uuid(vm), name, t).unwrap();
+            let grown = counter(read) - counter(client.first.unwrap() as f64);
+            errors.enter(vm, name, told.sum, (grown, grown));
+        }
+    }
+    for (kind, (error, what)) in &errors.0 {
+        // The first row is not covered by two exact readings.
+        assert!(*error <= 15.0, "{kind} {error:.3} {what}");
+    }
+}
+
+#[test]
+fn a_paused_vm_adds_nothing_and_its_time_is_covered() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        let (mut before, mut covered) = (None, None);
+        let recorded = answer(&format!("{set}/last600_5s"));
+        let recorded = Recorded::read(&recorded);
+        let mut client = Client::new(set);
+        for t in (at(20)..at(F_RESUMES)).step_by(10) {
+            let start = client.totals.start(&host());
+            client.poll(t, &recorded.answer(set, t, start));
+            // The rows of before the pause have all come.
+            if t >= at(F_PAUSES) + 20 {
+                let cpu = client.told('F', "cpu").unwrap();
+                assert_eq!(cpu.sum, *before.get_or_insert(cpu.sum), "{set}");
+                if let Some(covered) = covered.replace(cpu.covered) {
+                    assert_eq!(cpu.covered, covered + Duration::from_secs(10), "{set}");
+                }
+                let told = cpu.sum as f64 / NANO;
+                let (from, pause) = (client.first.unwrap(), at(F_PAUSES));
+                let (least, most) = truth.growth(uuid('F'), "cpu0", from, pause + 10).unwrap();
+                // Up to a row's worth comes when it runs again.
+                assert!(told <= most * 1.001 && told >= least - 5.0, "{set} {told} {least}");
+            }
+        }
+        assert!(before.is_some());
+    }
+}
+
+#[test]
+fn devices_come_and_go() {
+    let truth = Truth::read();
+    for set in SETS {
+        let client = follow(set, &truth, at_random(1).into_iter().filter(|t| *t < at(300)), false);
+        assert!(client.told('B', "vif_1_rx").is_none(), "it was unplugged");
+        assert!(client.told('A', "vbd_xvde_read").is_none(), "it is not there yet");
+        assert!(client.told('B', "cpu2").is_none(), "it is offline");
+        let totals = client.totals.vm(&uuid('H')).unwrap();
+        assert_eq!(totals.memory_internal_free, None, "its agent is gone");
+        assert!(totals.nics.is_empty() && totals.memory.is_some());
+        assert_eq!(
+            client.totals.vm(&uuid('G')).unwrap().memory_internal_free,
+            None,
+            "it has no agent"
+        );
+        let free = client.totals.vm(&uuid('A')).unwrap().memory_internal_free.unwrap();
+        assert_eq!(free.t, client.last);
+        assert!(free.value > 1000.0);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_begins_anew() {
+    let (early, late) = (answer("xapi-1.249/every60_02"), answer("xapi-1.249/every60_08"));
+    let mut client = Client::new("xapi-1.249");
+    client.poll(at(0), &early);
+    assert!(!client.poll(at(90), &late).went_back);
+    let sum = client.told('A', "cpu").unwrap();
+    assert!(sum.sum > 0);
+    let back = client.poll(at(90), &early);
+    assert!(back.went_back);
+    assert_eq!(client.told('A', "cpu").unwrap(), sum);
+    assert_eq!(client.totals.start(&host()), back.newest + 1);
+    // Nor does a future start tell anything.
+    let mut client = Client::new("xapi-1.249");
+    client.poll(at(0), &early);
+    let taken = client.poll(at(90), &answer("xapi-1.249/future"));
+    assert_eq!((taken.rows, taken.went_back), (0, false));
+    assert_eq!(client.told('A', "cpu").unwrap().sum, 0);
+}
+
+#[test]
+fn an_answer_that_is_cut_takes_nothing() {
+    let (first, next) = (answer("xapi-24.19/every10_03"), answer("xapi-24.19/every10_04"));
+    let mut client = Client::new("xapi-24.19");
+    client.enter(T_END);
+    client.totals.take(host(), &first).unwrap();
+    let before = client.totals.vm(&uuid('A')).unwrap();
+    client.totals.take(host(), &next[..next.len() - 30]).unwrap_err();
+    assert_eq!(client.totals.vm(&uuid('A')).unwrap(), before);
+    client.totals.take(host(), &next).unwrap();
+    let after = client.totals.vm(&uuid('A')).unwrap();
+    assert_eq!(after.cpu.covered, Duration::from_secs(10));
+    // A second time it adds nothing.
+    client.totals.take(host(), &next).unwrap();
+    assert_eq!(client.totals.vm(&uuid('A')).unwrap(), after);
+}
+
+#[test]
+fn requests_are_divided_by_five_where_they_are_five_times_too_many() {
+    let told = |build| {
+        let mut client = Client::new("xapi-24.19");
+        client.totals.enter_host(host(), Quirks::of(build));
+        client.poll(T_END - 60, &answer("xapi-24.19/every60_09"));
+        client.poll(T_END, &answer("xapi-24.19/every60_10"));
+        ["vbd_xvda_iops_read", "vbd_xvda_read"].map(|name| client.told('A', name).unwrap().sum)
+    };
+    let [requests, bytes] = told("25.1.0");
+    let [fewer, same] = told("25.6.0-5.1.xcpng8.3");
+    assert!(requests > 1000 && (requests - 5 * fewer).abs() <= 3, "{requests} {fewer}");
+    assert_eq!(bytes, same);
+}
+
+#[test]
+fn rows_of_a_minute_count_for_a_minute() {
+    let truth = Truth::read();
+    for set in TRUE_SETS {
+        let mut client = Client::new(set);
+        client.poll(T_END - 600, &answer(&format!("{set}/every60_00")));
+        let taken = client.poll(T_END, &answer(&format!("{set}/too_old_for_5s")));
+        assert_eq!(taken.step, 60);
+        let stable = |vm: char, name: &str| vm != 'E' && vm != 'F' && !is_cut(set, vm, name);
+        let errors = Errors::of(&client, &truth, stable);
+        // So is the first minute: five seconds of it are new.
+        errors.assert_within(10.0, set);
+        let cpu = client.told('A', "cpu").unwrap();
+        let seconds = u64::try_from(client.last - client.first.unwrap()).unwrap();
+        assert_eq!(cpu.covered, Duration::from_secs(seconds));
+    }
+}
+
+#[test]
+fn a_vm_that_has_moved_goes_on() {
+    let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
+    let truth = Truth::read();
+    let set = "xapi-1.249";
+    let mut client = Client::new(set);
+    client.totals.enter_host(other, Quirks::of(build(set)));
+    for poll in 0..=12 {
+        let t = T_END - 120 + 10 * poll;
+        let is_moved = poll >= 6;
+        client.enter(t);
+        let Inventory { state, domid, vcpus, nics, disks } = inventory('A', t);
+        let (host_now, domid) = if is_moved { (other, 77) } else { (host(), domid) };
+        let known = Known { state, domid, host: Some(host_now), vcpus, nics: &nics, disks: &disks };
+        client.totals.enter(uuid('A'), &known);
+        // Both hosts tell of it.
+        let answer = answer(&format!("{set}/every10_{poll:02}"));
+        client.totals.take(host(), &answer).unwrap();
+        let taken = client.totals.take(other, &answer).unwrap();
+        client.first.get_or_insert(taken.newest);
+        client.last = taken.newest;
+    }
+    let errors = Errors::of(&client, &truth, |vm, name| vm == 'A' && !name.contains("xvde"));
+    errors.assert_within(1.0, "moved");
+}
+
+#[test]
+fn exact_counters_of_the_domain_before_are_not_taken() {
+    let truth = Truth::read();
+    let set = "xapi-1.249";
+    let mut client = Client::new(set);
+    client.poll(at(-38), &answer(&format!("{set}/every60_06")));
+    let enter = |client: &mut Client, t: f64| {
+        let rrd = vm_rrd(set, &truth, 'E', t);
+        client.totals.enter_exact(&uuid('E'), host(), &VmRrd::read(&rrd).unwrap())
+    };
+    assert!(enter(&mut client, at(190) as f64));
+    assert!(client.told('E', "cpu").unwrap().since_start.is_some());
+    // The inventory tells of the reboot before the host has read anything of the new domain.
+    client.enter(at(E_REBOOTS));
+    assert!(!enter(&mut client, at(199) as f64));
+    assert_eq!(client.told('E', "cpu").unwrap().since_start, None);
+    client.poll(at(202), &answer(&format!("{set}/every60_10")));
+    assert!(enter(&mut client, T_END as f64 + 20.0) || client.last + 10 > T_END + 18);
+}
+
+#[test]
+fn a_vm_that_was_paused_all_the_time_adds_nothing() {
+    for set in ["xapi-1.249", "xapi-24.19"] {
+        let recorded = answer(&format!("{set}/last600_5s"));
+        let recorded = Recorded::read(&recorded);
+        let mut client = Client::new(set);
+        for t in (at(F_PAUSES + 30)..at(F_RESUMES)).step_by(10) {
+            let start = client.totals.start(&host());
+            client.poll(t, &recorded.answer(set, t, start));
+        }
+        let cpu = client.told('F', "cpu").unwrap();
+        assert_eq!((cpu.sum, cpu.covered), (0, Duration::from_secs(80)), "{set}");
+    }
+}
+
+#[test]
+fn columns_in_any_order_are_the_same() {
+    let set = "xapi-24.19";
+    let mixed = |answer: Vec<u8>| {
+        let mut recorded = Recorded::read(&answer);
+        let columns = recorded.head.columns.len();
+        // 7 and the number of columns have no common factor.
+        let order: Vec<_> = (0..columns).map(|column| column * 7 % columns).collect();
+        assert!(columns % 7 != 0);
+        recorded.head.columns =
+            order.iter().map(|column| recorded.head.columns[*column].clone()).collect();
+        for values in recorded.rows.values_mut() {
+            *values = order.iter().map(|column| values[*column]).collect();
+        }
+        recorded.answer(set, T_END, 0)
+    };
+    let told = |is_mixed: bool| {
+        let mut client = Client::new(set);
+        for poll in ["every60_08", "every60_09"] {
+            let answer = answer(&format!("{set}/{poll}"));
+            let taken = client.poll(T_END, &if is_mixed { mixed(answer) } else { answer });
+            assert_eq!(taken.rows, 13);
+        }
+        VMS.map(|vm| client.totals.vm(&uuid(vm)).unwrap())
+    };
+    assert!(told(false)[0].cpu.sum > 0);
+    assert_eq!(told(true).map(|vm| format!("{vm:?}")), told(false).map(|vm| format!("{vm:?}")));
+}
+
+#[test]
+fn states_of_the_domain_are_added_up_where_they_are_recorded() {
+    let mut client = Client::new("xapi-24.19");
+    for poll in ["every60_08", "every60_09"] {
+        let answer = String::from_utf8(answer(&format!("xapi-24.19/{poll}"))).unwrap();
+        let answer = answer.replace(":vbd_xvda_iowait<", ":runstate_full_contention<");
+        client.poll(T_END, answer.as_bytes());
+    }
+    let [(state, told)] = client.totals.vm(&uuid('A')).unwrap().run_states[..] else { panic!() };
+    assert_eq!((state, told.covered), (1, Duration::from_secs(60)));
+    assert!(told.sum > 0);
+}
+
+fn op() -> impl Strategy<Value = (u8, usize, i64, char)> {
+    (0_u8..8, 0_usize..11, 0_i64..400, prop::sample::select(VMS.to_vec()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_happens_nothing_falls(
+        set in prop::sample::select(SETS.to_vec()), ops in prop::collection::vec(op(), 1..25),
+    ) {
+        let truth = Truth::read();
+        let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
+        let mut client = Client::new(set);
+        client.enter(T_END);
+        for (what, poll, t, vm) in ops {
+            let Inventory { vcpus, nics, disks, .. } = inventory(vm, at(t));
+            let state = [State::Running, State::Paused, State::Gone][poll % 3];
+            let host_of = |place: usize| if place % 2 == 0 { host() } else { other };
+            let known = Known {
+                state, domid: t % 3, host: Some(host_of(poll)), vcpus, nics: &nics, disks: &disks,
+            };
+            let host = host_of(usize::from(what));
+            match what {
+                0 => client.totals.enter(uuid(vm), &known),
+                1 => client.enter(at(t)),
+                2 => {
+                    let rrd = vm_rrd(set, &truth, vm, at(t) as f64);
+                    let rrd = VmRrd::read(&rrd).unwrap();
+                    client.totals.enter_exact(&uuid(vm), host_of(poll), &rrd);
+                }
+                3 if t < 20 => client.totals.rows_lie(host),
+                _ => {
+                    client.totals.take(host, &answer(&format!("{set}/every60_{poll:02}"))).unwrap();
+                }
+            }
+            for vm in VMS {
+                let Some(totals) = client.totals.vm(&uuid(vm)) else { continue };
+                let key = (uuid(vm), "cpu".to_owned());
+                let now = (totals.cpu.sum, totals.cpu.covered);
+                let before = client.before.insert(key, now).unwrap_or_default();
+                prop_assert!(now.0 >= before.0 && now.1 >= before.1);
+            }
+            let _ = client.totals.start(&host);
+            let _ = client.totals.wanted(&host);
+        }
+    }
+}
+
+#[test]
+fn a_vm_takes_little_memory() {
+    let truth = Truth::read();
+    let client = follow(SETS[2], &truth, [T_END - 60, T_END - 30, T_END], true);
+    for vm in VMS {
+        let bytes = client.totals.vms.get(&uuid(vm)).map(Vm::bytes).unwrap();
+        // A has 70 data sources.
+        assert!(bytes < if vm == 'A' { 6_000 } else { 4_000 }, "{vm} {bytes}");
+    }
+}

@@ -1,0 +1,672 @@
+//! One VM: which of its rows are taken, and what it has counted.
+//!
+//! Releases before 25.22 do not read the sources of a paused VM. What they export for it meanwhile are
+//! old rows with current times, shifted further at each turn. The first reading after the pause tells how much was counted since the
+//! last one before it, and the mean of that goes into all rows in between; so those rows, read again
+//! after the pause, add up to the truth. Until then, the time of the pause is covered, without growth.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::counted::{Anchor, Counted, Grown};
+use super::names::{Counter, Measure, Named, named};
+use super::quirks::Quirks;
+use super::rrd::{SourceKind, VmRrd};
+use super::totals::{Told, VmTotals};
+use crate::samples::{Mark, NANOS, Sum};
+
+/// In 10^-9.
+const SECOND: i64 = 1_000_000_000;
+/// After a start, all plugins were read again this long after the first row that came after it.
+const READ_ANEW: i64 = 10;
+/// `minimal_heartbeat` of all sources.
+const HEARTBEAT: i64 = 300;
+/// Two exact readings are compared that are so far apart.
+const COMPARED_AFTER: i64 = 60 * SECOND;
+/// Counters that all lack so much were not told for a while, in 10^-9 s.
+const GAP: u64 = 1_000_000_000;
+/// Growth of rows and of exact counters may differ by a hundredth.
+const TOLERANCE: i128 = 100;
+
+/// As far as rows are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Paused,
+    /// Halted or suspended.
+    Gone,
+}
+
+/// What the inventory says of a VM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub(crate) state: State,
+    /// Another at each start, also after a migration.
+    pub(crate) domid: i64,
+    /// On which host it is (`resident_on`).
+    pub(crate) host: Option<Uuid>,
+    /// vCPUs that are online.
+    pub(crate) vcpus: u16,
+    /// The devices of its VIFs that are plugged in.
+    pub(crate) nics: &'a [u16],
+    /// The devices of its VBDs that are plugged in.
+    pub(crate) disks: &'a [&'a str],
+}
+
+/// The latest value of something.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MeasuredAt {
+    pub(crate) value: f64,
+    /// The end of its row, by the host's clock.
+    pub(crate) t: i64,
+}
+
+/// What is to be done with the rows of a VM in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Not,
+    /// Only what is measured is of use.
+    Measures,
+    /// All rows after the mark. The time of a pause, between those, was covered before.
+    All {
+        mark: Mark,
+        covered: Option<(i64, i64)>,
+        is_measured: bool,
+    },
+    /// The first rows after a pause has begun, which may be shifted: those that are newer than the one
+    /// that was the last to be taken.
+    Shifted {
+        mark: Mark,
+    },
+}
+
+/// A column of a counter in an answer, and what its rows add up to.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) column: usize,
+    pub(crate) counter: Counter,
+    /// Where the VM has it.
+    index: usize,
+    /// Its value in the newest row that was taken, and in that of this answer.
+    last: Option<f32>,
+    newest: Option<f32>,
+    /// When it was exactly read, and when to be compared, in 10^-9 s.
+    read_at: [Option<i64>; 2],
+    grown: Grown,
+}
+
+#[derive(Debug)]
+pub(crate) struct Vm {
+    pub(super) host: Option<Uuid>,
+    pub(super) mark: Option<Mark>,
+    state: State,
+    domid: Option<i64>,
+    /// How often its domain is another since it is known.
+    starts: u32,
+    vcpus: u16,
+    /// Sorted by what they count, and of what.
+    counters: Vec<Slot>,
+    /// Names of disks; counters have their places here.
+    disks: Vec<Box<str>>,
+    /// Of all vCPUs: the mean of what was covered.
+    cpu_covered: u64,
+    /// In a pause, or after one, of a release whose rows stand still then.
+    still: Option<Still>,
+    exact: ExactFrom,
+    /// Something has no exact value yet that may have one.
+    pub(super) lacks_exact: bool,
+    pub(super) was_compared: bool,
+    /// Exact values to compare with rows, once those have come.
+    next: Option<Box<Next>>,
+    memory: Option<MeasuredAt>,
+    memory_target: Option<MeasuredAt>,
+    memory_internal_free: Option<MeasuredAt>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    counter: Counter,
+    device: u16,
+    is_there: bool,
+    /// Its value in the newest row that was taken.
+    last: Option<f32>,
+    counted: Counted,
+}
+
+#[derive(Debug, Default)]
+struct Still {
+    /// The time that was covered without growth.
+    covered: Option<(i64, i64)>,
+    /// The newest row of the host when the VM was seen to run again.
+    resumed: Option<i64>,
+}
+
+/// From when exact values are of this domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ExactFrom {
+    /// Once its host has told rows.
+    Unknown,
+    At(i64),
+}
+
+#[derive(Debug)]
+struct Next {
+    at: i64,
+    /// By the places of the counters.
+    anchors: Vec<(usize, Anchor)>,
+}
+
+impl Way {
+    /// The same where no counter is to be taken.
+    pub(super) fn without_counters(self) -> Self {
+        match self {
+            Self::All { is_measured: true, .. } | Self::Measures => Self::Measures,
+            _ => Self::Not,
+        }
+    }
+
+    pub(super) fn is_measured(self) -> bool {
+        matches!(self, Self::Measures | Self::All { is_measured: true, .. })
+    }
+
+    /// How many seconds of a row are to be taken, and how many of them were covered before.
+    pub(super) fn untaken(self, t: i64, step: i64) -> Option<(i64, i64)> {
+        let (mark, covered) = match self {
+            Self::All { mark, covered, .. } => (mark, covered),
+            Self::Shifted { mark } => (mark, None),
+            Self::Not | Self::Measures => return None,
+        };
+        let seconds = mark.untaken(t, step);
+        let overlap = |(from, to): (i64, i64)| (to.min(t) - from.max(t - seconds)).max(0);
+        (seconds > 0).then(|| (seconds, covered.map_or(0, overlap)))
+    }
+}
+
+impl Entry {
+    /// Whether it has the value of the newest row that was taken; `None` where that says nothing.
+    pub(super) fn is_last(&self, value: f64) -> Option<bool> {
+        let last = self.last.filter(|last| *last > 0.0);
+        last.map(|last| single(value).to_bits() == last.to_bits())
+    }
+
+    /// The value of a row; the newest comes first.
+    pub(super) fn see(&mut self, value: f64) {
+        self.newest.get_or_insert(single(value));
+    }
+
+    /// Adds so many seconds of a row, at its end; some of them were covered before.
+    pub(super) fn add(&mut self, t: i64, seconds: i64, at_rest: i64, mean: f64, sum: Sum) {
+        let covered = u64::try_from((seconds - at_rest) * SECOND).unwrap_or(0);
+        self.grown.sum.add(Sum { covered, ..sum });
+        let begin = (t - seconds) * SECOND;
+        for (i, at) in self.read_at.into_iter().enumerate() {
+            let Some(before) = at.map(|at| at.saturating_sub(begin).clamp(0, seconds * SECOND))
+            else {
+                continue;
+            };
+            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+            let nanos = (mean * before as f64).round() as i128;
+            // No more is covered than by the whole row.
+            let before_covered = u64::try_from(before).unwrap_or(0).min(covered);
+            self.grown.before[i].add(Sum { nanos, covered: before_covered });
+            if (1..seconds * SECOND).contains(&before) {
+                self.grown.edge[i] += sum.nanos;
+            }
+        }
+    }
+}
+
+impl Vm {
+    /// One that was started since the host told rows, or whose start is not known.
+    pub(super) fn new(is_started_now: bool) -> Self {
+        Self {
+            host: None,
+            mark: None,
+            state: State::Gone,
+            domid: is_started_now.then_some(-1),
+            starts: 0,
+            vcpus: 0,
+            counters: Vec::new(),
+            disks: Vec::new(),
+            cpu_covered: 0,
+            still: None,
+            exact: ExactFrom::At(i64::MIN),
+            lacks_exact: true,
+            was_compared: false,
+            next: None,
+            memory: None,
+            memory_target: None,
+            memory_internal_free: None,
+        }
+    }
+
+    /// What the inventory says now. Its rows are taken from after the first mark if it goes on there,
+    /// and from after the second if it was started.
+    pub(super) fn enter(
+        &mut self,
+        known: &Known<'_>,
+        begun: Option<Mark>,
+        started: Option<Mark>,
+        quirks: Quirks,
+    ) {
+        let is_back = self.state == State::Gone && known.state != State::Gone;
+        let has_moved = self.host != known.host;
+        let is_gone = known.state == State::Gone;
+        // Whatever comes after one that is gone begins at 0.
+        let domid = if is_gone { -1 } else { known.domid };
+        // Numbers of domains are each host's own.
+        let is_another = self.domid.is_some_and(|before| before != domid);
+        let begins = !is_gone && (is_another || has_moved && self.host.is_some());
+        if begins {
+            self.begin_domain();
+        }
+        self.domid = Some(domid);
+        self.mark = if is_back { started } else { begun };
+        if is_back || has_moved || is_gone {
+            self.still = None;
+        }
+        if known.state == State::Paused && quirks.rows_of_paused_stand_still() {
+            self.still.get_or_insert_with(Still::default).resumed = None;
+        }
+        (self.host, self.state, self.vcpus) = (known.host, known.state, known.vcpus);
+        self.plug(known, begins);
+    }
+
+    /// All counters of a domain begin at 0.
+    fn begin_domain(&mut self) {
+        self.counters.retain(|slot| slot.is_there || slot.counter == Counter::Cpu);
+        for slot in &mut self.counters {
+            slot.counted.begin();
+        }
+        self.starts = self.starts.wrapping_add(1);
+        self.exact = ExactFrom::Unknown;
+        self.lacks_exact = true;
+        self.next = None;
+    }
+
+    fn plug(&mut self, known: &Known<'_>, begins: bool) {
+        let mut wanted = Vec::new();
+        wanted.extend((0..known.vcpus).map(|vcpu| (Counter::Cpu, vcpu)));
+        for nic in known.nics {
+            wanted.extend([(Counter::NicReceived, *nic), (Counter::NicSent, *nic)]);
+        }
+        for disk in known.disks {
+            let place = self.disks.iter().position(|known| known.as_ref() == *disk);
+            let place = place.unwrap_or_else(|| {
+                self.disks.push((*disk).into());
+                self.disks.len() - 1
+            });
+            let Ok(place) = u16::try_from(place) else { continue };
+            let counters =
+                [Counter::DiskRead, Counter::DiskReads, Counter::DiskWritten, Counter::DiskWrites];
+            wanted.extend(counters.map(|counter| (counter, place)));
+        }
+        wanted.sort_unstable();
+        for slot in &mut self.counters {
+            let is_there = wanted.binary_search(&(slot.counter, slot.device)).is_ok();
+            // Another device, which begins at 0, in the place of one that was unplugged. A vCPU that
+            // comes online again goes on.
+            if is_there && !slot.is_there && slot.counter != Counter::Cpu {
+                slot.counted = Counted::default();
+                self.lacks_exact = true;
+                self.next = None;
+            }
+            slot.is_there = is_there || slot.counter == Counter::RunState;
+        }
+        for (counter, device) in wanted {
+            let mut counted = Counted::default();
+            if begins {
+                counted.begin();
+            }
+            self.insert(counter, device, counted);
+        }
+        self.counters.shrink_to_fit();
+    }
+
+    /// A state of the domain is recorded.
+    pub(super) fn record(&mut self, state: u16) {
+        self.insert(Counter::RunState, state, Counted::default());
+    }
+
+    fn insert(&mut self, counter: Counter, device: u16, begun: Counted) {
+        if let Err(place) = self.counters.binary_search_by_key(&(counter, device), Slot::key) {
+            self.counters.insert(
+                place,
+                Slot { counter, device, is_there: true, last: None, counted: begun },
+            );
+            self.lacks_exact = true;
+            // Places have changed.
+            self.next = None;
+        }
+    }
+
+    fn slot(&self, counter: Counter, device: u16) -> Option<usize> {
+        let found = self.counters.binary_search_by_key(&(counter, device), Slot::key);
+        found.ok().filter(|found| self.counters[*found].is_there)
+    }
+
+    /// The counter of that name, if it is there.
+    fn place(&self, name: Named<'_>) -> Option<usize> {
+        match name {
+            Named::Numbered(counter, device) => self.slot(counter, device),
+            Named::Disk(counter, disk) => {
+                let place = self.disks.iter().position(|known| known.as_ref() == disk)?;
+                self.slot(counter, u16::try_from(place).ok()?)
+            }
+            Named::Measured(_) => None,
+        }
+    }
+
+    /// What is to be done with its rows in an answer of that host.
+    pub(super) fn way(&self, host: Uuid, newest: i64) -> Way {
+        if self.host != Some(host) || self.state == State::Gone {
+            return Way::Not;
+        }
+        let is_measured = self.state == State::Running;
+        match (self.mark, &self.still) {
+            (None, _) => Way::Measures,
+            (Some(mark), None) => Way::All { mark, covered: None, is_measured },
+            // Its first reading after the pause is in rows that are newer than the one which was the
+            // newest when it ran again: each turn of the host's loop reads all.
+            (Some(mark), Some(Still { covered, resumed: Some(resumed) })) if newest > *resumed => {
+                Way::All { mark, covered: *covered, is_measured }
+            }
+            (Some(mark), Some(Still { covered: None, resumed: None })) => Way::Shifted { mark },
+            (Some(_), Some(_)) => Way::Not,
+        }
+    }
+
+    /// After which its rows are wanted; `None` where none are for now.
+    pub(super) fn wants_rows_after(&self) -> Option<Mark> {
+        let is_still = self.still.as_ref().is_some_and(|still| still.resumed.is_none());
+        self.mark.filter(|_| self.state != State::Gone && !is_still)
+    }
+
+    /// A column of an answer whose rows are to be added up.
+    pub(super) fn entry(&self, column: usize, name: Named<'_>, rows_lie: bool) -> Option<Entry> {
+        let index = self.place(name)?;
+        let slot = &self.counters[index];
+        let anchor = slot.counted.anchor;
+        if rows_lie && anchor.is_some() {
+            return None;
+        }
+        let next = self.next.as_ref().map(|next| next.at);
+        let read_at = [anchor.map(|anchor| anchor.at), next];
+        let (counter, last, grown) = (slot.counter, slot.last, Grown::default());
+        Some(Entry { column, counter, index, last, newest: None, read_at, grown })
+    }
+
+    /// Takes what was measured last. Zero is what a source reads that has vanished.
+    pub(super) fn measure(&mut self, measured: &[(Measure, MeasuredAt)]) {
+        let latest = |measure| {
+            let found = measured.iter().find(|(known, _)| *known == measure);
+            found.map(|(_, at)| *at).filter(|at| at.value > 0.0)
+        };
+        self.memory = latest(Measure::Memory);
+        self.memory_target = latest(Measure::MemoryTarget);
+        self.memory_internal_free = latest(Measure::MemoryInternalFree);
+    }
+
+    /// Adds what rows have added up to.
+    pub(super) fn add(&mut self, entries: &[Entry], way: Way) {
+        if !matches!(way, Way::All { .. } | Way::Shifted { .. }) {
+            return;
+        }
+        let mut covered = 0;
+        for Entry { index, grown, newest, .. } in entries {
+            let Some(slot) = self.counters.get_mut(*index) else { continue };
+            slot.last = newest.or(slot.last);
+            slot.counted.add(grown);
+            covered += if slot.counter == Counter::Cpu { grown.sum.covered } else { 0 };
+            let next = self.next.as_mut().map(|next| next.anchors.iter_mut());
+            for (_, anchor) in next.into_iter().flatten().filter(|(place, _)| place == index) {
+                anchor.sum.add(grown.before[1]);
+                anchor.edge = anchor.edge.saturating_add(grown.edge[1]);
+            }
+        }
+        self.cpu_covered += covered / u64::from(self.vcpus.max(1));
+    }
+
+    /// Begins anew, as the host does: whatever was before that is not known.
+    pub(super) fn begin_at(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+        let is_paused = self.state == State::Paused;
+        if let Some(still) = &mut self.still {
+            let resumed = (!is_paused).then_some(mark.0);
+            *still = Still { covered: Some((mark.0, mark.0)), resumed };
+        }
+        self.next = None;
+        for slot in &mut self.counters {
+            if let Some(anchor) = &mut slot.counted.anchor {
+                anchor.at = anchor.at.min(mark.0 * SECOND);
+            }
+        }
+        self.pass_start(mark);
+    }
+
+    /// Goes on to the newest row of an answer, where the row that was last taken is labelled with a
+    /// time that is so many seconds later than it was.
+    pub(super) fn pass(&mut self, newest: Mark, shift: i64) {
+        self.pass_start(newest);
+        match &mut self.still {
+            None => self.mark = Some(self.mark.map_or(newest, |mark| mark.max(newest))),
+            Some(still) if self.state == State::Paused => {
+                if still.covered.is_none() {
+                    let last = Mark(newest.0 - shift);
+                    self.mark = Some(self.mark.map_or(last, |mark| mark.max(last)));
+                }
+                let (from, to) = still.covered.unwrap_or((newest.0, newest.0));
+                let seconds = (newest.0 - to).max(0);
+                still.covered = Some((from, to.max(newest.0)));
+                let covered = u64::try_from(seconds.saturating_mul(SECOND)).unwrap_or(0);
+                for slot in self.counters.iter_mut().filter(|slot| slot.is_there) {
+                    slot.counted.stand_still(covered);
+                }
+                self.cpu_covered += covered;
+            }
+            Some(still) => match still.resumed {
+                None => still.resumed = Some(newest.0),
+                Some(resumed) if newest.0 > resumed => {
+                    // After so long, the library does not know what was counted.
+                    self.lacks_exact |=
+                        self.mark.is_some_and(|Mark(mark)| newest.0 - mark > HEARTBEAT);
+                    self.mark = Some(newest);
+                    self.still = None;
+                }
+                Some(_) => {}
+            },
+        }
+        let Some(Mark(mark)) = self.mark else { return };
+        for slot in &mut self.counters {
+            if slot.counted.anchor.is_some_and(|anchor| anchor.at <= mark.saturating_mul(SECOND)) {
+                slot.counted.make_up_since_birth();
+            }
+        }
+    }
+
+    fn pass_start(&mut self, newest: Mark) {
+        if self.exact == ExactFrom::Unknown && self.state != State::Gone {
+            self.exact = ExactFrom::At(newest.0 + READ_ANEW);
+        }
+    }
+
+    /// Whether exact values that were read then are those of this domain.
+    pub(super) fn takes_exact_at(&self, at: i64) -> bool {
+        let ExactFrom::At(from) = self.exact else { return false };
+        self.state != State::Gone && at >= from
+    }
+
+    /// When the oldest of its exact values was read.
+    pub(super) fn anchored_at(&self) -> Option<i64> {
+        let anchors = self.counters.iter().filter_map(|slot| slot.counted.anchor);
+        anchors.map(|anchor| anchor.at / SECOND).min()
+    }
+
+    /// Takes exact values, which were read then, in 10^-9 s.
+    pub(super) fn enter_exact(
+        &mut self,
+        rrd: &VmRrd<'_>,
+        at: i64,
+        is_compared: bool,
+        rows_lie: bool,
+        quirks: Quirks,
+    ) {
+        self.lacks_exact = false;
+        let mut next = Vec::new();
+        let (mut covered, vcpus) = (0, u64::from(self.vcpus.max(1)));
+        let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
+        for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
+            let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
+                continue;
+            };
+            let Slot { counter, counted, .. } = &mut self.counters[place];
+            let Some(exact) = source.last.map(|last| last.nanos).filter(|nanos| *nanos >= 0) else {
+                continue;
+            };
+            if !counter.is_bytes() && quirks.floats_have_five_digits() {
+                continue;
+            }
+            let reading = counted.reading(exact, at);
+            match counted.anchor {
+                _ if rows_lie => {
+                    let more = counted.catch_up(exact, at);
+                    covered += if *counter == Counter::Cpu { more } else { 0 };
+                }
+                None => counted.set(reading),
+                // It was reset.
+                Some(anchor) if exact < anchor.exact || at < anchor.at => counted.set(reading),
+                Some(anchor)
+                    if is_compared && at - anchor.at >= COMPARED_AFTER && anchor.at <= mark =>
+                {
+                    next.push((place, reading));
+                }
+                Some(_) => {}
+            }
+        }
+        self.cpu_covered += covered / vcpus;
+        if !next.is_empty() && self.next.is_none() {
+            self.next = Some(Box::new(Next { at, anchors: next }));
+        }
+    }
+
+    /// Compares the growth by rows with that by exact values once all rows have come: how many counters
+    /// were compared, and how many differed.
+    pub(super) fn compare(&mut self) -> Option<(u32, u32)> {
+        let mark = self.mark?.0.saturating_mul(SECOND);
+        if self.next.as_ref().is_none_or(|next| next.at > mark) {
+            return None;
+        }
+        let next = self.next.take()?;
+        self.was_compared = true;
+        let (mut compared, mut differed, mut covered) = (0, 0, 0);
+        let anchors = || {
+            next.anchors.iter().filter_map(|(place, next)| {
+                let slot = self.counters.get(*place)?;
+                Some((*place, slot.counter, slot.counted.anchor?, *next))
+            })
+        };
+        // What all lack was not told: the host was away, say.
+        let is_gap = anchors().all(|(_, _, last, next)| {
+            let told = next.sum.covered.saturating_sub(last.sum.covered);
+            u64::try_from(next.at - last.at).is_ok_and(|elapsed| told + GAP < elapsed)
+        });
+        for (place, counter, last, next) in anchors().collect::<Vec<_>>() {
+            let (exact, rows) = (last.grown_to(&next), last.rows_to(&next));
+            let most = exact.max(rows);
+            // A tenth of a second, or 10 kB: less says nothing.
+            let least = if counter.is_bytes() { 10_000 * NANOS } else { NANOS / 10 };
+            let is_off = (exact - rows).abs() > most / TOLERANCE + last.edge + next.edge;
+            if !is_gap && most >= least {
+                compared += 1;
+                differed += u32::from(is_off);
+            }
+            let counted = &mut self.counters[place].counted;
+            if is_gap || is_off {
+                let more = counted.correct(next);
+                covered += if counter == Counter::Cpu { more } else { 0 };
+            } else {
+                counted.set(next);
+            }
+        }
+        self.cpu_covered += covered / u64::from(self.vcpus.max(1));
+        Some((compared, differed))
+    }
+
+    /// How much memory it takes, in bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let disks: usize = self.disks.iter().map(|disk| disk.len() + size_of::<Box<str>>()).sum();
+        size_of::<Self>() + disks + self.counters.capacity() * size_of::<Slot>()
+    }
+
+    /// Does not compare what was to be.
+    pub(super) fn forget_next(&mut self) {
+        self.next = None;
+    }
+
+    /// What it has used.
+    pub(super) fn totals(&self) -> VmTotals {
+        let told = |counter, device: usize| {
+            let place = u16::try_from(device).ok().and_then(|device| self.slot(counter, device));
+            place.map_or_else(Told::default, |place| self.counters[place].told())
+        };
+        let there = || self.counters.iter().filter(|slot| slot.is_there);
+        let each = |counter| there().filter(move |slot| slot.counter == counter);
+        let cpus = || self.counters.iter().filter(|slot| slot.counter == Counter::Cpu);
+        let since_start = cpus().map(|slot| slot.counted.since_start());
+        let cpu = Told {
+            sum: cpus().map(|slot| slot.counted.sum.nanos).sum(),
+            covered: Duration::from_nanos(self.cpu_covered),
+            since_start: since_start.sum::<Option<_>>().filter(|_| self.vcpus > 0),
+        };
+        let disks = each(Counter::DiskRead).filter_map(|slot| {
+            let place = usize::from(slot.device);
+            let counters =
+                [Counter::DiskRead, Counter::DiskReads, Counter::DiskWritten, Counter::DiskWrites];
+            Some((self.disks.get(place)?.clone(), counters.map(|counter| told(counter, place))))
+        });
+        let nics = each(Counter::NicReceived).map(|slot| {
+            let counters = [Counter::NicReceived, Counter::NicSent];
+            (slot.device, counters.map(|counter| told(counter, usize::from(slot.device))))
+        });
+        VmTotals {
+            newest: self.mark.map(|mark| mark.0),
+            start: self.starts,
+            cpu,
+            vcpus: (0..usize::from(self.vcpus)).map(|vcpu| told(Counter::Cpu, vcpu)).collect(),
+            nics: nics.collect(),
+            disks: disks.collect(),
+            run_states: each(Counter::RunState).map(|slot| (slot.device, slot.told())).collect(),
+            memory: self.memory,
+            memory_target: self.memory_target,
+            memory_internal_free: self.memory_internal_free,
+        }
+    }
+}
+
+/// Values are floats of 32 bits in the library.
+#[allow(clippy::cast_possible_truncation)]
+fn single(value: f64) -> f32 {
+    value as f32
+}
+
+impl Slot {
+    /// In ns, or whole bytes or requests.
+    fn told(&self) -> Told {
+        let whole = |nanos| match self.counter {
+            Counter::Cpu | Counter::RunState => nanos,
+            _ => Sum::whole(nanos),
+        };
+        let Counted { sum, .. } = &self.counted;
+        Told {
+            sum: whole(sum.nanos),
+            covered: Duration::from_nanos(sum.covered),
+            since_start: self.counted.since_start().map(whole),
+        }
+    }
+
+    fn key(&self) -> (Counter, u16) {
+        (self.counter, self.device)
+    }
+}
