@@ -35,13 +35,13 @@ impl Failure {
             // Who else refused has said it.
             None => "",
             Some((code, _)) if LOGIN.contains(&code) && !self.message.contains("polkit") => {
-                "libvirt wants a login (SASL): put authname and password for it into libvirt's \
-                 auth.conf, in ~/.config/libvirt or /etc/libvirt, and see that SASL's modules are \
-                 installed (https://libvirt.org/auth.html); "
+                "libvirt requires a login (SASL): add authname and password to libvirt's auth.conf \
+                 (in ~/.config/libvirt or /etc/libvirt), and install SASL's modules \
+                 (https://libvirt.org/auth.html); "
             }
             Some(_) => {
-                "check that libvirtd or virtqemud runs and that this user may open its socket (group \
-                 libvirt); "
+                "check that libvirtd or virtqemud is running and that this user may open its socket \
+                 (group libvirt); "
             }
         }
     }
@@ -63,13 +63,13 @@ pub enum Reason {
     #[error("{0}")]
     Refused(Failure),
     /// The instance was there at the lookup, and gone when its statistics were asked for.
-    #[error("it went away while it was read; ask again if it should be there")]
+    #[error("it disappeared while it was being read; if it should still exist, try again")]
     Vanished,
     /// Its guest hangs, and the hypervisor does not even tell what it knows without it.
-    #[error("its guest does not answer, nor does libvirt for it; look at its process and storage")]
+    #[error("neither its guest nor libvirt answers; check its process and storage")]
     Unanswered,
     /// Its host does not answer; those of other hosts do.
-    #[error("its host {} does not answer: {failure}; virtmeter goes on trying", Printable(host))]
+    #[error("its host {} does not answer: {failure}; virtmeter keeps trying", Printable(host))]
     HostAway {
         /// What people call the host.
         host: String,
@@ -77,7 +77,7 @@ pub enum Reason {
         failure: Failure,
     },
     /// The domain's XML description cannot be read.
-    #[error("its domain XML cannot be used: {}; compare `virsh dumpxml`", Printable(.0))]
+    #[error("invalid domain XML: {}; see `virsh dumpxml`", Printable(.0))]
     Xml(String),
 }
 
@@ -119,7 +119,7 @@ pub enum Error {
         why: String,
     },
     /// The instance's guest is busy with something that keeps it from being asked.
-    #[error("instance {instance} is busy: {why}; its guest is asked again after that")]
+    #[error("instance {instance} is busy: {why}; it will be read again afterwards")]
     InstanceBusy {
         /// The instance that was asked for.
         instance: InstanceId,
@@ -127,10 +127,10 @@ pub enum Error {
         why: &'static str,
     },
     /// The caller was interrupted while it waited: by Ctrl-C, say, where Python is the caller.
-    #[error("the caller was interrupted before there was an answer")]
+    #[error("interrupted while waiting for an answer")]
     Interrupted,
     /// The hypervisor is there, but does not list its instances.
-    #[error("{} does not list its instances: {failure}", Uri(uri))]
+    #[error("cannot list the instances of {}: {failure}", Uri(uri))]
     NoList {
         /// The connection's URI.
         uri: String,
@@ -139,7 +139,7 @@ pub enum Error {
     },
     /// The hypervisor answers, but its list of instances does not come, and none came before.
     #[error(
-        "the list of instances of {} hangs: it has not come within {timeout:?}{}",
+        "listing the instances of {} hangs: no answer within {timeout:?}{}",
         Uri(uri),
         who_is_locked(locked)
     )]
@@ -153,7 +153,7 @@ pub enum Error {
     },
     /// The hypervisor cannot be reached; the next call tries anew.
     #[error(
-        "no connection to {}{}: {failure}; {}virtmeter goes on trying",
+        "no connection to {}{}: {failure}; {}virtmeter keeps trying",
         Uri(uri),
         for_instance(instance.as_ref()),
         failure.what_opens_it()
@@ -197,7 +197,7 @@ pub enum Error {
         why: String,
     },
     /// The name of a caller is too long to be remembered.
-    #[error("a caller's name must have {longest} characters at the most, not {length}")]
+    #[error("a caller's name may have at most {longest} characters, not {length}")]
     InvalidCaller {
         /// Its characters.
         length: usize,
@@ -213,11 +213,11 @@ fn the_uri(uri: &str) -> String {
 fn who_is_locked(locked: &[InstanceId]) -> String {
     let Some(first) = locked.first() else {
         return ". libvirt may be waiting for one of its virtual machines; look for one that is being \
-                killed, or whose storage does not answer"
+                killed or whose storage does not answer"
             .to_owned();
     };
     let more = if locked.len() > 1 { " and others" } else { "" };
-    format!(". libvirt waits for instance {first}{more}; look at its process and storage")
+    format!(". libvirt is waiting for instance {first}{more}; check its process and storage")
 }
 
 fn for_instance(instance: Option<&InstanceId>) -> String {

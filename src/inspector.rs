@@ -291,7 +291,7 @@ impl Inspector {
                 Err(
                     error @ (Error::Timeout { .. }
                     | Error::NoData { reason: Reason::HostAway { .. }, .. }),
-                ) => log::debug!("no usage of one: {error}"),
+                ) => log::debug!("no usage: {error}"),
                 Err(error) => log::warn!("an instance is left out of the usage: {error}"),
             }
         }

@@ -80,7 +80,7 @@ impl<H: Hypervisor> Link<H> {
         };
         let answer = question(connection);
         if let Err(error @ Error::ConnectionLost { .. }) = &answer {
-            let line = format!("a connection broke: {error}");
+            let line = format!("a connection was lost: {error}");
             self.shared.lock().scheduler.tell(log::Level::Debug, line);
             self.broken();
         }

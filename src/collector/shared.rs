@@ -272,7 +272,7 @@ impl<H: Hypervisor> Shared<H> {
         } else {
             unconfirmed(|all, uri| all.insert(uri.to_owned()));
             let line =
-                format!("libvirt did not confirm within {longest:?} that a connection is closed");
+                format!("libvirt did not confirm within {longest:?} that a connection was closed");
             log_all([(log::Level::Warn, line)]);
         }
     }

@@ -52,7 +52,7 @@ def test_of_the_environment(command: tuple[str, ...], uri: str, words: str) -> N
 def test_of_the_environment_when_the_list_hangs(daemon: Daemon) -> None:
     daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), repeat=True)
     done = cli.run("stats", "--timeout", "0.5", LIBVIRT_DEFAULT_URI=daemon.uri)
-    assert done.stderr.startswith(f"virtmeter: the list of instances of {daemon.uri} hangs: ")
+    assert done.stderr.startswith(f"virtmeter: listing the instances of {daemon.uri} hangs: ")
     assert done.stderr.endswith("; the URI comes from LIBVIRT_DEFAULT_URI\n")
 
 
@@ -124,7 +124,7 @@ def test_a_command_that_has_failed_does_not_go_on_trying(monkeypatch: pytest.Mon
         pytest.raises(virtmeter.ConnectionLost, match=f"^{message}$"),
         connection.inspector("", 1, 1),
     ):
-        raise virtmeter.ConnectionLost(f"{message}; virtmeter goes on trying", instance_id="x")
+        raise virtmeter.ConnectionLost(f"{message}; virtmeter keeps trying", instance_id="x")
 
 
 def test_no_uri_is_an_argument_that_others_can_see(monkeypatch: pytest.MonkeyPatch) -> None:

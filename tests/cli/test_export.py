@@ -195,7 +195,7 @@ def test_a_libvirt_that_does_not_list_its_vms_is_not_away(sampled: Daemon, answe
         wait_for(lambda: exporter.scrape()("virtmeter_scrape_complete") == 1, "there is a list")
         assert exporter.scrape()("virtmeter_domain_vcpus") == 1
     hangs = isinstance(answer, (Never, Late))
-    assert ("the list of instances" if hangs else "does not list its instances") in exporter.said
+    assert ("listing the instances" if hangs else "cannot list the instances") in exporter.said
     assert exporter.said.replace("\n", "").isprintable()
 
 
@@ -313,7 +313,7 @@ def test_once_that_reaches_no_libvirt_says_so_once(tmp_path: Path) -> None:
     assert completed.returncode == 3
     [line] = completed.stderr.splitlines()
     assert line.startswith("virtmeter: no connection to ")
-    assert "goes on trying" not in line
+    assert "keeps trying" not in line
 
 
 def test_once_with_a_uri_that_is_none() -> None:

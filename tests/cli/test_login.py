@@ -23,7 +23,7 @@ password={}
 [auth-libvirt-default]
 credentials=ours
 """
-ADVICE = "put authname and password for it into libvirt's auth.conf"
+ADVICE = "add authname and password to libvirt's auth.conf"
 
 
 @pytest.fixture

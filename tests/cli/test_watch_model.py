@@ -145,7 +145,7 @@ def test_a_rate_is_over_the_time_that_its_value_is_over(model: Model) -> None:
 
 
 def test_an_outage_keeps_what_was_read(model: Model) -> None:
-    lost = virtmeter.ConnectionLost("no connection; virtmeter goes on trying")
+    lost = virtmeter.ConnectionLost("no connection; virtmeter keeps trying")
     model.update(Snapshot(1.0, error=lost))
     assert (model.outage, len(model.rows)) == ("no connection", 3)
     model.update(snapshot(used(2), taken=2.0))

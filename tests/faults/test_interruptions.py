@@ -149,7 +149,7 @@ def test_a_list_that_is_asked_for_in_vain_again_and_again(daemon: Daemon) -> Non
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         inspector.close()
-    with pytest.raises(virtmeter.NoDataException, match=r"the list of instances of .* hangs"):
+    with pytest.raises(virtmeter.NoDataException, match=r"listing the instances of .* hangs"):
         inspector.list_instances()
     assert ask(inspector, "inspect_disks", uuid) == expected([uuid])["inspect_disks", uuid]
     assert inspector.health().threads <= 6 + 2

@@ -65,7 +65,7 @@ def test_everyone_is_told_at_once_and_one_line_each_way(
     assert time.monotonic() - began < TIMEOUT, "nobody else waits"
     [line] = [record.getMessage() for record in caplog.records]
     assert "no connection" in line
-    assert "goes on trying" in line
+    assert "keeps trying" in line
     daemon.stop()
     daemon.off()
     daemon.start()

@@ -400,7 +400,7 @@ def test_xml_that_cannot_be_read_is_no_data(
     daemon.domains[UUID].xml = xml
     with pytest.raises(SyntaxError):
         stock(pair, method)
-    with pytest.raises(virtmeter.NoDataException, match="domain XML cannot be used"):
+    with pytest.raises(virtmeter.NoDataException, match="invalid domain XML"):
         getattr(pair.ours, method)(UUID)
 
 

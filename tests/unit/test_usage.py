@@ -358,7 +358,7 @@ def test_a_callers_name_is_bounded(
         partial(inspector.inspect_disk_rates, UUID),
         inspector.usage_all,
     ):
-        with pytest.raises(ValueError, match="name must have 256 characters at the most, not 257"):
+        with pytest.raises(ValueError, match="name may have at most 256 characters, not 257"):
             ask(caller="é" * 257)
     assert daemon.calls == calls
     assert inspector.usage(UUID, caller="é" * 256).interval is None

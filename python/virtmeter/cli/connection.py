@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNSUPPORTED = "[libvirt error 3,"
 """Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
 
-GOES_ON = "; virtmeter goes on trying"
+GOES_ON = "; virtmeter keeps trying"
 """The library does."""
 
 MOST_WORKERS = 1000

@@ -22,15 +22,14 @@ impl<R> Scheduler<R> {
         let needs_guest = !request.key.kind.knows_hung();
         let uuid = request.key.uuid;
         let why = if self.locked.contains_key(&uuid) {
-            "libvirt waits for it, and tells nothing of it meanwhile. Look at its process: it may be \
-             about to be killed, or its storage may not answer"
+            "libvirt is waiting for it and reports nothing about it until then. Check its process: it \
+             may be about to be killed, or its storage may not answer"
         } else if needs_guest && self.quarantine.has(uuid) {
-            "its guest hangs. It is asked again as soon as it answers; look at its process and \
-             storage"
+            "its guest hangs. It is read again once it answers; check its process and storage"
         } else if needs_guest && self.too_many_hang(uuid) {
-            "so many guests hang that no thread is left to wait for more"
+            "so many guests hang that no thread is left to wait for another"
         } else if self.threads_left(now) <= usize::from(self.may_hang(uuid)) {
-            "so many calls hang that no thread is left to make more"
+            "so many calls hang that no thread is left to make another"
         } else {
             return None;
         };
@@ -135,8 +134,8 @@ impl<R> Scheduler<R> {
             let after = now.saturating_duration_since(hung.since).as_secs();
             let instance = hung.instance;
             let line = format!(
-                "instance {instance} is tried again, {after} s after it hung: nothing says whether \
-                 it answers"
+                "instance {instance} is tried again, {after} s after it hung: libvirt does not say \
+                 whether it answers"
             );
             self.tell(log::Level::Warn, line);
         }
@@ -182,7 +181,7 @@ impl<R> Scheduler<R> {
     fn begin_silence(&mut self, now: Instant) {
         self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
         let long = self.limits.timeout / 2;
-        let message = format!("libvirt has answered nothing for {long:?}");
+        let message = format!("libvirt has not answered for {long:?}");
         self.begin_outage(timed_out(message), now);
     }
 
@@ -206,7 +205,7 @@ impl<R> Scheduler<R> {
             let (instance, timeout) = (&running.instance, self.limits.timeout);
             let line = format!(
                 "instance {instance} hangs: it has not answered within {timeout:?}. Its state, CPU \
-                 and NICs are still reported; memory and disks when it answers again"
+                 and NICs are still reported, its memory and disks once it answers again"
             );
             self.tell(log::Level::Warn, line);
         }

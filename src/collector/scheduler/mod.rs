@@ -216,7 +216,7 @@ impl<R> Scheduler<R> {
                 if now < in_time {
                     return self.wait_in_turn(request, in_time, now);
                 }
-                let answer = self.timeout(request, "other callers wait for it");
+                let answer = self.timeout(request, "other callers are waiting for it");
                 return self.hand_out(request, answer.into(), None, now);
             }
             match self.ready.remove(&request.key) {
@@ -229,7 +229,7 @@ impl<R> Scheduler<R> {
             }
             let slot = self.slot(request.key, request.aside, now);
             if self.is_stuck(slot, now) {
-                let answer = self.timeout(request, "an earlier call has not come back");
+                let answer = self.timeout(request, "an earlier call has not returned");
                 return self.hand_out(request, answer.into(), None, now);
             }
             let part = request.key.kind.part();
@@ -246,7 +246,7 @@ impl<R> Scheduler<R> {
                 return self.wait_in_turn(request, in_time, now);
             }
             if another {
-                let answer = self.timeout(request, "another caller waits for it");
+                let answer = self.timeout(request, "another caller is waiting for it");
                 return self.hand_out(request, answer.into(), None, now);
             }
             let new = !self.tasks.contains_key(&slot);
@@ -398,7 +398,8 @@ impl<R> Scheduler<R> {
     /// All connections were closed: the next caller gets nothing that was read or found out before.
     pub(super) fn begin_anew(&mut self) {
         if self.outage.take().is_some() {
-            let line = format!("{} is tried anew, as its connections were closed", self.place());
+            let line =
+                format!("trying {} again, because its connections were closed", self.place());
             self.tell(log::Level::Info, line);
         }
         self.connect_again = None;
@@ -526,7 +527,7 @@ impl<R> Scheduler<R> {
         }
         let answer = self
             .answer_without_reading(request, now)
-            .unwrap_or_else(|| self.timeout(request, "it has not been answered"));
+            .unwrap_or_else(|| self.timeout(request, "there was no answer"));
         Some(self.hand_out(request, answer.into(), None, now))
     }
 

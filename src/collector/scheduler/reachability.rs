@@ -94,8 +94,8 @@ impl<R> Scheduler<R> {
         if !instance.uuid.is_nil() && self.locked.insert(instance.uuid, instance.clone()).is_none()
         {
             let line = format!(
-                "libvirt waits for instance {instance}, and tells nothing of it meanwhile: it may be \
-                 about to be killed, or its storage may not answer"
+                "libvirt is waiting for instance {instance} and reports nothing about it until then: it \
+                 may be about to be killed, or its storage may not answer"
             );
             self.tell(log::Level::Warn, line);
         }
@@ -244,7 +244,7 @@ impl<R> Scheduler<R> {
             self.begin_outage(failure.clone(), now);
         } else {
             self.connect_again = Some(now + self.limits.probe_pause());
-            self.tell(log::Level::Debug, format!("no further connection: {failure}"));
+            self.tell(log::Level::Debug, format!("cannot open another connection: {failure}"));
         }
     }
 
@@ -270,7 +270,7 @@ impl<R> Scheduler<R> {
         self.to_probe.clear();
         if self.outage.is_none() {
             let line =
-                format!("no connection to {}: {failure}; virtmeter goes on trying", self.place());
+                format!("no connection to {}: {failure}; virtmeter keeps trying", self.place());
             self.tell(log::Level::Warn, line);
             self.outage = Some(Outage::new(failure, now));
         }
@@ -279,7 +279,7 @@ impl<R> Scheduler<R> {
     pub(super) fn end_outage(&mut self, now: Instant) {
         if let Some(outage) = self.outage.take() {
             let after = now.saturating_duration_since(outage.since).as_secs();
-            let line = format!("connected to {} again, after {after} s", self.place());
+            let line = format!("reconnected to {} after {after} s", self.place());
             self.tell(log::Level::Info, line);
             self.reachable_since = Some(now);
         }

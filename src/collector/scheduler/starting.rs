@@ -48,8 +48,8 @@ impl<R> Scheduler<R> {
     pub(in crate::collector) fn started_thread(&mut self, problem: Option<&std::io::Error>) {
         if let Some(problem) = problem.filter(|_| !self.short_of_threads) {
             let line = format!(
-                "no further thread can be started: {problem}; readings wait for the {} that there \
-                 are. Look at the limits of this process (ulimit -u, TasksMax)",
+                "cannot start another thread: {problem}; readings wait for the {} that are running. \
+                 Check the limits of this process (ulimit -u, TasksMax)",
                 self.threads
             );
             self.tell(log::Level::Warn, line);

@@ -122,7 +122,7 @@ class Model:
         outage = isinstance(snapshot.error, InspectorException) and self.taken is not None
         if snapshot.error and not outage:
             raise snapshot.error
-        self.outage = str(snapshot.error or "").removesuffix("; virtmeter goes on trying")
+        self.outage = str(snapshot.error or "").removesuffix("; virtmeter keeps trying")
         if snapshot.error:
             return
         if self.taken is None:
