@@ -232,7 +232,7 @@ def test_a_mistyped_option_is_one_line_and_the_agent_as_it_was(
     [(level, message)] = polled.ours()
     assert level == "ERROR"
     assert message.startswith(
-        "virtmeter cannot serve, Ceilometer's own inspector does: "
+        "virtmeter is not active, Ceilometer's own inspector is used: "
         f"[virtmeter] {option}: 'maybe' is not "
     )
 
@@ -314,7 +314,7 @@ def test_without_libvirts_library_the_stock_inspector_stays(
     [error] = [found for found in polled.records if "virtmeter" in found[0] + found[2]]
     assert error[:2] == ["virtmeter.ceilometer.activation", "ERROR"]
     assert error[2].startswith(
-        "virtmeter cannot serve, Ceilometer's own inspector does: virtmeter needs the system's "
+        "virtmeter is not active, Ceilometer's own inspector is used: virtmeter needs the system's "
         "libvirt client library"
     )
 

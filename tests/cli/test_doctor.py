@@ -96,7 +96,7 @@ def test_a_host_that_is_well(daemon: Daemon) -> None:
         "no VM hangs",
         "inspect_disk_info: median",
         "block_info",
-        "all VMs tell their memory",
+        "all VMs report their memory",
         "all VMs are OpenStack Nova's",
         "reads libvirt through virtmeter",
     ):
@@ -111,7 +111,7 @@ def test_in_words(daemon: Daemon) -> None:
     assert completed.returncode == 0
     assert completed.stderr == ""
     assert completed.stdout.startswith("ok       virtmeter ")
-    assert "warning  no memory in use is known" in completed.stdout
+    assert "warning  memory in use is unknown" in completed.stdout
     assert "\n         -> " in completed.stdout
     assert completed.stdout.endswith("\n0 problem(s), 1 warning(s)\n")
     assert "\x1b" not in completed.stdout
@@ -122,7 +122,7 @@ def test_real_guests(rig: Libvirtd) -> None:
     found = report("--uri", rig.uri)
     assert found.has("ok", "libvirtd, the monolithic daemon")
     assert found.has("warning", "without a balloon", guests["no-balloon"].name)
-    assert found.has("warning", "balloon says nothing", guests["disks"].name, "dommemstat")
+    assert found.has("warning", "balloon reports nothing", guests["disks"].name, "dommemstat")
     assert not found.has("warning", guests["booted"].name)
     with guests["disks"].sigstopped():
         found = report("--uri", rig.uri, "--timeout", "1", status=1)
@@ -147,12 +147,12 @@ def test_memory_of_long_ago(daemon: Daemon) -> None:
     daemon.add(crashed, paused, well)
     found = report("--uri", daemon.uri)
     [warning] = [each for each in found.findings if each["level"] == "warning"]
-    assert "of long ago: sample-1 (2h00m)" in warning["what"]
+    assert "memory in use is outdated for VMs: sample-1 (2h00m)" in warning["what"]
     assert "sample-2" not in warning["what"]
     assert "sample-3" not in warning["what"]
     assert "dommemstat VM --period 10 --live" in warning["advice"]
     assert "<stats period='10'/>" in warning["advice"]
-    assert not found.has("ok", "all VMs tell their memory")
+    assert not found.has("ok", "all VMs report their memory")
 
 
 def test_incomplete_metadata(daemon: Daemon) -> None:
@@ -223,7 +223,7 @@ def test_a_socket_whose_path_is_too_long(tmp_path: Path) -> None:
 def test_a_socket_that_nobody_listens_at(daemon: Daemon) -> None:
     daemon.stop(keep_socket_file=True)
     found = report("--uri", daemon.uri, status=1)
-    assert found.has("problem", f"nobody listens at libvirt's socket {daemon.socket_path}")
+    assert found.has("problem", f"nothing listens on libvirt's socket {daemon.socket_path}")
 
 
 def test_a_daemon_that_says_nothing(daemon: Daemon) -> None:
@@ -231,7 +231,7 @@ def test_a_daemon_that_says_nothing(daemon: Daemon) -> None:
     found = report("--uri", daemon.uri, "--timeout", "0.5", status=1)
     assert found.has("ok", "libvirt's client library ")
     assert found.has("ok", "the socket", "is open to")
-    assert found.has("problem", "has not answered within 0.5 s")
+    assert found.has("problem", "did not answer within 0.5 s")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -291,15 +291,15 @@ HOST = socket.gethostname()
 @pytest.mark.parametrize(
     ("ceilometer", "nova", "level", "words"),
     [
-        ("", "", "ok", f"to Ceilometer and Nova, this host is {HOST}"),
-        ("host = a\n", "host = a\n", "ok", "to Ceilometer and Nova, this host is a"),
+        ("", "", "ok", f"Ceilometer and Nova both call this host {HOST}"),
+        ("host = a\n", "host = a\n", "ok", "Ceilometer and Nova both call this host a"),
         (
             "",
             "host = a.example\n",
             "warning",
-            f"to Ceilometer this host is {HOST}, to Nova it is a",
+            f"Ceilometer calls this host {HOST}, Nova calls it a",
         ),
-        ("host = a\n", "", "warning", f"to Ceilometer this host is a, to Nova it is {HOST}"),
+        ("host = a\n", "", "warning", f"Ceilometer calls this host a, Nova calls it {HOST}"),
         ("host = a\n", "host = b\n", "warning", "set 'host = b' in [DEFAULT] of ceilometer.conf"),
         ("", "host = $my_ip\n", "warning", "cannot be compared"),
         ("", "s3cret\n", "warning", "cannot be compared"),
@@ -319,7 +319,7 @@ def test_the_host_of_ceilometer_is_novas(
         return
     # What is said of nova-compute alone comes after what is said of all of Nova.
     (tmp_path / ".nova/nova-compute.conf").write_text("[DEFAULT]\nhost = c\n")
-    assert report("--uri", TEST, HOME=str(tmp_path)).has("warning", "to Nova it is c:")
+    assert report("--uri", TEST, HOME=str(tmp_path)).has("warning", "Nova calls it c:")
 
 
 def test_where_nova_is_not_configured_no_host_is_compared(tmp_path: Path) -> None:

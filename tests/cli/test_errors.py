@@ -29,7 +29,7 @@ def test_an_unreachable_libvirt_is_told_once(tmp_path: Path, command: str) -> No
     [line] = done.stderr.splitlines()
     assert line.startswith("virtmeter: no connection to qemu+unix:///system?socket=")
     assert "keeps trying" not in line
-    assert line.endswith("'virtmeter doctor' looks for the reason")
+    assert line.endswith("Run 'virtmeter doctor' to find out why")
     assert (done.returncode, done.stdout) == (3, "")
 
 
@@ -301,7 +301,7 @@ def test_a_limit_of_threads_is_no_fault_of_virtmeters(command: tuple[str, ...]) 
     )
     assert done.returncode == 1
     assert done.stderr == (
-        "virtmeter: no thread can be started: look at the limits (ulimit -u, TasksMax)\n"
+        "virtmeter: cannot start a thread: check the limits (ulimit -u, TasksMax)\n"
     )
 
 

@@ -148,9 +148,7 @@ def test_sighup_reads_certificate_authority_and_users_anew(
             server.write_bytes(certificate.read_bytes())
             new_certificate(client)
             users.write_bytes(b"new:" + bcrypt.hashpw(b"2", bcrypt.gensalt(4)))
-            assert exporter.hang_up() == (
-                f"virtmeter: SIGHUP: read anew: {server}, {client}, {users}\n"
-            )
+            assert exporter.hang_up() == (f"virtmeter: reloaded {server}, {client}, {users}\n")
             authorization = basic("new", "2")["Authorization"]
             begun_in_tls.sendall(f"Authorization: {authorization}\r\n\r\n".encode())
             assert begun_in_tls.recv(15) == b"HTTP/1.1 200 OK"
@@ -175,18 +173,18 @@ def test_sighup_with_a_mistake_in_a_file_changes_nothing(certificate: Path, tmp_
         server.write_text("no certificate")
         for _ in range(2):  # it is said as often as somebody asks for it
             assert exporter.hang_up().startswith(
-                f"virtmeter: SIGHUP: nothing has changed: the certificate {server} or its key "
+                f"virtmeter: reload failed, nothing changed: the certificate {server} or its key "
             )
         new_certificate(server)
         users.write_bytes(b"user:1")
         assert exporter.hang_up() == (
-            f"virtmeter: SIGHUP: nothing has changed: {users}, line 1: no bcrypt hash; "
+            f"virtmeter: reload failed, nothing changed: {users}, line 1: not a bcrypt hash; "
             "'htpasswd -B' writes them\n"
         )
         users.unlink()
-        assert exporter.hang_up().endswith(f"there is no file {users}\n")
+        assert exporter.hang_up().endswith(f"no such file: {users}\n")
         os.mkfifo(users)
-        assert exporter.hang_up().endswith(f"there is no file {users}\n")
+        assert exporter.hang_up().endswith(f"no such file: {users}\n")
         exporter.get("/", headers=right, tls=trusting).close()
 
 
@@ -219,8 +217,8 @@ def test_sighup_is_heard_again_whatever_failed(
         monkeypatch.setattr(Path, "is_file", fails(error))
         with pytest.raises(Empty):
             access.read_when_asked(Sighups(2))
-    denied = f"SIGHUP: nothing has changed: {passwords} cannot be read: Permission denied"
-    odd = "SIGHUP: nothing has changed: odd"
+    denied = f"reload failed, nothing changed: {passwords} cannot be read: Permission denied"
+    odd = "reload failed, nothing changed: odd"
     assert caplog.messages == [denied, denied, odd, odd]
 
 
@@ -230,13 +228,13 @@ def test_sighups_that_come_at_once_are_one(
     access = Access(None, None, None, passwords)
     with pytest.raises(Empty):
         access.read_when_asked(Sighups(1000, at_once=True))
-    assert caplog.messages == [f"SIGHUP: read anew: {passwords}"]
+    assert caplog.messages == [f"reloaded {passwords}"]
 
 
 def test_sighup_with_nothing_to_read() -> None:
     with Exporter(TEST) as exporter:
         assert exporter.hang_up() == (
-            "virtmeter: SIGHUP: there is no certificate and no file of users to read anew\n"
+            "virtmeter: nothing to reload: there is no certificate and no file of users\n"
         )
         assert exporter.get("/-/healthy").status == 200
 
@@ -389,8 +387,8 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
             (("--listen", f"127.0.0.1:{port}"), "Address already in use"),
             (("--listen", "..:9177"), "cannot listen on .., port 9177"),
             (("--tls-cert", str(hashed)), "certificate"),
-            (("--auth-file", str(hashed)), "line 1: no bcrypt hash"),
-            (("--auth-file", str(cut)), "line 1: no bcrypt hash"),
+            (("--auth-file", str(hashed)), "line 1: not a bcrypt hash"),
+            (("--auth-file", str(cut)), "line 1: not a bcrypt hash"),
             (("--auth-file", str(empty)), "has no users"),
         ):
             completed = run("--uri", TEST, *arguments)
@@ -409,4 +407,4 @@ def test_an_answer_arrives_over_tls_although_not_all_was_read_that_was_sent(
         trusting.wrap_socket(plain, server_hostname="127.0.0.1") as client,
     ):
         client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n" + 8_000_000 * b"x")
-        assert everything(client).endswith(b"Only GET is answered.\n")
+        assert everything(client).endswith(b"Only GET is supported.\n")

@@ -118,7 +118,7 @@ def test_a_name_that_is_no_vms_is_told_once_until_there_is_one(daemon: Daemon) -
     with Exporter(daemon.uri, *options("--vm", "sample-2\x1b", "sample-1")) as exporter:
         for _ in range(3):
             assert exporter.scrape()("virtmeter_domain_vcpus") == 1
-    assert exporter.said.count("no VM here is called 'sample-2\\x1b'") == 1
+    assert exporter.said.count("no VM is named 'sample-2\\x1b'") == 1
     assert "sample-1" not in exporter.said
 
 

@@ -118,7 +118,7 @@ def test_other_methods() -> None:
         posted = exporter.ask(f"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n{body}")
         assert posted.startswith(b"HTTP/1.1 405 ")
         assert b"\r\nAllow: GET, HEAD\r\n" in posted
-        assert posted.endswith(b"Only GET is answered.\n")
+        assert posted.endswith(b"Only GET is supported.\n")
 
 
 def test_a_stderr_that_nobody_reads_holds_up_neither_scrapes_nor_the_end() -> None:

@@ -79,7 +79,7 @@ def test_so_many_scrapes_wait_and_the_next_one_is_told_at_once(hanging: Exporter
         assert sum(each.done() for each in asked) == 1
         assert refused.result().startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: " in refused.result()
-        assert refused.result().endswith(b"Too many scrapes at a time; try again.\n")
+        assert refused.result().endswith(b"Too many concurrent scrapes; try again.\n")
         for each in asked:
             if each is not refused:
                 assert each.result().startswith(b"HTTP/1.1 200 ")
@@ -140,7 +140,7 @@ def test_it_does_not_start_with_too_few_descriptors_and_serves_with_just_enough(
             stack.enter_context(exporter.connect("GET ", source="127.0.0.2"))
         for _ in range(2):
             assert exporter.scrape()("virtmeter_scrape_complete") == 1
-    assert "could not be accepted" not in exporter.said
+    assert "cannot accept" not in exporter.said
 
 
 def test_just_enough_descriptors_are_enough_while_vms_hang_and_clients_flood_it(

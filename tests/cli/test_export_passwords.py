@@ -98,7 +98,7 @@ def test_a_login_is_a_name_and_a_password(what: str, said: Login | None, file: P
         assert not Users(file, Seals()).check(said)
 
 
-@pytest.mark.parametrize(("cost", "words"), [("03", "no bcrypt hash"), ("18", "takes too long")])
+@pytest.mark.parametrize(("cost", "words"), [("03", "not a bcrypt hash"), ("18", "takes too long")])
 def test_a_hash_that_cannot_be_checked_or_not_in_time(
     cost: str, words: str, tmp_path: Path
 ) -> None:

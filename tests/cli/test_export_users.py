@@ -34,9 +34,9 @@ def test_a_file_of_any_editor_lets_its_users_in(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"joe:%s\n:%s\n", "line 2: there is no name before the hash"),
-        (b"joe:%s\nx\xe9\x1b:%s\nx\xe9\x1b:%s", r"line 3: 'x\xe9\x1b' is there already"),
-        ("joe:%s".encode("utf-16"), "line 1: no bcrypt hash"),
+        (b"joe:%s\n:%s\n", "line 2: no name before the hash"),
+        (b"joe:%s\nx\xe9\x1b:%s\nx\xe9\x1b:%s", r"line 3: 'x\xe9\x1b' occurs twice"),
+        ("joe:%s".encode("utf-16"), "line 1: not a bcrypt hash"),
     ],
     ids=["no name", "twice", "UTF-16"],
 )

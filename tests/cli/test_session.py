@@ -36,7 +36,7 @@ os.setuid({NOBODY})
 main.main()
 """
 COMMANDS = (("stats",), ("watch", "--count", "1"), ("export", "--once"))
-ELSEWHERE = "this is your own session of libvirt, which has no VMs: those of the host are at"
+ELSEWHERE = "your own libvirt session has no VMs; those of the host are at"
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_doctor_looks_at_the_socket_that_is_used(home: Path, daemon: Daemon)
         done = run(home, *session, system=daemon)
     found = {each["what"]: each for each in json.loads(done.stdout)["findings"]}
     assert done.returncode == 0
-    assert "the hypervisor at qemu:///session is read" in found
+    assert "reading the hypervisor at qemu:///session" in found
     assert any(f"the socket {home}/libvirt/libvirt-sock is open" in what for what in found)
     [warning] = [each["what"] for each in found.values() if each["level"] == "warning"]
     assert warning.startswith(ELSEWHERE)

@@ -97,7 +97,7 @@ def test_which_are_shown(rig: Libvirtd) -> None:
     assert off["disks"][0]["capacity"] == 16 << 20
     unknown = cli.run("stats", "--uri", rig.uri, "nobody")
     assert unknown.returncode == 2
-    assert "no VM here is called 'nobody'" in unknown.stderr
+    assert "no VM is named 'nobody'" in unknown.stderr
 
 
 def test_csv_has_the_sums_of_json(rig: Libvirtd) -> None:

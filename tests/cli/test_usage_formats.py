@@ -214,7 +214,7 @@ def test_of_no_vm(daemon: Daemon) -> None:
         (("stats", "--interval", "1", "--all"), "leave out --all or"),
         (("stats", "--interval", "0"), "not in the range"),
         (("watch", "--format", "json"), "'json' is not one of"),
-        (("stats", "--interval", "0.1", "--uri", "test:///default", "no"), "no VM here is called"),
+        (("stats", "--interval", "0.1", "--uri", "test:///default", "no"), "no VM is named"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], words: str) -> None:

@@ -155,7 +155,7 @@ def test_an_outage_keeps_what_was_read(model: Model) -> None:
 def test_a_first_reading_that_fails_is_an_error() -> None:
     with pytest.raises(virtmeter.ConnectionLost):
         Model().update(Snapshot(1.0, error=virtmeter.ConnectionLost("no connection")))
-    with pytest.raises(click.UsageError, match="no VM here is called 'web'"):
+    with pytest.raises(click.UsageError, match="no VM is named 'web'"):
         Model(["web"]).update(snapshot(used(1)))
 
 

@@ -51,7 +51,7 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
         except Exception as error:  # noqa: BLE001 - a mistyped option, say
             failure = printable(str(error))
         if failure is not None:  # said here, or oslo.log would say it a second time
-            LOG.error("virtmeter cannot serve, Ceilometer's own inspector does: %s", failure)
+            LOG.error("virtmeter is not active, Ceilometer's own inspector is used: %s", failure)
 
     def get_samples(self, manager: Any, cache: Any, resources: Any) -> list[Any]:  # noqa: ARG002
         """Return no sample."""

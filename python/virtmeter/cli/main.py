@@ -39,7 +39,7 @@ COMPLETE = "_VIRTMETER_COMPLETE"
 NO_THREAD = "can't start new thread"
 """What Python says when the process may have no more."""
 
-HINT = "'virtmeter doctor' looks for the reason"
+HINT = "Run 'virtmeter doctor' to find out why"
 
 
 class Commands(click.Group):
@@ -178,7 +178,7 @@ def status(command: click.Command) -> int:
         return FAILED
     except Exception as error:  # noqa: BLE001 - a traceback is of use to nobody who reads it here
         if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
-            say("no thread can be started: look at the limits (ulimit -u, TasksMax)")
+            say("cannot start a thread: check the limits (ulimit -u, TasksMax)")
             return FAILED
         say(f"{fault(error)}. This may be a bug in virtmeter: please report it")
         return FAILED

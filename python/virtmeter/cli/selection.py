@@ -25,7 +25,7 @@ def select(
         if not any(_matches(each, pattern) for each in instances):
             name = printable(pattern)
             raise click.UsageError(
-                f"no VM here is called '{name}': 'virtmeter stats --all' lists all VMs"
+                f"no VM is named '{name}': 'virtmeter stats --all' lists all VMs"
             )
     return [each for each in instances if is_wanted(each, wanted, stopped=stopped)]
 

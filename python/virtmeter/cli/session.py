@@ -48,8 +48,7 @@ def beside_system(uri: str, listed: Sequence[Instance]) -> str:
     if listed or not is_session(uri) or not any(map(os.path.exists, SYSTEM_SOCKETS)):
         return ""
     return (
-        "this is your own session of libvirt, which has no VMs: those of the host are at "
-        f"{SYSTEM} (--uri {SYSTEM})"
+        f"your own libvirt session has no VMs; those of the host are at {SYSTEM} (--uri {SYSTEM})"
     )
 
 

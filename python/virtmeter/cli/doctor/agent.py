@@ -73,11 +73,11 @@ def same_host() -> Iterator[Finding]:
         )
         return
     if ceilometer == nova:
-        yield Finding(OK, f"to Ceilometer and Nova, this host is {nova}")
+        yield Finding(OK, f"Ceilometer and Nova both call this host {nova}")
     else:
         yield Finding(
             WARNING,
-            f"to Ceilometer this host is {ceilometer}, to Nova it is {nova}: discovery by Nova's "
+            f"Ceilometer calls this host {ceilometer}, Nova calls it {nova}: discovery by Nova's "
             "API finds no instances of it, and the host ids in samples are not Nova's",
             f"set 'host = {nova}' in [DEFAULT] of ceilometer.conf, and restart the agent",
         )

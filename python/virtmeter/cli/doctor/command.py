@@ -69,7 +69,7 @@ def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> in
 def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Finding]:
     """Yield what is found, from the ground up."""
     yield Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
-    yield Finding(OK, f"the hypervisor at {shown_uri(uri)} is read")
+    yield Finding(OK, f"reading the hypervisor at {shown_uri(uri)}")
     try:
         _ = virtmeter.LibvirtInspector
     except ImportError as error:
@@ -83,7 +83,7 @@ def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Findin
                 yield from vms(inspector, exact, sample)
         except virtmeter.ConnectionLost as error:
             if error.error_code == OPERATION_TIMEOUT:
-                yield Finding(PROBLEM, f"libvirt has not answered within {timeout:g} s", RESTART)
+                yield Finding(PROBLEM, f"libvirt did not answer within {timeout:g} s", RESTART)
             else:
                 yield Finding(PROBLEM, str(error))
         except (virtmeter.InspectorException, ValueError) as error:

@@ -14,7 +14,7 @@ PROBLEM = "problem"
 SHOWN = 5
 
 RESTART = (
-    "libvirt's daemon is running but does not answer: look at its log ('journalctl -u virtqemud' "
+    "libvirt's daemon is running but does not answer: check its log ('journalctl -u virtqemud' "
     "or '-u libvirtd') and restart it; the VMs keep running"
 )
 

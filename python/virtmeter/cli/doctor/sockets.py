@@ -84,7 +84,7 @@ def connect(path: Path, timeout: float) -> Finding:
             return forbidden(path, "socket")
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
-                return Finding(PROBLEM, f"nobody listens at libvirt's socket {path}", START)
+                return Finding(PROBLEM, f"nothing listens on libvirt's socket {path}", START)
             # Its queue is full, as nobody takes from it.
             full = isinstance(error, TimeoutError) or error.errno == errno.EAGAIN
             advice = RESTART if full else ""

@@ -43,7 +43,9 @@ def vms(inspector: Inspector, exact: Inspector, sample: int) -> Iterator[Finding
     yield from hanging({vm.name: hung[vm.id][1] for vm in instances if vm.id in hung})
     for vm in instances:
         if vm.id in busy:
-            what = f"{vm.name} is busy: {busy[vm.id][1]}; its memory and disks are read after that"
+            what = (
+                f"{vm.name} is busy: {busy[vm.id][1]}; its memory and disks will be read afterwards"
+            )
             yield Finding(OK, what)
     well = [vm for vm in stats if vm.id not in {*hung, *busy}]
     yield from speeds(exact, well[:sample])
@@ -98,7 +100,7 @@ def speed(method: str, seconds: Sequence[float]) -> Finding:
     return Finding(
         WARNING,
         what,
-        "libvirt's daemon or this host is overloaded: look at the load and at its log",
+        "libvirt's daemon or this host is overloaded: check the load and the daemon's log",
     )
 
 
@@ -108,7 +110,7 @@ def hanging(hung: dict[str, float]) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             f"{name} hangs: its QEMU has not answered for {seconds:.0f} s",
-            "look at its QEMU process (in 'ps', state D waits for storage, T was stopped) and at "
+            "check its QEMU process (in 'ps', state D waits for storage, T was stopped) and "
             "its storage; its memory and disks are not reported until it answers",
         )
     if not hung:
@@ -123,13 +125,13 @@ def memory(stats: dict[Instance, virtmeter.InstanceStats]) -> Iterator[Finding]:
     if without:
         yield Finding(
             WARNING,
-            f"no memory in use is known of VMs without a balloon: {names(without)}",
+            f"memory in use is unknown for VMs without a balloon: {names(without)}",
             "give them <memballoon model='virtio'/> in their XML",
         )
     if mute:
         yield Finding(
             WARNING,
-            f"no memory in use is known of VMs whose balloon says nothing: {names(mute)}",
+            f"memory in use is unknown for VMs whose balloon reports nothing: {names(mute)}",
             "the guest must have loaded its driver virtio_balloon, and a period must be set: "
             "'virsh dommemstat VM --period 10 --live' (Nova: mem_stats_period_seconds)",
         )
@@ -142,13 +144,13 @@ def memory(stats: dict[Instance, virtmeter.InstanceStats]) -> Iterator[Finding]:
     if old:
         yield Finding(
             WARNING,
-            f"the memory in use of VMs is of long ago: {names(old)}",
+            f"memory in use is outdated for VMs: {names(old)}",
             "the guest has crashed, its balloon driver or service has stopped, or no period is set "
             "for the balloon's statistics: 'virsh dommemstat VM --period 10 --live', and "
             "<stats period='10'/> within <memballoon> in its XML (Nova: mem_stats_period_seconds)",
         )
     if stats and not silent and not old:
-        yield Finding(OK, "all VMs tell their memory in use")
+        yield Finding(OK, "all VMs report their memory in use")
 
 
 def metadata(inspector: Inspector, instances: Sequence[Instance]) -> Iterator[Finding]:

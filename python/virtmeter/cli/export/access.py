@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)  # what is said on request
 
-NOTHING = "there is no certificate and no file of users to read anew"
+NOTHING = "nothing to reload: there is no certificate and no file of users"
 
 
 class Access:
@@ -49,7 +49,7 @@ class Access:
             except OSError as error:  # as of a directory that may not be entered
                 raise ValueError(f"{file} cannot be read: {error.strerror}") from None
             if not there:
-                raise ValueError(f"there is no file {file}")
+                raise ValueError(f"no such file: {file}")
             if too_long:
                 raise ValueError(f"{file} is longer than {LONGEST >> 20} MiB")
         tls = tls_context(self._cert, self._key, self._client_ca) if self._cert else None
@@ -65,10 +65,10 @@ class Access:
             try:
                 self.read()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next SIGHUP is heard
-                LOG.info("SIGHUP: nothing has changed: %s", error)
+                LOG.info("reload failed, nothing changed: %s", error)
             else:
                 read = ", ".join(map(str, self._files))
-                LOG.info("SIGHUP: %s", f"read anew: {read}" if read else NOTHING)
+                LOG.info("%s", f"reloaded {read}" if read else NOTHING)
 
 
 def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:

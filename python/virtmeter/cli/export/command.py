@@ -238,7 +238,7 @@ def terminate(*_: object) -> NoReturn:
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
     """Whether a line is to be logged with ``--once``: why it failed, the command says itself."""
-    raised = ("no connection to ", "the VMs could not all be read: ")
+    raised = ("no connection to ", "not all VMs could be read: ")
     return not record.getMessage().startswith(raised)
 
 
@@ -255,7 +255,7 @@ def write_once(current: Pass, inspector: virtmeter.Inspector, output: Path | Non
     if current.failure:
         raise current.failure
     if not current.reached:
-        raise virtmeter.ConnectionLost("libvirt has not answered in time")
+        raise virtmeter.ConnectionLost("libvirt did not answer in time")
     if not current.complete:
         say("not everything was read in time: some values are missing")
     elif failed := failures(current.answers):

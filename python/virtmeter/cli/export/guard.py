@@ -57,7 +57,7 @@ class Guard:
                     except TimeoutError:
                         connection.check()
         except FullError:
-            LOG.warning("%d passwords wait to be checked already: others are refused", WAITING)
+            LOG.warning("%d passwords are already waiting to be checked: refusing more", WAITING)
             raise RefusalError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "Too many passwords are waiting to be checked; try again.",
@@ -76,6 +76,6 @@ class Guard:
 def _needs_a_user() -> RefusalError:
     return RefusalError(
         HTTPStatus.UNAUTHORIZED,
-        "virtmeter needs a user and a password.",
+        "A user name and a password are required.",
         ("WWW-Authenticate", 'Basic realm="virtmeter", charset="UTF-8"'),
     )

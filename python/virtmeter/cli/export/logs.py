@@ -84,7 +84,7 @@ def unblocked() -> Iterator[None]:
     lines: queue.Queue[logging.LogRecord] = queue.Queue(LINES)
     QueueListener(lines, *handlers).start()
     logging.raiseExceptions = False  # it would print a traceback when stderr is gone
-    threading.excepthook = lambda args: LOG.error("a thread has failed: %s", args.exc_value)
+    threading.excepthook = lambda args: LOG.error("a thread failed: %s", args.exc_value)
     root.handlers = [_Queue(lines)]
     root.handlers[0].addFilter(Seldom())
     try:

@@ -110,11 +110,11 @@ def parse(head: bytes) -> Request:
     try:
         parsed = _Head(head)
         if parsed.refused is not None:
-            raise RefusalError(parsed.refused, "This is no request that could be answered.")
+            raise RefusalError(parsed.refused, "Unsupported request.")
         target = urlsplit(parsed.path)
         query = parse_qs(target.query)
     except ValueError:
-        raise RefusalError(HTTPStatus.BAD_REQUEST, "This is no request.") from None
+        raise RefusalError(HTTPStatus.BAD_REQUEST, "Malformed request.") from None
     return Request(parsed.command, unquote(target.path), query, parsed.headers)
 
 

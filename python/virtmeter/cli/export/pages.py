@@ -52,12 +52,12 @@ class Pages:
         """
         if request.method not in ("GET", "HEAD"):
             raise RefusalError(
-                HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is answered.", ("Allow", "GET, HEAD")
+                HTTPStatus.METHOD_NOT_ALLOWED, "Only GET is supported.", ("Allow", "GET, HEAD")
             )
         if request.path == "/metrics":
             return self._metrics(request, connection)
         if request.path not in PAGES:
-            raise RefusalError(HTTPStatus.NOT_FOUND, "There is nothing here; see /metrics.")
+            raise RefusalError(HTTPStatus.NOT_FOUND, "Not found; see /metrics.")
         return PAGES[request.path]
 
     def _metrics(self, request: Request, connection: Connection) -> Answer:
@@ -79,10 +79,10 @@ class Pages:
                 current = self._reader.read(time_left, connection.check)
                 body = self._renderer.render(current, form, names, connection.check)
         except FullError:
-            LOG.warning("%d scrapes are already waiting: others are refused", self._scrapes.size)
+            LOG.warning("%d scrapes are already waiting: refusing more", self._scrapes.size)
             raise RefusalError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                "Too many scrapes at a time; try again.",
+                "Too many concurrent scrapes; try again.",
                 ("Retry-After", "1"),
             ) from None
         encoding = (("Content-Encoding", "gzip"),) if form.gzip else ()

@@ -155,7 +155,7 @@ class Reader:
                 if isinstance(error, virtmeter.ConnectionLost):
                     current.reached = False  # which the inspector logs
                 else:
-                    LOG.warning("the VMs could not all be read: %s", error)
+                    LOG.warning("not all VMs could be read: %s", error)
             with self._changed:
                 current.ended = True
                 self._changed.notify_all()
@@ -203,7 +203,7 @@ class Reader:
         """Say which names are no VM's: it may come later, or the name is wrong."""
         missing = self._choice.missing(listed)
         for name in sorted(missing - self._missing):
-            LOG.warning("no VM here is called '%s'; it is read once there is one", printable(name))
+            LOG.warning("no VM is named '%s'; it will be read once there is one", printable(name))
         self._missing = missing
 
     def _read_metadata(self, current: Pass) -> None:

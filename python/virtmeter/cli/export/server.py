@@ -133,7 +133,7 @@ class Server:
             except socket.timeout:
                 continue
             except OSError as error:  # as when there are no descriptors left
-                LOG.warning("a connection could not be accepted: %s", error.strerror)
+                LOG.warning("cannot accept a connection: %s", error.strerror)
                 time.sleep(TICK)
                 continue
             self._begin(Connection(sock, address))
@@ -156,7 +156,7 @@ class Server:
             self._clients_turn(connection, TO_SEND)
             thread.start()
         except (OSError, RuntimeError) as error:  # it has gone again, or there can be no thread
-            LOG.debug("a connection could not be served: %s", error)
+            LOG.debug("cannot serve a connection: %s", error)
             self._end(connection)
 
     def _talk(self, connection: Connection) -> None:
@@ -176,10 +176,10 @@ class Server:
         except GoneError:  # or its answer has
             connection.hang_up()
         except (OSError, EOFError) as error:
-            LOG.debug("a client has gone, or wants no TLS: %s", error)
+            LOG.debug("a client disconnected or does not use TLS: %s", error)
         except Exception as error:  # noqa: BLE001 - nothing is to end in a traceback
             # Not its text: the client may have chosen that, and could fill the log.
-            LOG.warning("a request could not be answered: %s", type(error).__name__)
+            LOG.warning("cannot answer a request: %s", type(error).__name__)
         finally:
             self._end(connection)
 

@@ -125,17 +125,17 @@ def read(path: Path) -> dict[bytes, bytes]:
         name, _, hashed = line.strip().partition(b":")
         where = f"{path}, line {number}"
         if not _is_hash(hashed):
-            raise ValueError(f"{where}: no bcrypt hash; 'htpasswd -B' writes them")
+            raise ValueError(f"{where}: not a bcrypt hash; 'htpasswd -B' writes them")
         if _cost(hashed) > DEAREST:
             raise ValueError(
                 f"{where}: a bcrypt hash whose cost is over {DEAREST} takes too long to check; "
                 "'htpasswd -B -C 10' writes a cheaper one"
             )
         if not name:
-            raise ValueError(f"{where}: there is no name before the hash")
+            raise ValueError(f"{where}: no name before the hash")
         if name in hashes:
             which = name.decode(errors="backslashreplace")
-            raise ValueError(f"{where}: '{which}' is there already; remove one of the lines")
+            raise ValueError(f"{where}: '{which}' occurs twice; remove one of the lines")
         hashes[name] = hashed
     if not hashes:
         raise ValueError(f"{path} has no users; 'htpasswd -B -c {path} NAME' adds one")

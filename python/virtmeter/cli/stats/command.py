@@ -112,6 +112,6 @@ def _print_table(shown: Callable[[int | None], RenderableType]) -> None:
 
 def _hangs(name: str, timeout: float) -> str:
     return (
-        f"{name} hangs: it did not answer within {timeout:g} s, so nothing is known of its "
-        "memory and disks; look at its QEMU process and storage"
+        f"{name} hangs: it did not answer within {timeout:g} s, so its memory and disks are "
+        "unknown; check its QEMU process and storage"
     )

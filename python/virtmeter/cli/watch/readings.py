@@ -81,7 +81,7 @@ def _usages(
         ):
             continue
         except virtmeter.InspectorException as error:
-            LOG.warning("a VM is left out of the usage: %s", error)
+            LOG.warning("a VM is left out: %s", error)
 
 
 def _reasons(
