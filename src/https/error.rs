@@ -76,8 +76,7 @@ pub(crate) enum Why {
     #[error("does not speak TLS there; check the port")]
     NotTls,
     #[error(
-        "and virtmeter cannot agree on TLS: {}; virtmeter speaks TLS 1.2 and 1.3, and wants RSA keys \
-         of 2048 bits or more",
+        "and virtmeter cannot agree on TLS: {}; virtmeter speaks TLS 1.2 and 1.3, with forward secrecy",
         Printable(.0)
     )]
     Tls(String),
@@ -99,6 +98,12 @@ pub(crate) enum Why {
          was renewed, change sha256= in the URI; if not, something else answers in its place"
     )]
     WrongPin { expected: Fingerprint, presented: Fingerprint },
+    #[error(
+        "does not show in a way that can be verified that it has the key of its certificate \
+         {presented}: {reason}. Renew the certificate there, as X.509 version 3 with an RSA key of 2048 \
+         bits or more; if it is like that, something else answers in its place"
+    )]
+    Unverifiable { reason: &'static str, presented: Fingerprint },
     #[error("closed the connection {}; look at its log", before(*.0))]
     Closed(Phase),
     #[error("broke the connection: {}", Printable(.0))]

@@ -246,8 +246,9 @@ impl Client {
         let bounds = Bounds { longest: request.longest, until: request.until, deadline };
         let (body, complete) = answer::read_body(&head, &mut source, &bounds)?;
         if complete {
-            // So that the server does not take it for an attack. It needs no answer.
+            // So that the server does not log a broken connection. Nobody waits for that to arrive.
             let mut stream = source.into_inner();
+            stream.sock.wait_no_more();
             stream.conn.send_close_notify();
             let _ = stream.conn.write_tls(&mut stream.sock);
         }

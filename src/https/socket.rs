@@ -32,6 +32,11 @@ impl Socket {
         }
         Err(why)
     }
+
+    /// Lets what is still written go out only if that takes no waiting.
+    pub(super) fn wait_no_more(&self) {
+        let _ = self.stream.set_nonblocking(true);
+    }
 }
 
 fn failed_connect(error: &io::Error) -> Why {

@@ -129,8 +129,7 @@ impl ServerCertVerifier for Verifier {
             }
             By::Pin(_) | By::Nothing => return Ok(ServerCertVerified::assertion()),
         };
-        // Our own words through rustls.
-        Err(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why)))))
+        Err(in_our_words(why))
     }
 
     // By these the server shows that it has the key of its certificate: without them, whoever has seen
@@ -143,7 +142,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         match self.by {
             By::Nothing => Ok(HandshakeSignatureValid::assertion()),
-            _ => verify_tls12_signature(message, certificate, signature, &self.algorithms),
+            _ => verify_tls12_signature(message, certificate, signature, &self.algorithms)
+                .map_err(|error| in_our_words(unverifiable(&error, fingerprint(certificate)))),
         }
     }
 
@@ -155,12 +155,40 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         match self.by {
             By::Nothing => Ok(HandshakeSignatureValid::assertion()),
-            _ => verify_tls13_signature(message, certificate, signature, &self.algorithms),
+            _ => verify_tls13_signature(message, certificate, signature, &self.algorithms)
+                .map_err(|error| in_our_words(unverifiable(&error, fingerprint(certificate)))),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// A failure that comes through rustls as it is.
+fn in_our_words(why: Why) -> rustls::Error {
+    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+}
+
+/// What webpki says of X.509 version 1, which OpenSSL makes unless told otherwise.
+const OLD: &str = "UnsupportedCertVersion";
+
+fn old(presented: Fingerprint) -> Why {
+    Why::Unverifiable { reason: "the certificate is of X.509 version 1", presented }
+}
+
+/// Whether an error is one of webpki's, which has no type that rustls would pass on.
+fn webpki_says(error: &CertificateError, name: &str) -> bool {
+    matches!(error, CertificateError::Other(other) if format!("{other:?}").contains(name))
+}
+
+fn unverifiable(error: &rustls::Error, presented: Fingerprint) -> Why {
+    match error {
+        rustls::Error::InvalidCertificate(error) if webpki_says(error, OLD) => old(presented),
+        _ => Why::Unverifiable {
+            reason: "its signature does not fit, or its key is short",
+            presented,
+        },
     }
 }
 
@@ -175,10 +203,10 @@ fn not_trusted(error: &rustls::Error, presented: Fingerprint) -> Why {
                 because("it is not valid yet; check the clocks")
             }
             E::UnknownIssuer => because("no CA that is trusted here has signed it"),
-            // Of webpki, which rustls does not pass on as such.
-            E::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            _ if webpki_says(error, "CaUsedAsEndEntity") => {
                 because("it is a CA's own certificate, which can be trusted by sha256= only")
             }
+            _ if webpki_says(error, OLD) => old(presented),
             _ => because(&error.to_string()),
         },
         _ => because(&error.to_string()),

@@ -2,6 +2,10 @@
 
 use super::*;
 
+/// How often a server sends a little, and after what time each: for longer than a request may take.
+const TIMES: usize = 1200;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// A request is given up in this phase, if there is time enough for the ones before, and its connection
 /// is closed: the server of each try tells so.
 fn is_given_up(phase: Phase, request: &Request<'_>, serve: impl Fn(Sender<()>) -> u16) {
@@ -60,10 +64,12 @@ fn the_deadline_holds_while_little_comes_at_a_time() {
         is_given_up(phase, &any(), |told| {
             listen_tls(usual(HERE), 1, move |_, tls| {
                 tls.write_all(begin.as_bytes()).unwrap();
-                while tls.write_all(drip.as_bytes()).and_then(|()| tls.flush()).is_ok() {
-                    thread::sleep(Duration::from_millis(100));
+                for _ in 0..TIMES {
+                    if tls.write_all(drip.as_bytes()).and_then(|()| tls.flush()).is_err() {
+                        return told.send(()).unwrap();
+                    }
+                    thread::sleep(PAUSE);
                 }
-                told.send(()).unwrap();
             })
         });
     }
@@ -74,12 +80,13 @@ fn the_deadline_holds_in_the_handshake_and_while_sending() {
     is_given_up(Phase::Handshake, &any(), |told| {
         listen(1, move |mut stream| {
             // The beginning of a record, and one byte of it after the other.
-            let mut sent = stream.write_all(&[22, 3, 3, 0x40, 0]);
-            while sent.is_ok() {
-                thread::sleep(Duration::from_millis(10));
-                sent = stream.write_all(&[2]);
+            stream.write_all(&[22, 3, 3, 0x40, 0]).unwrap();
+            for _ in 0..TIMES {
+                if stream.write_all(&[2]).is_err() {
+                    return told.send(()).unwrap();
+                }
+                thread::sleep(PAUSE);
             }
-            told.send(()).unwrap();
         })
     });
     // More than the buffers of both ends hold.
@@ -90,10 +97,12 @@ fn the_deadline_holds_in_the_handshake_and_while_sending() {
             let mut tls = ServerConnection::new(usual(HERE)).unwrap();
             while tls.is_handshaking() && tls.complete_io(&mut stream).is_ok() {}
             // Reads no more, and sees the connection reset.
-            while stream.take_error().unwrap().is_none() {
-                thread::sleep(Duration::from_millis(10));
+            for _ in 0..TIMES {
+                if stream.take_error().unwrap().is_some() {
+                    return told.send(()).unwrap();
+                }
+                thread::sleep(PAUSE);
             }
-            told.send(()).unwrap();
         })
     });
 }

@@ -29,6 +29,7 @@ const HERE: &[u8] = include_bytes!("../certificates/here.pem");
 const ELSEWHERE: &[u8] = include_bytes!("../certificates/elsewhere.pem");
 const EXPIRED: &[u8] = include_bytes!("../certificates/expired.pem");
 const SELF_SIGNED: &[u8] = include_bytes!("../certificates/selfsigned.pem");
+const VERSION_1: &[u8] = include_bytes!("../certificates/version1.pem");
 const KEY: &[u8] = include_bytes!("../certificates/server.key");
 
 /// As long as nothing ever takes, on any machine: it keeps a broken test from hanging.

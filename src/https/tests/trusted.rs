@@ -1,6 +1,32 @@
 //! Which servers are trusted, and what TLS they may speak.
 
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
 use super::*;
+
+/// A server that presents any certificate, and signs with any key: whoever has seen a certificate can.
+#[derive(Debug)]
+struct Presents(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Presents {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+fn presenting(
+    pem: &[u8],
+    key: &[u8],
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ServerConfig> {
+    let key = any_supported_type(&PrivateKeyDer::from_pem_slice(key).unwrap()).unwrap();
+    let presents = Presents(Arc::new(CertifiedKey::new(vec![certificate(pem)], key)));
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
+    Arc::new(builder.with_cert_resolver(Arc::new(presents)))
+}
 
 #[test]
 fn a_pin_fits_one_certificate_whatever_is_in_it() {
@@ -17,28 +43,14 @@ fn a_pin_fits_one_certificate_whatever_is_in_it() {
 
 #[test]
 fn a_pin_is_worth_nothing_without_the_key() {
-    // Whoever has seen the certificate can present it, and sign with another key.
-    #[derive(Debug)]
-    struct Thief(Arc<rustls::sign::CertifiedKey>);
-    impl rustls::server::ResolvesServerCert for Thief {
-        fn resolve(
-            &self,
-            _: rustls::server::ClientHello<'_>,
-        ) -> Option<Arc<rustls::sign::CertifiedKey>> {
-            Some(Arc::clone(&self.0))
-        }
-    }
-    let key = include_bytes!("../certificates/other.key");
-    let key = PrivateKeyDer::from_pem_slice(key).unwrap();
-    let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+    let other = include_bytes!("../certificates/other.key");
     for version in [&TLS12, &TLS13] {
-        let stolen = rustls::sign::CertifiedKey::new(vec![certificate(HERE)], Arc::clone(&key));
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-        let config = builder.with_protocol_versions(&[version]).unwrap().with_no_client_auth();
-        let config = config.with_cert_resolver(Arc::new(Thief(Arc::new(stolen))));
-        let port = listen_tls(Arc::new(config), 1, |_, _| {});
-        let answer = get(port, LONG);
-        assert!(matches!(answer, Err(Why::Tls(_))), "{version:?}: {answer:?}");
+        let port = listen_tls(presenting(HERE, other, version), 1, |_, _| {});
+        let why = get(port, LONG).err();
+        assert!(
+            matches!(why, Some(Why::Unverifiable { presented, .. }) if presented == pin(HERE)),
+            "{version:?}: {why:?}"
+        );
     }
 }
 
@@ -71,6 +83,18 @@ fn a_ca_vouches_for_name_and_dates() {
         assert!(sentence.contains(&format!("sha256={}", pin(pem))), "{sentence}");
         assert!(sentence.contains("ca_file="), "{sentence}");
     }
+}
+
+#[test]
+fn a_certificate_of_version_1_is_told_as_what_it_is() {
+    let port = listen_tls(presenting(VERSION_1, KEY, &TLS13), 3, |_, tls| {
+        tls.write_all(HELLO.as_bytes()).unwrap();
+    });
+    for trust in [Trust::Pin(pin(VERSION_1)), ca()] {
+        let why = with_trust(&trust, port).err().unwrap();
+        assert!(why.to_string().contains("X.509 version 1. Renew"), "{why}");
+    }
+    assert_eq!(with_trust(&Trust::Anything, port).unwrap().status, 200);
 }
 
 #[test]
