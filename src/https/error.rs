@@ -13,7 +13,11 @@ use crate::target::{Authority, Fingerprint};
 /// Why it is not known whom to trust.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TrustError {
-    #[error("the CA file {} cannot be used: {reason}", Printable(&file.to_string_lossy()))]
+    #[error(
+        "the CA file {} cannot be used: {}",
+        Printable(&file.to_string_lossy()),
+        Printable(reason)
+    )]
     CaFile {
         /// As the URI names it.
         file: PathBuf,
