@@ -326,6 +326,38 @@ pub trait Connection {
     fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>>;
 }
 
+/// A host of a pool, and how its readings are: for whoever looks for what is wrong.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Host {
+    /// Its UUID.
+    pub id: Uuid,
+    /// What people call it.
+    pub name: String,
+    /// Where it is asked.
+    pub address: Option<String>,
+    /// Whether the rest of the pool hears of it; `None` where that is not told.
+    pub live: Option<bool>,
+    /// Its product and version, for example `XCP-ng 8.3.0`.
+    pub product: Option<String>,
+    /// The release that decides what its answers mean: `XenServer`'s `xapi_build`.
+    pub build: Option<String>,
+    /// Its CPUs.
+    pub cpus: Option<u32>,
+    /// The instances that run on it.
+    pub instances: usize,
+    /// What is known to be wrong with its release, a few words each.
+    pub quirks: Vec<&'static str>,
+    /// The end of the newest values that were read, seconds since the epoch by the host's clock.
+    pub newest: Option<i64>,
+    /// How old those were when they came, seconds, by the clock of this machine: that and the host's
+    /// may differ.
+    pub lag: Option<f64>,
+    /// How many counters were compared with exact ones, and how many of those differed by more than 1 %.
+    pub compared: [u32; 2],
+    /// Whether its values were found wrong, so that each instance is read by itself.
+    pub exact: bool,
+}
+
 /// What one call to a hypervisor that answers for many instances reads.
 #[cfg(feature = "https")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -377,6 +409,9 @@ pub(crate) trait HostWide: Send + Sync + 'static {
 
     /// What people call a host, for messages.
     fn host_name(&self, host: Uuid) -> String;
+
+    /// Every host of the last inventory, and how its readings are.
+    fn hosts(&self) -> Vec<Host>;
 
     /// The round trips so far, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;

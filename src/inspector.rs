@@ -15,7 +15,7 @@ use crate::continued::Continued;
 use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Reason, Result};
-use crate::hypervisor::{Content, Hypervisor, Parts, Stamp};
+use crate::hypervisor::{Content, Host, Hypervisor, Parts, Stamp};
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
@@ -337,6 +337,14 @@ impl Inspector {
         let (instances, asked) = self.source.list()?;
         self.forget_all_but(&instances, asked);
         Ok(instances)
+    }
+
+    /// Every host of a pool, and how its readings are; all instances are read for that.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with libvirt, and else as [`instances`](Self::instances).
+    pub fn hosts(&self) -> Result<Vec<Host>> {
+        self.source.hosts()
     }
 
     /// The answer to a question about an instance, and when its values were measured; if the

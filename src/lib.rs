@@ -54,8 +54,8 @@ pub use details::{
 };
 pub use error::{Error, Failure, Reason, Result};
 pub use hypervisor::{
-    Connection, Content, Hypervisor, Moment, Notes, Outcome, Parts, Reach, Reading, SizesRead,
-    Warning,
+    Connection, Content, Host, Hypervisor, Moment, Notes, Outcome, Parts, Reach, Reading,
+    SizesRead, Warning,
 };
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};

@@ -4,7 +4,6 @@
 //!
 //! What is not covered by a sample is not invented: the seconds that were covered are counted beside
 //! the sum, and a rate is the growth of the one by the growth of the other.
-#![allow(dead_code)]
 
 /// Parts of a second, a byte or a request that are added up. Whole ones would be wrong by a half for
 /// each row; a float would lose small rows beside large sums.

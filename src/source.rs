@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::collector::{Health, Limits};
 use crate::error::Result;
-use crate::hypervisor::{Content, Parts, Stamp};
+use crate::hypervisor::{Content, Host, Parts, Stamp};
 use crate::records::{Instance, InstanceId};
 
 /// The readings of all instances of one place. No call waits longer than its limits say.
@@ -42,6 +42,9 @@ pub(crate) trait Source: Send + Sync {
 
     /// A part of a reading of an instance, and when its values were measured.
     fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)>;
+
+    /// Every host, once the instances of all of them were read.
+    fn hosts(&self) -> Result<Vec<Host>>;
 
     /// What was done and is done; takes no reading.
     fn health(&self) -> Health;

@@ -13,6 +13,7 @@ from virtmeter.records import (
     DiskRateStats,
     DiskStats,
     Health,
+    Host,
     Instance,
     InstanceDetails,
     InstanceStats,
@@ -216,6 +217,12 @@ class Inspector:
         From the list and ``virDomainGetXMLDesc``, one round trip each. An instance whose metadata
         cannot be read is logged and left out, and one whose metadata is incomplete is logged and
         has the rest: once, until it changes. A domain that is not Nova's is left out.
+        """
+
+    def list_hosts(self) -> list[Host]:
+        """Every host of a pool, and how its readings are; all instances are read for that.
+
+        :raises NotImplementedError: this is libvirt, which knows one host.
         """
 
     def health(self) -> Health:

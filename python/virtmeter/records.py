@@ -485,6 +485,39 @@ class DirtyRate(NamedTuple):
     """For how many seconds it was measured (``dirtyrate.calc_period``)."""
 
 
+class Host(NamedTuple):
+    """A host of a pool, and how its readings are: for whoever looks for what is wrong."""
+
+    id: str
+    """Its UUID."""
+    name: str
+    """What people call it."""
+    address: str | None
+    """Where it is asked."""
+    live: bool | None
+    """Whether the rest of the pool hears of it (``host_metrics.live``)."""
+    product: str | None
+    """Its product and version, for example ``XCP-ng 8.3.0``."""
+    build: str | None
+    """The release that decides what its answers mean (``xapi_build``)."""
+    cpus: int | None
+    """Its CPUs (``cpu_info["cpu_count"]``)."""
+    instances: int
+    """The instances that run on it."""
+    quirks: list[str]
+    """What is known to be wrong with its release, a few words each."""
+    newest: int | None
+    """The end of the newest row that was read, seconds since the epoch by the host's clock."""
+    lag: float | None
+    """How old that was when it came, seconds, by the clock of this machine."""
+    compared: int
+    """How many counters were lately compared with exact ones."""
+    differed: int
+    """How many of these differed by more than 1 %."""
+    exact: bool
+    """Whether its rows were found wrong, so that each instance is read by itself."""
+
+
 class Health(NamedTuple):
     """What an inspector does, and has done since it was made (in this process)."""
 

@@ -29,7 +29,7 @@ pub use health::Health;
 pub use limits::{InvalidLimit, Limits};
 
 use crate::error::{Error, Result};
-use crate::hypervisor::{Content, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
+use crate::hypervisor::{Content, Host, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
@@ -247,6 +247,10 @@ impl<H: Hypervisor> Source for Collector<H> {
         let (answer, moment, start) = self.ask_noting(kind, instance)?;
         let content = if let Answer::Part(content) = answer { Some(content) } else { None };
         Ok((content, Stamp { at: moment.latest, start }))
+    }
+
+    fn hosts(&self) -> Result<Vec<Host>> {
+        Err(Error::Unsupported { hypervisor: "libvirt", what: "of which hosts a pool consists" })
     }
 
     fn health(&self) -> Health {

@@ -232,6 +232,10 @@ impl AnyInspector {
         list(py, self.read(py, Inspector::servers)?)
     }
 
+    fn list_hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        list(py, self.read(py, Inspector::hosts)?)
+    }
+
     fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         without_gil(py, || self.inspector.health())?.into_named_tuple(py)
     }

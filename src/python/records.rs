@@ -13,6 +13,7 @@ use crate::details::{
     DirtyRate, DiskDetails, InstanceDetails, IoThreadStats, JobStats, Manager, NicDetails,
     VcpuStats,
 };
+use crate::hypervisor::Host;
 use crate::records::{
     DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats,
     InterfaceRateStats, InterfaceStats, Server, VmUsage,
@@ -287,6 +288,23 @@ named_tuple!(IoThreadStats {
 named_tuple!(DirtyRate {
     r.mebibytes_per_second,
     r.period,
+} from r in py);
+
+named_tuple!(Host {
+    r.id.to_string(),
+    r.name,
+    r.address,
+    r.live,
+    r.product,
+    r.build,
+    r.cpus,
+    r.instances,
+    r.quirks,
+    r.newest,
+    r.lag,
+    r.compared[0],
+    r.compared[1],
+    r.exact,
 } from r in py);
 
 named_tuple!(Health {

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::collector::{Cancellation, Health, Limits, log_all};
+use crate::collector::{Cancellation, Health, Limits, ids, log_all};
 use crate::error::{Error, Reason, Result};
-use crate::hypervisor::{Batch, Content, HostWide, Parts, Stamp};
+use crate::hypervisor::{Batch, Content, Host, HostWide, Parts, Stamp};
 use crate::libvirt::generation;
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
@@ -131,6 +131,22 @@ impl<H: HostWide> Source for Sweeps<H> {
             }
             here.handed_out();
             here.driver.tell(part, instance).map(|(content, stamp)| (Some(content), stamp))
+        })
+    }
+
+    fn hosts(&self) -> Result<Vec<Host>> {
+        let (instances, _) = self.list()?;
+        self.with(|here| {
+            let asked = Instant::now();
+            here.expect(Parts::COUNTERS, &ids(&instances));
+            for host in here.driver.hosts() {
+                // What is known of one that fails is told all the same, and health says that it is away.
+                let answer = here.have(Batch::Host(host.id), asked);
+                if let Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) = answer {
+                    return Err(error);
+                }
+            }
+            Ok(here.driver.hosts())
         })
     }
 

@@ -113,6 +113,11 @@ impl HostWide for Scripted {
         format!("host{}", host.as_u128())
     }
 
+    fn hosts(&self) -> Vec<Host> {
+        let host = |number| Host { id: Uuid::from_u128(number), ..Host::default() };
+        (0..self.hosts).map(host).collect()
+    }
+
     fn calls(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }

@@ -6,7 +6,6 @@
 //! typed, but for the names of options.
 
 // The drivers that will use it are not there yet.
-#![allow(dead_code, unused_imports)]
 
 pub(crate) mod password;
 #[cfg(test)]

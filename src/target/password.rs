@@ -50,7 +50,7 @@ impl fmt::Display for Secret {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Password {
     pub(crate) secret: Secret,
-    /// A sentence for the log: others than the owner can read the file.
+    /// A sentence for the log: everybody can read the file.
     pub(crate) warning: Option<String>,
 }
 
@@ -109,11 +109,10 @@ fn read_file(file: &Path) -> Result<Password, String> {
         return Err("it has more than one line; leave the password alone in it".to_owned());
     }
     let mode = metadata.permissions().mode() & 0o777;
-    let warning = (mode & 0o044 != 0).then(|| {
+    let warning = (mode & 0o004 != 0).then(|| {
         let file = file.to_string_lossy();
         format!(
-            "others than its owner can read the password file {} (mode {mode:03o}); chmod 600 keeps it \
-             to the owner",
+            "everybody can read the password file {} (mode {mode:03o}); chmod o= keeps others out",
             Printable(&file)
         )
     });
@@ -195,7 +194,7 @@ mod tests {
 
     #[test]
     fn others_that_can_read_it_are_told_of() {
-        for (mode, warned) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+        for (mode, warned) in [(0o600, false), (0o400, false), (0o640, false), (0o604, true)] {
             let file = File::new("mode", b"s3cret", mode);
             let warning = read(Some(&file.0), None).unwrap().warning;
             assert_eq!(warning.is_some(), warned, "{mode:o}");

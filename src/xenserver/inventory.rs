@@ -135,10 +135,6 @@ impl Inventory {
         })
     }
 
-    pub(super) fn master(&self) -> Option<Host<'_>> {
-        self.hosts().find(|host| host.is_master)
-    }
-
     fn master_reference(&self) -> Option<&Ref> {
         self.tables.pools.values().flatten().find_map(|pool| pool.master.as_ref())
     }

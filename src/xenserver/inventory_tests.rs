@@ -73,13 +73,13 @@ fn the_pool_of_the_data_sets_is_told() {
     assert_eq!(inventory.take_notes(), Vec::<String>::new());
     assert_eq!(inventory.token(), answer["result"]["token"].as_str().unwrap());
 
-    let master = inventory.master().unwrap();
+    let master = inventory.hosts().find(|host| host.is_master).unwrap();
     let reference = "OpaqueRef:6b9e8ea1-53e2-5fb7-bbf3-825e79c25091";
     assert_eq!(master.reference.to_string(), reference);
     assert_eq!(master.record.uuid.to_string(), "0f7c3c8e-5b0e-4c56-9f64-2f5d7c1f6a11");
     assert_eq!(&*master.record.name, "xcp1");
     assert_eq!(master.record.address.as_deref(), Some("127.0.0.1"));
-    assert_eq!((master.record.enabled, master.live), (Some(true), Some(true)));
+    assert_eq!(master.live, Some(true));
     assert_eq!(master.record.cpu_count, Some(8));
     assert_eq!(master.record.xapi_build.as_deref(), Some("1.249.41"));
     assert_eq!(master.record.product_brand.as_deref(), Some("XCP-ng"));

@@ -19,14 +19,14 @@ mod told;
 mod totals;
 mod vm;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
-use crate::hypervisor::{Batch, Content, HostWide, Parts, Stamp};
+use crate::hypervisor::{self, Batch, Content, HostWide, Parts, Stamp};
 use crate::printable::Printable;
 use crate::records::{Instance, InstanceId};
 use crate::target::Target;
@@ -63,6 +63,8 @@ struct State {
     totals: Totals,
     vms: HashSet<Uuid>,
     hosts: HashSet<Uuid>,
+    /// How old the newest rows of a host were when they came, by our clock, which decides nothing.
+    lags: HashMap<Uuid, f64>,
     /// Of which login the inventory is.
     login: u64,
     /// What the log was told of objects that cannot be read.
@@ -132,6 +134,7 @@ impl XenServer {
             let mut state = self.lock();
             let taken = state.totals.take(host, &answer.body);
             let taken = taken.map_err(|error| self.lost(&error.to_string()))?;
+            state.lags.insert(host, lag(taken.newest));
             (taken, state.totals.wanted(&host))
         };
         let mut lines = Vec::new();
@@ -201,10 +204,17 @@ impl XenServer {
     }
 }
 
+/// How long ago that was, by our clock.
+#[allow(clippy::cast_precision_loss)] // of seconds since 1970
+fn lag(newest: i64) -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_secs_f64() - newest as f64
+}
+
 impl State {
     /// Has the totals know what the inventory says, and forgets what is gone.
     fn follow(&mut self, control_domains: bool) {
-        let Self { inventory, totals, vms, hosts, .. } = self;
+        let Self { inventory, totals, vms, hosts, lags, .. } = self;
         let mut now = HashSet::new();
         for host in inventory.hosts() {
             now.insert(host.record.uuid);
@@ -212,6 +222,7 @@ impl State {
             totals.enter_host(host.record.uuid, Quirks::of(build));
         }
         hosts.difference(&now).for_each(|gone| totals.forget_host(gone));
+        lags.retain(|host, _| now.contains(host));
         *hosts = now;
         let mut now = HashSet::new();
         for vm in inventory.vms(control_domains) {
@@ -355,6 +366,35 @@ impl HostWide for XenServer {
         let mut hosts = state.inventory.hosts();
         let named = hosts.find(|known| known.record.uuid == host);
         named.map_or_else(|| host.to_string(), |host| host.record.name.to_string())
+    }
+
+    fn hosts(&self) -> Vec<hypervisor::Host> {
+        let state = self.lock();
+        let host = |known: inventory::Host<'_>| {
+            let record = known.record;
+            let running = state.inventory.vms(self.pool.control_domains());
+            let product = [&record.product_brand, &record.product_version];
+            let product: Vec<&str> =
+                product.into_iter().filter_map(|part| part.as_deref()).collect();
+            let checked = state.totals.checked(&record.uuid);
+            let lag = state.lags.get(&record.uuid).copied();
+            hypervisor::Host {
+                id: record.uuid,
+                name: record.name.to_string(),
+                address: record.address.as_deref().map(str::to_owned),
+                live: known.live,
+                product: (!product.is_empty()).then(|| product.join(" ")),
+                build: record.xapi_build.as_deref().map(str::to_owned),
+                cpus: record.cpu_count,
+                instances: running.filter(|vm| vm.host == Some(record.uuid)).count(),
+                quirks: Quirks::of(record.xapi_build.as_deref().unwrap_or_default()).words(),
+                newest: checked.newest,
+                lag,
+                compared: checked.compared,
+                exact: checked.lies,
+            }
+        };
+        state.inventory.hosts().map(host).collect()
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {

@@ -150,8 +150,6 @@ pub(super) struct HostRecord {
     pub(super) name: Box<str>,
     /// An IPv4 or bare IPv6 address of its management interface.
     pub(super) address: Option<Box<str>>,
-    /// Whether it takes VMs: not in maintenance mode.
-    pub(super) enabled: Option<bool>,
     pub(super) metrics: Option<Ref>,
     /// CPUs as Xen counts them: hardware threads.
     pub(super) cpu_count: Option<u32>,
@@ -171,7 +169,6 @@ impl Record for HostRecord {
             uuid,
             name: fields.label("name_label"),
             address: fields.name("address").filter(|address| !address.is_empty()),
-            enabled: fields.flag("enabled"),
             metrics: fields.reference("metrics"),
             cpu_count: (cpu_info.get("cpu_count").copied().and_then(json::integer))
                 .and_then(|count| u32::try_from(count).ok()),

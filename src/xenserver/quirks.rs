@@ -79,6 +79,21 @@ impl Quirks {
         self.is_before([25, 11, 0])
     }
 
+    /// What is known to be wrong with the release, a few words each, for who looks at a host.
+    pub(crate) fn words(self) -> Vec<&'static str> {
+        let all: [(bool, &str); 8] = [
+            (self.is_unknown(), "its release is not known, and is taken for the newest"),
+            (self.absolute_is_five_times_too_high(), "disk requests are told five times too high"),
+            (self.rows_of_paused_stand_still(), "rows of a paused VM stand still"),
+            (self.vanished_sources_read_zero(), "sources that have gone read 0"),
+            (self.floats_have_five_digits(), "CPU counters have five digits"),
+            (self.last_update_is_a_float(), "the time of counters is a float"),
+            (self.rows_may_lie(), "rows may be wrong where sources are read on multiples of 5 s"),
+            (self.late_sources_have_no_limits(), "sources that came later have no limits"),
+        ];
+        all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, words)| words).collect()
+    }
+
     fn is_before(self, first_without: Build) -> bool {
         self.build.is_some_and(|build| build < first_without)
     }

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv6Addr;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -257,15 +256,6 @@ fn is_address(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text.chars().all(is_part)
 }
 
-/// An address of XAPI's as it stands in a URL or a `Host` header: a bare IPv6 address in brackets.
-pub(super) fn url_host(address: &str) -> Cow<'_, str> {
-    if address.parse::<Ipv6Addr>().is_ok() {
-        Cow::Owned(format!("[{address}]"))
-    } else {
-        Cow::Borrowed(address)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,15 +438,6 @@ mod tests {
             certificate(deep.as_bytes()),
             Err(RpcError::Unexpected("it has no certificate"))
         );
-    }
-
-    #[test]
-    fn an_ipv6_address_has_brackets_in_a_url() {
-        for (address, host) in
-            [("fd00::1", "[fd00::1]"), ("192.0.2.1", "192.0.2.1"), ("xcp1", "xcp1")]
-        {
-            assert_eq!(url_host(address), host);
-        }
     }
 
     proptest! {

@@ -67,6 +67,17 @@ pub(crate) struct Taken {
     pub(crate) found_to_lie: bool,
 }
 
+/// How the rows of a host are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Checked {
+    /// The end of the newest, by the host's clock.
+    pub(crate) newest: Option<i64>,
+    /// How many counters were compared with exact ones lately, and how many of those differed.
+    pub(crate) compared: [u32; 2],
+    /// Exact counters are used in their place.
+    pub(crate) lies: bool,
+}
+
 /// Why exact counters of a VM are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -236,6 +247,15 @@ impl Totals {
     /// Whether that host's rows were found wrong.
     pub(crate) fn do_rows_lie(&self, host: &Uuid) -> bool {
         self.hosts.get(host).is_some_and(|host| host.lies)
+    }
+
+    /// How the rows of a host are.
+    pub(crate) fn checked(&self, host: &Uuid) -> Checked {
+        self.hosts.get(host).map_or_else(Checked::default, |host| Checked {
+            newest: host.mark.map(|mark| mark.0),
+            compared: [host.compared, host.differed],
+            lies: host.lies,
+        })
     }
 
     /// Whether counters since the start of a VM are not known without reading its exact ones.

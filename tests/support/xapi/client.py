@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class Client:
     """Speaks JSON-RPC to the master, and fetches from any host."""
 
-    def __init__(self, pool: Pool, user: str = "monitor", timeout: float = 60) -> None:
+    def __init__(self, pool: Pool, user: str = "monitor") -> None:
         self._pool = pool
-        self.timeout = timeout
+        #: For how many seconds `get` waits for an answer; to connect may take longer.
+        self.timeout = 60.0
         self._tls = ssl.create_default_context()
         self._tls.check_hostname = False
         self._tls.verify_mode = ssl.CERT_NONE
@@ -31,7 +32,7 @@ class Client:
 
     def connect(self, host: Host) -> http.client.HTTPSConnection:
         address, port = host.server.address
-        return http.client.HTTPSConnection(address, port, timeout=self.timeout, context=self._tls)
+        return http.client.HTTPSConnection(address, port, timeout=60, context=self._tls)
 
     def post(self, host: Host, path: str, body: str, **headers: str) -> tuple[Any, bytes]:
         """Return the headers and the body of an answer."""
@@ -69,6 +70,8 @@ class Client:
         connection = self.connect(self._pool.hosts[at])
         headers = {"Cookie": f"session_id={self.session}", "Accept": accept}
         try:
+            connection.connect()
+            connection.sock.settimeout(self.timeout)
             connection.request("GET", f"{path}?{urlencode(query, doseq=True)}", headers=headers)
             response = connection.getresponse()
             return response, response.read().decode()

@@ -31,6 +31,8 @@ class Fault:
     endless: bool = False
     #: Announce so many bytes more than there are, or fewer.
     length: int = 0
+    #: Answer a call with this error of XAPI: its code and its parameters.
+    error: tuple[str, ...] = ()
     #: Answer with this status, these headers and this body.
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)

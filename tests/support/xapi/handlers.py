@@ -27,14 +27,19 @@ def failure(status: int, text: str) -> Response:
     return Response(status, body.encode(), headers)
 
 
-def call(pool: Pool, host: Host, request: Request, rpc: JsonRpc | XmlRpc) -> Response:
+def call(
+    pool: Pool, host: Host, request: Request, rpc: JsonRpc | XmlRpc, error: tuple[str, ...]
+) -> Response:
+    """Answer a call; with an error, if one is given."""
     headers = {"Content-Type": rpc.content_type}
     try:
+        if error:
+            raise ApiError(*error)
         text = rpc.result(pool.rpc.call(host, rpc.method, list(rpc.params)))
-    except ApiError as error:
-        text = rpc.error(error)
+    except ApiError as raised:
+        text = rpc.error(raised)
         asks = request.headers.get(ASKS_THUMBPRINT) == "sha-256:master"
-        if error.code == "HOST_IS_SLAVE" and asks and pool.release.tells_thumbprints:
+        if raised.code == "HOST_IS_SLAVE" and asks and pool.release.tells_thumbprints:
             headers[TELLS_THUMBPRINT] = pool.hosts[pool.master].certificate.sha256
     return Response(200, text.encode(), headers, close=False)
 

@@ -111,15 +111,17 @@ class Host:
         method = rpc.method if rpc else ""
         self._pool.note(Asked(self.index, method or f"{request.verb} {request.path}", request))
         fault = self._strike(request.path, method)
-        response = self._respond(request, rpc)
+        response = self._respond(request, rpc, fault.error if fault else ())
         if self.delay and request.path == "/rrd_updates":
             fault = fault or Fault(delay=self.delay)
         return response, fault
 
-    def _respond(self, request: Request, rpc: JsonRpc | XmlRpc | None) -> Response:
+    def _respond(
+        self, request: Request, rpc: JsonRpc | XmlRpc | None, error: tuple[str, ...]
+    ) -> Response:
         self._pool.catch_up()
         if rpc is not None:
-            return handlers.call(self._pool, self, request, rpc)
+            return handlers.call(self._pool, self, request, rpc, error)
         return handlers.get(self._pool, self, request)
 
     def _strike(self, path: str, method: str) -> Fault | None:

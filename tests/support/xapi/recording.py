@@ -170,7 +170,7 @@ class Recording:
     def _add_poll(self, time: float, name: str) -> None:
         xport = parse(read(self.name, name))
         sources = {(uuid, name) for _, _, uuid, name in (e.split(":", 3) for e in xport.legend)}
-        if self._is_frozen(self.vms["F"], time):
+        if self.frozen_since(self.vms["F"], time) is not None:
             xport = self._without(xport, self.vms["F"])
         self.archives[5].add(time, xport)
         self._polls.append((time, xport.meta["end"], sources))
@@ -195,17 +195,12 @@ class Recording:
             return self._polls[poll][1]
         return int(self.reading(now) // 5 * 5)
 
-    def _is_frozen(self, uuid: str, now: float) -> bool:
+    def frozen_since(self, uuid: str, now: float) -> float | None:
+        """Return when a VM was paused whose RRD therefore stands still; None: it does not."""
         if uuid != self.vms["F"] or not self.release.freezes_paused:
-            return False
-        resumed = self.events["F resumes"]
-        return self.events["F is paused"] < now and self.reading(now) <= resumed
-
-    def frozen_since(self, uuid: str, now: float) -> int | None:
-        """Return the newest row of a VM whose RRD stands still."""
-        if not self._is_frozen(uuid, now):
             return None
-        return int(self.reading(self.events["F is paused"]) // 5 * 5)
+        paused, resumed = self.events["F is paused"], self.events["F resumes"]
+        return paused if paused < now and self.reading(now) <= resumed else None
 
     def began(self, source: Source) -> float | None:
         """Return when a source appeared or began anew, if that was within the recording."""

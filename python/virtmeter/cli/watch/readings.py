@@ -81,12 +81,10 @@ def _usages(
         ):
             continue
         except virtmeter.InspectorException as error:
-            LOG.warning("a VM is left out: %s", error)
+            LOG.warning("a VM is left out of the usage: %s", error)
 
 
-def _reasons(
-    inspector: LibvirtInspector, instances: Iterable[Instance]
-) -> Iterator[tuple[str, str]]:
+def _reasons(inspector: Inspector, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
     """Yield the ids of those that do not run, and why; what libvirt does not tell is left out."""
     for instance in instances:
         if instance.state != PowerState.RUNNING:
