@@ -33,8 +33,10 @@ use crate::hypervisor::{Content, Host, Hypervisor, Moment, Notes, Parts, Stamp, 
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
+#[cfg(feature = "https")]
+pub(crate) use shared::LogRecord;
 use shared::Shared;
-pub(crate) use shared::{LogRecord, log_all};
+pub(crate) use shared::log_all;
 
 /// Some hosts can be given more CPUs while they run.
 const HOST_CPUS_KEPT: Duration = Duration::from_secs(60);

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::driver::Batch;
 use crate::error::Error;
-use crate::hypervisor::Batch;
 
 /// What has failed is tried again after this, and then after twice as long each time.
 const SHORTEST: Duration = Duration::from_millis(500);

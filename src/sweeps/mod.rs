@@ -7,6 +7,7 @@
 //! answers, they are told so at once.
 
 mod batches;
+mod driver;
 mod shared;
 mod worker;
 
@@ -17,11 +18,12 @@ use uuid::Uuid;
 
 use crate::collector::{Cancellation, Health, Limits, ids, log_all};
 use crate::error::{Error, Reason, Result};
-use crate::hypervisor::{Batch, Content, Host, HostWide, Parts, Stamp};
+use crate::hypervisor::{Content, Host, Parts, Stamp};
 use crate::libvirt::generation;
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
+pub(crate) use driver::{Batch, HostWide};
 use shared::Shared;
 
 /// Logging out is not waited for any longer.

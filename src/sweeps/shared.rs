@@ -5,10 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::batches::{Batches, Next};
+use super::driver::{Batch, HostWide};
 use super::worker;
 use crate::collector::{Cancellation, Health, Limits, LogRecord};
 use crate::error::{Error, Failure, Reason, Result};
-use crate::hypervisor::{Batch, HostWide, Parts};
+use crate::hypervisor::Parts;
 use crate::libvirt::generation;
 use crate::printable::Printable;
 use crate::records::InstanceId;

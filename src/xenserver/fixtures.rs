@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// Each release, and the phase of its readings.
 pub(crate) const SETS: [&str; 4] =
-    ["xapi-1.249", "xapi-24.19", "xapi-26.17_steady", "xapi-26.17_boundary"];
+    ["xapi-1.249_8.2_drift", "xapi-24.19_drift", "xapi-26.17_steady", "xapi-26.17_boundary"];
 
 fn folder() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", "xenserver"].iter().collect()
@@ -23,9 +23,11 @@ fn bytes(path: &str) -> Vec<u8> {
     inflated
 }
 
-/// An answer, by its set and name, for example `xapi-1.249/last60`.
+/// An answer, by its set and name, a poll's as well, for example `xapi-1.249_8.2_drift/last60`.
 pub(crate) fn answer(path: &str) -> Vec<u8> {
-    bytes(&format!("{path}.xml.gz"))
+    let (set, name) = path.split_once('/').unwrap();
+    let part = if name.starts_with("every") { "polls/" } else { "" };
+    bytes(&format!("{set}/{part}{name}.xml.gz"))
 }
 
 /// Another file of text.
@@ -33,9 +35,14 @@ pub(crate) fn text(path: &str) -> String {
     String::from_utf8(bytes(path)).unwrap()
 }
 
-/// The names of all answers of a set.
+/// The paths of all answers of a set.
 pub(crate) fn names(set: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder().join(set)).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter_map(|name| name.strip_suffix(".xml.gz").map(str::to_owned)).collect()
+    let mut all = Vec::new();
+    for part in [set.to_owned(), format!("{set}/polls")] {
+        for entry in fs::read_dir(folder().join(&part)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            all.extend(name.strip_suffix(".xml.gz").map(|name| format!("{part}/{name}")));
+        }
+    }
+    all
 }

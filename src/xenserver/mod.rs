@@ -26,9 +26,10 @@ use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
-use crate::hypervisor::{self, Batch, Content, HostWide, Parts, Stamp};
+use crate::hypervisor::{self, Content, Parts, Stamp};
 use crate::printable::Printable;
 use crate::records::{Instance, InstanceId};
+use crate::sweeps::{Batch, HostWide};
 use crate::target::Target;
 use inventory::{Entered, Inventory, Vm};
 use objects::PowerState;
@@ -38,7 +39,7 @@ use rrd::VmRrd;
 pub(crate) use session::PasswordSource;
 use session::{Place, Pool};
 use told::Subject;
-use totals::{Totals, Wanted};
+use totals::Totals;
 use vm::{Known, State as Running};
 
 /// What a pool is asked for beside what is always told.
@@ -135,10 +136,10 @@ impl XenServer {
             let taken = state.totals.take(host, &answer.body);
             let taken = taken.map_err(|error| self.lost(&error.to_string()))?;
             state.lags.insert(host, lag(taken.newest));
-            (taken, state.totals.wanted(&host))
+            (taken, state.totals.due(&host))
         };
         let mut lines = Vec::new();
-        for (vm, _) in due.into_iter().filter(|(_, wanted)| *wanted == Wanted::Check) {
+        for vm in due {
             // It is compared another time.
             let _ = self.read_exact(vm, &place, host, deadline);
         }

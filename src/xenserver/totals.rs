@@ -203,7 +203,8 @@ impl Totals {
             }
         }
         // From here on nothing fails.
-        for group in &groups {
+        for group in &mut groups {
+            group.entries.iter_mut().for_each(Entry::follow_the_last);
             if let Some(vm) = self.vms.get_mut(&group.vm) {
                 if rows > 0 && group.way.is_measured() {
                     vm.measure(&group.measured);
@@ -260,7 +261,23 @@ impl Totals {
 
     /// Whether counters since the start of a VM are not known without reading its exact ones.
     pub(crate) fn lacks_exact(&self, vm: &Uuid) -> bool {
-        self.vms.get(vm).is_some_and(|vm| vm.lacks_exact)
+        self.vms.get(vm).is_some_and(Vm::lacks_exact)
+    }
+
+    /// The VMs by which the rows of a host are to be checked now: a few, whatever callers ask for.
+    pub(crate) fn due(&self, host: &Uuid) -> Vec<Uuid> {
+        let may_lie = |host: &Host| host.quirks.rows_may_lie() && !host.lies;
+        if !self.hosts.get(host).is_some_and(may_lie) {
+            return Vec::new();
+        }
+        let wanted = self.wanted(host);
+        let of = |why| wanted.iter().filter(move |(_, wanted)| *wanted == why).map(|(vm, _)| *vm);
+        let mut due: Vec<Uuid> = of(Wanted::Check).collect();
+        // Nothing can be compared that was not read once.
+        let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
+        let anchored = residents.filter(|vm| vm.anchored_at().is_some()).count();
+        due.extend(of(Wanted::SinceStart).take(CHECKED_AT_ONCE.saturating_sub(anchored)));
+        due
     }
 
     /// The VMs of a host of which exact counters are wanted. To be asked after an answer of it was taken.
@@ -274,7 +291,7 @@ impl Totals {
         for (uuid, vm) in usable {
             if known.lies {
                 wanted.push((*uuid, Wanted::Always));
-            } else if vm.lacks_exact {
+            } else if vm.lacks_exact() {
                 wanted.push((*uuid, Wanted::SinceStart));
             } else if known.quirks.rows_may_lie() {
                 let after = CHECK_AFTER[usize::from(vm.was_compared)];
@@ -422,8 +439,9 @@ impl Group {
                 }
                 _ => value,
             };
-            if let Some(sum) = Sum::of(mean, seconds) {
-                entry.add(t, seconds, at_rest, mean, sum);
+            match Sum::of(mean, seconds) {
+                Some(sum) => entry.add(t, seconds, at_rest, mean, sum),
+                None => entry.was_unknown(),
             }
         }
     }

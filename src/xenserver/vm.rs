@@ -1,33 +1,31 @@
 //! One VM: which of its rows are taken, and what it has counted.
 //!
 //! Releases before 25.22 do not read the sources of a paused VM. What they export for it meanwhile are
-//! old rows with current times, shifted further at each turn. The first reading after the pause tells how much was counted since the
-//! last one before it, and the mean of that goes into all rows in between; so those rows, read again
-//! after the pause, add up to the truth. Until then, the time of the pause is covered, without growth.
-
-use std::time::Duration;
+//! old rows with current times, shifted further at each turn. The first reading after the pause tells
+//! how much was counted since the last one before it, and the mean of that goes into all rows in between;
+//! so those rows, read again after the pause, add up to the truth. Until then, the time of the pause is
+//! covered, without growth.
 
 use uuid::Uuid;
 
-use super::counted::{Anchor, Counted, Grown};
-use super::names::{Counter, Measure, Named, named};
+use super::counted::{Counted, Grown};
+use super::names::{Counter, Measure, Named};
 use super::quirks::Quirks;
-use super::rrd::{SourceKind, VmRrd};
-use super::totals::{Told, VmTotals};
-use crate::samples::{Mark, NANOS, Sum};
+use crate::samples::{Mark, Sum};
+
+mod exact;
+mod told;
+
+use exact::Next;
 
 /// In 10^-9.
 const SECOND: i64 = 1_000_000_000;
 /// After a start, all plugins were read again this long after the first row that came after it.
 const READ_ANEW: i64 = 10;
+/// So often at most, exact values are read for those that lack.
+const TRIES: u8 = 3;
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
-/// Two exact readings are compared that are so far apart.
-const COMPARED_AFTER: i64 = 60 * SECOND;
-/// Counters that all lack so much were not told for a while, in 10^-9 s.
-const GAP: u64 = 1_000_000_000;
-/// Growth of rows and of exact counters may differ by a hundredth.
-const TOLERANCE: i128 = 100;
 
 /// As far as rows are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +92,8 @@ pub(crate) struct Entry {
     /// When it was exactly read, and when to be compared, in 10^-9 s.
     read_at: [Option<i64>; 2],
     grown: Grown,
+    /// What was covered by the row after, where nothing grew in it, in 10^-9 s.
+    zero: u64,
 }
 
 #[derive(Debug)]
@@ -114,8 +114,9 @@ pub(crate) struct Vm {
     /// In a pause, or after one, of a release whose rows stand still then.
     still: Option<Still>,
     exact: ExactFrom,
-    /// Something has no exact value yet that may have one.
-    pub(super) lacks_exact: bool,
+    /// How often exact values are still to be read, as something has none that may have one. A disk that
+    /// the host does not tell of never has.
+    tries: u8,
     pub(super) was_compared: bool,
     /// Exact values to compare with rows, once those have come.
     next: Option<Box<Next>>,
@@ -148,13 +149,6 @@ enum ExactFrom {
     /// Once its host has told rows.
     Unknown,
     At(i64),
-}
-
-#[derive(Debug)]
-struct Next {
-    at: i64,
-    /// By the places of the counters.
-    anchors: Vec<(usize, Anchor)>,
 }
 
 impl Way {
@@ -195,10 +189,23 @@ impl Entry {
         self.newest.get_or_insert(single(value));
     }
 
+    /// A row is unknown. Where the one after it is 0, the source has begun there, and that says nothing.
+    pub(super) fn was_unknown(&mut self) {
+        self.grown.sum.covered -= std::mem::take(&mut self.zero);
+    }
+
+    /// After the oldest row: the one before it was in an answer before.
+    pub(super) fn follow_the_last(&mut self) {
+        if self.last.is_some_and(f32::is_nan) {
+            self.was_unknown();
+        }
+    }
+
     /// Adds so many seconds of a row, at its end; some of them were covered before.
     pub(super) fn add(&mut self, t: i64, seconds: i64, at_rest: i64, mean: f64, sum: Sum) {
         let covered = u64::try_from((seconds - at_rest) * SECOND).unwrap_or(0);
         self.grown.sum.add(Sum { covered, ..sum });
+        self.zero = if mean > 0.0 { 0 } else { covered };
         let begin = (t - seconds) * SECOND;
         for (i, at) in self.read_at.into_iter().enumerate() {
             let Some(before) = at.map(|at| at.saturating_sub(begin).clamp(0, seconds * SECOND))
@@ -232,7 +239,7 @@ impl Vm {
             cpu_covered: 0,
             still: None,
             exact: ExactFrom::At(i64::MIN),
-            lacks_exact: true,
+            tries: TRIES,
             was_compared: false,
             next: None,
             memory: None,
@@ -281,7 +288,7 @@ impl Vm {
         }
         self.starts = self.starts.wrapping_add(1);
         self.exact = ExactFrom::Unknown;
-        self.lacks_exact = true;
+        self.tries = TRIES;
         self.next = None;
     }
 
@@ -309,7 +316,7 @@ impl Vm {
             // comes online again goes on.
             if is_there && !slot.is_there && slot.counter != Counter::Cpu {
                 slot.counted = Counted::default();
-                self.lacks_exact = true;
+                self.tries = TRIES;
                 self.next = None;
             }
             slot.is_there = is_there || slot.counter == Counter::RunState;
@@ -331,11 +338,11 @@ impl Vm {
 
     fn insert(&mut self, counter: Counter, device: u16, begun: Counted) {
         if let Err(place) = self.counters.binary_search_by_key(&(counter, device), Slot::key) {
-            self.counters.insert(
-                place,
-                Slot { counter, device, is_there: true, last: None, counted: begun },
-            );
-            self.lacks_exact = true;
+            // Nothing is known of it before, where rows were taken.
+            let last = self.mark.map(|_| f32::NAN);
+            self.counters
+                .insert(place, Slot { counter, device, is_there: true, last, counted: begun });
+            self.tries = TRIES;
             // Places have changed.
             self.next = None;
         }
@@ -394,7 +401,7 @@ impl Vm {
         let next = self.next.as_ref().map(|next| next.at);
         let read_at = [anchor.map(|anchor| anchor.at), next];
         let (counter, last, grown) = (slot.counter, slot.last, Grown::default());
-        Some(Entry { column, counter, index, last, newest: None, read_at, grown })
+        Some(Entry { column, counter, index, last, newest: None, read_at, grown, zero: 0 })
     }
 
     /// Takes what was measured last. Zero is what a source reads that has vanished.
@@ -469,8 +476,9 @@ impl Vm {
                 None => still.resumed = Some(newest.0),
                 Some(resumed) if newest.0 > resumed => {
                     // After so long, the library does not know what was counted.
-                    self.lacks_exact |=
-                        self.mark.is_some_and(|Mark(mark)| newest.0 - mark > HEARTBEAT);
+                    if self.mark.is_some_and(|Mark(mark)| newest.0 - mark > HEARTBEAT) {
+                        self.tries = TRIES;
+                    }
                     self.mark = Some(newest);
                     self.still = None;
                 }
@@ -490,159 +498,6 @@ impl Vm {
             self.exact = ExactFrom::At(newest.0 + READ_ANEW);
         }
     }
-
-    /// Whether exact values that were read then are those of this domain.
-    pub(super) fn takes_exact_at(&self, at: i64) -> bool {
-        let ExactFrom::At(from) = self.exact else { return false };
-        self.state != State::Gone && at >= from
-    }
-
-    /// When the oldest of its exact values was read.
-    pub(super) fn anchored_at(&self) -> Option<i64> {
-        let anchors = self.counters.iter().filter_map(|slot| slot.counted.anchor);
-        anchors.map(|anchor| anchor.at / SECOND).min()
-    }
-
-    /// Takes exact values, which were read then, in 10^-9 s.
-    pub(super) fn enter_exact(
-        &mut self,
-        rrd: &VmRrd<'_>,
-        at: i64,
-        is_compared: bool,
-        rows_lie: bool,
-        quirks: Quirks,
-    ) {
-        self.lacks_exact = false;
-        let mut next = Vec::new();
-        let (mut covered, vcpus) = (0, u64::from(self.vcpus.max(1)));
-        let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
-        for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
-            let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
-                continue;
-            };
-            let Slot { counter, counted, .. } = &mut self.counters[place];
-            let Some(exact) = source.last.map(|last| last.nanos).filter(|nanos| *nanos >= 0) else {
-                continue;
-            };
-            if !counter.is_bytes() && quirks.floats_have_five_digits() {
-                continue;
-            }
-            let reading = counted.reading(exact, at);
-            match counted.anchor {
-                _ if rows_lie => {
-                    let more = counted.catch_up(exact, at);
-                    covered += if *counter == Counter::Cpu { more } else { 0 };
-                }
-                None => counted.set(reading),
-                // It was reset.
-                Some(anchor) if exact < anchor.exact || at < anchor.at => counted.set(reading),
-                Some(anchor)
-                    if is_compared && at - anchor.at >= COMPARED_AFTER && anchor.at <= mark =>
-                {
-                    next.push((place, reading));
-                }
-                Some(_) => {}
-            }
-        }
-        self.cpu_covered += covered / vcpus;
-        if !next.is_empty() && self.next.is_none() {
-            self.next = Some(Box::new(Next { at, anchors: next }));
-        }
-    }
-
-    /// Compares the growth by rows with that by exact values once all rows have come: how many counters
-    /// were compared, and how many differed.
-    pub(super) fn compare(&mut self) -> Option<(u32, u32)> {
-        let mark = self.mark?.0.saturating_mul(SECOND);
-        if self.next.as_ref().is_none_or(|next| next.at > mark) {
-            return None;
-        }
-        let next = self.next.take()?;
-        self.was_compared = true;
-        let (mut compared, mut differed, mut covered) = (0, 0, 0);
-        let anchors = || {
-            next.anchors.iter().filter_map(|(place, next)| {
-                let slot = self.counters.get(*place)?;
-                Some((*place, slot.counter, slot.counted.anchor?, *next))
-            })
-        };
-        // What all lack was not told: the host was away, say.
-        let is_gap = anchors().all(|(_, _, last, next)| {
-            let told = next.sum.covered.saturating_sub(last.sum.covered);
-            u64::try_from(next.at - last.at).is_ok_and(|elapsed| told + GAP < elapsed)
-        });
-        for (place, counter, last, next) in anchors().collect::<Vec<_>>() {
-            let (exact, rows) = (last.grown_to(&next), last.rows_to(&next));
-            let most = exact.max(rows);
-            // A tenth of a second, or 10 kB: less says nothing.
-            let least = if counter.is_bytes() { 10_000 * NANOS } else { NANOS / 10 };
-            let is_off = (exact - rows).abs() > most / TOLERANCE + last.edge + next.edge;
-            if !is_gap && most >= least {
-                compared += 1;
-                differed += u32::from(is_off);
-            }
-            let counted = &mut self.counters[place].counted;
-            if is_gap || is_off {
-                let more = counted.correct(next);
-                covered += if counter == Counter::Cpu { more } else { 0 };
-            } else {
-                counted.set(next);
-            }
-        }
-        self.cpu_covered += covered / u64::from(self.vcpus.max(1));
-        Some((compared, differed))
-    }
-
-    /// How much memory it takes, in bytes.
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
-        let disks: usize = self.disks.iter().map(|disk| disk.len() + size_of::<Box<str>>()).sum();
-        size_of::<Self>() + disks + self.counters.capacity() * size_of::<Slot>()
-    }
-
-    /// Does not compare what was to be.
-    pub(super) fn forget_next(&mut self) {
-        self.next = None;
-    }
-
-    /// What it has used.
-    pub(super) fn totals(&self) -> VmTotals {
-        let told = |counter, device: usize| {
-            let place = u16::try_from(device).ok().and_then(|device| self.slot(counter, device));
-            place.map_or_else(Told::default, |place| self.counters[place].told())
-        };
-        let there = || self.counters.iter().filter(|slot| slot.is_there);
-        let each = |counter| there().filter(move |slot| slot.counter == counter);
-        let cpus = || self.counters.iter().filter(|slot| slot.counter == Counter::Cpu);
-        let since_start = cpus().map(|slot| slot.counted.since_start());
-        let cpu = Told {
-            sum: cpus().map(|slot| slot.counted.sum.nanos).sum(),
-            covered: Duration::from_nanos(self.cpu_covered),
-            since_start: since_start.sum::<Option<_>>().filter(|_| self.vcpus > 0),
-        };
-        let disks = each(Counter::DiskRead).filter_map(|slot| {
-            let place = usize::from(slot.device);
-            let counters =
-                [Counter::DiskRead, Counter::DiskReads, Counter::DiskWritten, Counter::DiskWrites];
-            Some((self.disks.get(place)?.clone(), counters.map(|counter| told(counter, place))))
-        });
-        let nics = each(Counter::NicReceived).map(|slot| {
-            let counters = [Counter::NicReceived, Counter::NicSent];
-            (slot.device, counters.map(|counter| told(counter, usize::from(slot.device))))
-        });
-        VmTotals {
-            newest: self.mark.map(|mark| mark.0),
-            start: self.starts,
-            cpu,
-            vcpus: (0..usize::from(self.vcpus)).map(|vcpu| told(Counter::Cpu, vcpu)).collect(),
-            nics: nics.collect(),
-            disks: disks.collect(),
-            run_states: each(Counter::RunState).map(|slot| (slot.device, slot.told())).collect(),
-            memory: self.memory,
-            memory_target: self.memory_target,
-            memory_internal_free: self.memory_internal_free,
-        }
-    }
 }
 
 /// Values are floats of 32 bits in the library.
@@ -652,20 +507,6 @@ fn single(value: f64) -> f32 {
 }
 
 impl Slot {
-    /// In ns, or whole bytes or requests.
-    fn told(&self) -> Told {
-        let whole = |nanos| match self.counter {
-            Counter::Cpu | Counter::RunState => nanos,
-            _ => Sum::whole(nanos),
-        };
-        let Counted { sum, .. } = &self.counted;
-        Told {
-            sum: whole(sum.nanos),
-            covered: Duration::from_nanos(sum.covered),
-            since_start: self.counted.since_start().map(whole),
-        }
-    }
-
     fn key(&self) -> (Counter, u16) {
         (self.counter, self.device)
     }

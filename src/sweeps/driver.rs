@@ -1,0 +1,77 @@
+//! The few questions that a driver answers whose hypervisor tells of many instances at once.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+#[allow(unused_imports)] // for the links below
+use crate::error::Error;
+use crate::error::Result;
+use crate::hypervisor::{Content, Host, Parts, Stamp};
+use crate::records::{Instance, InstanceId};
+
+/// What one call to a hypervisor that answers for many instances reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Batch {
+    /// Which instances there are, and what they are.
+    Inventory,
+    /// What all instances of a host use.
+    Host(Uuid),
+    /// What is read of one instance alone; nothing else depends on it.
+    Instance(Uuid),
+}
+
+/// A hypervisor that answers for many instances at once. It keeps what it has read, and tells it
+/// without waiting.
+pub(crate) trait HostWide: Send + Sync + 'static {
+    /// For how much longer than for its timeout a caller may have to wait for what is being read: a login
+    /// may take its time.
+    fn patience(&self, batch: Batch) -> Duration;
+
+    /// Reads this, within the deadline, and returns what the log is to say. No two calls are about the
+    /// same batch at a time; calls about others may be.
+    ///
+    /// # Errors
+    /// Any [`Error`] that is about no instance.
+    fn read(&self, batch: Batch, deadline: Instant) -> Result<Vec<String>>;
+
+    /// Every instance of the last inventory, running or not.
+    fn instances(&self) -> Vec<Instance>;
+
+    /// The next instances after one of them, in the order in which callers go through them as a rule.
+    fn after(&self, instance: Uuid, most: usize) -> Vec<InstanceId>;
+
+    /// What has to be read beside the inventory, and in this order, before a part of an instance can be
+    /// told.
+    ///
+    /// # Errors
+    /// [`Error::InstanceNotFound`], [`Error::InstanceShutOff`], [`Error::Unsupported`].
+    fn batches(&self, part: Parts, instance: &InstanceId) -> Result<Vec<Batch>>;
+
+    /// A part of an instance, of what was read last.
+    ///
+    /// # Errors
+    /// As [`batches`](Self::batches), and [`Error::NoData`].
+    fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)>;
+
+    /// How many CPUs the host of an instance has.
+    fn host_cpus(&self, instance: Uuid) -> Option<u32>;
+
+    /// What people call a host, for messages.
+    fn host_name(&self, host: Uuid) -> String;
+
+    /// Every host of the last inventory, and how its readings are.
+    fn hosts(&self) -> Vec<Host>;
+
+    /// The round trips so far, by the names of the calls.
+    fn calls(&self) -> Vec<(&'static str, u64)>;
+
+    /// How often it has logged in, and whether it is logged in now.
+    fn sessions(&self) -> (u64, bool);
+
+    /// Logs out, within the deadline.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionLost`].
+    fn close(&self, deadline: Instant) -> Result<()>;
+}

@@ -1,0 +1,148 @@
+//! Exact counters of a VM: those since its start, and what shows whether its rows are right.
+
+use super::super::counted::Anchor;
+use super::super::names::{Counter, named};
+use super::super::quirks::Quirks;
+use super::super::rrd::{SourceKind, VmRrd};
+use super::{ExactFrom, SECOND, Slot, State, Vm};
+use crate::samples::NANOS;
+
+/// Two exact readings are compared that are so far apart.
+const COMPARED_AFTER: i64 = 60 * SECOND;
+/// Growth of rows and of exact counters may differ by a hundredth.
+const TOLERANCE: i128 = 100;
+/// Counters that all lack so much were not told for a while, in 10^-9 s.
+const GAP: u64 = 1_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) at: i64,
+    /// By the places of the counters.
+    pub(super) anchors: Vec<(usize, Anchor)>,
+}
+
+impl Vm {
+    /// Whether exact values that were read then are those of this domain.
+    pub(in crate::xenserver) fn takes_exact_at(&self, at: i64) -> bool {
+        let ExactFrom::At(from) = self.exact else { return false };
+        self.state != State::Gone && at >= from
+    }
+
+    /// Whether something has no exact value yet that may have one.
+    pub(in crate::xenserver) fn lacks_exact(&self) -> bool {
+        self.tries > 0
+    }
+
+    /// When the oldest of its exact values was read.
+    pub(in crate::xenserver) fn anchored_at(&self) -> Option<i64> {
+        let anchors = self.counters.iter().filter_map(|slot| slot.counted.anchor);
+        anchors.map(|anchor| anchor.at / SECOND).min()
+    }
+
+    /// Takes exact values, which were read then, in 10^-9 s.
+    pub(in crate::xenserver) fn enter_exact(
+        &mut self,
+        rrd: &VmRrd<'_>,
+        at: i64,
+        is_compared: bool,
+        rows_lie: bool,
+        quirks: Quirks,
+    ) {
+        // Rows of a pause tell its growth only in all.
+        let is_compared = is_compared && self.still.is_none();
+        let mut next = Vec::new();
+        let (mut covered, vcpus) = (0, u64::from(self.vcpus.max(1)));
+        let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
+        for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
+            let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
+                continue;
+            };
+            let Slot { counter, counted, last, .. } = &mut self.counters[place];
+            let Some(exact) = source.last.map(|last| last.nanos).filter(|nanos| *nanos >= 0) else {
+                continue;
+            };
+            if !counter.is_bytes() && quirks.floats_have_five_digits() {
+                continue;
+            }
+            let reading = counted.reading(exact, at);
+            match counted.anchor {
+                _ if rows_lie => {
+                    let more = counted.catch_up(exact, at);
+                    covered += if *counter == Counter::Cpu { more } else { 0 };
+                }
+                // Rows lack the first growth of a source, before one of them is known.
+                None if last.is_some_and(f32::is_nan) => {}
+                None => counted.set(reading),
+                // It was reset.
+                Some(anchor) if exact < anchor.exact || at < anchor.at => counted.set(reading),
+                Some(anchor)
+                    if is_compared
+                        && at >= mark
+                        && at - anchor.at >= COMPARED_AFTER
+                        && anchor.at <= mark =>
+                {
+                    next.push((place, reading));
+                }
+                Some(_) => {}
+            }
+        }
+        self.cpu_covered += covered / vcpus;
+        let has_all = self.counters.iter().all(|slot| {
+            let is_usable = slot.counter.is_bytes() || !quirks.floats_have_five_digits();
+            let may_have = slot.is_there && is_usable && !slot.counter.is_requests();
+            !may_have || slot.counted.anchor.is_some()
+        });
+        self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
+        if !next.is_empty() && self.next.is_none() {
+            self.next = Some(Box::new(Next { at, anchors: next }));
+        }
+    }
+
+    /// Compares the growth by rows with that by exact values once all rows have come: how many counters
+    /// were compared, and how many differed.
+    pub(in crate::xenserver) fn compare(&mut self) -> Option<(u32, u32)> {
+        let mark = self.mark?.0.saturating_mul(SECOND);
+        if self.next.as_ref().is_none_or(|next| next.at > mark) {
+            return None;
+        }
+        let next = self.next.take()?;
+        self.was_compared = true;
+        let (mut compared, mut differed, mut covered) = (0, 0, 0);
+        let anchors = || {
+            next.anchors.iter().filter_map(|(place, next)| {
+                let slot = self.counters.get(*place)?;
+                Some((*place, slot.counter, slot.counted.anchor?, *next))
+            })
+        };
+        // What all lack was not told: the host was away, say.
+        let is_gap = anchors().all(|(_, _, last, next)| {
+            let told = next.sum.covered.saturating_sub(last.sum.covered);
+            u64::try_from(next.at - last.at).is_ok_and(|elapsed| told + GAP < elapsed)
+        });
+        for (place, counter, last, next) in anchors().collect::<Vec<_>>() {
+            let (exact, rows) = (last.grown_to(&next), last.rows_to(&next));
+            let most = exact.max(rows);
+            // A tenth of a second, or 10 kB: less says nothing.
+            let least = if counter.is_bytes() { 10_000 * NANOS } else { NANOS / 10 };
+            let is_off = (exact - rows).abs() > most / TOLERANCE + last.edge + next.edge;
+            if !is_gap && most >= least {
+                compared += 1;
+                differed += u32::from(is_off);
+            }
+            let counted = &mut self.counters[place].counted;
+            if is_gap || is_off {
+                let more = counted.correct(next);
+                covered += if counter == Counter::Cpu { more } else { 0 };
+            } else {
+                counted.set(next);
+            }
+        }
+        self.cpu_covered += covered / u64::from(self.vcpus.max(1));
+        Some((compared, differed))
+    }
+
+    /// Does not compare what was to be.
+    pub(in crate::xenserver) fn forget_next(&mut self) {
+        self.next = None;
+    }
+}
