@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::inventory::{Disk as Drive, Nic, Vm};
+use super::names::RUN_STATES;
 use super::objects::DiskKind;
 use super::totals::{Told, VmTotals};
 use crate::details::{DiskDetails, InstanceDetails, Manager, NicDetails};
@@ -14,6 +15,8 @@ use crate::records::{
     VcpuTimes, VmCounters,
 };
 
+/// The time that all vCPUs of a domain wait for a CPU.
+const CONTENTION: &str = "runstate_full_contention";
 const MIB: f64 = 1_048_576.0;
 const KIB: f64 = 1024.0;
 
@@ -56,7 +59,8 @@ impl Subject<'_> {
     fn stats(&self) -> (InstanceStats, CpuTimes) {
         let used = self.used.as_ref();
         let cpu = used.and_then(|used| used.cpu.since_start);
-        let times = |told: &Told| VcpuTimes { time: told.since_start, ..VcpuTimes::default() };
+        let delay = self.delayed().and_then(|told| told.since_start);
+        let times = |told: &Told| VcpuTimes { time: told.since_start, wait: None, delay };
         let vcpus = used.filter(|used| !used.vcpus.is_empty()).map(|used| {
             used.vcpus.iter().zip(0..).map(|(told, number)| (number, times(told))).collect()
         });
@@ -67,6 +71,7 @@ impl Subject<'_> {
             memory_actual: self.memory_actual().map(|bytes| bytes / MIB),
             memory_usage: self.memory_used().map(|bytes| bytes / MIB),
             vcpu_time: cpu,
+            vcpu_delay: delay,
             ..InstanceStats::default()
         };
         (stats, CpuTimes { vcpus, whole: cpu })
@@ -80,11 +85,21 @@ impl Subject<'_> {
             cpu_number: self.vm.vcpus,
             vcpu_time: cpu.map(|cpu| cpu.sum),
             cpu_time: cpu.map(|cpu| cpu.sum),
+            vcpu_delay: self.delayed().map(|told| told.sum),
             memory: self.memory(),
             interfaces: self.nics(|nic| Some(nic.sum), at),
             disks: Some(self.disks(|disk| disk.map(|told| Some(told.sum)), at)),
             ..VmCounters::default()
         }
+    }
+
+    /// For how long the vCPU could have run but had no CPU. The states that XAPI may record are of the
+    /// domain as a whole, so that this is known where there is one vCPU alone.
+    fn delayed(&self) -> Option<Told> {
+        let used = self.used.as_ref().filter(|_| self.vm.vcpus == Some(1))?;
+        let mut states = used.run_states.iter();
+        let name = |state: u16| RUN_STATES.get(usize::from(state)).copied();
+        states.find(|(state, _)| name(*state) == Some(CONTENTION)).map(|(_, told)| *told)
     }
 
     /// The NICs that are plugged in, with these of their counters, of that time.
