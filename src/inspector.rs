@@ -10,16 +10,19 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use crate::callers::{self, Callers};
-use crate::collector::{Cancellation, Collector, Health, Limits, ids};
+use crate::cancellation::Cancellation;
+use crate::collector::Collector;
 use crate::continued::Continued;
 use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Reason, Result};
+use crate::health::Health;
 use crate::hypervisor::{Content, Host, Hypervisor, Parts, Stamp};
+use crate::limits::Limits;
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
-    InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage,
+    InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage, ids,
 };
 use crate::source::Source;
 use crate::usage::{Rates, Usage};

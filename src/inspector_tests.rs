@@ -432,7 +432,7 @@ thread_local! {
 }
 
 fn ask_the_caller() {
-    crate::collector::ask_while_waiting(|| {
+    crate::cancellation::ask_while_waiting(|| {
         ASKED.set(ASKED.get() + 1);
         STILL_WANTED.get()
     });

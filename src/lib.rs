@@ -17,14 +17,18 @@
 //! The page `docs/architecture.md` in the sources tells why it is so.
 
 mod callers;
+mod cancellation;
 mod collector;
 mod continued;
 mod deltas;
 mod details;
 mod error;
+mod health;
 mod hypervisor;
 mod inspector;
 mod libvirt;
+mod limits;
+mod logs;
 mod open;
 mod per_process;
 mod printable;
@@ -47,18 +51,19 @@ mod target;
 #[cfg(feature = "https")]
 mod xenserver;
 
-pub use collector::{Health, InvalidLimit, Limits};
 pub use details::{
     DirtyRate, DiskDetails, InstanceDetails, IoThreadStats, JobStats, Manager, NicDetails,
     VcpuStats,
 };
 pub use error::{Error, Failure, Reason, Result};
+pub use health::Health;
 pub use hypervisor::{
     Connection, Content, Host, Hypervisor, Moment, Notes, Outcome, Parts, Reach, Reading,
     SizesRead, Warning,
 };
 pub use inspector::Inspector;
 pub use libvirt::{Libvirt, LibvirtConnection, quiet_opens};
+pub use limits::{InvalidLimit, Limits};
 pub use open::{Opening, PasswordSource};
 pub use records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::collector::Limits;
 use crate::error::Result;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
+use crate::limits::Limits;
 
 /// Returns a password whenever there is a login, or a sentence why it cannot.
 pub type PasswordSource = Arc<dyn Fn() -> std::result::Result<String, String> + Send + Sync>;

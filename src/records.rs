@@ -48,6 +48,13 @@ pub struct Instance {
     pub state: u32,
 }
 
+/// What to ask these by.
+pub(crate) fn ids(instances: &[Instance]) -> Vec<InstanceId> {
+    let id =
+        |instance: &Instance| InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
+    instances.iter().map(id).collect()
+}
+
 /// One instance, and what OpenStack Nova says of it in the domain's metadata
 /// (`http://openstack.org/xmlns/libvirt/nova/1.1`, or 1.0).
 #[derive(Debug, Clone, PartialEq, Eq)]

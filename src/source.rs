@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::collector::{Health, Limits};
 use crate::error::Result;
+use crate::health::Health;
 use crate::hypervisor::{Content, Host, Parts, Stamp};
+use crate::limits::Limits;
 use crate::records::{Instance, InstanceId};
 
 /// The readings of all instances of one place. No call waits longer than its limits say.

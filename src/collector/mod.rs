@@ -4,10 +4,7 @@
 //! knows neither. Workers, each with a connection of its own, take the readings; a prober asks after
 //! what does not answer, and only exists once something has not.
 
-mod cancellation;
 mod habits;
-mod health;
-mod limits;
 mod link;
 mod outage;
 mod prober;
@@ -22,21 +19,16 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-pub(crate) use cancellation::Cancellation;
-#[cfg(any(feature = "python", test))]
-pub(crate) use cancellation::ask_while_waiting;
-pub use health::Health;
-pub use limits::{InvalidLimit, Limits};
-
+use crate::cancellation::Cancellation;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::hypervisor::{Content, Host, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
+use crate::limits::Limits;
+use crate::logs::log_all;
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
-#[cfg(feature = "https")]
-pub(crate) use shared::LogRecord;
 use shared::Shared;
-pub(crate) use shared::log_all;
 
 /// Some hosts can be given more CPUs while they run.
 const HOST_CPUS_KEPT: Duration = Duration::from_secs(60);
@@ -288,11 +280,4 @@ impl<H: Hypervisor> Drop for Collector<H> {
         here.lock().ended = true;
         drop(here.begin_anew());
     }
-}
-
-/// What to ask these by.
-pub(crate) fn ids(instances: &[Instance]) -> Vec<InstanceId> {
-    let id =
-        |instance: &Instance| InstanceId { uuid: instance.id, name: Some(instance.name.clone()) };
-    instances.iter().map(id).collect()
 }

@@ -9,12 +9,15 @@ use uuid::Uuid;
 
 use super::link::Open;
 use super::scheduler::{Finished, Scheduler, Turn};
-use super::{Answer, Cancellation, Key, Kind, Limits, ids, prober, worker};
+use super::{Answer, Key, Kind, prober, worker};
+use crate::cancellation::Cancellation;
 use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
 use crate::libvirt::generation;
+use crate::limits::Limits;
+use crate::logs::{LogRecord, log_all};
 use crate::per_process::PerProcess;
-use crate::records::{Instance, InstanceId};
+use crate::records::{Instance, InstanceId, ids};
 
 /// What is read for housekeeping is ordered no more often than that.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -278,9 +281,6 @@ impl<H: Hypervisor> Shared<H> {
     }
 }
 
-/// What is to be logged.
-pub(crate) type LogRecord = (log::Level, String);
-
 /// An instance that is none, for questions about nobody.
 pub(super) fn nobody() -> InstanceId {
     Uuid::nil().into()
@@ -291,13 +291,4 @@ pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
     let lines = std::mem::take(&mut state.scheduler.log);
     drop(state);
     log_all(lines);
-}
-
-/// Logs, which is for callers alone: a log line may reach a slow handler, which no other caller is to
-/// wait for, or an interpreter that ends, and takes a thread of ours, which it does not know, with it.
-#[allow(clippy::disallowed_macros)]
-pub(crate) fn log_all(lines: impl IntoIterator<Item = LogRecord>) {
-    for (level, line) in lines {
-        log::log!(target: "virtmeter::collector", level, "{line}");
-    }
 }

@@ -12,10 +12,10 @@ use super::arguments::InstanceArgument;
 use super::errors::exception;
 use super::records::{Record, list};
 use super::{put_back, raised_meanwhile};
-use crate::collector::{InvalidLimit, Limits};
 use crate::error;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
+use crate::limits::{InvalidLimit, Limits};
 use crate::open::{Opening, PasswordSource};
 use crate::printable::Uri;
 

@@ -24,7 +24,7 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     if log::set_boxed_logger(Box::new(WhilePythonRuns(logger))).is_ok() {
         log::set_max_level(log::LevelFilter::Debug);
     }
-    crate::collector::ask_while_waiting(nothing_was_raised);
+    crate::cancellation::ask_while_waiting(nothing_was_raised);
     // Where libvirt-python is at work, its user may have set a handler of errors, which nobody can
     // ask libvirt for: then libvirt goes on printing, as it did before we came.
     let modules = py.import("sys")?.getattr("modules")?;

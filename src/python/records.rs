@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple, PyType};
 
-use crate::collector::Health;
 use crate::details::{
     DirtyRate, DiskDetails, InstanceDetails, IoThreadStats, JobStats, Manager, NicDetails,
     VcpuStats,
 };
+use crate::health::Health;
 use crate::hypervisor::Host;
 use crate::records::{
     DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats,

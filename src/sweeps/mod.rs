@@ -16,12 +16,15 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::collector::{Cancellation, Health, Limits, ids, log_all};
+use crate::cancellation::Cancellation;
 use crate::error::{Error, Reason, Result};
+use crate::health::Health;
 use crate::hypervisor::{Content, Host, Parts, Stamp};
 use crate::libvirt::generation;
+use crate::limits::Limits;
+use crate::logs::log_all;
 use crate::per_process::PerProcess;
-use crate::records::{Instance, InstanceId};
+use crate::records::{Instance, InstanceId, ids};
 use crate::source::Source;
 pub(crate) use driver::{Batch, HostWide};
 use shared::Shared;

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use super::batches::{Batches, Next};
 use super::driver::{Batch, HostWide};
 use super::worker;
-use crate::collector::{Cancellation, Health, Limits, LogRecord};
+use crate::cancellation::Cancellation;
 use crate::error::{Error, Failure, Reason, Result};
+use crate::health::Health;
 use crate::hypervisor::Parts;
 use crate::libvirt::generation;
+use crate::limits::Limits;
+use crate::logs::LogRecord;
 use crate::printable::Printable;
 use crate::records::InstanceId;
 

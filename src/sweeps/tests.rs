@@ -182,7 +182,7 @@ fn what_is_too_old_is_read_anew() {
 fn hosts_are_asked_at_once_but_no_more_than_that_many() {
     let (driver, engine) = engine(100, LONG, LONG);
     let (instances, _) = engine.list().unwrap();
-    engine.expect(Parts::COUNTERS, &crate::collector::ids(&instances));
+    engine.expect(Parts::COUNTERS, &ids(&instances));
     for number in 0..400 {
         ask(&engine, number).unwrap();
     }

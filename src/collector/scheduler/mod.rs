@@ -20,13 +20,13 @@ use task::{Fate, Ready, Running, Task};
 pub(super) use task::{Finished, Job, Lane, Slot};
 
 use super::habits::Habits;
-use super::health::Health;
-use super::limits::Limits;
 use super::outage::Outage;
 use super::quarantine::Quarantine;
 use super::{Key, Kind};
 use crate::error::Error;
+use crate::health::Health;
 use crate::hypervisor::{Outcome, Parts};
+use crate::limits::Limits;
 use crate::printable::Uri;
 use crate::records::InstanceId;
 

@@ -139,18 +139,18 @@ impl Limits {
 
     /// The most threads that take readings, stuck ones and all. One worker alone would be in the last
     /// guest that may hang, and leave nobody for what waits for none.
-    pub(super) fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.workers.max(2) + self.max_stuck
     }
 
     /// How many readings that need the guest's process may be under way: one thread is always left
     /// for those that do not.
-    pub(super) fn waiting_for_guests(&self) -> usize {
+    pub(crate) fn waiting_for_guests(&self) -> usize {
         self.threads() - 1
     }
 
     /// How many guests may hang while others are still asked that may hang as well.
-    pub(super) fn unknown(&self) -> usize {
+    pub(crate) fn unknown(&self) -> usize {
         self.max_stuck + 1
     }
 
@@ -160,12 +160,12 @@ impl Limits {
     }
 
     /// While a caller is held up for so long, the instances behind it are looked at as well.
-    pub(super) fn held_up(&self) -> Duration {
+    pub(crate) fn held_up(&self) -> Duration {
         self.timeout / 5
     }
 
     /// Between two looks at instances that do not answer.
-    pub(super) fn probe_pause(&self) -> Duration {
+    pub(crate) fn probe_pause(&self) -> Duration {
         (self.timeout / 5).clamp(Duration::from_millis(100), Duration::from_secs(1))
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::Limits;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 
 /// Asked by a caller every now and then, while it waits, whether it is to go on.
 static STILL_WANTED: OnceLock<fn() -> bool> = OnceLock::new();
