@@ -29,7 +29,7 @@ def test_an_unreachable_libvirt_is_told_once(tmp_path: Path, command: str) -> No
     [line] = done.stderr.splitlines()
     assert line.startswith("virtmeter: no connection to qemu+unix:///system?socket=")
     assert "keeps trying" not in line
-    assert line.endswith("Run 'virtmeter doctor' to find out why")
+    assert line.endswith("Run 'virtmeter doctor' with the same --uri to find out why")
     assert (done.returncode, done.stdout) == (3, "")
 
 

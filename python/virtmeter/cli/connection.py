@@ -1,4 +1,4 @@
-"""The options of every command that reads: which libvirt, and how long to wait for it."""
+"""The options of every command that reads: which hypervisor, and how long to wait for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import virtmeter
-from virtmeter.cli import default_uri
+from virtmeter.cli import default_uri, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,15 +28,13 @@ MOST_WORKERS = 1000
 
 MOST_STUCK, PROBERS = 12, 3
 """Connections that may be open beyond those of the workers."""
-OTHERS = ("xenserver",)
-"""Schemes of the URIs that are not for libvirt."""
 
 OWN = 10
 """Descriptors that the process itself needs."""
 
 
 class Uri(click.types.StringParamType):
-    """What libvirt may be able to open: text, as bytes that are no UTF-8 are not."""
+    """What a hypervisor may be read by: text, as bytes that are no UTF-8 are not."""
 
     def convert(
         self,
@@ -92,8 +90,9 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default="",
             envvar=default_uri.VARIABLE,
             metavar="URI",
-            help="libvirt's connection URI.  [default: LIBVIRT_DEFAULT_URI, libvirt.conf's "
-            f"uri_default, or {default_uri.SYSTEM}]",
+            help="libvirt's connection URI, or that of a XenServer or XCP-ng pool: "
+            "xenserver://USER@HOST/?password_file=FILE&sha256=FINGERPRINT.  "
+            f"[default: LIBVIRT_DEFAULT_URI, libvirt.conf's uri_default, or {default_uri.SYSTEM}]",
         ),
         click.option(
             "--timeout",
@@ -101,7 +100,8 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default=5.0,
             show_default=True,
             metavar="SECONDS",
-            help="A VM that has not answered within this time counts as hung.",
+            help="A VM that has not answered within this time counts as hung, a host of a pool as "
+            "away.",
         ),
         click.option(
             "--workers",
@@ -109,18 +109,12 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default=4,
             show_default=True,
             metavar="N",
-            help="How many VMs are read at once, each over its own connection.",
+            help="libvirt only: how many VMs are read at once, each over its own connection.",
         ),
     )
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def kind(uri: str) -> str:
-    """Return what reads a URI: ``xenserver``, or else ``libvirt``."""
-    scheme = uri.partition(":")[0].lower()
-    return scheme if scheme in OTHERS else "libvirt"
 
 
 def descriptors(workers: int, more: int = 0) -> int:
@@ -156,18 +150,22 @@ def inspector(
     reckon_sizes: bool = True,
     parity: bool = False,
     quiet: bool = False,
+    tells_vms: bool = False,
 ) -> Iterator[virtmeter.Inspector]:
     """Give an inspector with what these options say.
 
     :param quiet: log no outages and no hung VMs: the command shows these itself, or fails with
         them, and nothing should be said twice. Nor what a hypervisor cannot tell.
+    :param tells_vms: nor which hosts of a pool are away: the command says that of each of
+        their VMs.
     """
-    is_libvirt = kind(uri) == "libvirt"
+    is_libvirt = kinds.is_libvirt(uri)
     if is_libvirt:
         descriptors(workers)
     logger = logging.getLogger("virtmeter.collector")
-    if quiet:
-        logger.addFilter(_said_by_the_command)
+    filters = [_said_by_the_command] * quiet + [_said_of_vms] * tells_vms
+    for each in filters:
+        logger.addFilter(each)
     try:
         made: virtmeter.Inspector
         if is_libvirt:
@@ -183,18 +181,19 @@ def inspector(
         else:
             made = virtmeter.Inspector(uri, timeout=timeout, report_stopped=report_stopped)
         yield made
-        # Not after an exception: the process ends, and a libvirt that hangs would not say good-bye.
+        # Not after an exception: the process ends, and who hangs would not say good-bye.
         made.close()
     except (virtmeter.InspectorException, ValueError) as error:
-        if _is_about_libvirt(error):
+        if _is_about_connection(error):
             message = str(error).removesuffix(GOES_ON)  # a command that has failed does not
             error.args = (default_uri.explained(message),)
         raise
     finally:
-        logger.removeFilter(_said_by_the_command)
+        for each in filters:
+            logger.removeFilter(each)
 
 
-def _is_about_libvirt(error: Exception) -> bool:
+def _is_about_connection(error: Exception) -> bool:
     """Whether it says that a connection or a list is not to be had: a wrong URI is a ValueError."""
     if isinstance(error, virtmeter.InspectorException):
         return error.instance_id is None or isinstance(error, virtmeter.ConnectionLost)
@@ -204,5 +203,10 @@ def _is_about_libvirt(error: Exception) -> bool:
 def _said_by_the_command(record: logging.LogRecord) -> bool:
     """Whether a line of the core's is to be logged all the same."""
     line = record.getMessage()
-    told = line.startswith("no connection to ") or " hangs: " in line or " is read again, " in line
-    return not told and UNSUPPORTED not in line
+    told = (" refuses the login: ", " hangs: ", " is read again, ", UNSUPPORTED)
+    return not line.startswith("no connection to ") and not any(each in line for each in told)
+
+
+def _said_of_vms(record: logging.LogRecord) -> bool:
+    """Whether a line of the core's is to be logged where the reason is told of each VM."""
+    return ", and its instances are left out: " not in record.getMessage()

@@ -39,7 +39,7 @@ def chosen() -> str:
 
 
 def explained(message: str) -> str:
-    """Return a message about libvirt's connection, with the origin of a URI that was not given."""
+    """Return a message about a connection, with the origin of a URI that was not given."""
     context = click.get_current_context(silent=True)
     source = context and context.get_parameter_source("uri")
     if source == ParameterSource.ENVIRONMENT:

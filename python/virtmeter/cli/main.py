@@ -29,7 +29,7 @@ COMMANDS = ("stats", "watch", "export", "check", "doctor", "completion")
 FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""
 UNREACHABLE = 3
-"""libvirt cannot be reached."""
+"""The hypervisor cannot be reached."""
 
 SIZE, NUMBER = re.compile("[1-9][0-9]{0,3}"), re.compile("[0-9]{1,6}")
 """Of a terminal, in columns or lines; of a word that is being typed."""
@@ -39,7 +39,7 @@ COMPLETE = "_VIRTMETER_COMPLETE"
 NO_THREAD = "can't start new thread"
 """What Python says when the process may have no more."""
 
-HINT = "Run 'virtmeter doctor' to find out why"
+HINT = "Run 'virtmeter doctor' with the same --uri to find out why"
 
 
 class Commands(click.Group):
@@ -81,11 +81,11 @@ class Commands(click.Group):
 @click.version_option(virtmeter.__version__, message="virtmeter %(version)s")
 @click.pass_context
 def commands(context: click.Context) -> None:
-    """Show what every virtual machine on this host uses.
+    """Show what every virtual machine on this host, or of a XenServer pool, uses.
 
     \b
     Exit status: 0 success; 1 something failed, and a message says what;
-    2 usage error; 3 libvirt cannot be reached; 130 Ctrl-C.
+    2 usage error; 3 the hypervisor cannot be reached; 130 Ctrl-C.
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False  # click itself asks for neither
@@ -112,7 +112,7 @@ def main() -> NoReturn:
         if signal.getsignal(number) is _end:
             signal.signal(number, signal.SIG_DFL)
     if threading.active_count() > 1:
-        # They wait for libvirt or check a password, and nobody needs their answers any more.
+        # They wait for a hypervisor or check a password, and nobody needs their answers any more.
         # Python would end them on their way back from native code, which aborts the process.
         with suppress(OSError):
             sys.stdout.flush()

@@ -7,6 +7,8 @@ import re
 import sys
 from typing import TextIO
 
+from virtmeter.cli import kinds
+
 PASSWORD = re.compile(r"(//[^:/\s\"]*:)[^\s\"]*@")
 """Of a URI in a text. It may hold anything: rather too much is left out than too little."""
 SCHEME, COLON = r"[^:]*:?//", "(?::|%3A)"
@@ -14,6 +16,11 @@ OWN_PASSWORD = re.compile(
     f"^({SCHEME}[^:/]*?{COLON}|(?!{SCHEME})[^:]*?{COLON}).+@", re.IGNORECASE | re.DOTALL
 )
 """Of a text that is a URI."""
+PLACE = re.compile(
+    r"[a-z]+://(?:[^:/?#@%]|%(?!3a))+@(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]+)?(?=[/?#]|$)",
+    re.IGNORECASE,
+)
+"""Of a URI that is not libvirt's: where that is and as whom, which is all that is shown of it."""
 
 
 def printable(text: str) -> str:
@@ -37,15 +44,23 @@ def escaped(text: str) -> str:
 
 
 def shown_uri(uri: str) -> str:
-    r"""Return a text that is one URI of libvirt's, or a wrong one, without its password.
+    r"""Return a text that is one URI, or a wrong one, without its password.
 
-    That may hold anything, and so it ends at the last ``@``.
+    In one of libvirt's that may hold anything, and so it ends at the last ``@``. Of others nothing
+    is shown that might be one.
 
     >>> shown_uri('qemu+tcp://user:s3 cr"et@host/system')
     'qemu+tcp://user:***@host/system'
     >>> shown_uri("qemu+unix:///system?socket=/a:b@c")
     'qemu+unix:///system?socket=/a:b@c'
+    >>> shown_uri("xenserver://monitor@host/?password_file=/etc/pass&sha256=AB")
+    'xenserver://monitor@host/'
+    >>> shown_uri("xenserver://monitor:secret@host/")
+    'xenserver://***'
     """
+    if not kinds.is_libvirt(uri):
+        place = PLACE.match(uri)
+        return printable(f"{place[0]}/" if place else f"{kinds.kind(uri)}://***")
     return printable(OWN_PASSWORD.sub(r"\1***@", uri))
 
 

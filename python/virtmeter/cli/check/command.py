@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import virtmeter
-from virtmeter.cli import connection
+from virtmeter.cli import connection, kinds
 from virtmeter.cli.check import documented
 from virtmeter.cli.check.child import Stock
 from virtmeter.cli.check.run import Result, run
@@ -38,6 +38,11 @@ def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], fo
       virtmeter check --uri qemu:///system 'instance-*'
       virtmeter check --format json | jq .differences
     """
+    if not kinds.is_libvirt(uri):
+        raise click.UsageError(
+            f"Ceilometer has no inspector of {kinds.name(uri)} to compare with: "
+            "'virtmeter check' needs a URI of libvirt's"
+        )
     with connection.inspector(uri, timeout, workers, parity=True, quiet=True) as inspector:
         chosen = select(inspector.list_instances(), instances, stopped=True)
         exact = virtmeter.LibvirtInspector(

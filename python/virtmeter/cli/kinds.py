@@ -1,0 +1,23 @@
+"""Which kind of hypervisor a URI is of, and what messages call it."""
+
+from __future__ import annotations
+
+NAMES = {"xenserver": "XenServer"}
+"""Of the kinds that are not libvirt, by the schemes of their URIs."""
+LIBVIRT = "libvirt"
+
+
+def kind(uri: str) -> str:
+    """Return what reads a URI: ``xenserver``, or else ``libvirt``."""
+    scheme = uri.partition(":")[0].lower()
+    return scheme if scheme in NAMES else LIBVIRT
+
+
+def is_libvirt(uri: str) -> bool:
+    """Return whether libvirt reads it."""
+    return kind(uri) == LIBVIRT
+
+
+def name(uri: str) -> str:
+    """Return what messages call that."""
+    return NAMES.get(kind(uri), LIBVIRT)
