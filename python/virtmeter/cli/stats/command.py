@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable
 import click
 from rich.console import Console
 
-from virtmeter.cli import connection, session
+from virtmeter.cli import connection, kinds, session
 from virtmeter.cli.selection import select
 from virtmeter.cli.stats import formats, table, usage
 from virtmeter.cli.stats.readings import read_all
@@ -68,10 +68,14 @@ def stats(
                 "VMs that are shut off use nothing: leave out --all or --interval"
             )
         return _usage(wanted, form, interval, uri, timeout, workers)
-    with connection.inspector(uri, timeout, workers, report_stopped=True, quiet=True) as inspector:
+    with connection.inspector(
+        uri, timeout, workers, report_stopped=True, quiet=True, tells_vms=True
+    ) as inspector:
         listed = inspector.list_instances()
         session.tell(uri, listed)
         instances = select(listed, wanted, stopped=stopped)
+        if not wanted and not kinds.is_libvirt(uri):
+            inspector.list_hosts()  # all of them at once, and what is told of VMs comes from that
         readings = read_all(inspector, instances, workers)
     readings.sort(key=lambda reading: (natural(reading.instance.name), reading.instance.id))
     if form == "table":

@@ -95,14 +95,14 @@ def _details(details: InstanceDetails | None) -> dict[str, Any] | None:
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
-    """Return them with None for -1, by which libvirt means that it does not count."""
+    """Return them with None for -1, which stands for what is not counted."""
     return {name: None if value == -1 else value for name, value in values.items()}
 
 
 def total(reading: Reading, devices: str, field: str) -> int | None:
     """Return the sum of one value of all NICs, disks, or sizes of disks.
 
-    None where it is not known of each: libvirt refuses to tell of one, or does not count (-1).
+    None where it is not known of each: one is refused, or not counted (-1).
     NICs that are handed through, of which libvirt counts nothing, are no part of it, as in usage.
     """
     told = [each for each in getattr(reading, devices) or () if not _is_handed_through(each)]

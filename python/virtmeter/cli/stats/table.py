@@ -62,8 +62,11 @@ def _cpu_time(reading: Reading) -> str:
 
 
 def _memory_of(reading: Reading) -> str:
-    """Return what its kernel sees, a part of which is used, or else what it was given."""
-    if reading.stats.memory_usage is not None:
+    """Return what its kernel sees, a part of which is used, or else what it was given.
+
+    XenServer does not tell the former: what is used there is a part of what was given.
+    """
+    if reading.stats.memory_usage is not None and reading.stats.memory_available is not None:
         return _told_by_guest("memory_available")(reading)
     given = reading.stats.memory_actual
     if given is None and reading.details:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def over(inspector: Inspector, wanted: Sequence[str], interval: float) -> list[Row]:
     """Return the VMs that were asked for, by name, with what they use within so many seconds.
 
-    :raises virtmeter.InspectorException: libvirt cannot be reached, or lists no VMs.
+    :raises virtmeter.InspectorException: the hypervisor cannot be reached, or lists no VMs.
     """
     model = Model(wanted)
     model.order = BY_NAME

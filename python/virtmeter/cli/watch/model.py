@@ -1,4 +1,4 @@
-"""What is watched: the VMs, in which order, and which of them. Pure: no terminal, no libvirt."""
+"""What is watched: the VMs, in which order, and which of them. Pure: no terminal, no hypervisor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtmeter.cli.selection import is_wanted, select
 from virtmeter.cli.text import natural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from virtmeter import VmUsage
     from virtmeter.cli.watch.readings import Snapshot
@@ -112,6 +112,8 @@ class Model:
         """When the last reading came that told anything."""
         self.outage = ""
         """Why the last reading told nothing."""
+        self.away: Mapping[str, tuple[str, float]] = {}
+        """The hosts that it lacked: by name, why, and for how many seconds by then."""
         self.wanted = wanted
 
     def update(self, snapshot: Snapshot) -> None:
@@ -127,7 +129,7 @@ class Model:
             return
         if self.taken is None:
             select(snapshot.instances, self.wanted, stopped=False)
-        self.taken = snapshot.taken
+        self.taken, self.away = snapshot.taken, snapshot.away
         usages = {usage.id: usage for usage in snapshot.usages}
         histories = {row.id: row.history for row in self.rows}
         self.rows = [

@@ -1,4 +1,4 @@
-"""Readings of the whole host, one after the other, in a thread that libvirt may keep waiting."""
+"""Readings of the whole host, one after the other, in a thread that may be kept waiting."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Snapshot:
     taken: float
     """When it was complete, by ``time.monotonic``."""
     instances: tuple[Instance, ...] = ()
-    """All that libvirt knows, running or not."""
+    """All that the hypervisor knows, running or not."""
     usages: tuple[VmUsage, ...] = ()
     hung: Collection[str] = ()
     busy: Collection[str] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why those that do not run are in their states."""
+    away: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    """The hosts of a pool that do not answer: by name, why, and for how many seconds."""
     error: Exception | None = None
     """Why there is nothing of all this."""
 
@@ -60,7 +62,13 @@ def take(inspector: Inspector, wanted: Sequence[str] = ()) -> Snapshot:
         each for each in listed if each.id not in hung and is_wanted(each, wanted, stopped=False)
     )
     reasons = dict(_reasons(inspector, asked))
-    return Snapshot(time.monotonic(), tuple(listed), tuple(usages), hung, busy, reasons)
+    return Snapshot(
+        *(time.monotonic(), tuple(listed), tuple(usages)),
+        hung=hung,
+        busy=busy,
+        reasons=reasons,
+        away=health.away,
+    )
 
 
 def _usages(
@@ -85,7 +93,7 @@ def _usages(
 
 
 def _reasons(inspector: Inspector, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
-    """Yield the ids of those that do not run, and why; what libvirt does not tell is left out."""
+    """Yield the ids of those that do not run, and why; what is not told is left out."""
     for instance in instances:
         if instance.state != PowerState.RUNNING:
             with suppress(virtmeter.InspectorException):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.layout import Layout
 from rich.text import Text
 
-from virtmeter.cli import states, tables, units
+from virtmeter.cli import kinds, states, tables, units
 from virtmeter.cli.text import printable, shown_uri
 from virtmeter.cli.watch import columns
 from virtmeter.cli.watch.model import BY_NAME, ORDERS
@@ -63,7 +63,11 @@ def screen(
     model.scroll(0, room(height))
     seen = rows[model.top : model.top + room(height)]
     head = Text("\n", no_wrap=True, overflow="ellipsis").join(
-        (_host(model, uri, interval), _totals(model), _news(model, interval, now, note))
+        (
+            _host(model, uri, interval),
+            _totals(model),
+            _news(model, kinds.name(uri), interval, now, note),
+        )
     )
     body: RenderableType = Text(HELP)
     if not commands.help:
@@ -113,16 +117,21 @@ def _kib(kib: float | None) -> str:
     return units.size(None if kib is None else kib * units.KIB)
 
 
-def _news(model: Model, interval: float, now: float, note: str) -> Text:
-    """Return what is not as it should be."""
+def _news(model: Model, name: str, interval: float, now: float, note: str) -> Text:
+    """Return what is not as it should be; ``name`` is what the hypervisor is called."""
     age = 0.0 if model.taken is None else now - model.taken
     if model.outage:
-        lines = f"{age:.0f} s without libvirt, which is tried again: {model.outage}"
+        lines = f"{age:.0f} s without {name}, which is tried again: {model.outage}"
         return Text(printable(lines), style="bold red")
     if age > LATE * interval + 1:
         return Text(
-            f"no reading for {age:.0f} s: libvirt or a VM does not answer", style="bold yellow"
+            f"no reading for {age:.0f} s: {name} or a VM does not answer", style="bold yellow"
         )
+    if model.away:
+        hosts = "; ".join(
+            f"{host} for {age + since:.0f} s: {why}" for host, (why, since) in model.away.items()
+        )
+        return Text(printable(f"no answer from {hosts}"), style="bold red")
     return Text(printable(note), style="yellow")
 
 
