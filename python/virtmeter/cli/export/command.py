@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 import virtmeter
-from virtmeter.cli import connection, files
+from virtmeter.cli import connection, files, kinds
 from virtmeter.cli.export import logs, reading
 from virtmeter.cli.export.access import Access
 from virtmeter.cli.export.choice import BY_DEFAULT, PARTS, Choice
@@ -106,7 +106,7 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
 @click.option(
     "--ask-sizes",
     is_flag=True,
-    help="Ask libvirt for all disk sizes in each scrape, instead of computing most of them.",
+    help="libvirt only: ask for all disk sizes in each scrape, instead of computing most of them.",
 )
 @click.option(
     "--vm",
@@ -159,8 +159,9 @@ def export(
 ) -> int:
     """Serve the resource usage of all VMs as Prometheus metrics.
 
-    Scrapes are answered even if libvirt is away or VMs hang, with what is available; the metrics
-    virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering show that.
+    Scrapes are answered even if the hypervisor is away or VMs hang, with what is available; the
+    metrics virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering show that, and
+    virtmeter_host_up for the hosts of a pool.
 
     \b
     Examples:
@@ -238,8 +239,9 @@ def terminate(*_: object) -> NoReturn:
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
     """Whether a line is to be logged with ``--once``: why it failed, the command says itself."""
+    line = record.getMessage()
     raised = ("no connection to ", "not all VMs could be read: ")
-    return not record.getMessage().startswith(raised)
+    return not line.startswith(raised) and " refuses the login: " not in line
 
 
 def write_once(current: Pass, inspector: virtmeter.Inspector, output: Path | None) -> int:
@@ -255,7 +257,7 @@ def write_once(current: Pass, inspector: virtmeter.Inspector, output: Path | Non
     if current.failure:
         raise current.failure
     if not current.reached:
-        raise virtmeter.ConnectionLost("libvirt did not answer in time")
+        raise virtmeter.ConnectionLost(f"{kinds.name(inspector.uri)} did not answer in time")
     if not current.complete:
         say("not everything was read in time: some values are missing")
     elif failed := failures(current.answers):

@@ -23,6 +23,7 @@ from virtmeter.cli.export.tables import (
     STATES,
     TABLES,
 )
+from virtmeter.cli.kinds import LIBVIRT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -111,7 +112,7 @@ def of_scrape(read: Snapshot) -> Iterator[Family]:
     build = Family("virtmeter_build_info", "The version that is running.")
     build.add(label(("version",), (virtmeter.__version__,)), 1)
     yield build
-    yield _single("virtmeter_up", "1 when libvirt answers.", read.reached)
+    yield _single("virtmeter_up", "1 when the hypervisor answers.", read.reached)
     yield _single(
         "virtmeter_scrape_complete", "1 when there was time to ask every VM.", read.complete
     )
@@ -119,9 +120,25 @@ def of_scrape(read: Snapshot) -> Iterator[Family]:
     yield _single("virtmeter_scrape_age_seconds", "Age of the oldest value in here.", age)
     yield _single(
         "virtmeter_scrape_failures",
-        "Readings that libvirt refused or a VM did not answer.",
+        "Readings that were refused, or that a VM or its host did not answer.",
         failures(read.answers),
     )
+
+
+def of_hosts(read: Snapshot, health: Health) -> Iterator[Family]:
+    """Yield what is to be known of the hosts of a pool; nothing where there is none."""
+    if read.hypervisor == LIBVIRT:
+        return
+    up = Family("virtmeter_host_up", "1 when a host of the pool answers.")
+    wrong = Family(
+        "virtmeter_host_rows_wrong",
+        "1 when the averages of a host differ from its counters, which are read instead.",
+    )
+    for host in read.hosts:
+        labels = label(("host", "uuid"), (host.name, host.id))
+        up.add(labels, host.name not in health.away)
+        wrong.add(labels, host.exact)
+    yield from (up, wrong)
 
 
 def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
@@ -142,7 +159,8 @@ def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
             nova = _nova(read.servers.get(instance.id))
             described = _described(read.details.get(instance.id))
             values = map(bounded, (*nova, *described))
-            info.add(label((*DOMAIN, *NOVA, *DESCRIBED), (*names, *values)), 1)
+            labels_of_info = (*DOMAIN, "hypervisor", *NOVA, *DESCRIBED)
+            info.add(label(labels_of_info, (*names, read.hypervisor, *values)), 1)
         state.add(labels, instance.state)
         if instance.state != virtmeter.PowerState.SHUTOFF:
             answering.add(labels, instance.id not in silent)
@@ -237,10 +255,10 @@ def _device(record: object) -> tuple[str, ...]:
     return ()
 
 
-def of_engine(health: Health) -> Iterator[Family]:
-    """Yield what the inspector says of itself."""
+def of_engine(health: Health, hypervisor: str = LIBVIRT) -> Iterator[Family]:
+    """Yield what the inspector of such a hypervisor says of itself."""
     for name, text, value in (
-        ("connections", "Connections to libvirt that are open.", health.connections),
+        ("connections", "Connections to the hypervisor that are open.", health.connections),
         ("connections_opened_total", "Connections that were ever opened.", health.opened),
         ("connections_broken_total", "Connections that broke in use.", health.broken),
         ("threads", "Threads that take readings.", health.threads),
@@ -255,7 +273,11 @@ def of_engine(health: Health) -> Iterator[Family]:
         ("sizes_reckoned_total", "Sizes of disks that were not asked for.", health.sizes_reckoned),
         ("sizes_asked_total", "Sizes of disks that were asked for.", health.sizes_asked),
         ("sizes_differed_total", "How often the two differed.", health.sizes_differed),
-        ("outage_seconds", "Since when libvirt is away.", health.outage[1] if health.outage else 0),
+        (
+            "outage_seconds",
+            "Since when the hypervisor is away.",
+            health.outage[1] if health.outage else 0,
+        ),
     ):
         yield _single(f"virtmeter_{name}", text, value)
     yield _single(
@@ -271,7 +293,10 @@ def of_engine(health: Health) -> Iterator[Family]:
     for uuid, called in health.locked.items():
         locked.add(label(DOMAIN, (uuid, called or "")), 1)
     yield locked
-    calls = Family("virtmeter_libvirt_calls_total", "Round trips to libvirt.")
+    if hypervisor == LIBVIRT:
+        calls = Family("virtmeter_libvirt_calls_total", "Round trips to libvirt.")
+    else:
+        calls = Family("virtmeter_calls_total", "Requests to the hypervisor.")
     for call, count in sorted(health.calls.items()):
         calls.add(label(("call",), (call,)), count)
     yield calls

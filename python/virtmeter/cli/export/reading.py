@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import virtmeter
-from virtmeter.cli import session
+from virtmeter.cli import kinds, session
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.text import printable
 
@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 
 
 def failures(answers: Iterable[tuple[virtmeter.Instance, Answer]]) -> int:
-    """Return how many of them libvirt refused, or a VM did not give: not those that are busy."""
+    """Return how many were refused, or not given by a VM or its host: not those that are busy."""
     return sum(
         isinstance(answer, virtmeter.InspectorException)
         and not isinstance(answer, virtmeter.InstanceBusyException)
@@ -47,11 +47,17 @@ def failures(answers: Iterable[tuple[virtmeter.Instance, Answer]]) -> int:
 class Pass:
     """What one pass over the host has read so far. Only the reading thread writes to it."""
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
+    def __init__(self, hypervisor: str = kinds.LIBVIRT) -> None:
+        """Begin with nothing.
+
+        :param hypervisor: which kind is read.
+        """
+        self.hypervisor = hypervisor
         self.began = time.monotonic()
         self.reached = False
-        """Whether libvirt has answered, and no connection was lost since."""
+        """Whether the hypervisor has answered, and no connection was lost since."""
+        self.hosts: list[virtmeter.Host] = []
+        """Those of a pool."""
         self.instances: list[virtmeter.Instance] = []
         self.answers: list[tuple[virtmeter.Instance, Answer]] = []
         self.described: set[str] = set()
@@ -71,8 +77,8 @@ class Pass:
         complete, final = self.complete, self.complete or self.ended
         answers = tuple(self.answers)
         return Snapshot(
-            *(self.began, self.reached, complete, final),
-            *(self.instances, answers, self.described),
+            *(self.hypervisor, self.began, self.reached, complete, final),
+            *(self.hosts, self.instances, answers, self.described),
             *(self.servers, self.details),
         )
 
@@ -80,11 +86,13 @@ class Pass:
 class Snapshot(NamedTuple):
     """What a pass had read at a moment, named as there; it does not change any more."""
 
+    hypervisor: str
     began: float
     reached: bool
     complete: bool
     final: bool
     """Whether the pass has read no more after that."""
+    hosts: Sequence[virtmeter.Host]
     instances: Sequence[virtmeter.Instance]
     answers: Sequence[tuple[virtmeter.Instance, Answer]]
     described: AbstractSet[str]
@@ -107,6 +115,7 @@ class Reader:
         :param choice: what to read; all that is read by default if there is none.
         """
         self._inspector = inspector
+        self._hypervisor = kinds.kind(inspector.uri)
         self._choice = choice or Choice()
         self._missing: set[str] = set()
         self._changed = threading.Condition()
@@ -133,7 +142,7 @@ class Reader:
         with self._changed:
             recent = time.monotonic() - RECENT
             if self._pass is None or (self._pass.ended and self._pass.began < recent):
-                self._pass = Pass()
+                self._pass = Pass(self._hypervisor)
                 self._changed.notify_all()
             current = self._pass
             while not current.ended and (left := time_left(current)) > 0:
@@ -170,6 +179,8 @@ class Reader:
         current.servers, current.described = self._servers, self._described
         session.tell(self._inspector.uri, listed)
         self._tell_missing(listed)
+        if self._hypervisor != kinds.LIBVIRT:
+            current.hosts = self._inspector.list_hosts()  # all at once, and their VMs with them
         instances = [each for each in listed if self._choice.wants(each)]
         current.instances = instances
         known = self._details
@@ -192,6 +203,8 @@ class Reader:
             raise
         except (virtmeter.InstanceNotFoundException, virtmeter.InstanceShutOffException):
             return  # it has ended since the list was read
+        except NotImplementedError:
+            return  # a hypervisor of this kind never tells it
         except virtmeter.InspectorException as error:
             current.answers.append((instance, error))
         else:

@@ -111,7 +111,12 @@ class Rendering:
 
         What is said of VMs is shared by all who get it, and never copied for one of them.
         """
-        families = (*metrics.of_scrape(self._snapshot), *metrics.of_engine(health))
+        read = self._snapshot
+        families = (
+            *metrics.of_scrape(read),
+            *metrics.of_hosts(read, health),
+            *metrics.of_engine(health, read.hypervisor),
+        )
         others = [family.block() for family in families]
         end = b"# EOF\n" if form.openmetrics else b""
         if names is not None:
