@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 import virtmeter
-from virtmeter.cli import connection
+from virtmeter.cli import connection, kinds
 from virtmeter.cli.doctor.agent import agent
 from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
 from virtmeter.cli.doctor.sockets import sockets
 from virtmeter.cli.doctor.versions import versions
 from virtmeter.cli.doctor.vms import vms
+from virtmeter.cli.doctor.xenserver import pool
 from virtmeter.cli.text import printable, shown_uri
 
 if TYPE_CHECKING:
@@ -37,25 +38,37 @@ OPERATION_TIMEOUT = 68
     default=20,
     show_default=True,
     metavar="N",
-    help="Measure NICs and disks of at most this many VMs.",
+    help="Measure NICs and disks of at most this many VMs; with XenServer, read the exact counters "
+    "of so many.",
+)
+@click.option(
+    "--check-rows",
+    type=connection.Seconds(1),
+    metavar="SECONDS",
+    help="XenServer only: read again for so long, to compare its rows with exact counters; "
+    "90 is enough.",
 )
 @connection.connects
-def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> int:
+def doctor(
+    uri: str, timeout: float, workers: int, form: str, sample: int, check_rows: float | None
+) -> int:
     """Check this host for problems, and say what to do about them.
 
     Checks libvirt's library, socket and daemon, reads every VM, and checks Ceilometer if it is
-    installed. Changes nothing. Exit status 1: there is a problem.
+    installed. With a URI of XenServer, it logs in once, checks every host of the pool, and prints
+    what a report of a fault should have. Changes nothing. Exit status 1: there is a problem.
 
     \b
     Examples:
       virtmeter doctor
       virtmeter doctor --uri qemu:///system --timeout 2
+      virtmeter doctor --uri xenserver://monitor@host/?password_file=/etc/virtmeter/pass
       virtmeter doctor --format json | jq '.findings[] | select(.level != "ok")'
     """
     # What it logs is what the findings say.
     logging.getLogger("virtmeter").setLevel(logging.CRITICAL)
     found = []
-    for finding in look(uri, timeout, workers, sample):
+    for finding in look(uri, timeout, workers, sample, check_rows):
         found.append(finding)
         if form == "table":
             show(finding)
@@ -66,7 +79,9 @@ def doctor(uri: str, timeout: float, workers: int, form: str, sample: int) -> in
     return int(any(each.level == PROBLEM for each in found))
 
 
-def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Finding]:
+def look(
+    uri: str, timeout: float, workers: int, sample: int, check_rows: float | None
+) -> Iterator[Finding]:
     """Yield what is found, from the ground up."""
     yield Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
     yield Finding(OK, f"reading the hypervisor at {shown_uri(uri)}")
@@ -75,12 +90,11 @@ def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Findin
     except ImportError as error:
         yield Finding(PROBLEM, str(error))
     else:
-        yield from versions(uri, timeout)
-        yield from sockets(uri, timeout)
         try:
-            with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-                exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
-                yield from vms(inspector, exact, sample)
+            if kinds.is_libvirt(uri):
+                yield from libvirt(uri, timeout, workers, sample)
+            else:
+                yield from pool(uri, timeout, workers, sample, check_rows)
         except virtmeter.ConnectionLost as error:
             if error.error_code == OPERATION_TIMEOUT:
                 yield Finding(PROBLEM, f"libvirt did not answer within {timeout:g} s", RESTART)
@@ -89,6 +103,15 @@ def look(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Findin
         except (virtmeter.InspectorException, ValueError) as error:
             yield Finding(PROBLEM, str(error))
     yield from agent()
+
+
+def libvirt(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Finding]:
+    """Yield what is found of libvirt, from its library to its VMs."""
+    yield from versions(uri, timeout)
+    yield from sockets(uri, timeout)
+    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
+        exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
+        yield from vms(inspector, exact, sample)
 
 
 def show(finding: Finding) -> None:
