@@ -5,6 +5,9 @@ from __future__ import annotations
 NAMES = {"xenserver": "XenServer"}
 """Of the kinds that are not libvirt, by the schemes of their URIs."""
 LIBVIRT = "libvirt"
+NEW_AFTER = {"xenserver": 6.0}
+"""Seconds after which a reading of these has something new for sure: XenServer has new values every
+5 s."""
 
 
 def kind(uri: str) -> str:
@@ -21,3 +24,8 @@ def is_libvirt(uri: str) -> bool:
 def name(uri: str) -> str:
     """Return what messages call that."""
     return NAMES.get(kind(uri), LIBVIRT)
+
+
+def new_after(uri: str) -> float:
+    """Return the seconds after which a reading has something new for sure."""
+    return NEW_AFTER.get(kind(uri), 0.0)

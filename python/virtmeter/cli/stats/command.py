@@ -67,6 +67,10 @@ def stats(
             raise click.UsageError(
                 "VMs that are shut off use nothing: leave out --all or --interval"
             )
+        if interval < (least := kinds.new_after(uri)):
+            raise click.UsageError(
+                f"{kinds.name(uri)} has new values every 5 s: give --interval {least:g} or more"
+            )
         return _usage(wanted, form, interval, uri, timeout, workers)
     with connection.inspector(
         uri, timeout, workers, report_stopped=True, quiet=True, tells_vms=True

@@ -7,9 +7,12 @@ import sys
 import click
 from rich.console import Console
 
-from virtmeter.cli import connection
+from virtmeter.cli import connection, kinds
 from virtmeter.cli.watch import formats, lines, screen
 from virtmeter.cli.watch.model import BY_NAME, Model
+
+INTERVAL = 2.0
+"""Seconds, where the hypervisor has something new by then."""
 
 
 @click.command()
@@ -17,10 +20,9 @@ from virtmeter.cli.watch.model import BY_NAME, Model
 @click.option(
     "--interval",
     type=connection.Seconds(0.1),
-    default=2.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Time between two readings.",
+    help=f"Time between two readings.  [default: {INTERVAL:g}; with XenServer "
+    f"{kinds.NEW_AFTER['xenserver']:g}, as it has new values every 5 s]",
 )
 @click.option(
     "--count", type=click.IntRange(min=1), metavar="N", help="Quit after this many readings."
@@ -36,7 +38,7 @@ from virtmeter.cli.watch.model import BY_NAME, Model
 @connection.connects
 def watch(
     wanted: tuple[str, ...],
-    interval: float,
+    interval: float | None,
     count: int | None,
     form: str,
     uri: str,
@@ -56,6 +58,8 @@ def watch(
       virtmeter watch --interval 60 >> usage.log
       virtmeter watch --format jsonl | jq -c '{time, name, cpu_utilization}'
     """
+    if interval is None:
+        interval = max(INTERVAL, kinds.new_after(uri))
     console = Console(highlight=False)
     model = Model(wanted)
     with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
