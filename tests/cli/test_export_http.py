@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import urllib.request
 from contextlib import suppress
 from email.message import Message
 from typing import TYPE_CHECKING
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.cli.exporter import Exporter, Samples, everything
+from tests.cli.exporter import COMMAND, Exporter, Samples, everything
+from tests.support.qemu import wait_for
 from virtmeter.cli.export.messages import LONGEST, RefusalError, parse, receive
 
 if TYPE_CHECKING:
@@ -133,6 +136,34 @@ def test_a_stderr_that_nobody_reads_holds_up_neither_scrapes_nor_the_end() -> No
             assert exporter.scrape()("virtmeter_scrape_complete") == 1
         exporter.process.send_signal(signal.SIGTERM)
         assert exporter.process.wait(timeout=20) == 0
+
+
+def test_a_stderr_that_is_full_from_the_start_holds_up_neither() -> None:
+    pid = os.getpid()
+    host = f"127.{1 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"  # nobody else's
+    reader, stderr = os.pipe()
+    os.set_blocking(stderr, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(stderr, b"\n")
+    os.set_blocking(stderr, True)
+    command = (*COMMAND, "export", "--uri", TEST, "--listen", f"{host}:9177")
+    process = subprocess.Popen(command, stderr=stderr)
+    try:
+        wait_for(lambda: is_served(f"http://{host}:9177/metrics"), "it serves", timeout=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(stderr)
+
+
+def is_served(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
+        return b"\nvirtmeter_up 1" in answer.read()
+    return False
 
 
 def test_a_stderr_that_is_closed_by_its_reader() -> None:

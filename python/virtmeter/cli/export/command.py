@@ -199,8 +199,7 @@ def export(
             raise click.ClickException(
                 f"cannot listen on {listen.host}, port {listen.port}: {why}"
             ) from None
-        LOG.info("reading the VMs at %s", shown_uri(uri))
-        serve(server, access, asked)
+        serve(server, access, asked, uri)
     return 0
 
 
@@ -218,10 +217,11 @@ def chosen(vms: tuple[str, ...], more: tuple[str, ...], less: tuple[str, ...]) -
     return Choice(BY_DEFAULT.union(more).difference(less), vms)
 
 
-def serve(server: Server, access: Access, asked: queue.SimpleQueue[None]) -> None:
+def serve(server: Server, access: Access, asked: queue.SimpleQueue[None], uri: str) -> None:
     """Serve until a signal comes that ends it."""
     signal.signal(signal.SIGTERM, terminate)
     with logs.unblocked():
+        LOG.info("reading the VMs at %s", shown_uri(uri))
         thread = threading.Thread(target=access.read_when_asked, args=(asked,), daemon=True)
         thread.start()
         if access.users and not access.tls and not ipaddress.ip_address(server.host).is_loopback:
