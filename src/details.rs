@@ -129,7 +129,7 @@ pub struct DiskDetails {
     /// Its serial number: with Nova, the id of the Cinder volume.
     pub serial: Option<String>,
     /// What its bytes lie on: a path, or for a disk of the network `protocol:name`, or for a volume
-    /// `pool/volume`.
+    /// `pool/volume`; a device of the host by its PCI address.
     pub source: Option<String>,
     /// The format of its image (`<driver type>`).
     pub format: Option<String>,

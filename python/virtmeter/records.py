@@ -367,7 +367,7 @@ class DiskDetails(NamedTuple):
     """Its serial number (``<serial>``): with Nova, the id of the Cinder volume."""
     source: str | None
     """What its bytes lie on: a path, or ``protocol:name`` of a disk of the network, or
-    ``pool/volume``; None for a drive without a medium."""
+    ``pool/volume``, or a PCI device (NVMe) by its address; None for a drive without a medium."""
     format: str | None
     """The format of its image, for example ``qcow2`` (``<driver type>``)."""
     cache: str | None

@@ -106,6 +106,8 @@ fn disk_source(source: Node<'_, '_>) -> Option<String> {
         .or_else(|| of((given("pool"), given("volume")), "/"))
         .or_else(|| of((given("protocol"), image), ":"))
         .or_else(|| given("path"))
+        // A disk of NVMe that is the host's PCI device.
+        .or_else(|| child(source, "address").and_then(pci))
 }
 
 fn nic(nic: Node<'_, '_>) -> Option<NicDetails> {
@@ -211,6 +213,8 @@ mod tests {
              <disk type='volume'><source pool='p' volume='v'/><target dev='vdb'/></disk>\
              <disk type='block'><source dev='/dev/x'/><target dev='vdc'/></disk>\
              <disk type='vhostuser'><source type='unix' path='/run/s'/><target dev='vdd'/></disk>\
+             <disk type='nvme'><source type='pci'><address domain='0x0000' bus='0x01' slot='0x00' \
+             function='0x0'/></source><target dev='vde'/></disk>\
              <disk><source file='/f'/></disk></devices>",
         )
         .disks;
@@ -229,8 +233,13 @@ mod tests {
         );
         let sources: Vec<_> =
             disks.iter().map(|disk| (disk.device.as_str(), disk.source.as_deref())).collect();
-        let others =
-            [("sda", None), ("vdb", Some("p/v")), ("vdc", Some("/dev/x")), ("vdd", Some("/run/s"))];
+        let others = [
+            ("sda", None),
+            ("vdb", Some("p/v")),
+            ("vdc", Some("/dev/x")),
+            ("vdd", Some("/run/s")),
+            ("vde", Some("0000:01:00.0")),
+        ];
         assert_eq!(sources[1..], others);
     }
 

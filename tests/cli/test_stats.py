@@ -235,6 +235,34 @@ def test_a_sum_of_which_a_part_is_unknown_is_unknown(daemon: Daemon) -> None:
     assert nics == [3, 2, 3, 3], "what is known is there"
 
 
+def test_a_device_that_is_refused_is_missing_whatever_else_is_told(daemon: Daemon) -> None:
+    """Neither what only libvirt knows stands in for it, nor is it unmissed where the XML fails."""
+    nvme = "<source type='pci'><address domain='0x0' bus='0x1' slot='0x0' function='0x0'/></source>"
+    more = (
+        "<interface><mac/><target dev='tap8'/></interface>"
+        "<interface><mac address='52:54:00:00:00:02'/><target dev='tap9'/></interface>"
+        "<disk><source file='json:{}'/><target dev='vdb'/></disk>"
+        f"<disk>{nvme}<target dev='vdc'/></disk></devices>"
+    )
+    no_nic, no_disk, no_nvme, no_xml = domains = [
+        sample.domain(number, bulk=True) for number in range(1, 5)
+    ]
+    for domain in domains:
+        domain.xml = domain.xml.replace("</devices>", more)
+        domain.interfaces.update(dict.fromkeys(("tap8", "tap9"), (1,) * 8))
+        domain.disks.update((name, Disk(stats=(1,) * 5)) for name in ("vdb", "vdc"))
+    for domain in (no_nic, no_xml):
+        del domain.interfaces["tap9"]
+    del no_disk.disks["vda"], no_nvme.disks["vdc"]
+    refusal = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_NONE, "no")
+    daemon.on("DOMAIN_GET_XML_DESC", refusal, uuid=no_xml.uuid)
+    daemon.add(*domains)
+    done = cli.run("stats", "--uri", daemon.uri, "--format", "csv")
+    rows = csv.DictReader(io.StringIO(done.stdout))
+    sums = [(row["nic_rx_bytes"], row["disk_read_requests"]) for row in rows]
+    assert sums == [("", "3"), ("4", ""), ("5", ""), ("", "")]
+
+
 def test_csv_begins_no_formula(daemon: Daemon) -> None:
     names = ("=cmd|'/C calc'!A0", "+1", "-1", "@SUM(A1)", "\uff1d1", "\t=1", "'x", "x=1")
     for number, name in enumerate(names, 1):

@@ -109,17 +109,22 @@ def total(reading: Reading, devices: str, field: str) -> int | None:
     values = [getattr(each, field) for each in told]
     if field == "occupied":  # only files take up any
         values = [value for value in values if value is not None]
-    is_whole = len(told) >= _described(reading, devices) and not {None, -1} & {*values}
-    return sum(values) if values and is_whole else None
+    name = "name" if devices == "nics" else "device"
+    missing = _described(reading, devices) - Counter(getattr(each, name) for each in told)
+    return sum(values) if values and not missing and not {None, -1} & {*values} else None
 
 
-def _described(reading: Reading, devices: str) -> int:
-    """Return how many the XML describes of what libvirt can tell of: no drives without a medium."""
+def _described(reading: Reading, devices: str) -> Counter[str]:
+    """Return the names of what the XML describes of what libvirt can tell of: no empty drives.
+
+    Without the XML, nobody knows whether something is missing.
+    """
     if reading.details is None:
-        return 0
+        return Counter(["?"])
     if devices == "nics":
-        return sum(bool(nic.mac) and not _is_handed_through(nic) for nic in reading.details.nics)
-    return sum(disk.source is not None for disk in reading.details.disks)
+        nics = reading.details.nics
+        return Counter(nic.name for nic in nics if nic.mac and not _is_handed_through(nic))
+    return Counter(disk.device for disk in reading.details.disks if disk.source is not None)
 
 
 def _is_handed_through(device: object) -> bool:
