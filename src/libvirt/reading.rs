@@ -405,8 +405,8 @@ impl<'a> Taking<'a> {
         let bulk = self.running()?;
         let part = Parts::NICS.and(Parts::COUNTERS);
         let devices = self.devices()?;
-        let names = devices.nics.iter().map(|nic| nic.name.as_str());
-        let some_refused = self.forget_all_devices_but(part, names);
+        let there = devices.nics.iter().map(|nic| (nic.name.as_str(), nic));
+        let some_refused = self.forget_all_devices_but(part, there);
         let ask = |nic: &domain_xml::Nic| {
             let known = bulk.and_then(|bulk| bulk.nic(&nic.name));
             let call = || self.known.domain.interface_stats(&nic.name);
@@ -428,8 +428,8 @@ impl<'a> Taking<'a> {
         let part = Parts::DISKS.and(Parts::COUNTERS);
         let domain = &self.known.domain;
         let devices = self.devices()?;
-        let names = devices.disks.iter().map(|disk| disk.name.as_str());
-        let some_refused = self.forget_all_devices_but(part, names);
+        let there = devices.disks.iter().map(|disk| (disk.name.as_str(), disk));
+        let some_refused = self.forget_all_devices_but(part, there);
         let ask = |disk: &domain_xml::Disk| {
             let name = disk.name.as_str();
             let known = bulk.and_then(|bulk| bulk.disk(name));
@@ -455,8 +455,8 @@ impl<'a> Taking<'a> {
             return Err(self.silent());
         }
         let devices = self.devices()?;
-        let names = devices.disks.iter().map(|disk| disk.name.as_str());
-        let some_refused = self.forget_all_devices_but(Parts::SIZES, names);
+        let there = devices.disks.iter().map(|disk| (disk.name.as_str(), disk));
+        let some_refused = self.forget_all_devices_but(Parts::SIZES, there);
         let mut disks = Vec::with_capacity(devices.disks.len());
         for disk in &devices.disks {
             let (name, size) = (&disk.name, || self.size(bulk, disk));
@@ -648,14 +648,14 @@ impl<'a> Taking<'a> {
     }
 
     /// Forgets what was refused of devices that are gone; returns whether one of the domain's is refused.
-    fn forget_all_devices_but<'b>(
+    fn forget_all_devices_but<'b, D: Hash + 'b>(
         &self,
         part: Parts,
-        there: impl Iterator<Item = &'b str>,
+        there: impl Iterator<Item = (&'b str, &'b D)>,
     ) -> bool {
-        let domain = self.known.domain.uuid();
+        let (domain, number) = (self.known.domain.uuid(), self.number());
         let refused = &self.at.driver.refused;
-        refused.with(|refused| refused.forget_all_devices_but(domain, part, there))
+        refused.with(|refused| refused.forget_all_devices_but(domain, number, part, there))
     }
 
     /// What the log is to say of a part.

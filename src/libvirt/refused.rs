@@ -73,11 +73,11 @@ impl Refused {
         question: &Question<'_, D>,
         now: Instant,
     ) -> Option<Arc<Warning>> {
-        let mut domains = self.lock();
-        let known = find(domains.get_mut(&question.domain, now)?, question)?;
+        let (when, mut domains) = (self.when(question), self.lock());
+        let known = find(domains.get_mut(&question.domain, now)?, question, when)?;
         let since = now.saturating_duration_since(known.last);
         let left_alone = known.times >= TRIES && since < LEFT_ALONE;
-        (left_alone && known.when == self.when(question)).then(|| Arc::clone(&known.line))
+        left_alone.then(|| Arc::clone(&known.line))
     }
 
     /// Takes down that it was refused; returns what is to be said of that.
@@ -94,8 +94,8 @@ impl Refused {
         }
         let (when, mut domains) = (self.when(question), self.lock());
         let domain = domains.get_or_default(question.domain, now);
-        if let Some(known) = find(domain, question) {
-            if known.when == when && known.failure == failure {
+        if let Some(known) = find(domain, question, when) {
+            if known.failure == failure {
                 known.times = known.times.saturating_add(1);
                 known.last = now;
                 return Arc::clone(&known.line);
@@ -104,17 +104,17 @@ impl Refused {
         let (part, line) = (question.part, Warning::new(text));
         let refusal = Refusal { part, when, failure, line: Arc::clone(&line), times: 1, last: now };
         let device = domain.entry(question.device.into()).or_default();
-        device.retain(|known| known.part != part);
+        device.retain(|known| known.part != part || known.when != when);
         device.push(refusal);
         line
     }
 
     /// Takes down that it was told.
-    pub(super) fn told<D>(&self, question: &Question<'_, D>) {
-        let mut domains = self.lock();
+    pub(super) fn told<D: Hash>(&self, question: &Question<'_, D>) {
+        let (when, mut domains) = (self.when(question), self.lock());
         let Some(domain) = domains.get_mut(&question.domain, Instant::now()) else { return };
         if let Some(device) = domain.get_mut(question.device) {
-            device.retain(|known| known.part != question.part);
+            device.retain(|known| known.part != question.part || known.when != when);
             if device.is_empty() {
                 domain.remove(question.device);
             }
@@ -126,19 +126,23 @@ impl Refused {
         self.lock().remove(&domain);
     }
 
-    /// Forgets the devices that are not there any more; returns whether one of the domain's is refused.
-    pub(super) fn forget_all_devices_but<'a>(
+    /// Forgets the devices that are not there any more, or not as they were; returns whether one of the
+    /// domain's is refused. There may be several of one name.
+    pub(super) fn forget_all_devices_but<'a, D: Hash + 'a>(
         &self,
         domain: Uuid,
+        number: Option<u32>,
         part: Parts,
-        there: impl Iterator<Item = &'a str>,
+        there: impl Iterator<Item = (&'a str, &'a D)>,
     ) -> bool {
         let mut domains = self.lock();
         let Some(known) = domains.get_mut(&domain, Instant::now()) else { return false };
         if !known.is_empty() {
-            let there: HashSet<_> = there.collect();
+            let when = |described: &D| self.hashes.hash_one((number, described));
+            let there: HashSet<_> = there.map(|(name, device)| (name, when(device))).collect();
             known.retain(|device, refusals| {
-                refusals.retain(|known| known.part != part || there.contains(&**device));
+                let is_there = |known: &Refusal| there.contains(&(&**device, known.when));
+                refusals.retain(|known| known.part != part || is_there(known));
                 !refusals.is_empty()
             });
         }
@@ -177,8 +181,13 @@ impl Refused {
     }
 }
 
-fn find<'a, D>(known: &'a mut Devices, question: &Question<'_, D>) -> Option<&'a mut Refusal> {
-    known.get_mut(question.device)?.iter_mut().find(|refusal| refusal.part == question.part)
+fn find<'a, D>(
+    known: &'a mut Devices,
+    question: &Question<'_, D>,
+    when: u64,
+) -> Option<&'a mut Refusal> {
+    let mut known = known.get_mut(question.device)?.iter_mut();
+    known.find(|refusal| refusal.part == question.part && refusal.when == when)
 }
 
 #[cfg(test)]
@@ -233,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn two_of_one_name_are_two() {
+        let (refused, now) = (Refused::default(), Instant::now());
+        let other = Question { described: &"b", ..NIC };
+        for first in [true, false, false] {
+            assert_eq!(refuse(&refused, &NIC, 8, now), first);
+            assert_eq!(refuse(&refused, &other, 8, now), first);
+        }
+        assert!(refused.expects(&NIC, now).is_some());
+        refused.told(&NIC);
+        assert!(refused.expects(&NIC, now).is_none());
+        assert!(refused.expects(&other, now).is_some());
+    }
+
+    #[test]
     fn a_wait_in_vain_is_not_the_devices() {
         let (refused, now) = (Refused::default(), Instant::now());
         for _ in 0..3 {
@@ -245,11 +268,18 @@ mod tests {
     fn devices_and_domains_that_are_gone_are_forgotten() {
         let (refused, now) = (Refused::default(), Instant::now());
         refuse(&refused, &NIC, 8, now);
-        assert!(refused.forget_all_devices_but(VM, Parts::DISKS, [].into_iter()));
-        assert!(refused.forget_all_devices_but(VM, Parts::NICS, ["tap0"].into_iter()));
+        let some_left = |number, part, there: &[(&str, &&str)]| {
+            let there = there.iter().copied();
+            refused.forget_all_devices_but(VM, number, part, there)
+        };
+        assert!(some_left(Some(1), Parts::DISKS, &[]));
+        assert!(some_left(Some(1), Parts::NICS, &[("tap0", &"b"), ("tap0", &"a")]));
         assert_eq!(refused.all().len(), 1);
-        assert!(!refused.forget_all_devices_but(VM, Parts::NICS, ["tap1"].into_iter()));
-        assert_eq!(refused.all(), []);
+        for (number, there) in [(1, ("tap1", &"a")), (1, ("tap0", &"b")), (2, ("tap0", &"a"))] {
+            refuse(&refused, &NIC, 8, now);
+            assert!(!some_left(Some(number), Parts::NICS, &[there]));
+            assert_eq!(refused.all(), []);
+        }
         refuse(&refused, &NIC, 8, now);
         refused.forget_all_but(&HashSet::new(), now + KEPT);
         assert_eq!(refused.all(), []);

@@ -107,6 +107,20 @@ def test_another_device_of_that_name_is_asked_for(daemon: Daemon, domain: Domain
         assert line.startswith('"tap2" ')
 
 
+def test_two_of_one_name_are_each_said_once_and_asked_thrice(
+    daemon: Daemon, domain: Domain, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = "<interface><mac address='52:54:00:00:00:02'/><target dev='tap1'/></interface>"
+    domain.xml = domain.xml.replace("</devices>", f"{second}</devices>")
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as inspector:
+        for _ in range(10):
+            assert list(inspector.inspect_vnics(UUID)) == []
+        assert daemon.calls["DOMAIN_INTERFACE_STATS"] == 2 * 3
+        lines = said(caplog)
+        assert len(lines) == 2
+        assert inspector.health().refused == {UUID: lines}
+
+
 def test_a_wait_in_vain_is_no_refusal(
     daemon: Daemon, domain: Domain, caplog: pytest.LogCaptureFixture
 ) -> None:
