@@ -51,7 +51,7 @@ const XENSERVER_ROW: Duration = Duration::from_secs(5);
 
 #[cfg(feature = "https")]
 fn is_https(uri: &str) -> bool {
-    uri.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("xenserver"))
+    uri.split_once(':').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("xenserver"))
 }
 
 #[cfg(feature = "https")]

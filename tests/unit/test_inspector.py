@@ -60,6 +60,12 @@ def test_it_can_be_referred_to_weakly_and_goes_with_its_last_reference() -> None
     assert reference() is None
 
 
+@pytest.mark.parametrize("uri", ["xenserver:", "xenserver:host", "XenServer:/u@host"])
+def test_libvirt_is_not_blamed_for_half_a_uri_of_another(uri: str) -> None:
+    with pytest.raises(ValueError, match="xenserver://USER@HOST/"):
+        virtmeter.Inspector(uri)
+
+
 def test_an_own_test_hypervisor(tmp_path: Path) -> None:
     node = tmp_path / "node.xml"
     node.write_text(
