@@ -1,14 +1,15 @@
 //! `virtmeter.Inspector` and `LibvirtInspector`: their documentation for users is in `_native.pyi`.
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
-use super::arguments::InstanceArgument;
+use super::arguments::{InstanceArgument, type_name};
 use super::errors::exception;
 use super::records::{Record, list};
 use super::{put_back, raised_meanwhile};
@@ -24,7 +25,13 @@ use crate::printable::Uri;
 pub(crate) struct AnyInspector {
     inspector: Inspector,
     report_stopped: bool,
+    password: Arc<Function>,
 }
+
+/// A function of Python's, or none. It may be a method of who has the inspector: the garbage collector
+/// looks at it, and takes it from an inspector that nobody has any more.
+#[derive(Default)]
+struct Function(Mutex<Option<Py<PyAny>>>);
 
 /// The one of libvirt's, whatever the URI.
 #[pyclass(frozen, extends = AnyInspector, module = "virtmeter")]
@@ -66,7 +73,7 @@ impl LibvirtInspector {
             .with_parity(parity)
             .with_all_nics(all_vnics);
         let inspector = Inspector::with_limits(libvirt, limits);
-        let base = AnyInspector { inspector, report_stopped };
+        let base = AnyInspector { inspector, report_stopped, password: Arc::default() };
         Ok(PyClassInitializer::from(base).add_subclass(Self))
     }
 }
@@ -104,11 +111,31 @@ impl AnyInspector {
             return Err(has_nul(uri));
         }
         let limits = limits(timeout, max_age, (workers, read_ahead, max_stuck))?;
-        let password = password.map(password_of);
+        if let Some(given) = password.as_ref().map(|given| given.bind(py)) {
+            if !given.is_callable() {
+                return Err(PyTypeError::new_err(format!(
+                    "password must be a function that returns it, not {}",
+                    type_name(given)
+                )));
+            }
+        }
+        let is_given = password.is_some();
+        let function = Arc::new(Function(Mutex::new(password)));
+        let password = is_given.then(|| password_of(Arc::clone(&function)));
         let max_age = max_age.map(seconds);
         let opened = Inspector::open(uri, Opening { report_stopped, limits, max_age, password });
         let inspector = opened.map_err(|error| exception(py, &error))?;
-        Ok(Self { inspector, report_stopped })
+        Ok(Self { inspector, report_stopped, password: function })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // Whoever has the lock has just looked, or takes it away.
+        let password = self.password.0.try_lock();
+        password.map_or(Ok(()), |password| visit.call(&*password))
+    }
+
+    fn __clear__(&self) {
+        drop(self.password.take());
     }
 
     #[pyo3(signature = (instance, duration = None))]
@@ -308,9 +335,12 @@ fn has_nul(uri: &str) -> PyErr {
 }
 
 /// What a Python function returns as a password. What it raises may hold that, and is not shown.
-fn password_of(function: Py<PyAny>) -> PasswordSource {
+fn password_of(function: Arc<Function>) -> PasswordSource {
     Arc::new(move || {
         let returned = Python::try_attach(|py| {
+            let Some(function) = function.get(py) else {
+                return Err("nobody has the inspector any more".to_owned());
+            };
             let returned = function.call0(py).and_then(|text| text.extract::<String>(py));
             returned.map_err(|error| {
                 let class = error.get_type(py).name().map(|name| name.to_string());
@@ -322,6 +352,17 @@ fn password_of(function: Py<PyAny>) -> PasswordSource {
         });
         returned.unwrap_or_else(|| Err("Python ends".to_owned()))
     })
+}
+
+impl Function {
+    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let function = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        function.as_ref().map(|function| function.clone_ref(py))
+    }
+
+    fn take(&self) -> Option<Py<PyAny>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// What was given of the timeout, the greatest age, and the workers, what they read ahead, and how many

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,6 +59,27 @@ def test_it_can_be_referred_to_weakly_and_goes_with_its_last_reference() -> None
     reference = weakref.ref(inspector)
     del inspector
     assert reference() is None
+
+
+def test_one_that_its_owner_gives_a_password_goes_with_its_owner() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.inspector = virtmeter.Inspector("xenserver://u@host/", password=self.password)
+
+        def password(self) -> str:
+            return "a secret"
+
+    owner = weakref.ref(Owner())
+    gc.collect()
+    assert owner() is None
+
+
+@pytest.mark.parametrize("uri", ["xenserver://u@host/", "test:///default"])
+def test_a_password_that_is_no_function_is_refused_and_not_shown(uri: str) -> None:
+    given: Any = "a secret"
+    expected = "^password must be a function that returns it, not str$"
+    with pytest.raises(TypeError, match=expected):
+        virtmeter.Inspector(uri, password=given)
 
 
 @pytest.mark.parametrize("uri", ["xenserver:", "xenserver:host", "XenServer:/u@host"])
