@@ -242,6 +242,26 @@ def test_the_picture_of_what_is_wrong(model: Model) -> None:
     assert picture(model, now=12.0)[5].startswith("vm-2"), "what was there is still to be seen"
 
 
+def test_the_picture_of_a_pool(model: Model) -> None:
+    """Of several hosts' CPUs there are no shares to be added up."""
+    uri = "xenserver://monitor@pool/?sha256=AB"
+    usages = (
+        used(2, cpu_number=2, cpu_utilization=75.0),
+        used(9, cpu_number=4, cpu_utilization=50.0),
+    )
+    away = {"xcp2": ("it refuses\nconnections", 7.0)}
+    model.update(Snapshot(1.0, (vm(2), vm(9)), usages, away=away))
+    lines = picture(model, uri=uri, now=3.0)
+    assert lines[0].endswith("xenserver://monitor@pool/")
+    assert lines[1].startswith("busy vCPUs 3.5   memory ")
+    assert lines[2] == "no answer from xcp2 for 9 s: it refuses\\nconnections"
+    assert picture(model, uri=uri, now=30.0)[2].startswith("no reading for 29 s: XenServer or ")
+    model.update(Snapshot(2.0, error=virtmeter.ConnectionLost("no connection to it")))
+    assert "s without XenServer, which is tried again: no c" in picture(model, uri=uri)[2]
+    model.update(Snapshot(3.0, (vm(2), vm(9)), usages))
+    assert picture(model, uri=uri, now=3.0)[2] == ""
+
+
 def test_the_picture_of_one_that_does_not_run(model: Model) -> None:
     assert "why" not in picture(model)[4]
     paused = vm(2)._replace(state=PowerState.PAUSED)

@@ -65,7 +65,7 @@ def screen(
     head = Text("\n", no_wrap=True, overflow="ellipsis").join(
         (
             _host(model, uri, interval),
-            _totals(model),
+            _totals(model, kinds.is_libvirt(uri)),
             _news(model, kinds.name(uri), interval, now, note),
         )
     )
@@ -90,8 +90,14 @@ def _host(model: Model, uri: str, interval: float) -> Text:
     )
 
 
-def _totals(model: Model) -> Text:
-    """Return what all of them use."""
+def _totals(model: Model, is_one_host: bool) -> Text:
+    """Return what all of them use. Shares of several hosts have no sum, but busy vCPUs have."""
+
+    def busy_vcpus(row: Row) -> float | None:
+        usage = row.usage
+        if usage is None or usage.cpu_utilization is None or usage.cpu_number is None:
+            return None
+        return usage.cpu_utilization / 100 * usage.cpu_number
 
     def host_cpu(row: Row) -> float | None:
         return row.usage.host_cpu_utilization if row.usage else None
@@ -105,7 +111,9 @@ def _totals(model: Model) -> Text:
     return Text("   ").join(
         Text.assemble((f"{what} ", "dim"), value)
         for what, value in (
-            ("host CPU", f"{units.percent(model.total(host_cpu))}%"),
+            ("host CPU", f"{units.percent(model.total(host_cpu))}%")
+            if is_one_host
+            else ("busy vCPUs", units.percent(model.total(busy_vcpus))),
             ("memory", _kib(model.total(memory))),
             ("NICs", f"{kib('network_read_kib')}/s in {kib('network_write_kib')}/s out"),
             ("disks", f"{kib('disk_read_kib')}/s read {kib('disk_write_kib')}/s write"),
