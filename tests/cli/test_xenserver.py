@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
+from tests.cli.exporter import Exporter
 from tests.support import cli
+from tests.support.qemu import wait_for
 from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter.cli.doctor import xenserver
 from virtmeter.cli.export import metrics
@@ -329,6 +331,28 @@ def test_a_wrong_password_is_tried_once(pool: Pool) -> None:
     assert status == 1
     assert "wrong user name or password" in " ".join(each["what"] for each in found)
     assert pool.count("session.login_with_password") == 1
+
+
+def test_a_served_pool_is_read_once_the_password_is_right(pool: Pool, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("wr0ng")
+    file.chmod(0o600)
+    uri = f"{pool.uri()}&password_file={file}"
+    with Exporter(uri) as exporter:
+        for _ in range(3):
+            assert exporter.scrape()("virtmeter_up") == 0
+        assert pool.count("session.login_with_password") == 1
+        file.write_text(PASSWORD)
+        wait_for(lambda: exporter.scrape()("virtmeter_up") == 1, "the pool is read")
+        assert pool.count("session.login_with_password") == 2
+        samples = exporter.scrape()
+        assert samples("virtmeter_host_up", host=MEMBER) == 1
+        pool.hosts[1].away()
+        wait_for(lambda: exporter.scrape()("virtmeter_host_up", host=MEMBER) == 0, "it is missed")
+        assert exporter.scrape()("virtmeter_host_up", host=MASTER) == 1
+    told = "".join(exporter.started) + exporter.said
+    assert pool.uri().partition("?")[0] in told
+    assert not any(secret in told for secret in (PASSWORD, "wr0ng", "sha256"))
 
 
 def test_a_wrong_pin_is_told_with_the_right_one(pool: Pool) -> None:
