@@ -113,15 +113,19 @@ DISK_INFO = (
     Field(
         "allocation",
         "disk_allocation_bytes",
-        "libvirt's allocation: what a qcow2 file occupies, or else the highest offset written.",
+        "libvirt's allocation: what a qcow2 file occupies, or else the highest offset written; "
+        "XenServer: what it takes up in its storage.",
     ),
     Field(
         "physical",
         "disk_physical_bytes",
-        "libvirt's physical: the length of the file or device, or what a raw image occupies.",
+        "libvirt's physical: the length of the file or device, or what a raw image occupies; "
+        "XenServer: as allocation.",
     ),
     Field(
-        "occupied", "disk_occupied_bytes", "What the image's file occupies on the host, as du says."
+        "occupied",
+        "disk_occupied_bytes",
+        "What the image's file occupies on the host, as du says; XenServer: as allocation.",
     ),
 )
 
