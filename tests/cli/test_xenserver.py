@@ -242,7 +242,7 @@ def test_doctor_says_what_a_report_needs(live: Pool) -> None:
 
 def test_doctor_finds_what_is_wrong(pool: Pool, tmp_path: Path) -> None:
     pool.hosts[1].away()
-    file = tmp_path / "password"
+    file = tmp_path / "pool+password"
     file.write_text(PASSWORD)
     file.chmod(0o644)
     uri = f"{pool.uri().partition('?')[0]}?insecure=1&password_file={file}"

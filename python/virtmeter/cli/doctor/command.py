@@ -62,7 +62,7 @@ def doctor(
     Examples:
       virtmeter doctor
       virtmeter doctor --uri qemu:///system --timeout 2
-      virtmeter doctor --uri xenserver://monitor@host/?password_file=/etc/virtmeter/pass
+      virtmeter doctor --uri 'xenserver://monitor@host/?password_file=/etc/virtmeter/pass'
       virtmeter doctor --format json | jq '.findings[] | select(.level != "ok")'
     """
     # What it logs is what the findings say.

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import virtmeter
 from virtmeter import PowerState
@@ -36,7 +36,7 @@ MAY_LIE = "rows may be wrong"
 """How the quirk begins that makes a comparison worth while."""
 SAME_PIN = (
     "once 'openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem' shows the "
-    "same on the pool's master"
+    "same on that host"
 )
 UNCHECKED = (
     "'virtmeter doctor --check-rows 90' compares them, and so does whatever reads on for minutes; "
@@ -90,9 +90,10 @@ def pool(
         yield requests(inspector.health())
 
 
-def options(uri: str) -> dict[str, list[str]]:
+def options(uri: str) -> dict[str, str]:
     """Return the options of a URI that an inspector has taken."""
-    return parse_qs(urlsplit(uri).query)
+    given = (option.partition("=") for option in urlsplit(uri).query.split("&"))
+    return {name: unquote(value) for name, _, value in given}  # where + is +, unlike in forms
 
 
 def is_set(uri: str, name: str) -> bool:
@@ -102,19 +103,20 @@ def is_set(uri: str, name: str) -> bool:
 
 def password(uri: str) -> Iterator[Finding]:
     """Say where the password comes from, and who else can read it there."""
-    for name in options(uri).get("password_file", ()):
-        try:
-            mode = stat.S_IMODE(Path(name).stat().st_mode)
-        except (OSError, ValueError):
-            continue  # the login says what is wrong with it
-        if mode & 0o004:
-            what = f"everybody can read the password file {name} (mode {mode:03o})"
-            yield Finding(WARNING, what, f"'chmod o= {name}' keeps others out")
-        else:
-            yield Finding(OK, f"the password comes from {name}")
+    name = options(uri).get("password_file")
+    if name is None:
+        if os.environ.get("VIRTMETER_PASSWORD"):
+            yield Finding(OK, "the password comes from the environment's VIRTMETER_PASSWORD")
         return
-    if not is_set(uri, "password_file") and os.environ.get("VIRTMETER_PASSWORD"):
-        yield Finding(OK, "the password comes from the environment's VIRTMETER_PASSWORD")
+    try:
+        mode = stat.S_IMODE(Path(name).stat().st_mode)
+    except (OSError, ValueError):
+        return  # the login says what is wrong with it
+    if mode & 0o004:
+        what = f"everybody can read the password file {name} (mode {mode:03o})"
+        yield Finding(WARNING, what, f"'chmod o= {name}' keeps others out")
+    else:
+        yield Finding(OK, f"the password comes from {name}")
 
 
 def insecure(uri: str, timeout: float) -> Finding:
