@@ -43,9 +43,8 @@ UNCHECKED = (
     "'virtmeter export' tells the result as virtmeter_host_rows_wrong"
 )
 RECORD = (
-    "to have XenServer record it: 'xe vm-data-source-record uuid=UUID data-source=NAME', with each "
-    "NAME that begins with runstate_ in 'xe vm-data-source-list uuid=UUID'; that is a change, and "
-    "needs a user who may make it"
+    "to have XenServer record it: 'xe vm-data-source-record uuid=UUID "
+    "data-source=runstate_full_contention'; that is a change, and needs a user who may make it"
 )
 
 
@@ -250,10 +249,11 @@ def counters(inspector: Inspector, instances: Sequence[Instance]) -> Iterator[Fi
             if answer.cpu_time is None:
                 what = f"{instance.name}: the exact counter of its CPU time cannot be read"
                 yield Finding(WARNING, what)
-            if answer.vcpu_delay is None:
+            # It is recorded of all vCPUs together, so that more than one tell nothing.
+            if answer.vcpu_delay is None and answer.cpu_number == 1:
                 unrecorded.append(instance.name)
     if unrecorded:
-        what = f"waiting for a host CPU (runstate_*) is not recorded for VMs: {names(unrecorded)}"
+        what = f"waiting for a host CPU is not recorded for VMs with one vCPU: {names(unrecorded)}"
         yield Finding(OK, what, RECORD)
 
 
