@@ -76,10 +76,13 @@ kill -9 -1
 rm -rf "$1"
 """
 
+# All workers from the start: where a call has to wait while all that there are hang, as on a busy
+# machine, libvirtd 9.0 starts no further one (it compares two unsigned numbers by their difference).
 LIBVIRTD_CONF = """\
 unix_sock_dir = "{directory}"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
+min_workers = 20
 """
 
 # QEMU as root needs neither ownership of files nor a /dev of its own, and a console that goes
