@@ -77,7 +77,7 @@ rm -rf "$1"
 """
 
 # All workers from the start: where a call has to wait while all that there are hang, as on a busy
-# machine, libvirtd 9.0 starts no further one (it compares two unsigned numbers by their difference).
+# machine, libvirtd 9.0 starts no further one (it compares two unsigned numbers by difference).
 LIBVIRTD_CONF = """\
 unix_sock_dir = "{directory}"
 auth_unix_ro = "none"
