@@ -149,6 +149,10 @@ impl Limits {
         self.threads() - 1
     }
 
+    /// How many threads more there may be while even calls hang that wait for no guest: one for the second
+    /// of them, one that may hang in a lock, and one that is left.
+    pub(crate) const STARVED: usize = 3;
+
     /// How many guests may hang while others are still asked that may hang as well.
     pub(crate) fn unknown(&self) -> usize {
         self.max_stuck + 1

@@ -112,7 +112,7 @@ def test_those_who_try_passwords_keep_nobody_out_who_is_known(tmp_path: Path) ->
     users = tmp_path / "users"
     users.write_bytes(b"prometheus:" + bcrypt.hashpw(b"sesame", bcrypt.gensalt(12)))
     options = ("--auth-file", str(users), "--workers", "1")
-    with Exporter(TEST, *options, descriptors=144) as exporter, ExitStack() as stack:
+    with Exporter(TEST, *options, descriptors=150) as exporter, ExitStack() as stack:
         right = basic("prometheus", "sesame")
         exporter.get(headers=right).close()
         wrong = basic("prometheus", "wrong")["Authorization"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
 
 TEST = "test:///default"
-FEW = 174
+FEW = 180
 """Descriptors; with one worker, 40 of them are for clients."""
 BOUND = bounds(40)
 

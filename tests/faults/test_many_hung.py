@@ -132,6 +132,36 @@ def test_those_that_answered_last_time_are_read_on(daemon: Daemon) -> None:
         wait_for(lambda: cycle(inspector, uuids) == before, "all are back")
 
 
+@pytest.mark.parametrize("workers", [5, 10])
+def test_state_and_nics_are_told_where_fewer_workers_are_than_guests_hang(
+    daemon: Daemon, workers: int
+) -> None:
+    """Calls about guests that are well hang with the others, in a libvirtd that starts no more."""
+    domains = add_domains(daemon)
+    hung, _ = divide(domains, range(3, 15))
+    uuids = [domain.uuid for domain in domains]
+    daemon.waits.workers = workers
+    methods = ("inspect_instance", "inspect_vnics")
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT) as inspector:
+        before = [cycle(inspector, uuids) for _ in range(2)][-1]
+        hang(hung)
+        cycle(inspector, uuids)
+        wait_for(lambda: all_told(cycle(inspector, uuids, methods)), "all are told of")
+        answers = cycle(inspector, uuids, methods)
+        assert all_told(answers)
+        for uuid in uuids:
+            assert answers["inspect_vnics", uuid] == before["inspect_vnics", uuid]
+        assert inspector.health().outage is None
+        for domain in hung:
+            domain.hung = False
+        wait_for(lambda: cycle(inspector, uuids) == before, "all are back")
+        assert {domain.most_asking for domain in hung} <= {0, 1}
+
+
+def all_told(answers: Answers) -> bool:
+    return all(isinstance(answer, list) for answer in answers.values())
+
+
 def test_hung_guests_keep_state_and_nics_when_all_ordinary_workers_are_gone(
     daemon: Daemon,
 ) -> None:

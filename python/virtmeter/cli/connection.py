@@ -26,7 +26,7 @@ GOES_ON = "; virtmeter keeps trying"
 MOST_WORKERS = 1000
 """More the library does not take."""
 
-MOST_STUCK, PROBERS = 12, 3
+MOST_STUCK, PROBERS = 12 + 3, 3
 """Connections that may be open beyond those of the workers."""
 
 OWN = 10

@@ -8,6 +8,7 @@ use super::super::Key;
 use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
 use crate::error::{Error, Failure};
 use crate::hypervisor::{Parts, Reach};
+use crate::limits::Limits;
 
 impl<R> Scheduler<R> {
     /// What can be said at once: there is no connection, or the guest hangs.
@@ -45,7 +46,14 @@ impl<R> Scheduler<R> {
 
     /// How many threads are left to make a call.
     fn threads_left(&self, now: Instant) -> usize {
-        self.limits.threads().saturating_sub(self.stuck() + self.connecting_in_vain(now))
+        self.most_threads().saturating_sub(self.stuck() + self.connecting_in_vain(now))
+    }
+
+    /// How many threads there may be. Once even a call hangs that waits for no guest, a few more find out
+    /// whether the hypervisor is starved, and then make the calls that it answers even so.
+    pub(super) fn most_threads(&self) -> usize {
+        let more = if self.hangs_aside().next().is_some() { Limits::STARVED } else { 0 };
+        self.limits.threads() + more
     }
 
     pub(super) fn timeout(&self, request: &Request, why: &str) -> Error {

@@ -34,7 +34,7 @@ impl<R> Scheduler<R> {
     /// Whether one more thread should take readings.
     pub(in crate::collector) fn needs_thread(&self, now: Instant) -> bool {
         let soon_idle = self.idle + self.connecting.len() - self.connecting_slowly(now);
-        self.threads < self.limits.threads()
+        self.threads < self.most_threads()
             && self.threads < self.limits.workers + self.slow(now)
             && self.may_connect(now)
             && {
@@ -123,7 +123,7 @@ impl<R> Scheduler<R> {
 
     /// Whether what may hang leaves a thread to others, unless there is just one.
     fn leaves_a_thread(&self) -> bool {
-        self.running.len() + 1 < self.limits.threads().max(2)
+        self.running.len() + 1 < self.most_threads().max(2)
     }
 
     /// Whether a call is out that waits for this guest's process, whoever still wants its answer.
