@@ -108,7 +108,7 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
     #[error(
-        "the URI does not begin with xenserver:// or vsphere://; write it like \
+        "the URI does not begin with xenserver://; write it like \
          xenserver://USER@HOST/?password_file=FILE"
     )]
     UnknownScheme,
