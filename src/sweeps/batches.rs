@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::driver::Batch;
 use crate::error::Error;
 
@@ -37,6 +39,8 @@ pub(super) struct Failed {
     /// When it last failed, and how long is waited after that.
     last: Instant,
     pause: Duration,
+    /// It is still being read, but somebody's time for that was over.
+    pub(super) is_late: bool,
 }
 
 /// What a caller is to do about a batch.
@@ -98,15 +102,23 @@ impl Batches {
         known.failed.take()
     }
 
+    /// Notes that somebody has waited for it in vain: whoever comes later does not, while it is being read.
+    pub(super) fn is_late(&mut self, batch: Batch, error: &Error, now: Instant) {
+        let Some(known) = self.known.get_mut(&batch) else { return };
+        let error = error.clone();
+        let late = Failed { error, since: now, last: now, pause: SHORTEST, is_late: true };
+        known.failed.get_or_insert(late);
+    }
+
     /// Notes that it was not read. Returns whether that is new.
     pub(super) fn has_not_been_read(&mut self, batch: Batch, error: Error, now: Instant) -> bool {
         let Some(known) = self.known.get_mut(&batch) else { return false };
         known.ordered = None;
         let before = known.failed.take();
-        let is_new = before.is_none();
+        let is_new = before.as_ref().is_none_or(|before| before.is_late);
         let (since, pause) = before
             .map_or((now, SHORTEST), |before| (before.since, (before.pause * 2).min(LONGEST)));
-        known.failed = Some(Failed { error, since, last: now, pause });
+        known.failed = Some(Failed { error, since, last: now, pause, is_late: false });
         is_new
     }
 
@@ -118,6 +130,26 @@ impl Batches {
     /// Everything that fails, and why.
     pub(super) fn failing(&self) -> impl Iterator<Item = (Batch, &Failed)> {
         self.known.iter().filter_map(|(batch, known)| Some((*batch, known.failed.as_ref()?)))
+    }
+
+    /// Hosts that failed and are to be tried again by now, whether or not somebody asks for them.
+    pub(super) fn due(&self, now: Instant) -> Vec<Batch> {
+        let is_due = |known: &Known| {
+            known.ordered.is_none()
+                && known.failed.as_ref().is_some_and(|failed| now >= failed.last + failed.pause)
+        };
+        let hosts = self.known.iter().filter(|(batch, _)| matches!(batch, Batch::Host(_)));
+        hosts.filter(|(_, known)| is_due(known)).map(|(batch, _)| *batch).collect()
+    }
+
+    /// Forgets the failures of hosts that are not there any more.
+    pub(super) fn forget_hosts(&mut self, is_there: impl Fn(Uuid) -> bool) {
+        self.known.retain(|batch, known| match batch {
+            Batch::Host(host) if known.failed.is_some() && known.ordered.is_none() => {
+                is_there(*host)
+            }
+            _ => true,
+        });
     }
 
     fn make_room(&mut self, now: Instant) {

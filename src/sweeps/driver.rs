@@ -57,8 +57,8 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// How many CPUs the host of an instance has.
     fn host_cpus(&self, instance: Uuid) -> Option<u32>;
 
-    /// What people call a host, for messages.
-    fn host_name(&self, host: Uuid) -> String;
+    /// What people call a host, for messages; `None` if the last inventory has no such host.
+    fn host_name(&self, host: Uuid) -> Option<String>;
 
     /// Every host of the last inventory, and how its readings are.
     fn hosts(&self) -> Vec<Host>;

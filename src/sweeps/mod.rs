@@ -93,6 +93,7 @@ impl<H: HostWide> Source for Sweeps<H> {
     fn list(&self) -> Result<(Vec<Instance>, Instant)> {
         self.with(|here| {
             let asked = here.have(Batch::Inventory, Instant::now())?;
+            here.try_again();
             Ok((here.driver.instances(), asked))
         })
     }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::batches::{Batches, Next};
 use super::driver::{Batch, HostWide};
 use super::worker;
@@ -61,7 +63,8 @@ impl<H: HostWide> Shared<H> {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut cancellation = Cancellation::new(self.limits);
         let mut state = self.lock();
-        let until = begun + self.limits.timeout() + self.driver.patience(batch);
+        let longest = self.limits.timeout() + self.driver.patience(batch);
+        let until = begun + longest;
         loop {
             let now = Instant::now();
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
@@ -78,7 +81,9 @@ impl<H: HostWide> Shared<H> {
                     }
                     if now >= until {
                         state.timeouts += 1;
-                        return Err(self.too_late());
+                        let error = self.too_late(longest);
+                        state.batches.is_late(batch, &error, now);
+                        return Err(error);
                     }
                     let left = until - now;
                     state = self
@@ -137,6 +142,17 @@ impl<H: HostWide> Shared<H> {
         }
     }
 
+    /// Has hosts that failed tried again, and forgets those that have left. Nobody else may ask for one
+    /// from which all instances were moved away.
+    pub(super) fn try_again(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.batches.forget_hosts(|host| self.driver.host_name(host).is_some());
+        for batch in state.batches.due(now) {
+            self.order(&mut state, batch, now);
+        }
+    }
+
     /// Finds a thread that reads it.
     fn order(self: &Arc<Self>, state: &mut State, batch: Batch, now: Instant) {
         state.batches.ordered(batch, now);
@@ -169,7 +185,7 @@ impl<H: HostWide> Shared<H> {
             failure.unwrap_or_else(|| Failure { libvirt: None, message: error.to_string() });
         let instance = instance.clone();
         let reason = match batch {
-            Batch::Host(host) => Reason::HostAway { host: self.driver.host_name(host), failure },
+            Batch::Host(host) => Reason::HostAway { host: self.name(host), failure },
             Batch::Inventory | Batch::Instance(_) => Reason::Refused(failure),
         };
         Error::NoData { instance, reason }
@@ -179,7 +195,7 @@ impl<H: HostWide> Shared<H> {
     pub(super) fn tell(&self, state: &mut State, batch: Batch, error: Option<&Error>) {
         let what = match batch {
             Batch::Inventory => None,
-            Batch::Host(host) => Some(self.driver.host_name(host)),
+            Batch::Host(host) => Some(self.name(host)),
             Batch::Instance(_) => return,
         };
         let record = match (what, error) {
@@ -199,6 +215,10 @@ impl<H: HostWide> Shared<H> {
             }
         };
         state.log.push(record);
+    }
+
+    fn name(&self, host: Uuid) -> String {
+        self.driver.host_name(host).unwrap_or_else(|| host.to_string())
     }
 
     pub(super) fn take_log(&self) -> Vec<LogRecord> {
@@ -229,7 +249,7 @@ impl<H: HostWide> Shared<H> {
             match batch {
                 Batch::Inventory => health.outage = Some((failure, since)),
                 Batch::Host(host) => {
-                    health.away.push((self.driver.host_name(host), failure, since));
+                    health.away.push((self.name(host), failure, since));
                 }
                 Batch::Instance(_) => {}
             }
@@ -251,8 +271,8 @@ impl<H: HostWide> Shared<H> {
     }
 
     /// What a caller is told whose time is over while something is still being read.
-    fn too_late(&self) -> Error {
-        let message = format!("no answer within {:?}", self.limits.timeout());
+    fn too_late(&self, longest: Duration) -> Error {
+        let message = format!("no answer within {longest:?}");
         let failure = Failure { libvirt: None, message };
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }

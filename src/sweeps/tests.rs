@@ -25,6 +25,8 @@ struct World {
     does: HashMap<Batch, Does>,
     reading: usize,
     most: usize,
+    /// A host that has left.
+    left: Option<u128>,
     closed: usize,
 }
 
@@ -109,8 +111,9 @@ impl HostWide for Scripted {
         None
     }
 
-    fn host_name(&self, host: Uuid) -> String {
-        format!("host{}", host.as_u128())
+    fn host_name(&self, host: Uuid) -> Option<String> {
+        let number = host.as_u128();
+        (self.lock().left != Some(number)).then(|| format!("host{number}"))
     }
 
     fn hosts(&self) -> Vec<Host> {
@@ -220,8 +223,12 @@ fn a_host_that_hangs_is_waited_for_once() {
     assert!(is_away(&ask(&engine, 4)));
     assert_eq!(driver.reads(host(1)), 1);
     ask(&engine, 0).unwrap();
+    // It is still being read, and that is not waited for again.
+    assert_eq!(engine.health().away.len(), 1);
+    assert!(is_away(&ask(&engine, 5)));
+    assert_eq!(engine.health().timeouts, 1);
     driver.will(host(1), Some(Does::Fail));
-    while engine.health().away.is_empty() {
+    while driver.lock().reading > 0 {
         thread::sleep(Duration::from_millis(10));
     }
     driver.will(host(1), Some(Does::Hang));
@@ -239,6 +246,25 @@ fn a_host_that_hangs_is_waited_for_once() {
     assert_eq!(engine.health().timeouts, timeouts);
     assert_eq!(driver.reads(host(1)), 2, "there are never two calls to one host");
     driver.will(host(1), None);
+}
+
+#[test]
+fn a_host_that_fails_is_tried_again_though_nobody_asks_for_its_instances() {
+    let (driver, engine) = engine(2, LONG, Duration::ZERO);
+    driver.will(host(1), Some(Does::Fail));
+    assert!(is_away(&ask(&engine, 4)));
+    driver.will(host(1), None);
+    let until = Instant::now() + LONG;
+    while !engine.health().away.is_empty() {
+        assert!(Instant::now() < until, "it is not tried again");
+        engine.list().unwrap();
+        thread::sleep(Duration::from_millis(10));
+    }
+    driver.will(host(1), Some(Does::Fail));
+    assert!(is_away(&ask(&engine, 4)));
+    driver.lock().left = Some(1);
+    engine.list().unwrap();
+    assert_eq!(engine.health().away, [], "it has left");
 }
 
 #[test]

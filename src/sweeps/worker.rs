@@ -31,7 +31,8 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             match answer {
                 Ok(lines) => {
                     state.log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
-                    if state.batches.was_read(batch, begun).is_some() {
+                    let ended = state.batches.was_read(batch, begun);
+                    if ended.is_some_and(|failed| !failed.is_late) {
                         shared.tell(&mut state, batch, None);
                     }
                 }

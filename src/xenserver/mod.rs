@@ -123,7 +123,7 @@ impl XenServer {
     fn read_host(&self, host: Uuid, deadline: Instant) -> Result<Vec<String>> {
         let (place, start) = {
             let state = self.lock();
-            let place = state.place(host).ok_or_else(|| self.lost("the host has left the pool"))?;
+            let place = state.place(host).map_err(|why| self.lost(why))?;
             if state.is_down(host) {
                 return Err(self.lost("the pool's master does not hear of it (host_metrics.live)"));
             }
@@ -143,17 +143,18 @@ impl XenServer {
             // It is compared another time.
             let _ = self.read_exact(vm, &place, host, deadline);
         }
+        let name = || self.lock().host_name(host).unwrap_or_else(|| host.to_string());
         if taken.found_to_lie {
             lines.push(format!(
                 "the rows of host {} differ from its counters by more than 1 %: its VMs are read one by \
                  one from now on",
-                Printable(&self.host_name(host))
+                Printable(&name())
             ));
         }
         if taken.went_back {
             lines.push(format!(
                 "the clock of host {} went back: what its VMs used until now is not known",
-                Printable(&self.host_name(host))
+                Printable(&name())
             ));
         }
         Ok(lines)
@@ -262,13 +263,23 @@ impl State {
         notes
     }
 
-    fn place(&self, host: Uuid) -> Option<Place> {
-        let host = self.inventory.hosts().find(|known| known.record.uuid == host)?;
-        Some(Place {
-            address: host.record.address.as_deref()?.to_owned(),
+    /// Where a host is, or why that is not known.
+    fn place(&self, host: Uuid) -> std::result::Result<Place, &'static str> {
+        let host = self.inventory.hosts().find(|known| known.record.uuid == host);
+        let host = host.ok_or("the host has left the pool")?;
+        let address = host.record.address.as_deref().filter(|address| !address.is_empty());
+        // The master is known by the URI.
+        let address = address.or(host.is_master.then_some(""));
+        Ok(Place {
+            address: address.ok_or("the pool knows no address of it")?.to_owned(),
             reference: host.reference.to_string(),
             is_master: host.is_master,
         })
+    }
+
+    fn host_name(&self, host: Uuid) -> Option<String> {
+        let mut hosts = self.inventory.hosts();
+        hosts.find(|known| known.record.uuid == host).map(|host| host.record.name.to_string())
     }
 
     fn is_down(&self, host: Uuid) -> bool {
@@ -302,9 +313,10 @@ impl HostWide for XenServer {
                 let place = {
                     let state = self.lock();
                     let host = state.inventory.vm(vm).and_then(|vm| vm.host);
-                    host.and_then(|host| Some((state.place(host)?, host)))
+                    let host = host.ok_or("the VM runs on no host");
+                    host.and_then(|host| Ok((state.place(host)?, host)))
                 };
-                let (place, host) = place.ok_or_else(|| self.lost("the VM runs on no host"))?;
+                let (place, host) = place.map_err(|why| self.lost(why))?;
                 self.read_exact(vm, &place, host, deadline).map(|()| Vec::new())
             }
         };
@@ -362,11 +374,8 @@ impl HostWide for XenServer {
         state.inventory.hosts().find(|known| known.record.uuid == host)?.record.cpu_count
     }
 
-    fn host_name(&self, host: Uuid) -> String {
-        let state = self.lock();
-        let mut hosts = state.inventory.hosts();
-        let named = hosts.find(|known| known.record.uuid == host);
-        named.map_or_else(|| host.to_string(), |host| host.record.name.to_string())
+    fn host_name(&self, host: Uuid) -> Option<String> {
+        self.lock().host_name(host)
     }
 
     fn hosts(&self) -> Vec<hypervisor::Host> {

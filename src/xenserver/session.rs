@@ -6,12 +6,14 @@
 //! resolves.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::rpc::{self, Call, RpcError, Session};
 use crate::error::{Error, Failure, Result};
-use crate::https::{Client, Request, Response, fingerprint_of_pem};
+use crate::https::{Client, HttpError, Request, Response, Why, fingerprint_of_pem};
 use crate::printable::Printable;
 use crate::target::{Fingerprint, Password, Secret, Target, Trust};
 
@@ -19,6 +21,8 @@ use crate::target::{Fingerprint, Password, Secret, Target, Trust};
 const WRONG: Duration = Duration::from_secs(7);
 /// Whoever gives up before that does not learn of it, and would try it again.
 const LOGIN: Duration = Duration::from_secs(20);
+/// Until it is looked again whether a login is over.
+const MOMENT: Duration = Duration::from_millis(10);
 /// An answer of XAPI about a whole pool.
 const LONGEST_RPC: usize = rpc::MAX_ANSWER;
 /// Of a master that is asked for another one's certificate.
@@ -34,7 +38,12 @@ pub(crate) type PasswordSource =
 pub(super) struct Pool {
     target: Target,
     password: PasswordSource,
+    /// Held while it logs in, which may take [`LOGIN`].
     login: Mutex<Login>,
+    opened: AtomicU64,
+    is_open: AtomicBool,
+    /// What the log is to say.
+    lines: Mutex<Vec<String>>,
     members: Mutex<HashMap<String, Member>>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -45,9 +54,6 @@ struct Login {
     master: Option<Master>,
     /// The password that was refused, and in which words.
     refused: Option<(Secret, Failure)>,
-    opened: u64,
-    /// What the log is to say.
-    lines: Vec<String>,
     warned: bool,
 }
 
@@ -95,6 +101,9 @@ impl Pool {
             target,
             password,
             login: Mutex::default(),
+            opened: AtomicU64::new(0),
+            is_open: AtomicBool::new(false),
+            lines: Mutex::default(),
             members: Mutex::default(),
             calls: Mutex::default(),
         }
@@ -117,8 +126,7 @@ impl Pool {
 
     /// How often it has logged in, and whether it is logged in.
     pub(super) fn sessions(&self) -> (u64, bool) {
-        // One that logs in now holds this for as long as that takes.
-        self.login.try_lock().map_or((0, false), |login| (login.opened, login.session.is_some()))
+        (self.opened.load(Ordering::Relaxed), self.is_open.load(Ordering::Relaxed))
     }
 
     /// For how much longer an answer may take while it logs in.
@@ -128,11 +136,11 @@ impl Pool {
 
     /// What the log is to say of logins.
     pub(super) fn take_lines(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.login).lines)
+        std::mem::take(&mut lock(&self.lines))
     }
 
-    /// A call of the master's with what its answer says. Where the session is over, there is one more
-    /// login.
+    /// A call of the master's with what its answer says. Where the session is over, or another host has
+    /// become the master, there is one more login.
     pub(super) fn call<T>(
         &self,
         call: impl Fn(&LoggedIn) -> Call,
@@ -140,19 +148,15 @@ impl Pool {
         deadline: Instant,
     ) -> Result<T> {
         let (session, master) = self.session(deadline)?;
-        let mut answer = self.post(&master, &call(&session), &mut read, deadline);
-        if matches!(answer, Err(Trouble::Rpc(RpcError::SessionInvalid))) {
-            self.forget(&session);
-            let (session, master) = self.session(deadline)?;
-            answer = self.post(&master, &call(&session), &mut read, deadline);
+        let answer = self.post(&master, &call(&session), &mut read, deadline);
+        match answer {
+            Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.forget(&session),
+            Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => self.forget_master(&session),
+            answer => return answer.map_err(|trouble| self.lost(&trouble.to_string())),
         }
-        answer.map_err(|trouble| {
-            if matches!(trouble, Trouble::Rpc(RpcError::HostIsSlave { .. })) {
-                // Another host has become the master: the next login finds it.
-                self.forget_master();
-            }
-            self.lost(&trouble.to_string())
-        })
+        let (session, master) = self.session(deadline)?;
+        let answer = self.post(&master, &call(&session), &mut read, deadline);
+        answer.map_err(|trouble| self.lost(&trouble.to_string()))
     }
 
     /// What a host answers to a GET, read up to a marker if there is one.
@@ -186,12 +190,27 @@ impl Pool {
 
     /// Logs out, if there is a session.
     pub(super) fn close(&self, deadline: Instant) -> Result<()> {
-        let mut login = lock(&self.login);
+        let mut login = self.login_until(deadline)?;
         let (session, master) = (login.session.take(), login.master.clone());
+        self.is_open.store(false, Ordering::Relaxed);
         drop(login);
         let Some((session, master)) = session.zip(master) else { return Ok(()) };
         let answer = self.post(&master, &Call::logout(&session), &mut rpc::nothing, deadline);
         answer.map_err(|trouble| self.lost(&trouble.to_string()))
+    }
+
+    /// Whoever logs in now is not waited for any longer than that.
+    fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, Login>> {
+        loop {
+            match self.login.try_lock() {
+                Ok(login) => return Ok(login),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(MOMENT),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(self.lost("it is still being logged in"));
+                }
+            }
+        }
     }
 
     fn get_once(
@@ -203,26 +222,35 @@ impl Pool {
         (session, master): (&Session, &Master),
         deadline: Instant,
     ) -> Result<Response> {
-        let (host, client) = if place.is_master {
-            (master.host.as_str(), Arc::clone(&master.client))
-        } else {
-            (place.address.as_str(), self.member(place, deadline)?)
-        };
         let cookie = format!("session_id={}", session.cookie());
-        let mut request = Request::get(host, self.target.port, path)
-            // From 23.17 on, */* means JSON.
-            .header("Accept", "text/xml")
-            .header("Cookie", &cookie);
-        if let Some(marker) = until {
-            request = request.until(marker);
-        }
-        self.count(what);
-        client.send(&request, deadline).map_err(|error| {
-            if !place.is_master {
-                // Its certificate may be another by now, which the master will tell.
-                lock(&self.members).remove(&place.address);
+        let send = |host: &str, client: &Client| {
+            let mut request = Request::get(host, self.target.port, path)
+                // From 23.17 on, */* means JSON.
+                .header("Accept", "text/xml")
+                .header("Cookie", &cookie);
+            if let Some(marker) = until {
+                request = request.until(marker);
             }
-            self.lost(&error.to_string())
+            self.count(what);
+            client.send(&request, deadline)
+        };
+        if place.is_master {
+            let answer = send(&master.host, &master.client);
+            return answer.map_err(|error| self.lost(&error.to_string()));
+        }
+        let mut answer = send(&place.address, &*self.member(place, deadline)?);
+        if is_wrong_pin(&answer) {
+            // It may have been renewed, which the master tells.
+            lock(&self.members).remove(&place.address);
+            answer = send(&place.address, &*self.member(place, deadline)?);
+        }
+        answer.map_err(|error| match error.why {
+            Why::WrongPin { expected, presented } => self.lost(&format!(
+                "{} has not the certificate that the pool's master knows: its SHA-256 is {presented}, \
+                 not {expected}; see that nothing else answers in its place",
+                Printable(&place.address)
+            )),
+            _ => self.lost(&error.to_string()),
         })
     }
 
@@ -264,9 +292,10 @@ impl Pool {
         login.refused = None;
         if !login.warned {
             login.warned = true;
-            login.lines.extend(warning);
+            let mut lines = lock(&self.lines);
+            lines.extend(warning);
             if self.target.trust == Trust::Anything {
-                login.lines.push(format!(
+                lines.push(format!(
                     "insecure=1: anybody between here and {} can read the password; give sha256= or \
                      ca_file= instead",
                     Printable(&self.target.host)
@@ -291,9 +320,10 @@ impl Pool {
         }
         match answer {
             Ok(session) => {
-                login.opened += 1;
-                let session = Arc::new(LoggedIn { session, number: login.opened });
+                let number = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
+                let session = Arc::new(LoggedIn { session, number });
                 login.session = Some(Arc::clone(&session));
+                self.is_open.store(true, Ordering::Relaxed);
                 login.master = Some(master.clone());
                 Ok((session, master))
             }
@@ -388,13 +418,18 @@ impl Pool {
         let mut login = lock(&self.login);
         if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
             login.session = None;
+            self.is_open.store(false, Ordering::Relaxed);
         }
     }
 
-    fn forget_master(&self) {
+    /// The same of one with a host that is not the master any more: the next login finds that.
+    fn forget_master(&self, over: &Arc<LoggedIn>) {
         let mut login = lock(&self.login);
-        login.session = None;
-        login.master = None;
+        if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+            login.session = None;
+            login.master = None;
+            self.is_open.store(false, Ordering::Relaxed);
+        }
     }
 
     fn count(&self, call: &'static str) {
@@ -414,6 +449,10 @@ impl std::fmt::Display for Trouble {
             Self::Rpc(error) => error.fmt(f),
         }
     }
+}
+
+fn is_wrong_pin(answer: &std::result::Result<Response, HttpError>) -> bool {
+    matches!(answer, Err(HttpError { why: Why::WrongPin { .. }, .. }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

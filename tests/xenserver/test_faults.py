@@ -1,0 +1,481 @@
+"""What callers see of a pool in which something is wrong, and that it ends when that does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import virtmeter
+from tests.support.xapi import PASSWORD, Pool
+from virtmeter import ConnectionLost, NoDataException
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.xenserver.conftest import Opens
+    from virtmeter import Inspector
+
+ALL = 14  # VMs that run on two hosts
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until, "that has not come about"
+        time.sleep(0.05)
+
+
+def count(inspector: Inspector) -> int:
+    try:
+        return len(inspector.usage_all())
+    except ConnectionLost:
+        return 0
+
+
+def is_well(inspector: Inspector) -> bool:
+    """Say whether all VMs are read again."""
+    return count(inspector) == ALL and not inspector.health().away and not inspector.health().outage
+
+
+def failure(ask: Callable[[], object]) -> str:
+    """Return all that can be seen of why something fails."""
+    try:
+        return repr(ask())
+    except virtmeter.InspectorException as error:
+        return repr(error) + str(error)
+
+
+def end(thread: threading.Thread) -> None:
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+#: Faults of a member: what it does, and what is said of it.
+OF_A_MEMBER: dict[str, tuple[Callable[[Pool], object], str]] = {
+    "away": (lambda pool: pool.hosts[1].away(), "refuses connections"),
+    "rrdd is away": (lambda pool: setattr(pool.hosts[1], "rrdd", False), "xcp-rrdd"),
+    "401": (
+        lambda pool: pool.hosts[1].fail(path="/rrd", status=401),
+        "does not accept the session",
+    ),
+    "403": (lambda pool: pool.hosts[1].fail(path="/rrd", status=403), "role of this user"),
+    "500": (lambda pool: pool.hosts[1].fail(path="/rrd", status=500), "HTTP status 500"),
+    "302": (
+        lambda pool: pool.hosts[1].fail(path="/rrd", status=302, headers={"Location": "/"}),
+        "another host",
+    ),
+    "garbage": (lambda pool: pool.hosts[1].fail(path="/rrd", body=b"\0\xff<"), "cannot be read"),
+    "nothing": (lambda pool: pool.hosts[1].fail(path="/rrd", body=b""), "cannot be read"),
+    "no HTTP": (lambda pool: pool.hosts[1].fail(path="/rrd", raw=b"hello\r\n\r\n"), "HTTP/1."),
+    "cut": (lambda pool: pool.hosts[1].fail(path="/rrd", cut=1000), "before its answer was"),
+    "reset": (lambda pool: pool.hosts[1].fail(path="/rrd", reset=True), "closed the connection"),
+    "too short": (lambda pool: pool.hosts[1].fail(path="/rrd", length=-50), "cannot be read"),
+    "endless": (lambda pool: pool.hosts[1].fail(path="/rrd", endless=True), "longer answer than"),
+    "not live": (lambda pool: pool.hosts[1].live(False), "does not hear of it"),
+    "no TLS": (lambda pool: setattr(pool.hosts[1].server, "plain", True), "TLS"),
+    "no address": (
+        lambda pool: pool.database.update("host", pool.hosts[1].ref, address=""),
+        "no address",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", OF_A_MEMBER)
+def test_a_member_costs_its_own_vms_and_no_others(opens: Opens, pool: Pool, fault: str) -> None:
+    happens, said = OF_A_MEMBER[fault]
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    happens(pool)
+    pool.now += 10
+    there, away = pool.vm("A").uuid, pool.vm("A", 1).uuid
+    for _ in range(3):
+        usages = inspector.usage_all()
+        assert len(usages) == ALL // 2
+        assert away not in {usage.id for usage in usages}
+        assert inspector.usage(there).id == there
+        assert list(inspector.inspect_vnics(there))
+        for ask in (inspector.usage, inspector.inspect_instance, inspector.inspect_vnics):
+            with pytest.raises(NoDataException, match=said) as caught:
+                ask(away)
+            assert type(caught.value) is NoDataException
+        # What the inventory knows is told.
+        assert list(inspector.inspect_disk_info(away))
+    ((name, (why, _)),) = inspector.health().away.items()
+    assert name == "xcp2"
+    assert said in why
+    pool.hosts[1].heal()
+    pool.hosts[1].live(True)
+    pool.database.update("host", pool.hosts[1].ref, address=pool.hosts[1].address)
+    eventually(lambda: is_well(inspector))
+
+
+@pytest.mark.parametrize("how", ["head", "body", "drip", "silent"])
+def test_a_member_that_hangs_is_waited_for_once(opens: Opens, pool: Pool, how: str) -> None:
+    inspector = opens(pool, timeout=2.0)
+    assert count(inspector) == ALL
+    if how == "silent":
+        pool.hosts[1].server.silent = True
+    elif how == "drip":
+        pool.hosts[1].fail(path="/rrd", drip=1, pause=0.2)
+    else:
+        pool.hosts[1].fail(path="/rrd", hang=how)
+    pool.forget()
+    assert count(inspector) == ALL // 2
+    waited = inspector.health().timeouts
+    for _ in range(30):
+        with pytest.raises(NoDataException, match=r"in time|no answer within"):
+            inspector.usage(pool.vm("B", 1).uuid)
+    assert inspector.health().timeouts == waited <= 1
+    assert list(inspector.health().away) == ["xcp2"]
+    pool.hosts[1].heal()
+    eventually(lambda: is_well(inspector))
+
+
+#: Faults of the master: what it does, and what is said of it.
+OF_THE_MASTER: dict[str, tuple[Callable[[Pool], object], str]] = {
+    "away": (lambda pool: pool.hosts[0].away(), "refuses connections"),
+    "no TLS": (lambda pool: setattr(pool.hosts[0].server, "plain", True), "TLS"),
+    "500": (lambda pool: pool.hosts[0].fail(method="event.from", status=500), "HTTP status 500"),
+    "garbage": (lambda pool: pool.hosts[0].fail(method="event.from", body=b"\0{"), "no JSON"),
+    "null": (lambda pool: pool.hosts[0].fail(method="event.from", body=b"null"), "no JSON"),
+    "cut": (lambda pool: pool.hosts[0].fail(method="event.from", cut=100), "before its answer"),
+    "endless": (lambda pool: pool.hosts[0].fail(method="event.from", endless=True), "longer"),
+    "an error": (
+        lambda pool: pool.hosts[0].fail(method="event.from", error=("INTERNAL_ERROR", "Db")),
+        "INTERNAL_ERROR",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", OF_THE_MASTER)
+def test_without_a_master_there_is_nothing(opens: Opens, pool: Pool, fault: str) -> None:
+    happens, said = OF_THE_MASTER[fault]
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    happens(pool)
+    for _ in range(3):
+        with pytest.raises(ConnectionLost, match=said):
+            inspector.usage_all()
+        with pytest.raises(ConnectionLost, match=said) as caught:
+            inspector.inspect_vnics(pool.vm("A", 1).uuid)
+        assert caught.value.instance_id == pool.vm("A", 1).uuid
+    assert said in (inspector.health().outage or ("", 0))[0]
+    pool.hosts[0].heal()
+    eventually(lambda: is_well(inspector))
+
+
+def test_a_master_that_hangs_is_waited_for_once(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool, timeout=2.0)
+    assert count(inspector) == ALL
+    pool.hosts[0].fail(method="event.from", hang="head")
+    for _ in range(10):
+        with pytest.raises(ConnectionLost):
+            inspector.usage_all()
+    assert inspector.health().timeouts <= 1
+    pool.hosts[0].heal()
+    eventually(lambda: is_well(inspector))
+
+
+def test_a_login_that_hangs_is_waited_for_once_and_not_by_close(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool, timeout=0.5)
+    hangs = pool.hosts[0].fail(method="session.login_with_password", hang="head")
+    for _ in range(10):
+        with pytest.raises(ConnectionLost, match="no answer within"):
+            inspector.usage_all()
+    assert inspector.health().timeouts == 1
+    assert inspector.health().outage
+    assert not inspector.connected
+    # The login is still under way, and neither of these waits for it.
+    inspector.close()
+    assert hangs.happened == 1
+    assert pool.count("session.login_with_password") == 1
+
+
+def test_the_count_of_logins_does_not_fall_while_there_is_one(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    pool.sessions.expire()
+    pool.sessions.delay = 1.0
+    seen = set()
+    asking = threading.Thread(target=inspector.usage_all)
+    asking.start()
+    while asking.is_alive():
+        seen.add(inspector.health().opened)
+        time.sleep(0.01)
+    end(asking)
+    assert min(seen) == 1
+    assert inspector.health().opened == 2
+
+
+def test_a_session_that_is_over_costs_one_login(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    for logins in (2, 3):
+        pool.sessions.expire()
+        assert count(inspector) == ALL
+        assert pool.sessions.logins == logins
+    # Others have logged in, and this session was the oldest.
+    pool.sessions.most = 1
+    with virtmeter.Inspector(pool.uri(), password=lambda: PASSWORD) as other:
+        other.list_instances()
+        pool.now += 10
+        assert count(inspector) == ALL
+    assert pool.sessions.logins == 5
+    assert inspector.health().away == {}
+
+
+def test_a_wrong_password_is_tried_once_until_it_is_another(
+    opens: Opens, pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    file = tmp_path / "password"
+    file.write_text("wrong horse\n")
+    file.chmod(0o600)
+    pool.sessions.penalty = 2.0
+    inspector = opens(pool, uri=f"{pool.uri()}&password_file={file}", password=None, timeout=0.5)
+    for _ in range(20):
+        with pytest.raises(ConnectionLost, match="wrong user name or password"):
+            inspector.usage_all()
+        with pytest.raises(ConnectionLost, match="wrong user name or password"):
+            inspector.usage(pool.vm("A").uuid)
+        with pytest.raises(ConnectionLost):
+            inspector.list_hosts()
+    assert pool.sessions.logins == 1
+    # Whatever is due by then is not tried.
+    time.sleep(1.5)
+    with pytest.raises(ConnectionLost):
+        inspector.usage_all()
+    assert pool.sessions.logins == 1
+    file.write_text(PASSWORD + "\n")
+    eventually(lambda: is_well(inspector))
+    assert pool.sessions.logins == 2
+    assert "wrong horse" not in caplog.text
+
+
+def test_a_password_file_that_is_not_there_or_cannot_be_used(
+    opens: Opens, pool: Pool, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    inspector = opens(pool, uri=f"{pool.uri()}&password_file={file}", password=None)
+    for prepare in (lambda: None, file.mkdir, file.rmdir, lambda: file.write_text("")):
+        prepare()
+        time.sleep(0.6)
+        with pytest.raises(ConnectionLost, match=str(file)):
+            inspector.usage_all()
+    assert pool.sessions.logins == 0
+    file.write_text(PASSWORD)
+    file.chmod(0o600)
+    eventually(lambda: is_well(inspector))
+
+
+def test_what_a_password_function_raises_is_not_shown(
+    opens: Opens, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    answers: list[Any] = [ValueError("my secret"), 5, PASSWORD]
+
+    def password() -> Any:
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    inspector = opens(pool, password=password)
+    for _ in range(2):
+        with pytest.raises(ConnectionLost) as caught:
+            inspector.usage_all()
+        assert "secret" not in str(caught.value)
+        answers.pop(0)
+        time.sleep(0.6)
+    eventually(lambda: is_well(inspector))
+    assert "secret" not in caplog.text
+
+
+def test_the_master_is_found_through_a_member_where_it_can_be_trusted(opens: Opens) -> None:
+    with Pool("xapi-24.19_drift", hosts=2) as pool:
+        inspector = opens(pool, uri=pool.uri(1))
+        assert count(inspector) == ALL
+        assert [pool.count("session.login_with_password", host) for host in (0, 1)] == [1, 1]
+        assert pool.sessions.logins == 1
+    with Pool("xapi-1.249_8.2_drift", hosts=2) as pool:
+        # It does not tell the master's certificate: nobody is told the password then.
+        inspector = opens(pool, uri=pool.uri(1))
+        with pytest.raises(ConnectionLost, match=r"is not the master of its pool, 127\.0\.0\.1 is"):
+            inspector.usage_all()
+        assert pool.count("session.login_with_password", 0) == 0
+        insecure = pool.uri(1).partition("?")[0] + "?insecure=1"
+        assert count(opens(pool, uri=insecure)) == ALL
+
+
+def test_another_host_becomes_the_master(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    pool.appoint(1)
+    pool.now += 10
+    assert count(inspector) == ALL
+    pool.appoint(0)
+    pool.now += 10
+    assert count(inspector) == ALL
+    assert inspector.health().outage is None
+
+
+def test_a_member_renews_its_certificate(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    pool.hosts[1].change_certificate()
+    pool.now += 10
+    pool.forget()
+    assert count(inspector) == ALL
+    assert pool.count("host.get_server_certificate") == 1
+
+
+def test_something_else_answers_in_place_of_a_member(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    # The master still tells the old one.
+    known = pool.hosts[1].certificate
+    pool.hosts[1].change_certificate()
+    pool.hosts[1].certificate = known
+    pool.forget()
+    assert count(inspector) == ALL // 2
+    with pytest.raises(NoDataException, match="not the certificate that the pool's master knows"):
+        inspector.usage(pool.vm("A", 1).uuid)
+    assert pool.count("GET /rrd_updates", 1) == 0
+    pool.hosts[1].server.context = known.context()
+    eventually(lambda: is_well(inspector))
+
+
+def test_something_else_answers_in_place_of_the_master(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    context = pool.hosts[0].server.context
+    pool.hosts[0].change_certificate()
+    pool.forget()
+    with pytest.raises(ConnectionLost, match="has not the certificate that was expected"):
+        inspector.usage_all()
+    assert not pool.calls
+    pool.hosts[0].server.context = context
+    eventually(lambda: is_well(inspector))
+
+
+def test_a_certificate_for_another_name(opens: Opens, pool: Pool, tmp_path: Path) -> None:
+    pool.hosts[0].change_certificate(name="elsewhere.example", address="127.0.0.9")
+    file = tmp_path / "ca.pem"
+    file.write_text(pool.hosts[0].certificate.pem)
+    uri = pool.uri().partition("?")[0] + f"?ca_file={file}"
+    with pytest.raises(ConnectionLost, match="certificate"):
+        opens(pool, uri=uri).usage_all()
+    assert not pool.calls
+
+
+@pytest.mark.parametrize("by", [-3600, 3600])
+def test_the_clock_of_a_host_is_set(opens: Opens, old_pool: Pool, by: int) -> None:
+    pool = old_pool
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    told = 0.0
+    for step in range(12):
+        if step == 4:
+            pool.hosts[1].clock = by
+        if step == 8:
+            pool.hosts[1].clock = 0
+        pool.now += 10
+        usages = {usage.id: usage for usage in inspector.usage_all()}
+        assert len(usages) == ALL
+        usage = usages[pool.vm("A", 1).uuid]
+        for share in (usage.cpu_utilization, usage.host_cpu_utilization):
+            assert share is None or 0 <= share <= 100
+        # A simulated host whose clock goes forward has rows of the time that it leaves out, where a
+        # real one has NaN.
+        if usage.network_interval and usage.network_interval < 60:
+            told += (usage.network_read_kib or 0) * 1024
+    uuid = pool.vm("A").uuid
+    names = ("vif_0_rx", "vif_2_rx")
+    grown = [[pool.truth(uuid, name, time) for name in names] for time in (pool.start, pool.now)]
+    begin, end = (sum(value for value in values if value is not None) for values in grown)
+    # Two intervals of twelve are not known.
+    assert 0.7 * (end - begin) < told < 1.2 * (end - begin)
+
+
+@pytest.mark.parametrize("error", ["EVENTS_LOST", "EVENT_FROM_TOKEN_PARSE_FAILURE"])
+def test_events_that_are_lost_are_read_anew(opens: Opens, pool: Pool, error: str) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    fault = pool.hosts[0].fail(method="event.from", error=(error, "x"), times=1)
+    pool.vm("A").set(name_label="renamed")
+    assert count(inspector) == ALL
+    assert fault.happened == 1
+    names = {instance.name for instance in inspector.list_instances()}
+    assert "renamed" in names
+    pool.database.lose_events()
+    assert count(inspector) == ALL
+    assert inspector.health().outage is None
+
+
+def test_a_host_that_is_away_comes_back_without_vms_or_leaves(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    pool.hosts[1].away()
+    assert count(inspector) == ALL // 2
+    for letter in "ABDEFGH":
+        pool.vm(letter, 1).migrate(0)
+    pool.now += 30
+    assert count(inspector) == ALL
+    assert list(inspector.health().away) == ["xcp2"]
+    pool.hosts[1].back()
+    eventually(lambda: is_well(inspector))
+    pool.hosts[1].away()
+    inspector.list_hosts()
+    assert list(inspector.health().away) == ["xcp2"]
+    record = pool.database.tables["host"][pool.hosts[1].ref]
+    pool.database.remove("host_metrics", record["metrics"])
+    pool.database.remove("host", pool.hosts[1].ref)
+    eventually(lambda: is_well(inspector))
+
+
+def test_no_secret_is_shown(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown = []
+    sessions: set[str] = set()
+    with virtmeter.Inspector(pool.uri(), password=lambda: PASSWORD, max_age=0.0) as inspector:
+        shown.append(repr(inspector))
+        shown.append(inspector.uri)
+        for happens, _ in (*OF_A_MEMBER.values(), *OF_THE_MASTER.values()):
+            inspector.usage_all()
+            sessions.update(pool.sessions.open)
+            happens(pool)
+            for ask in (inspector.usage_all, lambda: inspector.usage(pool.vm("A", 1).uuid)):
+                shown.append(failure(ask))
+            shown.append(repr(inspector.health()) + repr(inspector))
+            pool.sessions.expire()
+            for host in pool.hosts:
+                host.heal()
+            pool.hosts[1].live(True)
+            pool.database.update("host", pool.hosts[1].ref, address=pool.hosts[1].address)
+            eventually(lambda: is_well(inspector))
+    shown += [record.getMessage() for record in caplog.records]
+    assert sessions
+    for text in shown:
+        for secret in (PASSWORD, *sessions):
+            assert secret not in text
+            assert secret.encode().hex() not in text
+    in_cookies = 0
+    for asked in pool.requests:
+        assert "session" not in asked.request.target
+        assert "password" not in asked.request.target
+        assert not any(session in asked.request.target for session in sessions)
+        if asked.request.verb == "GET":
+            in_cookies += asked.request.headers["cookie"].startswith("session_id=OpaqueRef:")
+            assert not asked.request.body
+            assert set(asked.request.headers) <= {
+                "host",
+                "user-agent",
+                "accept",
+                "cookie",
+                "connection",
+            } | {"accept-encoding"}
+    assert in_cookies
