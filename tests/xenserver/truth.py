@@ -43,7 +43,8 @@ def used(usage: VmUsage) -> Used:
     """Return what a usage says."""
     cpu = 0.0
     if usage.cpu_utilization is not None:
-        assert usage.cpu_number is not None and usage.cpu_interval is not None
+        assert usage.cpu_number is not None
+        assert usage.cpu_interval is not None
         cpu = usage.cpu_utilization / 100 * usage.cpu_number * usage.cpu_interval
     kib = (
         usage.network_read_kib,
