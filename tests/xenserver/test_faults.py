@@ -448,8 +448,8 @@ def test_no_secret_is_shown(pool: Pool, caplog: pytest.LogCaptureFixture) -> Non
             inspector.usage_all()
             sessions.update(pool.sessions.open)
             happens(pool)
-            for ask in (inspector.usage_all, lambda: inspector.usage(pool.vm("A", 1).uuid)):
-                shown.append(failure(ask))
+            shown.append(failure(inspector.usage_all))
+            shown.append(failure(lambda: inspector.usage(pool.vm("A", 1).uuid)))
             shown.append(repr(inspector.health()) + repr(inspector))
             pool.sessions.expire()
             for host in pool.hosts:

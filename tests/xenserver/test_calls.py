@@ -1,0 +1,62 @@
+"""How many calls a cycle costs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.xapi import Pool
+from tests.xenserver.test_faults import ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.xenserver.conftest import Opens
+    from virtmeter import Inspector
+
+AGE = 2.0
+
+
+def of_usage(inspector: Inspector, _: list[str]) -> None:
+    assert len(inspector.usage_all()) == ALL
+
+
+def of_counters(inspector: Inspector, uuids: list[str]) -> None:
+    for uuid in uuids:
+        inspector.inspect_instance(uuid)
+        list(inspector.inspect_vnics(uuid))
+        list(inspector.inspect_disks(uuid))
+        list(inspector.inspect_disk_info(uuid))
+
+
+@pytest.mark.parametrize("cycle", [of_usage, of_counters])
+@pytest.mark.parametrize("data", ["xapi-1.249_8.2_drift", "xapi-26.17_steady"])
+def test_a_cycle_costs_a_call_a_pool_and_one_a_host(
+    opens: Opens, data: str, cycle: Callable[[Inspector, list[str]], None]
+) -> None:
+    with Pool(data, hosts=2) as pool:
+        inspector = opens(pool, max_age=AGE)
+        uuids = [pool.vm(letter, host).uuid for letter in "ABDEFGH" for host in (0, 1)]
+        # The counters since the start are read first.
+        for _ in range(4):
+            cycle(inspector, uuids)
+            pool.now += 10
+            time.sleep(AGE)
+        assert pool.count("session.login_with_password") == 1
+        assert pool.count("host.get_server_certificate") == 1
+        vm_rrds = 0
+        for _ in range(3):
+            pool.forget()
+            cycle(inspector, uuids)
+            cycle(inspector, uuids)
+            assert pool.count("event.from") == 1
+            assert [pool.count("GET /rrd_updates", host) for host in (0, 1)] == [1, 1]
+            vm_rrds += pool.count("GET /vm_rrd")
+            asked = {name for _, name in pool.calls}
+            assert asked <= {"event.from", "GET /rrd_updates", "GET /vm_rrd"}
+            pool.now += 10
+            time.sleep(AGE)
+        # The self-check of newer releases reads two VMs of a host after a minute or more.
+        assert vm_rrds <= (4 if data == "xapi-26.17_steady" else 0)
