@@ -87,7 +87,8 @@ def test_deltas_add_up_to_the_counters(opens: Opens, pool: Pool) -> None:
     assert all(value > 0 for value in added.values())
 
 
-def test_rates_are_those_of_the_time_between(opens: Opens, pool: Pool) -> None:
+def test_rates_are_those_of_the_time_between(opens: Opens, old_pool: Pool) -> None:
+    pool = old_pool
     inspector = opens(pool)
     uuid = pool.vm("A").uuid
     pool.now += 10
@@ -103,16 +104,15 @@ def test_rates_are_those_of_the_time_between(opens: Opens, pool: Pool) -> None:
         return ((pool.truth(uuid, name, t1) or 0) - (pool.truth(uuid, name, t0) or 0)) / (t1 - t0)
 
     assert {nic.name.rpartition(".")[2] for nic in nics} == {"0", "2"}
-    # A row of this release is not exact by itself; the sum of many is.
     for nic in nics:
         device = nic.name.rpartition(".")[2]
-        assert nic.rx_bytes_rate == pytest.approx(rate(f"vif_{device}_rx"), rel=0.01, abs=600)
-        assert nic.tx_bytes_rate == pytest.approx(rate(f"vif_{device}_tx"), rel=0.01, abs=600)
+        assert nic.rx_bytes_rate == pytest.approx(rate(f"vif_{device}_rx"), rel=0.02, abs=600)
+        assert nic.tx_bytes_rate == pytest.approx(rate(f"vif_{device}_tx"), rel=0.02, abs=600)
     assert {disk.device for disk in disks} == {"xvda", "xvdb", "xvdd"}
     for disk in disks:
         read, write = (rate(f"vbd_{disk.device}_{what}") for what in ("read", "write"))
-        assert disk.read_bytes_rate == pytest.approx(read, rel=0.01, abs=600)
-        assert disk.write_bytes_rate == pytest.approx(write, rel=0.01, abs=600)
+        assert disk.read_bytes_rate == pytest.approx(read, rel=0.02, abs=600)
+        assert disk.write_bytes_rate == pytest.approx(write, rel=0.02, abs=600)
         assert disk.read_requests_rate >= 0
 
 
