@@ -106,11 +106,12 @@ impl Inspector {
         let (Some(Content::Stats(mut stats, cpu)), read) = self.ask(Parts::STATS, instance)? else {
             return Ok(InstanceStats::default());
         };
+        let own = self.source.own_uuid(instance.uuid);
         if stats.power_state == Some(SHUT_OFF) {
-            self.continued.with(|continued| lock(continued).forget(instance.uuid));
+            self.continued.with(|continued| lock(continued).forget(own));
             return Ok(*stats);
         }
-        let used = self.continued.with(|known| lock(known).enter(instance.uuid, read, &cpu));
+        let used = self.continued.with(|known| lock(known).enter(own, read, &cpu));
         if !self.source.has_parity() {
             stats.cpu_time = used.cpu;
         }
@@ -131,7 +132,8 @@ impl Inspector {
             // Ceilometer's own inspector does not look at it.
             read.start = None;
         }
-        Ok(self.with_deltas(|deltas| deltas.enter(instance.uuid, read, interfaces)))
+        let own = self.source.own_uuid(instance.uuid);
+        Ok(self.with_deltas(|deltas| deltas.enter(own, read, interfaces)))
     }
 
     /// The disks of an instance with their counters.
@@ -226,9 +228,10 @@ impl Inspector {
             (Some(Content::Counters(counters)), read) => (counters.interfaces, read),
             _ => return Ok(Vec::new()),
         };
-        Ok(self.rates.with(|rates| {
-            lock(rates).of(caller, instance.uuid, read.at).nic_rates(read, interfaces)
-        }))
+        let own = self.source.own_uuid(instance.uuid);
+        Ok(self
+            .rates
+            .with(|rates| lock(rates).of(caller, own, read.at).nic_rates(read, interfaces)))
     }
 
     /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
@@ -242,9 +245,8 @@ impl Inspector {
             (Some(Content::Counters(counters)), read) => (counters.disks.unwrap_or_default(), read),
             _ => return Ok(Vec::new()),
         };
-        Ok(self
-            .rates
-            .with(|rates| lock(rates).of(caller, instance.uuid, read.at).disk_rates(read, &disks)))
+        let own = self.source.own_uuid(instance.uuid);
+        Ok(self.rates.with(|rates| lock(rates).of(caller, own, read.at).disk_rates(read, &disks)))
     }
 
     /// What an instance has used since this `caller` last asked this or
@@ -257,10 +259,12 @@ impl Inspector {
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
         let (counters, read) = self.counters(instance)?;
-        let host_cpus = self.source.host_cpus(instance.uuid);
+        let uuid = self.source.own_uuid(instance.uuid);
+        let own = InstanceId { uuid, name: instance.name.clone() };
+        let host_cpus = self.source.host_cpus(uuid);
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
-            usage.of(caller, instance.uuid, read.at).usage(instance, read, &counters, host_cpus)
+            usage.of(caller, uuid, read.at).usage(&own, read, &counters, host_cpus)
         }))
     }
 
@@ -324,7 +328,8 @@ impl Inspector {
         };
         if let Some(vcpus) = counters.vcpus.take() {
             let cpu = CpuTimes { vcpus: Some(vcpus), whole: counters.cpu_time };
-            let used = self.continued.with(|known| lock(known).enter(instance.uuid, read, &cpu));
+            let own = self.source.own_uuid(instance.uuid);
+            let used = self.continued.with(|known| lock(known).enter(own, read, &cpu));
             counters.vcpu_time = used.ran;
             (counters.vcpu_wait, counters.vcpu_delay) = (used.wait, used.delay);
         }
@@ -355,15 +360,16 @@ impl Inspector {
     fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
         self.keep_house();
         let answer = self.source.ask(part, instance);
-        if let Err(Error::InstanceNotFound { gone: true, .. }) = answer {
-            self.with_deltas(|deltas| deltas.forget(instance.uuid));
-            self.rates.with(|rates| lock(rates).forget(instance.uuid));
-            self.usage.with(|usage| lock(usage).forget(instance.uuid));
-        }
         if let Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) =
             answer
         {
-            self.continued.with(|continued| lock(continued).forget(instance.uuid));
+            let own = self.source.own_uuid(instance.uuid);
+            self.continued.with(|continued| lock(continued).forget(own));
+            if let Err(Error::InstanceNotFound { .. }) = answer {
+                self.with_deltas(|deltas| deltas.forget(own));
+                self.rates.with(|rates| lock(rates).forget(own));
+                self.usage.with(|usage| lock(usage).forget(own));
+            }
         }
         answer
     }

@@ -35,6 +35,12 @@ pub(crate) trait Source: Send + Sync {
     /// Of how many instances something is remembered.
     fn remembered(&self) -> usize;
 
+    /// The UUID of the instance that is meant, where it was asked for by one of its manager's; takes no
+    /// reading.
+    fn own_uuid(&self, instance: Uuid) -> Uuid {
+        instance
+    }
+
     /// How many CPUs the host of an instance has, as far as that is known.
     fn host_cpus(&self, instance: Uuid) -> Option<u32>;
 

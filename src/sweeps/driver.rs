@@ -54,6 +54,10 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// As [`batches`](Self::batches), and [`Error::NoData`].
     fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)>;
 
+    /// The UUID of the instance that is meant, by the last inventory: it may be asked for by one that its
+    /// manager has given it.
+    fn own_uuid(&self, instance: Uuid) -> Uuid;
+
     /// How many CPUs the host of an instance has.
     fn host_cpus(&self, instance: Uuid) -> Option<u32>;
 

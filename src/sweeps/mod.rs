@@ -109,6 +109,10 @@ impl<H: HostWide> Source for Sweeps<H> {
         0
     }
 
+    fn own_uuid(&self, instance: Uuid) -> Uuid {
+        self.here.with(Arc::clone).driver.own_uuid(instance)
+    }
+
     fn host_cpus(&self, instance: Uuid) -> Option<u32> {
         self.here.with(Arc::clone).driver.host_cpus(instance)
     }
@@ -122,8 +126,8 @@ impl<H: HostWide> Source for Sweeps<H> {
             let asked = Instant::now();
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
             for batch in here.driver.batches(part, instance)? {
-                if matches!(batch, Batch::Instance(_)) {
-                    here.read_ahead(part, batch, instance, asked);
+                if let Batch::Instance(uuid) = batch {
+                    here.read_ahead(part, batch, uuid, asked);
                 }
                 match here.have(batch, asked) {
                     Ok(_) => {}

@@ -111,12 +111,12 @@ impl<H: HostWide> Shared<H> {
         self: &Arc<Self>,
         part: Parts,
         batch: Batch,
-        instance: &InstanceId,
+        instance: Uuid,
         asked: Instant,
     ) {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         if self.lock().batches.read_since(batch, oldest).is_none() {
-            let next = self.driver.after(instance.uuid, self.limits.read_ahead());
+            let next = self.driver.after(instance, self.limits.read_ahead());
             self.expect(part, &next);
         }
     }

@@ -107,6 +107,10 @@ impl HostWide for Scripted {
         Ok((stats, Instant::now().into()))
     }
 
+    fn own_uuid(&self, instance: Uuid) -> Uuid {
+        instance
+    }
+
     fn host_cpus(&self, _: Uuid) -> Option<u32> {
         None
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::json::{self, Object, array, integer, object};
 use super::objects::{DiskKind, HostRecord, PowerState, Ref, VbdRecord, VifRecord, VmRecord};
 use super::rpc::{self, RpcError};
-use super::tables::{Class, Notes, Tables, known, same};
+use super::tables::{Class, Index, Notes, Tables, known, same};
 
 const MAX_TOKEN: usize = 255;
 /// With more, all are asked for anew: the longest answer has no more.
@@ -152,7 +152,17 @@ impl Inventory {
 
     /// The VM, or control domain, of this UUID: of two, one that runs.
     pub(super) fn vm(&self, uuid: Uuid) -> Option<Vm<'_>> {
-        let named = same(&self.tables.uuids, &uuid);
+        self.one_of(&self.tables.uuids, uuid)
+    }
+
+    /// The same, or else that of the instance that Nova gave this UUID: of several, one that runs.
+    /// Copies of a VM have its `nova_uuid` too.
+    pub(super) fn meant(&self, uuid: Uuid) -> Option<Vm<'_>> {
+        self.vm(uuid).or_else(|| self.one_of(&self.tables.nova_uuids, uuid))
+    }
+
+    fn one_of<'a>(&'a self, index: &'a Index<Uuid>, uuid: Uuid) -> Option<Vm<'a>> {
+        let named = same(index, &uuid);
         let vms =
             named.filter_map(|reference| Some((reference, known(&self.tables.vms, reference)?)));
         let (reference, record) = vms.min_by_key(|(_, record)| record.domid.is_none())?;

@@ -314,6 +314,46 @@ fn of_two_with_one_name_one_is_told() {
 }
 
 #[test]
+fn an_instance_of_novas_is_found_by_its_uuid_there() {
+    let nova = "d0000000-0000-4000-8000-000000000001";
+    let of = |record, uuid: &str| with(record, "other_config", json!({ "nova_uuid": uuid }));
+    let halted = |number| with(vm_record(number), "domid", json!(-1));
+    let mut inventory = read(&answer(
+        vec![
+            // A copy has the same.
+            event("vm", "add", "v1", of(halted(1), nova)),
+            event("vm", "add", "v2", of(vm_record(2), nova)),
+            event("vm", "add", "v3", of(vm_record(3), "")),
+            event("vm", "add", "v4", of(vm_record(4), "none")),
+            event("vm", "add", "v5", vm_record(5)),
+            // A VM's own UUID goes first.
+            event("vm", "add", "v6", of(vm_record(6), "a0000000-0000-4000-8000-000000000005")),
+            event("vm", "add", "v7", with(of(vm_record(7), nova), "is_a_snapshot", json!(true))),
+        ],
+        "1",
+    ));
+    let meant = |inventory: &Inventory, uuid: &str| {
+        inventory.meant(uuid.parse().unwrap()).map(|vm| vm.reference.to_string())
+    };
+    assert_eq!(meant(&inventory, nova).as_deref(), Some("v2"));
+    assert_eq!(meant(&inventory, "00000000-0000-0000-0000-000000000000"), None);
+    assert_eq!(meant(&inventory, "d0000000-0000-4000-8000-000000000002"), None);
+    assert_eq!(meant(&inventory, "a0000000-0000-4000-8000-000000000005").as_deref(), Some("v5"));
+    assert!(inventory.vm(nova.parse().unwrap()).is_none());
+
+    let events = vec![
+        event("vm", "mod", "v1", of(vm_record(1), nova)),
+        event("vm", "mod", "v2", of(halted(2), nova)),
+    ];
+    enter(&mut inventory, &answer(events, "2")).unwrap();
+    assert_eq!(meant(&inventory, nova).as_deref(), Some("v1"));
+    enter(&mut inventory, &answer(vec![event("vm", "del", "v1", Value::Null)], "3")).unwrap();
+    assert_eq!(meant(&inventory, nova).as_deref(), Some("v2"), "shut off");
+    enter(&mut inventory, &answer(vec![event("vm", "mod", "v2", vm_record(2))], "4")).unwrap();
+    assert_eq!(meant(&inventory, nova), None);
+}
+
+#[test]
 fn notes_are_bounded() {
     let bad = (0..1000).map(|n| event("vm", "add", &format!("v{n}"), json!({}))).collect();
     let notes = read(&answer(bad, "1")).take_notes();

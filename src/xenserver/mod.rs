@@ -178,7 +178,7 @@ impl XenServer {
         instance: &InstanceId,
         stopped: bool,
     ) -> Result<Vm<'a>> {
-        let found = inventory.vm(instance.uuid);
+        let found = inventory.meant(instance.uuid);
         let found = found.filter(|vm| self.pool.control_domains() || !vm.record.is_control_domain);
         let vm = found.ok_or_else(|| Error::InstanceNotFound {
             instance: instance.clone(),
@@ -355,7 +355,7 @@ impl HostWide for XenServer {
         let Some(host) = vm.host.filter(|_| needs_host) else { return Ok(Vec::new()) };
         let mut batches = vec![Batch::Host(host)];
         if state.wants_exact(part, &vm, host) {
-            batches.push(Batch::Instance(instance.uuid));
+            batches.push(Batch::Instance(vm.record.uuid));
         }
         Ok(batches)
     }
@@ -363,14 +363,18 @@ impl HostWide for XenServer {
     fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)> {
         let state = self.lock();
         let vm = self.find(&state.inventory, instance, self.is_told_of_stopped(part))?;
-        let used = state.totals.vm(&instance.uuid);
+        let used = state.totals.vm(&vm.record.uuid);
         let subject = Subject { vm: &vm, used, began: self.began };
         Ok((subject.tell(part), subject.stamp(part)))
     }
 
+    fn own_uuid(&self, instance: Uuid) -> Uuid {
+        self.lock().inventory.meant(instance).map_or(instance, |vm| vm.record.uuid)
+    }
+
     fn host_cpus(&self, instance: Uuid) -> Option<u32> {
         let state = self.lock();
-        let host = state.inventory.vm(instance)?.host?;
+        let host = state.inventory.meant(instance)?.host?;
         state.inventory.hosts().find(|known| known.record.uuid == host)?.record.cpu_count
     }
 

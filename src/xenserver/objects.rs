@@ -234,6 +234,13 @@ pub(super) struct VmRecord {
     pub(super) nova_uuid: Option<Box<str>>,
 }
 
+impl VmRecord {
+    /// The same, where it is one.
+    pub(super) fn nova_uuid(&self) -> Option<Uuid> {
+        self.nova_uuid.as_deref().and_then(|text| Uuid::try_parse(text).ok())
+    }
+}
+
 impl Record for Box<VmRecord> {
     fn read(fields: &mut Fields<'_>) -> Result<Option<Self>, &'static str> {
         let hidden = [fields.flag("is_a_template"), fields.flag("is_a_snapshot")];

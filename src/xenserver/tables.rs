@@ -102,6 +102,7 @@ pub(super) struct Tables {
     pub(super) vdis: Table<VdiRecord>,
     pub(super) networks: Table<NetworkRecord>,
     pub(super) uuids: Index<Uuid>,
+    pub(super) nova_uuids: Index<Uuid>,
     pub(super) nics: Index<Ref>,
     pub(super) disks: Index<Ref>,
 }
@@ -153,6 +154,8 @@ impl Tables {
                 let record: Option<Box<VmRecord>> = snapshot.read(&reference, notes);
                 if let Some(record) = &record {
                     self.uuids.insert((record.uuid, reference.clone()));
+                    let nova = record.nova_uuid();
+                    self.nova_uuids.extend(nova.map(|uuid| (uuid, reference.clone())));
                     vm = Some(reference.clone());
                 }
                 self.vms.insert(reference, record);
@@ -189,6 +192,9 @@ impl Tables {
             Class::Vm => {
                 if let Some(Some(record)) = self.vms.remove(reference) {
                     self.uuids.remove(&(record.uuid, reference.clone()));
+                    if let Some(uuid) = record.nova_uuid() {
+                        self.nova_uuids.remove(&(uuid, reference.clone()));
+                    }
                 }
             }
             Class::Vif => {
