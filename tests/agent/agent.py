@@ -69,7 +69,8 @@ def put_virtmeter(order: str) -> None:
     last = order == "last"
     distributions.sort(key=lambda found: (found.metadata["Name"] == "virtmeter") == last)
     importlib.metadata.distributions = lambda **_: iter(distributions)
-    _cache._c._dir = "/nonexistent"
+    # No file can be in there, not even root's, so that the order is not that of another time.
+    _cache._c._dir = "/dev/null"
 
 
 def server(uuid: str) -> SimpleNamespace:
