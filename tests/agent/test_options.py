@@ -25,6 +25,10 @@ def configured(tmp_path: Path, line: str) -> cfg.ConfigOpts:
 
 SECONDS = "is not a number from 0.01 to 86400"
 MANY = "9" * 5000
+URI = (
+    "uri: it does not begin with xenserver://; write it like "
+    "xenserver://USER@HOST/?password_file=FILE, or, if libvirt is meant, set libvirt_uri"
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,8 @@ MANY = "9" * 5000
         (f"workers = {MANY}", f"workers: '{MANY[:40]}' is not a whole number from 1 to 1000"),
         ("read_ahead = 0x10", "read_ahead: '0x10' is not a whole number from 0 to 1000"),
         ("max_stuck = 1001", "max_stuck: '1001' is not a whole number from 0 to 1000"),
+        ("uri = qemu://me:s3cret@host/system", URI),
+        ("uri =", URI),
     ],
 )
 def test_a_wrong_value_is_told_and_nothing_fails(tmp_path: Path, line: str, told: str) -> None:
@@ -73,5 +79,23 @@ def test_right_values_are_taken(tmp_path: Path) -> None:
     conf = configured(tmp_path, given)
     assert options.mistakes(conf) == []
     assert options.additional_meters(conf) is True
-    limits = {"timeout": 2.0, "max_age": 1.0, "workers": 3, "read_ahead": 16, "max_stuck": 12}
+    limits = {"timeout": 2.0, "workers": 3, "read_ahead": 16, "max_stuck": 12}
     assert options.limits(conf) == {**limits, "reckon_sizes": False, "all_vnics": False}
+
+
+def test_a_pool_has_the_options_that_are_not_libvirts_alone(tmp_path: Path) -> None:
+    given = "uri = XENSERVER://monitor@h/\nworkers = 3\nall_vnics = yes\nmax_age = 2"
+    conf = configured(tmp_path, given)
+    assert options.mistakes(conf) == []
+    assert options.limits(conf) == {"timeout": 5.0, "max_age": 2.0, "read_ahead": 16}
+    for opt in options.OPTS:
+        is_libvirts = opt.name not in options.OF_POOLS and opt.name in options.OF_LIBVIRT
+        assert str(opt.help).endswith("Only with libvirt.") == is_libvirts, opt.name
+
+
+def test_no_password_in_a_uri_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    conf = configured(tmp_path, "uri = xenserver://me:s3cret@h/")
+    with caplog.at_level(logging.DEBUG):
+        conf.log_opt_values(logging.getLogger(__name__), logging.DEBUG)
+    assert "virtmeter.uri" in caplog.text
+    assert "s3cret" not in caplog.text

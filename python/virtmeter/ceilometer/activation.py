@@ -18,13 +18,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ceilometer.compute.pollsters import GenericComputePollster
-from ceilometer.compute.virt import inspector as virt_inspector
-from ceilometer.compute.virt.libvirt import inspector as stock
 from ceilometer.polling import plugin_base
 
 import virtmeter
-from virtmeter.ceilometer import discovery, options
-from virtmeter.ceilometer.inspector import LibvirtInspector
+from virtmeter.ceilometer import discovery, inspector, options
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
@@ -32,8 +29,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# What a pollster gets from Ceilometer: with libvirt-python, and without.
-STOCK = (stock.LibvirtInspector, virt_inspector.Inspector)
+# What a pollster gets from Ceilometer is of one of its own modules, with libvirt-python or without.
+STOCK = "ceilometer."
 
 
 class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no types
@@ -59,7 +56,7 @@ class Activation(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no t
 
 
 def is_wanted(conf: cfg.ConfigOpts) -> bool:
-    """Return whether this agent's configuration leaves libvirt to virtmeter.
+    """Return whether this agent's configuration leaves its hypervisor to virtmeter.
 
     :raises ValueError: an option of ours has a wrong value. Nothing is served then, as nobody knows
         what was meant: ``enabled = flase``, say.
@@ -68,7 +65,8 @@ def is_wanted(conf: cfg.ConfigOpts) -> bool:
     if not conf.virtmeter.enabled:
         LOG.info("virtmeter is installed, but [virtmeter] enabled is false")
         return False
-    if conf.hypervisor_inspector not in ("libvirt", "virtmeter"):
+    # Newer releases take no other name for any hypervisor, so that our own option goes before it.
+    if not conf.virtmeter.uri and conf.hypervisor_inspector not in ("libvirt", "virtmeter"):
         # Older releases know other hypervisors, of which virtmeter knows nothing.
         LOG.info("virtmeter leaves hypervisor_inspector=%s alone", conf.hypervisor_inspector)
         return False
@@ -89,20 +87,21 @@ class Inspector:
     A pollster that has brought an inspector of its own keeps it.
     """
 
-    def __init__(self, inspector: LibvirtInspector) -> None:
+    def __init__(self, serving: inspector.Inspector) -> None:
         """Keep the inspector that serves."""
-        self.inspector = inspector
+        self.serving = serving
 
     def __get__(self, pollster: object, owner: type | None = None) -> Any:
         """Return the inspector that serves this pollster."""
         if pollster is None:
             return self
         own = vars(pollster).get("inspector")
-        return self.inspector if own is None or type(own) in STOCK else own
+        is_stock = own is None or type(own).__module__.startswith(STOCK)
+        return self.serving if is_stock else own
 
-    def __set__(self, pollster: object, inspector: object) -> None:
+    def __set__(self, pollster: object, own: object) -> None:
         """Note what the pollster would use, which for most is a stock inspector."""
-        vars(pollster)["inspector"] = inspector
+        vars(pollster)["inspector"] = own
 
     def __delete__(self, pollster: object) -> None:
         """Forget it."""
@@ -113,6 +112,7 @@ def activate(conf: cfg.ConfigOpts) -> None:
     """Let all compute pollsters of this process use virtmeter.
 
     :raises RuntimeError: this Ceilometer keeps its inspector elsewhere.
+    :raises ValueError: an option of ours has a wrong value.
     """
     setup = getattr(GenericComputePollster, "setup_environment", None)
     names = getattr(getattr(setup, "__code__", None), "co_names", ())
@@ -120,13 +120,20 @@ def activate(conf: cfg.ConfigOpts) -> None:
         message = "this release of Ceilometer keeps its inspector elsewhere"
         raise RuntimeError(message)
 
-    inspector = LibvirtInspector(conf)
-    discovery.activate(inspector.native)
-    GenericComputePollster._inspector = inspector  # noqa: SLF001
-    GenericComputePollster.inspector = Inspector(inspector)
+    serving = vars(GenericComputePollster).get("_inspector")
+    # There is one where hypervisor_inspector is virtmeter. A second would log in a second time.
+    if not isinstance(serving, inspector.Inspector):
+        serving = inspector.configured(conf)
+    if conf.virtmeter.uri:
+        discovery.leave_to_nova(conf)
+    else:
+        discovery.activate(serving.native)
+    GenericComputePollster._inspector = serving  # noqa: SLF001
+    GenericComputePollster.inspector = Inspector(serving)
     # As text, the inspector leaves the URI's password out.
     LOG.info(
-        "virtmeter %s serves all compute pollsters and discovery: %s",
+        "virtmeter %s serves all compute pollsters%s: %s",
         virtmeter.__version__,
-        inspector.native,
+        "" if conf.virtmeter.uri else " and discovery",
+        serving.native,
     )

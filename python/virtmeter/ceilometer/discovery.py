@@ -16,7 +16,9 @@ from ceilometer.compute.virt.libvirt import utils
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
-    from virtmeter import LibvirtInspector, Server
+    from oslo_config import cfg
+
+    from virtmeter import Inspector, Server
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +29,16 @@ READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
 ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
 
 
-def activate(native: LibvirtInspector) -> None:
+def leave_to_nova(conf: cfg.ConfigOpts) -> None:
+    """Let discovery ask Nova's API where it would read libvirt's metadata, as it does by default.
+
+    A pool has no libvirt. To be called before the agent makes its discovery objects.
+    """
+    if conf.compute.instance_discovery_method == "libvirt_metadata":
+        InstanceDiscovery.method = "naive"
+
+
+def activate(native: Inspector) -> None:
     """Let the method ``libvirt_metadata`` of every discovery object read through virtmeter.
 
     :raises RuntimeError: this Ceilometer has no such method.
@@ -47,7 +58,7 @@ def activate(native: LibvirtInspector) -> None:
     setattr(InstanceDiscovery, METHOD, discover)
 
 
-def discovered(native: LibvirtInspector, discovery: Any) -> list[Any]:
+def discovered(native: Inspector, discovery: Any) -> list[Any]:
     """Return all instances, each as this release's own discovery gives it."""
     found = []
     for server in native.list_servers():

@@ -1,7 +1,7 @@
-"""The inspector as Ceilometer's compute agent wants it, over the native one.
+"""The inspectors as Ceilometer's compute agent wants them, over the native ones.
 
-It takes its options from the agent's configuration, and answers with the records and exceptions of
-the Ceilometer release that it runs in.
+They take their options from the agent's configuration, and answer with the records and exceptions
+of the Ceilometer release that they run in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import virtmeter
 from virtmeter.ceilometer import options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from oslo_config import cfg
 
@@ -45,8 +45,17 @@ def driver(conf: cfg.ConfigOpts) -> virt_inspector.Inspector:
     # Whatever it is, a mistyped option say: the activation tells it, and the agent goes on.
     with suppress(Exception):
         if conf.virtmeter.enabled:
-            return LibvirtInspector(conf)
+            return configured(conf)
     return stock.LibvirtInspector(conf)
+
+
+def configured(conf: cfg.ConfigOpts) -> Inspector:
+    """Return the inspector of what the agent's configuration names; it connects to nothing yet.
+
+    :raises ValueError: an option has a wrong value.
+    """
+    options.check(conf)
+    return PoolInspector(conf) if conf.virtmeter.uri else LibvirtInspector(conf)
 
 
 class InstanceStats(virt_inspector.InstanceStats):  # type: ignore[misc]  # it has no types
@@ -55,25 +64,23 @@ class InstanceStats(virt_inspector.InstanceStats):  # type: ignore[misc]  # it h
     fields = sorted({*virt_inspector.InstanceStats.fields, *virtmeter.InstanceStats._fields})
 
 
-class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no types
-    """Ceilometer's ``Inspector`` for libvirt, with the values of the stock one.
+class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no types
+    """Ceilometer's ``Inspector`` over a native one, whatever that reads.
 
-    Making one connects to nothing: an agent that starts before libvirtd finds it later. What
+    Making one connects to nothing: an agent that starts before its hypervisor finds it later. What
     fails is told by exceptions that the pollsters of every release catch:
     ``InstanceNotFoundException``, ``InstanceShutOffException`` or ``NoDataException``.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Read ``libvirt_uri``, ``libvirt_type``, ``report_stopped_instance_metrics``, and ours."""
-        super().__init__(conf)
-        # Older releases, 2025.1 among them, do not have the option.
-        report_stopped = getattr(conf.compute, "report_stopped_instance_metrics", False)
-        self.native = virtmeter.LibvirtInspector(
-            connection_uri(conf),
-            report_stopped=report_stopped,
-            parity=True,
-            **options.limits(conf),
-        )
+    native: virtmeter.Inspector
+
+    # virtmeter itself says in one line when this begins, and in one when it is over; that an
+    # instance is busy is nothing to warn of.
+    silent: tuple[type[virtmeter.InspectorException], ...] = (
+        virtmeter.ConnectionLost,
+        virtmeter.InspectionTimeout,
+        virtmeter.InstanceBusyException,
+    )
 
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
         """Return the release's own ``InstanceStats``, with the fields of ours.
@@ -81,7 +88,7 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         Pollsters take whatever can be iterated over for a list of records, so that a tuple will
         not do. Fields of older releases that libvirt no longer gives are None.
         """
-        with ceilometers_exceptions():
+        with ceilometers_exceptions(self.silent):
             stats = self.native.inspect_instance(instance, duration)
         return InstanceStats(**stats._asdict())
 
@@ -91,7 +98,7 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         duration: Any = None,
     ) -> Iterator[virtmeter.InterfaceStats]:
         """Return the NICs' counters."""
-        with ceilometers_exceptions():
+        with ceilometers_exceptions(self.silent):
             return self.native.inspect_vnics(instance, duration)
 
     def inspect_disks(
@@ -100,7 +107,7 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         duration: Any = None,
     ) -> Iterator[virtmeter.DiskStats]:
         """Return the disks' counters."""
-        with ceilometers_exceptions():
+        with ceilometers_exceptions(self.silent):
             return self.native.inspect_disks(instance, duration)
 
     def inspect_vnic_rates(
@@ -109,7 +116,7 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         duration: Any = None,
     ) -> Iterator[virtmeter.InterfaceRateStats]:
         """Return the NICs' bytes per second since the last polling, of which the first has none."""
-        with ceilometers_exceptions():
+        with ceilometers_exceptions(self.silent):
             return self.native.inspect_vnic_rates(instance, duration)
 
     def inspect_disk_rates(
@@ -118,7 +125,7 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         duration: Any = None,
     ) -> Iterator[virtmeter.DiskRateStats]:
         """Return the same of the disks, for which Ceilometer has no pollster any more."""
-        with ceilometers_exceptions():
+        with ceilometers_exceptions(self.silent):
             return self.native.inspect_disk_rates(instance, duration)
 
     def inspect_disk_info(
@@ -127,12 +134,103 @@ class LibvirtInspector(virt_inspector.Inspector):  # type: ignore[misc]  # it ha
         duration: Any = None,
     ) -> Iterator[virtmeter.DiskInfo]:
         """Return the disks' sizes."""
-        with ceilometers_exceptions():
+        with ceilometers_exceptions(self.silent):
             return self.native.inspect_disk_info(instance, duration)
 
 
+class LibvirtInspector(Inspector):
+    """The one of libvirt, with the values of the stock one."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Read ``libvirt_uri``, ``libvirt_type``, ``report_stopped_instance_metrics``, and ours."""
+        super().__init__(conf)
+        self.native = virtmeter.LibvirtInspector(
+            connection_uri(conf),
+            report_stopped=report_stopped(conf),
+            parity=True,
+            **options.limits(conf),
+        )
+
+
+class PoolInspector(Inspector):
+    """The one of a pool of XenServer hosts, which does not count everything that libvirt does."""
+
+    # The log has a line about a host that is away, and none about each of its instances.
+    silent = (virtmeter.NoDataException,)
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Read ``[virtmeter] uri``, ``report_stopped_instance_metrics``, and ours.
+
+        :raises ValueError: the URI is wrong.
+        """
+        super().__init__(conf)
+        self.native = virtmeter.Inspector(
+            conf.virtmeter.uri,
+            report_stopped=report_stopped(conf),
+            **options.limits(conf),
+        )
+
+    def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
+        """Return what is known of the instance."""
+        return Known(super().inspect_instance(instance, duration))
+
+    def inspect_vnics(self, instance: Any, duration: Any = None) -> Any:
+        """Return what is known of the NICs."""
+        return known(super().inspect_vnics(instance, duration))
+
+    def inspect_disks(self, instance: Any, duration: Any = None) -> Any:
+        """Return what is known of the disks."""
+        return known(super().inspect_disks(instance, duration))
+
+
+class Known:
+    """A record for a pollster, which has no sample of what is not known, and logs nothing of that.
+
+    It would have a warning for each None, in each cycle, and a sample for each -1. Of this
+    exception it says nothing.
+    """
+
+    # Words about a device, which may be missing.
+    WORDS = ("mac", "fref")
+
+    def __init__(self, record: Any) -> None:
+        """Keep the record."""
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field.
+
+        :raises InstanceNotFoundException: it is not known.
+        """
+        value = getattr(self._record, name)
+        if value in UNKNOWN and name not in self.WORDS:
+            message = f"{name} is not known"
+            raise virt_inspector.InstanceNotFoundException(message)
+        return value
+
+
+UNKNOWN = (None, -1)
+
+
+def known(devices: Iterable[Any]) -> list[Known]:
+    """Return the devices of an instance, those of which least is known last.
+
+    A pollster goes no further than to the first that it cannot have.
+    """
+    last = sorted(devices, key=lambda device: sum(value in UNKNOWN for value in device))
+    return [Known(device) for device in last]
+
+
+def report_stopped(conf: cfg.ConfigOpts) -> bool:
+    """Return whether instances that are shut off have samples too."""
+    # Older releases, 2025.1 among them, do not have the option.
+    return getattr(conf.compute, "report_stopped_instance_metrics", False)
+
+
 @contextmanager
-def ceilometers_exceptions() -> Iterator[None]:
+def ceilometers_exceptions(
+    silent: tuple[type[virtmeter.InspectorException], ...],
+) -> Iterator[None]:
     """Turn virtmeter's exceptions into those of the running Ceilometer, with their words."""
     try:
         yield
@@ -140,14 +238,9 @@ def ceilometers_exceptions() -> Iterator[None]:
         raise virt_inspector.InstanceNotFoundException(str(error)) from error
     except virtmeter.InstanceShutOffException as error:
         raise virt_inspector.InstanceShutOffException(str(error)) from error
-    except (
-        virtmeter.ConnectionLost,
-        virtmeter.InspectionTimeout,
-        virtmeter.InstanceBusyException,
-    ) as error:
-        # virtmeter itself says in one line when this begins, and in one when it is over; that an
-        # instance is busy is nothing to warn of. Of this
-        # exception a pollster says nothing, of the next one a line for each instance and meter.
+    except silent as error:
+        # Of this exception a pollster says nothing, of the next one a line for each instance and
+        # meter.
         raise virt_inspector.InstanceNotFoundException(str(error)) from error
     except (virtmeter.InspectorException, ValueError, TypeError) as error:
         # A URI that libvirt cannot open and an id that is no UUID are nothing to stop for either.

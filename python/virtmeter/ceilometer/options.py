@@ -9,6 +9,23 @@ from typing import Any
 from oslo_config import cfg
 
 GROUP = "virtmeter"
+POOLS = ("xenserver",)
+"""Schemes of the URIs that name a pool of hosts, and not libvirt."""
+
+
+def pool_uri(text: str) -> str:
+    """Return a URI that names a pool; what is wrong with the rest of it, the core says.
+
+    :raises ValueError: it does not. It is not shown: somebody may have put a password into it.
+    """
+    if text.partition("://")[0].lower() not in POOLS:
+        message = (
+            "it does not begin with xenserver://; write it like "
+            "xenserver://USER@HOST/?password_file=FILE, or, if libvirt is meant, set libvirt_uri"
+        )
+        raise ValueError(message)
+    return text
+
 
 OPTS = [
     cfg.BoolOpt(
@@ -17,6 +34,16 @@ OPTS = [
         help="Let virtmeter replace Ceilometer's own libvirt inspector. It reads the same values, "
         "from the libvirt that libvirt_uri and libvirt_type name. If disabled, the agent works as "
         "if virtmeter were not installed.",
+    ),
+    cfg.Opt(
+        "uri",
+        type=pool_uri,  # type: ignore[arg-type]  # any callable will do, says its documentation
+        # It is not to have a password in it, but somebody may try.
+        secret=True,
+        help="Read a pool of XenServer or XCP-ng instead of libvirt: "
+        "xenserver://USER@HOST/?password_file=FILE&sha256=PIN, where HOST is the pool's master. "
+        "hypervisor_inspector, libvirt_uri and libvirt_type are ignored then, and instances are "
+        "discovered by Nova's API.",
     ),
     cfg.BoolOpt(
         "additional_meters",
@@ -37,18 +64,19 @@ OPTS = [
     ),
     cfg.FloatOpt(
         "max_age",
-        default=1.0,
         min=0,
         max=86400,
         help="Maximum age, in seconds, of a value that was read ahead of a pollster, or together "
-        "with what another pollster asked for. 0 turns off both.",
+        "with what another pollster asked for. 0 turns off both. By default 1 with libvirt, and 5 "
+        "with XenServer, which has new values only as often.",
     ),
     cfg.IntOpt(
         "workers",
         default=4,
         min=1,
         max=1000,
-        help="How many readings are taken at once, each over its own connection to libvirt.",
+        help="How many readings are taken at once, each over its own connection. Only with "
+        "libvirt.",
     ),
     cfg.IntOpt(
         "read_ahead",
@@ -64,7 +92,7 @@ OPTS = [
         max=1000,
         help="How many threads, in addition to workers, may be stuck in calls that do not return: "
         "up to this many guests may hang while all others are still read. Each stuck thread also "
-        "occupies one of libvirtd's own workers (max_workers in libvirtd.conf).",
+        "occupies one of libvirtd's own workers (max_workers in libvirtd.conf). Only with libvirt.",
     ),
     cfg.BoolOpt(
         "reckon_sizes",
@@ -72,19 +100,20 @@ OPTS = [
         help="Compute disk.device.capacity, allocation and physical from what is read for other "
         "meters and from the length of the image, instead of asking QEMU again. The first reading "
         "of each disk asks QEMU as well, and so does every fiftieth; a disk whose answer differed "
-        "is always asked for, as all are if this is disabled.",
+        "is always asked for, as all are if this is disabled. Only with libvirt.",
     ),
     cfg.BoolOpt(
         "all_vnics",
         default=False,
         help="Also report NICs that libvirt has no name for (SR-IOV, vDPA): network meters have "
         "samples for them by their MAC addresses, with -1 for each counter, because libvirt does "
-        "not count them. Ceilometer's own inspector leaves them out.",
+        "not count them. Ceilometer's own inspector leaves them out. Only with libvirt.",
     ),
 ]
 
-# Those of them that the inspector takes as they are.
-LIMITS = ("timeout", "max_age", "workers", "read_ahead", "max_stuck", "reckon_sizes", "all_vnics")
+# Those of them that the inspectors take as they are.
+OF_POOLS = ("timeout", "max_age", "read_ahead")
+OF_LIBVIRT = (*OF_POOLS, "workers", "max_stuck", "reckon_sizes", "all_vnics")
 
 # So much of a wrong value is shown.
 SHOWN = 40
@@ -106,14 +135,20 @@ def lenient(opt: cfg.Opt) -> cfg.Opt:
     def take(value: Any) -> Any:
         if isinstance(value, Wrong):
             return value
+        if opt.secret:
+            try:
+                return opt.type(value)
+            except ValueError as error:
+                return Wrong(str(error))
         with suppress(ValueError):
             taken = opt.type(value)
             if taken is not None and taken == taken:  # which NaN is not
                 return taken
         return Wrong(f"{str(value)[:SHOWN]!r} is not {wanted(opt)}")
 
-    # Any callable will do, says its documentation.
-    return cfg.Opt(opt.name, type=take, default=opt.default, help=opt.help)  # type: ignore[arg-type]
+    # As above.
+    shown = {"default": opt.default, "secret": opt.secret, "help": opt.help}
+    return cfg.Opt(opt.name, type=take, **shown)  # type: ignore[arg-type]
 
 
 def wanted(opt: cfg.Opt) -> str:
@@ -170,7 +205,9 @@ def limits(conf: cfg.ConfigOpts) -> dict[str, Any]:
     :raises ValueError: an option has a wrong value.
     """
     check(conf)
-    return {name: conf.virtmeter[name] for name in LIMITS}
+    names = OF_POOLS if conf.virtmeter.uri else OF_LIBVIRT
+    given = {name: conf.virtmeter[name] for name in names}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
