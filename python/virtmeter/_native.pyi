@@ -51,7 +51,9 @@ class Inspector:
     using its parent's inspector, with threads and connections of its own.
 
     Every ``inspect_`` method takes ``instance``, a UUID string, a ``uuid.UUID`` or an object with
-    such an ``id``, and ``duration``, which Ceilometer passes and nobody needs. They raise
+    such an ``id``, and ``duration``, which Ceilometer passes and nobody needs. A VM of XenServer's
+    is also found by the UUID that Nova gave it (``other_config:nova_uuid``); records have its own.
+    They raise
 
     - ``InstanceNotFoundException`` where the hypervisor does not know the instance,
     - ``InstanceShutOffException`` where it is shut off (but see ``report_stopped``),
