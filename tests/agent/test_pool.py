@@ -177,6 +177,20 @@ def test_no_pollster_is_lost_where_there_is_no_libvirt(
     assert of(with_it, vm) >= METERS
 
 
+@pytest.mark.parametrize("release", ["19.0.0"], indirect=True)
+@pytest.mark.parametrize("name", ["vsphere", "xenapi"])
+def test_the_name_of_a_stock_inspector_does_not_matter(
+    poll: Callable[..., Polled], pool: Pool, name: str
+) -> None:
+    """The last order is the worst: each pollster makes a stock inspector first, or fails to."""
+    vm = pool.vm("A").uuid
+    usual = poll(pool, vm)
+    polled = poll(pool, vm, order="last", more=f"hypervisor_inspector = {name}")
+    assert polled.inspectors == OURS
+    assert sorted(polled.pollsters) == sorted(usual.pollsters)
+    assert polled.samples == usual.samples
+
+
 def test_rates_are_delivered_from_the_second_polling_on(
     poll: Callable[..., Polled],
 ) -> None:
