@@ -53,8 +53,6 @@ pub(crate) struct Options {
 pub(crate) struct XenServer {
     pool: Pool,
     options: Options,
-    /// Where the time of counters begins: see [`Subject`].
-    began: Instant,
     known: Mutex<State>,
 }
 
@@ -62,7 +60,7 @@ pub(crate) struct XenServer {
 struct State {
     inventory: Inventory,
     totals: Totals,
-    vms: HashSet<Uuid>,
+    vms: HashMap<Uuid, Clock>,
     hosts: HashSet<Uuid>,
     /// How old the newest rows of a host were when they came, by our clock, which decides nothing.
     lags: HashMap<Uuid, f64>,
@@ -78,12 +76,7 @@ const MOST_SAID: usize = 256;
 impl XenServer {
     /// A driver; connects to nothing yet.
     pub(crate) fn new(target: Target, password: PasswordSource, options: Options) -> Self {
-        Self {
-            pool: Pool::new(target, password),
-            options,
-            began: Instant::now(),
-            known: Mutex::default(),
-        }
+        Self { pool: Pool::new(target, password), options, known: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,6 +206,13 @@ fn lag(newest: i64) -> f64 {
     now.as_secs_f64() - newest as f64
 }
 
+/// When the time that a VM's counters cover began, so that it goes with ours as long as nothing is missing.
+#[derive(Clone, Copy)]
+struct Clock {
+    began: Instant,
+    runs: bool,
+}
+
 impl State {
     /// Has the totals know what the inventory says, and forgets what is gone.
     fn follow(&mut self, control_domains: bool) {
@@ -226,9 +226,8 @@ impl State {
         hosts.difference(&now).for_each(|gone| totals.forget_host(gone));
         lags.retain(|host, _| now.contains(host));
         *hosts = now;
-        let mut now = HashSet::new();
+        let mut now = HashMap::new();
         for vm in inventory.vms(control_domains) {
-            now.insert(vm.record.uuid);
             let nics = vm.nics();
             let nics = nics.iter().filter(|nic| nic.attached);
             let nics: Vec<u16> = nics.filter_map(|nic| nic.device.try_into().ok()).collect();
@@ -248,8 +247,23 @@ impl State {
                 disks: &disks,
             };
             totals.enter(vm.record.uuid, &known);
+            let runs = known.state != Running::Gone;
+            let before = vms.remove(&vm.record.uuid);
+            let began = match before {
+                Some(before) if before.runs || !runs => before.began,
+                // The time for which it stood still is nobody's.
+                before => {
+                    let covered = totals.vm(&vm.record.uuid).map(|used| used.cpu.covered);
+                    let began = Instant::now().checked_sub(covered.unwrap_or_default());
+                    let before = before.map(|before| before.began);
+                    began.max(before).unwrap_or_else(Instant::now)
+                }
+            };
+            now.insert(vm.record.uuid, Clock { began, runs });
         }
-        vms.difference(&now).for_each(|gone| totals.forget(gone));
+        for gone in vms.keys() {
+            totals.forget(gone);
+        }
         *vms = now;
     }
 
@@ -364,7 +378,8 @@ impl HostWide for XenServer {
         let state = self.lock();
         let vm = self.find(&state.inventory, instance, self.is_told_of_stopped(part))?;
         let used = state.totals.vm(&vm.record.uuid);
-        let subject = Subject { vm: &vm, used, began: self.began };
+        let began = state.vms.get(&vm.record.uuid).map_or_else(Instant::now, |clock| clock.began);
+        let subject = Subject { vm: &vm, used, began };
         Ok((subject.tell(part), subject.stamp(part)))
     }
 
