@@ -148,6 +148,7 @@ mod tests {
             }),
             measured: None,
             outlives: false,
+            known_by: None,
         }
     }
 
@@ -190,6 +191,7 @@ mod tests {
         let mut received = |start, nics: &[(&str, i64, bool)]| {
             let nics = nics.iter().map(|(name, bytes, outlives)| Interface {
                 outlives: *outlives,
+                known_by: None,
                 ..nic(name, Some((*bytes, 0)))
             });
             let stats = deltas.enter(VM, Stamp { start, ..now() }, nics.collect());

@@ -136,6 +136,7 @@ fn nic(name: &str, rx_bytes: i64, tx_bytes: i64) -> Interface {
         counters: Some(counters),
         measured: None,
         outlives: false,
+        known_by: None,
     }
 }
 

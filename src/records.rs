@@ -217,6 +217,15 @@ pub struct Interface {
     /// Whether they may go on over a new start of the instance, as its hypervisor does not make the
     /// host's side of the NIC.
     pub outlives: bool,
+    /// What it is known by, where its name is another at each start of the instance.
+    pub known_by: Option<String>,
+}
+
+impl Interface {
+    /// What it is known by from one reading to the next.
+    pub(crate) fn key(&self) -> &str {
+        self.known_by.as_ref().unwrap_or(&self.name)
+    }
 }
 
 /// One virtual NIC with its counters and what was added since the last reading.

@@ -51,7 +51,7 @@ impl Rates {
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceRateStats> {
         let grown = self.nics.enter(read, &nics(&interfaces));
-        let rates = |nic: &Interface| grown.get(nic.name.as_str()).map(Growth::per_second);
+        let rates = |nic: &Interface| grown.get(nic.key()).map(Growth::per_second);
         let rates: Vec<_> = interfaces.iter().map(rates).collect();
         let record = |(nic, rates): (Interface, Option<[f64; 2]>)| {
             let [rx_bytes_rate, tx_bytes_rate] = rates?;
@@ -174,7 +174,7 @@ fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
         let counters = [c.rx_bytes, c.tx_bytes];
         Measured { counters, at: nic.measured, outlive: nic.outlives }.counted()
     };
-    interfaces.iter().map(|nic| (nic.name.as_str(), counters(nic))).collect()
+    interfaces.iter().map(|nic| (nic.key(), counters(nic))).collect()
 }
 
 fn disks(disks: &[Disk]) -> Counters<'_, 4> {
@@ -236,6 +236,7 @@ mod tests {
             counters: step.nics.then_some(bytes),
             measured: None,
             outlives: false,
+            known_by: None,
         };
         let bytes = DiskCounters { read_bytes: count, ..DiskCounters::default() };
         let disk = |known: bool| Disk {

@@ -675,6 +675,7 @@ fn interface(nic: &domain_xml::Nic) -> Interface {
         counters: None,
         measured: None,
         outlives: nic.outlives,
+        known_by: None,
     }
 }
 

@@ -86,6 +86,12 @@ impl Counted {
         self.anchor = Some(anchor);
     }
 
+    /// Sets an anchor by a value that is known to a few digits only: what rows lack is not made up by it.
+    pub(super) fn set_roughly(&mut self, value: i128, at: i64) {
+        self.born = None;
+        self.set(self.reading(value, at));
+    }
+
     /// Once all rows up to the first exact value have come: where they told less than was counted since
     /// the counter began, the rest is added. Rows of a domain that was started just now lack some.
     pub(super) fn make_up_since_birth(&mut self) {

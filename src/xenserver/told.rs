@@ -134,6 +134,7 @@ impl Subject<'_> {
                 // The two directions come with each other.
                 measured: both.and_then(|[received, _]| at(received)),
                 outlives: false,
+                known_by: nic.uuid.map(|uuid| uuid.to_string()),
             }
         };
         self.vm.nics().into_iter().filter(|nic| nic.attached).map(nic).collect()
@@ -182,8 +183,8 @@ impl Subject<'_> {
     fn sizes(&self) -> Vec<DiskInfo> {
         let size = |disk: Drive<'_>| {
             let device = disk.device?.to_owned();
-            let (capacity, occupied) = (disk.virtual_size?, disk.physical_utilisation);
-            let allocation = occupied.unwrap_or(0);
+            let (capacity, allocation) = (disk.virtual_size?, disk.physical_utilisation?);
+            let occupied = Some(allocation);
             Some(DiskInfo { device, capacity, allocation, physical: allocation, occupied })
         };
         let disks = self.vm.disks().into_iter();

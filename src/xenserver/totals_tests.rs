@@ -563,8 +563,7 @@ fn counters_since_the_start_are_those_of_the_domain() {
             for vm in VMS.into_iter().filter(|vm| *vm != 'D') {
                 for name in truth.names(uuid(vm)) {
                     let Some(told) = client.told(vm, name) else { continue };
-                    let is_known =
-                        kind(name) != "requests" && !(kind(name) == "cpu" && set.contains("24.19"));
+                    let is_known = kind(name) != "requests";
                     assert_eq!(told.since_start.is_some(), is_known, "{set} {vm} {name}");
                     let Some(told) = told.since_start else { continue };
                     let counter = truth.counter(uuid(vm), name, client.last as f64).unwrap();

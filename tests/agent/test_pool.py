@@ -153,14 +153,14 @@ def test_what_is_not_known_has_no_sample_and_no_line_in_the_log(
     assert not any(PASSWORD in record[2] for record in polled.records)
 
 
-def test_cpu_time_that_a_release_rounds_to_five_digits_is_not_known(
+def test_cpu_time_that_a_release_rounds_to_five_digits_is_told(
     poll: Callable[..., Polled],
 ) -> None:
     with Pool("xapi-24.19_drift") as pool:
         pool.now += 120
         vm = pool.vm("A").uuid
         polled = poll(pool, vm)
-        assert METERS - of(polled, vm) == {"cpu"}
+        assert of(polled, vm) >= METERS
         assert complaints(polled) == []
 
 

@@ -60,15 +60,14 @@ def test_counters_since_the_start_are_the_truth(opens: Opens, data: str) -> None
                     assert disk.read_requests == disk.write_requests == disk.errors == -1
                     assert disk.rd_total_times is disk.wr_total_times is None
                 stats = inspector.inspect_instance(uuid)
-                if data == "xapi-24.19_drift":
-                    assert stats.cpu_time is None  # it prints five digits of them
-                    continue
                 sources = [f"cpu{number}" for number in range(stats.cpu_number or 0)]
                 least = sum(pool.truth(uuid, name, pool.now - 12) or 0 for name in sources)
                 most = sum(pool.truth(uuid, name) or 0 for name in sources)
                 assert stats.cpu_time is not None
                 # At the boundary, rows may be wrong by a factor of 2 until that is found.
                 slack = 80 if data.endswith("boundary") else 0.1
+                if data == "xapi-24.19_drift":
+                    slack += most / 10_000  # it prints five digits of what it was at first
                 assert least - slack <= stats.cpu_time / 1e9 <= most + slack
 
 
@@ -203,6 +202,7 @@ def test_reboots_migrations_and_clones(opens: Opens, pool: Pool) -> None:
         "network": grown("vif_0_rx", "vif_2_rx"),
         "disk": grown("vbd_xvda_read", "vbd_xvdb_read", "vbd_xvdd_read"),
     }.items():
+        print(what, told[what] / most)
         assert most * 0.7 < told[what] < most * 1.001, what
 
 

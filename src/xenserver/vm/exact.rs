@@ -62,6 +62,10 @@ impl Vm {
                 continue;
             };
             if !counter.is_bytes() && quirks.floats_have_five_digits() {
+                // Good enough to begin with, and for nothing else.
+                if counted.anchor.is_none() && !last.is_some_and(f32::is_nan) {
+                    counted.set_roughly(exact, at);
+                }
                 continue;
             }
             let reading = counted.reading(exact, at);
@@ -88,8 +92,7 @@ impl Vm {
         }
         self.cpu_covered += covered / vcpus;
         let has_all = self.counters.iter().all(|slot| {
-            let is_usable = slot.counter.is_bytes() || !quirks.floats_have_five_digits();
-            let may_have = slot.is_there && is_usable && !slot.counter.is_requests();
+            let may_have = slot.is_there && !slot.counter.is_requests();
             !may_have || slot.counted.anchor.is_some()
         });
         self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
