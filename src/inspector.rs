@@ -258,7 +258,7 @@ impl Inspector {
     /// Any [`Error`].
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
         callers::check(caller)?;
-        let (counters, read) = self.counters(instance)?;
+        let (counters, read) = self.counters(instance, Instant::now())?;
         let uuid = self.source.own_uuid(instance.uuid);
         let own = InstanceId { uuid, name: instance.name.clone() };
         let host_cpus = self.source.host_cpus(uuid);
@@ -278,6 +278,7 @@ impl Inspector {
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
         callers::check(caller)?;
         let (mut all, mut lost, mut lost_count) = (Vec::new(), None, 0);
+        let begun = Instant::now();
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
@@ -285,7 +286,7 @@ impl Inspector {
         self.source.expect(Parts::COUNTERS, &ids);
         for id in ids {
             cancellation.check()?;
-            match self.counters(&id) {
+            match self.counters(&id, begun) {
                 Ok((counters, read)) => all.push((id, counters, read)),
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
@@ -320,9 +321,10 @@ impl Inspector {
         }))
     }
 
-    /// The counters that the usage of an instance is reckoned from, and when they were measured.
-    fn counters(&self, instance: &InstanceId) -> Result<(VmCounters, Stamp)> {
-        let (content, read) = self.ask(Parts::COUNTERS, instance)?;
+    /// The counters that the usage of an instance is reckoned from, and when they were measured, in a pass
+    /// that was begun then.
+    fn counters(&self, instance: &InstanceId, begun: Instant) -> Result<(VmCounters, Stamp)> {
+        let (content, read) = self.ask_in_pass(Parts::COUNTERS, instance, begun)?;
         let Some(Content::Counters(mut counters)) = content else {
             return Ok((VmCounters::default(), read));
         };
@@ -358,8 +360,18 @@ impl Inspector {
     /// The answer to a question about an instance, and when its values were measured; if the
     /// instance is gone, nothing of it is remembered.
     fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
+        self.ask_in_pass(part, instance, Instant::now())
+    }
+
+    /// The same in a pass over many instances that was begun then.
+    fn ask_in_pass(
+        &self,
+        part: Parts,
+        instance: &InstanceId,
+        begun: Instant,
+    ) -> Result<(Option<Content>, Stamp)> {
         self.keep_house();
-        let answer = self.source.ask(part, instance);
+        let answer = self.source.ask_in_pass(part, instance, begun);
         if let Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) =
             answer
         {

@@ -50,6 +50,17 @@ pub(crate) trait Source: Send + Sync {
     /// A part of a reading of an instance, and when its values were measured.
     fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)>;
 
+    /// The same in a pass over many instances, which was begun then: where one reading serves many of them,
+    /// what was read for the pass does for all of it, however long it takes.
+    fn ask_in_pass(
+        &self,
+        part: Parts,
+        instance: &InstanceId,
+        _begun: Instant,
+    ) -> Result<(Option<Content>, Stamp)> {
+        self.ask(part, instance)
+    }
+
     /// Every host, once the instances of all of them were read.
     fn hosts(&self) -> Result<Vec<Host>>;
 

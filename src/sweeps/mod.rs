@@ -118,12 +118,20 @@ impl<H: HostWide> Source for Sweeps<H> {
     }
 
     fn expect(&self, part: Parts, instances: &[InstanceId]) {
-        self.here.with(Arc::clone).expect(part, instances);
+        self.here.with(Arc::clone).expect(part, instances, Instant::now());
     }
 
     fn ask(&self, part: Parts, instance: &InstanceId) -> Result<(Option<Content>, Stamp)> {
+        self.ask_in_pass(part, instance, Instant::now())
+    }
+
+    fn ask_in_pass(
+        &self,
+        part: Parts,
+        instance: &InstanceId,
+        asked: Instant,
+    ) -> Result<(Option<Content>, Stamp)> {
         self.with(|here| {
-            let asked = Instant::now();
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
             for batch in here.driver.batches(part, instance)? {
                 if let Batch::Instance(uuid) = batch {
@@ -148,7 +156,7 @@ impl<H: HostWide> Source for Sweeps<H> {
         let (instances, _) = self.list()?;
         self.with(|here| {
             let asked = Instant::now();
-            here.expect(Parts::COUNTERS, &ids(&instances));
+            here.expect(Parts::COUNTERS, &ids(&instances), asked);
             for host in here.driver.hosts() {
                 // What is known of one that fails is told all the same, and health says that it is away.
                 let answer = here.have(Batch::Host(host.id), asked);

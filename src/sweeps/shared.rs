@@ -117,21 +117,21 @@ impl<H: HostWide> Shared<H> {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         if self.lock().batches.read_since(batch, oldest).is_none() {
             let next = self.driver.after(instance, self.limits.read_ahead());
-            self.expect(part, &next);
+            self.expect(part, &next, asked);
         }
     }
 
     /// Has everything read that is wanted of these instances, and waits for none of it. What is read after
     /// something else is not ordered before that is there.
-    pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId]) {
+    pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId], asked: Instant) {
         let now = Instant::now();
-        let oldest = now.checked_sub(self.limits.max_age()).unwrap_or(now);
+        let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let wanted = instances.iter().map(|each| self.driver.batches(part, each));
         let wanted: Vec<_> = wanted.filter_map(Result::ok).collect();
         let mut state = self.lock();
         for batches in wanted {
             for batch in batches {
-                let next = state.batches.next(batch, (now, oldest), Duration::ZERO, now);
+                let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
                 if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
                     self.order(&mut state, batch, now);
                 }

@@ -162,6 +162,22 @@ fn is_away(answer: &Result<()>) -> bool {
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]
+fn a_pass_reads_each_host_once_although_one_hangs() {
+    let (driver, engine) = engine(8, Duration::from_millis(300), Duration::from_millis(30));
+    driver.will(host(0), Some(Does::Hang));
+    let begun = Instant::now();
+    let all: Vec<InstanceId> = (0..8 * INSTANCES).map(|id| Uuid::from_u128(id).into()).collect();
+    engine.list().unwrap();
+    engine.expect(Parts::COUNTERS, &all);
+    // The others are older than is allowed once the first is given up.
+    let told = |id| engine.ask_in_pass(Parts::COUNTERS, id, begun).is_ok();
+    assert_eq!(all.iter().filter(|id| told(id)).count(), 7 * usize::try_from(INSTANCES).unwrap());
+    assert!((0..8).all(|number| driver.reads(host(number)) == 1));
+    assert_eq!(driver.reads(Batch::Inventory), 1);
+    driver.will(host(0), None);
+}
+
+#[test]
 fn what_is_read_once_serves_all_who_ask() {
     let (driver, engine) = engine(2, LONG, LONG);
     thread::scope(|scope| {
