@@ -201,6 +201,9 @@ fn end_of_chunks(source: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
+/// So much is set aside for a body because its server says that it is as long, in bytes.
+const MOST_ROOM: u64 = 1 << 20;
+
 /// How far a body is read.
 pub(super) struct Bounds {
     /// The most bytes, also once it is inflated.
@@ -224,17 +227,22 @@ pub(super) fn read_body(
         }
         _ => {}
     }
+    // Room for all of it at once: many bodies come at a time, and one that grows holds twice as much.
+    let room = match framing {
+        Framing::Length(length) if bounds.until.is_none() => length.min(MOST_ROOM),
+        _ => 0,
+    };
     let body = Body { source, framing, bound: longest as u64, longest };
     let read = if is_gzip {
-        collect(MultiGzDecoder::new(BufReader::new(body)), bounds)
+        collect(MultiGzDecoder::new(BufReader::new(body)), 0, bounds)
     } else {
-        collect(body, bounds)
+        collect(body, usize::try_from(room).unwrap_or(0), bounds)
     };
     read.map_err(|error| Why::of(&error, Phase::Body))
 }
 
-fn collect(mut source: impl Read, bounds: &Bounds) -> io::Result<(Vec<u8>, bool)> {
-    let mut body = Vec::new();
+fn collect(mut source: impl Read, room: usize, bounds: &Bounds) -> io::Result<(Vec<u8>, bool)> {
+    let mut body = Vec::with_capacity(room);
     let mut chunk = [0; 16 << 10];
     loop {
         let read = match source.read(&mut chunk) {
