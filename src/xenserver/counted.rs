@@ -31,7 +31,8 @@ pub(super) struct Anchor {
 pub(super) struct Counted {
     /// Never falls, whatever happens to the VM.
     pub(super) sum: Sum,
-    pub(super) anchor: Option<Anchor>,
+    /// Of few counters: most VMs are read by rows alone.
+    anchor: Option<Box<Anchor>>,
     /// What was told of its value since the VM was started when the anchor was set: not to fall.
     floor: i128,
     /// What was told too much before exact values took over: so much of their growth is not told.
@@ -53,6 +54,18 @@ impl Anchor {
 }
 
 impl Counted {
+    /// The last exact value that was read.
+    pub(super) fn anchor(&self) -> Option<Anchor> {
+        self.anchor.as_deref().copied()
+    }
+
+    /// Moves that to an earlier time, if it is later.
+    pub(super) fn anchored_not_after(&mut self, at: i64) {
+        if let Some(anchor) = &mut self.anchor {
+            anchor.at = anchor.at.min(at);
+        }
+    }
+
     /// The counter begins at 0: of a domain that was started just now.
     pub(super) fn begin(&mut self) {
         self.anchor = None;
@@ -83,7 +96,7 @@ impl Counted {
     /// Sets the anchor; what is told since the start does not fall by that.
     pub(super) fn set(&mut self, anchor: Anchor) {
         self.floor = self.since_start().unwrap_or(self.floor);
-        self.anchor = Some(anchor);
+        self.anchor = Some(Box::new(anchor));
     }
 
     /// Sets an anchor by a value that is known to a few digits only: what rows lack is not made up by it.
@@ -106,7 +119,7 @@ impl Counted {
     /// Takes an exact value whose rows have come, where those since the last one were wrong, or missing:
     /// the sum has grown by what the exact values have. Answers how many 10^-9 s more are covered.
     pub(super) fn correct(&mut self, next: Anchor) -> u64 {
-        let Some(last) = self.anchor else { return 0 };
+        let Some(last) = self.anchor() else { return 0 };
         let since_start = self.since_start();
         let missing = last.grown_to(&next) - last.rows_to(&next);
         let elapsed = u64::try_from(next.at - last.at).unwrap_or(0);
@@ -119,7 +132,7 @@ impl Counted {
             covered: next.sum.covered.saturating_add(more),
         };
         self.floor = since_start.unwrap_or(self.floor);
-        self.anchor = Some(Anchor { sum, ..next });
+        self.anchor = Some(Box::new(Anchor { sum, ..next }));
         more
     }
 
@@ -128,7 +141,7 @@ impl Counted {
     pub(super) fn catch_up(&mut self, exact: i128, at: i64) -> u64 {
         self.make_up_since_birth();
         let reading = |sum| Anchor { exact, at, sum, edge: 0 };
-        let (told, covered) = match (self.anchor, self.born.take()) {
+        let (told, covered) = match (self.anchor(), self.born.take()) {
             // The first one: it was 0 at the birth. Rows have told the seconds, and of the domain before.
             (None, Some(born)) => (self.sum.nanos.max(*born + exact), self.sum.covered),
             (None, None) => (self.sum.nanos, self.sum.covered),
@@ -148,13 +161,13 @@ impl Counted {
         let more = covered.saturating_sub(self.sum.covered);
         self.sum.covered += more;
         self.floor = since_start.unwrap_or(self.floor);
-        self.anchor = Some(reading(self.sum));
+        self.anchor = Some(Box::new(reading(self.sum)));
         more
     }
 
     /// What it counted since the VM was started, in 10^-9; never falls while the VM runs.
     pub(super) fn since_start(&self) -> Option<i128> {
-        let anchor = self.anchor?;
+        let anchor = self.anchor()?;
         Some(self.floor.max(anchor.exact + self.sum.nanos - anchor.sum.nanos))
     }
 }

@@ -394,7 +394,7 @@ impl Vm {
     pub(super) fn entry(&self, column: usize, name: Named<'_>, rows_lie: bool) -> Option<Entry> {
         let index = self.place(name)?;
         let slot = &self.counters[index];
-        let anchor = slot.counted.anchor;
+        let anchor = slot.counted.anchor();
         if rows_lie && anchor.is_some() {
             return None;
         }
@@ -445,9 +445,7 @@ impl Vm {
         }
         self.next = None;
         for slot in &mut self.counters {
-            if let Some(anchor) = &mut slot.counted.anchor {
-                anchor.at = anchor.at.min(mark.0 * SECOND);
-            }
+            slot.counted.anchored_not_after(mark.0 * SECOND);
         }
         self.pass_start(mark);
     }
@@ -487,7 +485,8 @@ impl Vm {
         }
         let Some(Mark(mark)) = self.mark else { return };
         for slot in &mut self.counters {
-            if slot.counted.anchor.is_some_and(|anchor| anchor.at <= mark.saturating_mul(SECOND)) {
+            if slot.counted.anchor().is_some_and(|anchor| anchor.at <= mark.saturating_mul(SECOND))
+            {
                 slot.counted.make_up_since_birth();
             }
         }

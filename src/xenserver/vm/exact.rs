@@ -35,7 +35,7 @@ impl Vm {
 
     /// When the oldest of its exact values was read.
     pub(in crate::xenserver) fn anchored_at(&self) -> Option<i64> {
-        let anchors = self.counters.iter().filter_map(|slot| slot.counted.anchor);
+        let anchors = self.counters.iter().filter_map(|slot| slot.counted.anchor());
         anchors.map(|anchor| anchor.at / SECOND).min()
     }
 
@@ -63,13 +63,13 @@ impl Vm {
             };
             if !counter.is_bytes() && quirks.floats_have_five_digits() {
                 // Good enough to begin with, and for nothing else.
-                if counted.anchor.is_none() && !last.is_some_and(f32::is_nan) {
+                if counted.anchor().is_none() && !last.is_some_and(f32::is_nan) {
                     counted.set_roughly(exact, at);
                 }
                 continue;
             }
             let reading = counted.reading(exact, at);
-            match counted.anchor {
+            match counted.anchor() {
                 _ if rows_lie => {
                     let more = counted.catch_up(exact, at);
                     covered += if *counter == Counter::Cpu { more } else { 0 };
@@ -93,7 +93,7 @@ impl Vm {
         self.cpu_covered += covered / vcpus;
         let has_all = self.counters.iter().all(|slot| {
             let may_have = slot.is_there && !slot.counter.is_requests();
-            !may_have || slot.counted.anchor.is_some()
+            !may_have || slot.counted.anchor().is_some()
         });
         self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
         if !next.is_empty() && self.next.is_none() {
@@ -114,7 +114,7 @@ impl Vm {
         let anchors = || {
             next.anchors.iter().filter_map(|(place, next)| {
                 let slot = self.counters.get(*place)?;
-                Some((*place, slot.counter, slot.counted.anchor?, *next))
+                Some((*place, slot.counter, slot.counted.anchor()?, *next))
             })
         };
         // What all lack was not told: the host was away, say.
