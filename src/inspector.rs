@@ -287,7 +287,13 @@ impl Inspector {
         for id in ids {
             cancellation.check()?;
             match self.counters(&id, begun) {
-                Ok((counters, read)) => all.push((id, counters, read)),
+                Ok((mut counters, read)) => {
+                    // Of no use for usage, and there are those of many instances at a time.
+                    for nic in &mut counters.interfaces {
+                        (nic.mac, nic.parameters) = (None, Vec::new());
+                    }
+                    all.push((id, counters, read));
+                }
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
                 Err(error @ Error::Interrupted) => return Err(error),
