@@ -53,7 +53,19 @@ pub(crate) enum Named<'a> {
     Measured(Measure),
 }
 
+/// How many plugins of `xcp-rrdd` counters come from.
+pub(crate) const PLUGINS: usize = 3;
+
 impl Counter {
+    /// Which plugin of `xcp-rrdd` reads it: each does so at a time of its own.
+    pub(crate) fn plugin(self) -> usize {
+        match self {
+            Self::Cpu | Self::RunState => 0,
+            Self::NicReceived | Self::NicSent => 1,
+            Self::DiskRead | Self::DiskReads | Self::DiskWritten | Self::DiskWrites => 2,
+        }
+    }
+
     /// Whether it is counted by the requests since the last reading.
     pub(crate) fn is_requests(self) -> bool {
         matches!(self, Self::DiskReads | Self::DiskWrites)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::names::{Counter, Measure, Named, named};
+use super::names::{Counter, Measure, Named, PLUGINS, named};
 use super::quirks::{Quirks, capped_share};
 use super::rrd::{Consolidation, Head, Owner, Unreadable, Updates, VmRrd};
 use super::vm::{Entry, Known, MeasuredAt, Vm, Way};
@@ -24,7 +24,7 @@ const MOST_AGAIN: i64 = 480;
 const CHECK_AFTER: [i64; 2] = [60, 600];
 /// VMs of a host that are read for that at a time.
 const CHECKED_AT_ONCE: usize = 2;
-/// So many of the compared counters, and one in so many, have to differ.
+/// So many of the compared counters of a plugin, and one in so many, have to differ.
 const DIFFER: [u32; 2] = [2, 5];
 /// Older evidence counts half after so many comparisons.
 const FORGET_AFTER: u32 = 200;
@@ -47,9 +47,9 @@ struct Host {
     mark: Option<Mark>,
     /// Exact counters are used in place of its rows.
     lies: bool,
-    /// Counters that were compared with their rows, and that differed.
-    compared: u32,
-    differed: u32,
+    /// Counters that were compared with their rows, and that differed, of each plugin: the rows of one
+    /// may be wrong while those of others are right.
+    compared: [[u32; 2]; PLUGINS],
 }
 
 /// What came of an answer.
@@ -212,7 +212,7 @@ impl Totals {
                 vm.add(&group.entries, group.way);
             }
         }
-        let mut evidence = (0, 0);
+        let mut evidence = [[0; 2]; PLUGINS];
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
             if anew {
@@ -220,9 +220,7 @@ impl Totals {
             } else if rows > 0 {
                 vm.pass(Mark(newest), shifts.get(uuid).copied().unwrap_or(0));
             }
-            if let Some((compared, differed)) = vm.compare() {
-                evidence = (evidence.0 + compared, evidence.1 + differed);
-            }
+            add(&mut evidence, vm.compare().unwrap_or_default());
         }
         let known = self.hosts.entry(host).or_default();
         if anew {
@@ -254,7 +252,7 @@ impl Totals {
     pub(crate) fn checked(&self, host: &Uuid) -> Checked {
         self.hosts.get(host).map_or_else(Checked::default, |host| Checked {
             newest: host.mark.map(|mark| mark.0),
-            compared: [host.compared, host.differed],
+            compared: [0, 1].map(|which| host.compared.iter().map(|both| both[which]).sum()),
             lies: host.lies,
         })
     }
@@ -294,7 +292,9 @@ impl Totals {
             } else if vm.lacks_exact() {
                 wanted.push((*uuid, Wanted::SinceStart));
             } else if known.quirks.rows_may_lie() {
-                let after = CHECK_AFTER[usize::from(vm.was_compared)];
+                // Where something differed, more is to be known soon.
+                let is_suspect = known.compared.iter().any(|both| both[1] > 0);
+                let after = CHECK_AFTER[usize::from(vm.was_compared && !is_suspect)];
                 due.extend(
                     vm.anchored_at().filter(|at| mark.0 - at >= after).map(|at| (at, *uuid)),
                 );
@@ -375,16 +375,23 @@ impl Totals {
 
 impl Host {
     /// Whether what was compared until now says that the rows are wrong.
-    fn weigh(&mut self, (compared, differed): (u32, u32)) -> bool {
-        self.compared += compared;
-        self.differed += differed;
+    fn weigh(&mut self, evidence: [[u32; 2]; PLUGINS]) -> bool {
+        add(&mut self.compared, evidence);
         let [at_least, one_in] = DIFFER;
-        let is_wrong = self.differed >= at_least && self.differed * one_in >= self.compared;
-        if self.compared >= FORGET_AFTER {
-            self.compared /= 2;
-            self.differed /= 2;
+        let is_wrong = |[compared, differed]: &[u32; 2]| {
+            *differed >= at_least && differed * one_in >= *compared
+        };
+        let any = self.compared.iter().any(is_wrong);
+        for both in self.compared.iter_mut().filter(|both| both[0] >= FORGET_AFTER) {
+            *both = both.map(|count| count / 2);
         }
-        is_wrong
+        any
+    }
+}
+
+fn add(to: &mut [[u32; 2]; PLUGINS], more: [[u32; 2]; PLUGINS]) {
+    for (to, more) in to.iter_mut().flatten().zip(more.into_iter().flatten()) {
+        *to += more;
     }
 }
 

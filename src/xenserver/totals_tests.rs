@@ -579,6 +579,28 @@ fn counters_since_the_start_are_those_of_the_domain() {
     }
 }
 
+/// As the driver does where only usage is asked for: of few VMs, exact counters are read.
+#[test]
+fn rows_of_cpus_alone_that_lie_are_found_out_by_few_vms() {
+    let truth = truth();
+    for set in [BOUNDARY, "xapi-26.17_steady"] {
+        let recorded = answer(&format!("{set}/last600_5s"));
+        let recorded = Recorded::read(&recorded);
+        let mut client = Client::new(set);
+        for t in (0..=9).map(|poll| T_END - 590 + 60 * poll) {
+            let start = client.totals.start(&host());
+            client.poll(t, &recorded.answer(set, t, start));
+            for uuid in client.totals.due(&host()) {
+                let vm = VMS.into_iter().find(|vm| self::uuid(*vm) == uuid).unwrap();
+                let rrd = vm_rrd(set, truth, vm, t as f64 + 0.5);
+                client.totals.enter_exact(&uuid, host(), &VmRrd::read(&rrd).unwrap());
+            }
+        }
+        // How soon depends on how much the VMs do that were taken.
+        assert_eq!(client.found_to_lie.is_some(), set == BOUNDARY, "{set}");
+    }
+}
+
 #[test]
 fn rows_that_lie_are_found_out_and_exact_counters_tell_the_truth() {
     let truth = truth();

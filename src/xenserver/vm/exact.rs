@@ -1,7 +1,7 @@
 //! Exact counters of a VM: those since its start, and what shows whether its rows are right.
 
 use super::super::counted::Anchor;
-use super::super::names::{Counter, named};
+use super::super::names::{Counter, PLUGINS, named};
 use super::super::quirks::Quirks;
 use super::super::rrd::{SourceKind, VmRrd};
 use super::{ExactFrom, SECOND, Slot, State, Vm};
@@ -102,15 +102,15 @@ impl Vm {
     }
 
     /// Compares the growth by rows with that by exact values once all rows have come: how many counters
-    /// were compared, and how many differed.
-    pub(in crate::xenserver) fn compare(&mut self) -> Option<(u32, u32)> {
+    /// of each plugin were compared, and how many differed.
+    pub(in crate::xenserver) fn compare(&mut self) -> Option<[[u32; 2]; PLUGINS]> {
         let mark = self.mark?.0.saturating_mul(SECOND);
         if self.next.as_ref().is_none_or(|next| next.at > mark) {
             return None;
         }
         let next = self.next.take()?;
         self.was_compared = true;
-        let (mut compared, mut differed, mut covered) = (0, 0, 0);
+        let (mut found, mut covered) = ([[0; 2]; PLUGINS], 0);
         let anchors = || {
             next.anchors.iter().filter_map(|(place, next)| {
                 let slot = self.counters.get(*place)?;
@@ -129,8 +129,9 @@ impl Vm {
             let least = if counter.is_bytes() { 10_000 * NANOS } else { NANOS / 10 };
             let is_off = (exact - rows).abs() > most / TOLERANCE + last.edge + next.edge;
             if !is_gap && most >= least {
-                compared += 1;
-                differed += u32::from(is_off);
+                let [compared, differed] = &mut found[counter.plugin()];
+                *compared += 1;
+                *differed += u32::from(is_off);
             }
             let counted = &mut self.counters[place].counted;
             if is_gap || is_off {
@@ -141,7 +142,7 @@ impl Vm {
             }
         }
         self.cpu_covered += covered / u64::from(self.vcpus.max(1));
-        Some((compared, differed))
+        Some(found)
     }
 
     /// Does not compare what was to be.
