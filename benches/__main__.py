@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benches import foreign, machine, memory, overhead, peers, plot, real, report, scripted
+from benches.xenserver import bench as xenserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +25,15 @@ What `make bench` has measured: virtmeter beside the inspector of Ceilometer, in
 part does not say otherwise, those that are compared take turns, each in a process of its own, and
 numbers are medians. Each cycle comes after a pause that is longer than what was read ahead may be
 used, as the cycles of an agent do. `make bench ONLY=real` prints one part (or `foreign`,
-`overhead`, `scripted`, `peers`, `memory`) without changing this page."""
+`overhead`, `scripted`, `peers`, `memory`, `xenserver`) without changing this page, and
+`python -m benches --update real` replaces that part of it."""
 
 
 def main() -> None:
     """Measure, print, and write the page if nothing was left out."""
     parser = argparse.ArgumentParser(prog="python -m benches", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="real, scripted, peers, …")
+    parser.add_argument("--update", action="store_true", help="replace these parts on the page")
     parser.add_argument("--guests", type=int, default=40, help="real guests (default: 40)")
     arguments = parser.parse_args()
     known: dict[str, Callable[[], Part]] = {
@@ -40,6 +43,7 @@ def main() -> None:
         "scripted": scripted.part,
         "peers": partial(peers.part, arguments.guests),
         "memory": memory.part,
+        "xenserver": xenserver.part,
     }
     if unknown := set(arguments.parts) - set(known):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -57,9 +61,17 @@ def main() -> None:
         ]
     )
     print(page)
-    if not arguments.parts:
+    if arguments.update:
+        whole = (DOCS / "benchmarks.md").read_text()
+        (DOCS / "benchmarks.md").write_text(report.updated(whole, found))
+    elif not arguments.parts:
         (DOCS / "benchmarks.md").write_text(f"{page}\n")
         plot.draw([point for part in found for point in part.points], DOCS / "benchmarks.svg")
+    else:
+        return
+    for part in found:
+        for name, draw in part.pictures.items():
+            draw(DOCS / name)
 
 
 if __name__ == "__main__":

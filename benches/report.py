@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Part:
     notes: list[str] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
+    #: Beside the page, by the names of their files.
+    pictures: dict[str, Callable[[Path], None]] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """Return all of it as a chapter."""
@@ -69,6 +72,20 @@ def targets(parts: list[Part]) -> str:
         for target in part.targets
     ]
     return table(("what", "must reach", "measured", "reached"), rows) if rows else ""
+
+
+def updated(page: str, parts: list[Part]) -> str:
+    """Return a page with the chapters and the targets of some parts replaced, or added."""
+    head, *chapters = page.rstrip("\n").split("\n\n## ")
+    known = {chapter.partition("\n")[0]: chapter for chapter in chapters}
+    for part in parts:
+        known[part.title] = part.markdown().removeprefix("## ")
+    new = targets(parts).split("\n")[2:]
+    replaced = {row.split("|")[1] for row in new}
+    rows = known["Targets"].split("\n")
+    kept = [row for row in rows if not row.startswith("|") or row.split("|")[1] not in replaced]
+    known["Targets"] = "\n".join([*kept, *new])
+    return "\n\n## ".join([head, *known.values()]) + "\n"
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

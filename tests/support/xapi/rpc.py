@@ -86,6 +86,8 @@ class Rpc:
                 return {ref: dict(record) for ref, record in table.items()}
             if getter == "get_by_uuid":
                 return database.by_uuid(name, rest[0])
+            if getter == "get_by_name_label":
+                return [ref for ref, record in table.items() if record["name_label"] == rest[0]]
             if not getter.startswith("get_"):
                 raise ApiError("MESSAGE_METHOD_UNKNOWN", method)
             record = database.find(name, rest[0])
