@@ -132,6 +132,18 @@ impl Batches {
         self.known.iter().filter_map(|(batch, known)| Some((*batch, known.failed.as_ref()?)))
     }
 
+    /// Hosts that are too old, and were asked for since they were last read: whoever goes through all
+    /// instances, one after the other, wants them soon.
+    pub(super) fn in_use(&self, oldest: Instant) -> Vec<Batch> {
+        let is_wanted = |known: &Known| {
+            known.ordered.is_none()
+                && known.failed.is_none()
+                && known.read.is_some_and(|read| read < oldest && known.used > read)
+        };
+        let hosts = self.known.iter().filter(|(batch, _)| matches!(batch, Batch::Host(_)));
+        hosts.filter(|(_, known)| is_wanted(known)).map(|(batch, _)| *batch).collect()
+    }
+
     /// Hosts that failed and are to be tried again by now, whether or not somebody asks for them.
     pub(super) fn due(&self, now: Instant) -> Vec<Batch> {
         let is_due = |known: &Known| {

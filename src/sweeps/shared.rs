@@ -78,6 +78,11 @@ impl<H: HostWide> Shared<H> {
                 Next::Wait { order } => {
                     if order {
                         self.order(&mut state, batch, now);
+                        if matches!(batch, Batch::Host(_)) {
+                            for other in state.batches.in_use(oldest) {
+                                self.order(&mut state, other, now);
+                            }
+                        }
                     }
                     if now >= until {
                         state.timeouts += 1;

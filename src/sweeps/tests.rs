@@ -216,6 +216,36 @@ fn hosts_are_asked_at_once_but_no_more_than_that_many() {
 }
 
 #[test]
+fn who_goes_through_all_instances_has_their_hosts_read_at_once() {
+    let age = Duration::from_millis(100);
+    let (driver, engine) = engine(8, LONG, age);
+    let ask_all = || (0..8).for_each(|number| ask(&engine, number * INSTANCES).unwrap());
+    // What is read is too old after this, and nothing is being read any more.
+    let rest = || {
+        thread::sleep(age);
+        let is_busy = |here: &Arc<Shared<Scripted>>| {
+            let state = here.lock();
+            !state.queue.is_empty() || state.idle < state.threads
+        };
+        while engine.here.with(is_busy) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    ask_all();
+    rest();
+    ask_all();
+    assert!(driver.lock().most > 4, "{}", driver.lock().most);
+    // One whom nobody has asked for since it was read is not read again with the others.
+    rest();
+    ask(&engine, 0).unwrap();
+    rest();
+    let before = driver.reads(host(7));
+    ask(&engine, 0).unwrap();
+    rest();
+    assert_eq!(driver.reads(host(7)), before);
+}
+
+#[test]
 fn a_host_that_fails_costs_its_own_instances_and_is_tried_again() {
     let (driver, engine) = engine(2, LONG, Duration::ZERO);
     driver.will(host(1), Some(Does::Fail));

@@ -5,6 +5,7 @@
 //! a VM that was paused come later than those of others in older releases, and a VM may move to another
 //! host. See `vm.rs` for a single VM.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -274,7 +275,13 @@ impl Totals {
         // Nothing can be compared that was not read once.
         let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
         let anchored = residents.filter(|vm| vm.anchored_at().is_some()).count();
-        due.extend(of(Wanted::SinceStart).take(CHECKED_AT_ONCE.saturating_sub(anchored)));
+        // Who does nothing tells nothing.
+        let ran = |vm: &Uuid| self.vms.get(vm).map_or(0, |vm| vm.totals().cpu.sum);
+        let mut busy: Vec<_> = of(Wanted::SinceStart).map(|vm| (Reverse(ran(&vm)), vm)).collect();
+        busy.retain(|(ran, _)| ran.0 > 0);
+        busy.sort_unstable();
+        let more = CHECKED_AT_ONCE.saturating_sub(anchored);
+        due.extend(busy.into_iter().take(more).map(|(_, vm)| vm));
         due
     }
 
