@@ -11,6 +11,8 @@
 //! # Ok::<(), virtmeter::Error>(())
 //! ```
 //!
+//! [`Inspector::open`] takes a URI: libvirt's, or that of a `XenServer` pool.
+//!
 //! One way through the house, every arrow downward: [`Inspector`] (what a caller can ask), the
 //! engine behind it (when and how a reading is taken, within which [`Limits`]), [`Hypervisor`] (the questions that a driver answers), [`Libvirt`] (the driver), and the
 //! [records](InstanceStats). The `python` feature adds the Python face on top.

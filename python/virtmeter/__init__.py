@@ -1,4 +1,4 @@
-"""What every virtual machine on a host uses, read from libvirt.
+"""What every virtual machine uses, read from libvirt or from a pool of XenServer hosts.
 
 >>> import virtmeter
 >>> inspector = virtmeter.LibvirtInspector("test:///default")
