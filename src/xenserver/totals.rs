@@ -272,16 +272,13 @@ impl Totals {
         let wanted = self.wanted(host);
         let of = |why| wanted.iter().filter(move |(_, wanted)| *wanted == why).map(|(vm, _)| *vm);
         let mut due: Vec<Uuid> = of(Wanted::Check).collect();
-        // Nothing can be compared that was not read once.
-        let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
-        let anchored = residents.filter(|vm| vm.anchored_at().is_some()).count();
-        // Who does nothing tells nothing.
-        let ran = |vm: &Uuid| self.vms.get(vm).map_or(0, |vm| vm.totals().cpu.sum);
-        let mut busy: Vec<_> = of(Wanted::SinceStart).map(|vm| (Reverse(ran(&vm)), vm)).collect();
-        busy.retain(|(ran, _)| ran.0 > 0);
+        // Nothing can be compared that was not read once, and who does nothing tells nothing.
+        let residents = self.vms.iter().filter(|(_, vm)| vm.host == Some(*host));
+        let mut busy: Vec<_> =
+            residents.map(|(uuid, vm)| (Reverse(vm.totals().cpu.sum), *uuid)).collect();
         busy.sort_unstable();
-        let more = CHECKED_AT_ONCE.saturating_sub(anchored);
-        due.extend(busy.into_iter().take(more).map(|(_, vm)| vm));
+        let busiest = busy.into_iter().take(CHECKED_AT_ONCE).map(|(_, vm)| vm);
+        due.extend(busiest.filter(|vm| of(Wanted::SinceStart).any(|wanted| wanted == *vm)));
         due
     }
 

@@ -255,7 +255,7 @@ def test_a_broken_virtmeter_leaves_the_stock_agent(cloud: Libvirtd, tmp_path: Pa
         assert names(running.cycle()) == GOLDEN
         [line] = running.words_of_virtmeter()
     assert "ERROR" in line
-    assert "Ceilometer's own inspector does: virtmeter's compiled core cannot be loaded" in line
+    assert "Ceilometer's own inspector is used: virtmeter's compiled core cannot be loaded" in line
 
 
 def test_uninstalled_it_leaves_nothing(cloud: Libvirtd, tmp_path: Path) -> None:
