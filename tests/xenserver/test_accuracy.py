@@ -96,7 +96,7 @@ def test_usage_is_the_truth_once_rows_were_found_wrong(opens: Opens, gaps: tuple
                 for letter, uuid in uuids.items():
                     told[letter] = told[letter].plus(used(usages[uuid]))
             # What was told too much until then is told less after it, as no sum ever falls.
-            elif now >= pool.start + 360 and inspector.list_hosts()[0].exact:
+            elif now >= pool.start + 450 and inspector.list_hosts()[0].exact:
                 since = now
         assert since, "that was not found"
         recorded = recording(pool.name)
