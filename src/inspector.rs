@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_macros)]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,6 +28,8 @@ use crate::records::{
 use crate::source::Source;
 use crate::usage::{Rates, Usage};
 
+/// Every so many questions, it is looked whether much is remembered.
+const HOUSEKEEPING: usize = 16;
 /// libvirt's `VIR_DOMAIN_SHUTOFF`.
 const SHUT_OFF: u32 = 5;
 
@@ -45,6 +48,8 @@ pub struct Inspector {
     /// For rates and for usage: neither disturbs the intervals of the other.
     rates: PerProcess<Mutex<Callers<Rates>>>,
     usage: PerProcess<Mutex<Callers<Usage>>>,
+    /// How many questions were asked: housekeeping looks every now and then, as that costs locks.
+    asked: AtomicUsize,
     /// What was last said of the descriptions of instances.
     said: PerProcess<Mutex<HashMap<Uuid, String>>>,
 }
@@ -68,6 +73,7 @@ impl Inspector {
             continued: PerProcess::default(),
             rates: PerProcess::default(),
             usage: PerProcess::default(),
+            asked: AtomicUsize::new(0),
             said: PerProcess::default(),
         }
     }
@@ -376,7 +382,9 @@ impl Inspector {
         instance: &InstanceId,
         begun: Instant,
     ) -> Result<(Option<Content>, Stamp)> {
-        self.keep_house();
+        if self.asked.fetch_add(1, Relaxed) % HOUSEKEEPING == 0 {
+            self.keep_house();
+        }
         let answer = self.source.ask_in_pass(part, instance, begun);
         if let Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) =
             answer
