@@ -27,6 +27,12 @@ impl Failure {
         Self { libvirt: Some((code, domain)), message }
     }
 
+    /// One of another hypervisor's, in words that say what to do.
+    #[cfg(feature = "https")]
+    pub(crate) fn of(message: impl Into<String>) -> Self {
+        Self { libvirt: None, message: message.into() }
+    }
+
     /// What to do about a connection that was not opened.
     fn what_opens_it(&self) -> &'static str {
         /// `VIR_ERR_AUTH_FAILED`, `VIR_ERR_AUTH_CANCELLED`, `VIR_ERR_AUTH_UNAVAILABLE`
@@ -269,6 +275,14 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::Interrupted => None,
         }
+    }
+}
+
+#[cfg(feature = "https")]
+impl From<&Error> for Failure {
+    /// What was said, or else the whole error in words.
+    fn from(error: &Error) -> Self {
+        error.failure().cloned().unwrap_or_else(|| Self::of(error.to_string()))
     }
 }
 

@@ -185,9 +185,7 @@ impl<H: HostWide> Shared<H> {
 
     /// What an instance's question is answered whose batch was not read.
     pub(super) fn no_data(&self, batch: Batch, instance: &InstanceId, error: &Error) -> Error {
-        let failure = error.failure().cloned();
-        let failure =
-            failure.unwrap_or_else(|| Failure { libvirt: None, message: error.to_string() });
+        let failure = Failure::from(error);
         let instance = instance.clone();
         let reason = match batch {
             Batch::Host(host) => Reason::HostAway { host: self.name(host), failure },
@@ -211,7 +209,7 @@ impl<H: HostWide> Shared<H> {
                     "host {} does not answer, and its instances are left out: {}; virtmeter goes on \
                      trying",
                     Printable(&host),
-                    error.failure().map_or_else(|| error.to_string(), ToString::to_string),
+                    Failure::from(error),
                 );
                 (log::Level::Warn, line)
             }
@@ -246,11 +244,7 @@ impl<H: HostWide> Shared<H> {
         };
         for (batch, failed) in state.batches.failing() {
             let since = now.saturating_duration_since(failed.since);
-            let failure = failed
-                .error
-                .failure()
-                .cloned()
-                .unwrap_or_else(|| Failure { libvirt: None, message: failed.error.to_string() });
+            let failure = Failure::from(&failed.error);
             match batch {
                 Batch::Inventory => health.outage = Some((failure, since)),
                 Batch::Host(host) => {
@@ -277,8 +271,7 @@ impl<H: HostWide> Shared<H> {
 
     /// What a caller is told whose time is over while something is still being read.
     fn too_late(&self, longest: Duration) -> Error {
-        let message = format!("no answer within {longest:?}");
-        let failure = Failure { libvirt: None, message };
+        let failure = Failure::of(format!("no answer within {longest:?}"));
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }
 }

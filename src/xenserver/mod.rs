@@ -116,9 +116,11 @@ impl XenServer {
     fn read_host(&self, host: Uuid, deadline: Instant) -> Result<Vec<String>> {
         let (place, start) = {
             let state = self.lock();
-            let place = state.place(host).map_err(|why| self.lost(why))?;
+            let place = state.place(host).map_err(|why| self.pool.lost(why))?;
             if state.is_down(host) {
-                return Err(self.lost("the pool's master does not hear of it (host_metrics.live)"));
+                return Err(self
+                    .pool
+                    .lost("the pool's master does not hear of it (host_metrics.live)"));
             }
             (place, state.totals.start(&host))
         };
@@ -127,7 +129,7 @@ impl XenServer {
         let (taken, due) = {
             let mut state = self.lock();
             let taken = state.totals.take(host, &answer.body);
-            let taken = taken.map_err(|error| self.lost(&error.to_string()))?;
+            let taken = taken.map_err(|error| self.pool.lost(&error.to_string()))?;
             state.lags.insert(host, lag(taken.newest));
             (taken, state.totals.due(&host))
         };
@@ -157,11 +159,11 @@ impl XenServer {
     fn read_exact(&self, vm: Uuid, place: &Place, host: Uuid, deadline: Instant) -> Result<()> {
         let path = format!("/vm_rrd?uuid={vm}");
         let answer = self.pool.get("vm_rrd", place, &path, Some(rrd::ARCHIVES), deadline)?;
-        let read = VmRrd::read(&answer.body).map_err(|error| self.lost(&error.to_string()))?;
+        let read = VmRrd::read(&answer.body).map_err(|error| self.pool.lost(&error.to_string()))?;
         if self.lock().totals.enter_exact(&vm, host, &read) {
             return Ok(());
         }
-        Err(self.lost("the host has not read the VM since it was started"))
+        Err(self.pool.lost("the host has not read the VM since it was started"))
     }
 
     /// The VM, which runs or is paused unless `stopped` ones will do.
@@ -176,7 +178,7 @@ impl XenServer {
         let vm = found.ok_or_else(|| Error::InstanceNotFound {
             instance: instance.clone(),
             gone: true,
-            failure: Failure { libvirt: None, message: "the pool has no such VM".to_owned() },
+            failure: Failure::of("the pool has no such VM"),
         })?;
         if !stopped && vm.power_state().as_libvirt() == PowerState::Halted.as_libvirt() {
             return Err(Error::InstanceShutOff { instance: instance.clone() });
@@ -191,11 +193,6 @@ impl XenServer {
             Parts::STATS | Parts::SIZES => self.options.report_stopped,
             _ => false,
         }
-    }
-
-    fn lost(&self, why: &str) -> Error {
-        let failure = Failure { libvirt: None, message: why.to_owned() };
-        Error::ConnectionLost { uri: self.pool.uri(), instance: None, failure }
     }
 }
 
@@ -277,10 +274,13 @@ impl State {
         notes
     }
 
+    fn host(&self, host: Uuid) -> Option<inventory::Host<'_>> {
+        self.inventory.hosts().find(|known| known.record.uuid == host)
+    }
+
     /// Where a host is, or why that is not known.
     fn place(&self, host: Uuid) -> std::result::Result<Place, &'static str> {
-        let host = self.inventory.hosts().find(|known| known.record.uuid == host);
-        let host = host.ok_or("the host has left the pool")?;
+        let host = self.host(host).ok_or("the host has left the pool")?;
         let address = host.record.address.as_deref().filter(|address| !address.is_empty());
         // The master is known by the URI.
         let address = address.or(host.is_master.then_some(""));
@@ -292,13 +292,11 @@ impl State {
     }
 
     fn host_name(&self, host: Uuid) -> Option<String> {
-        let mut hosts = self.inventory.hosts();
-        hosts.find(|known| known.record.uuid == host).map(|host| host.record.name.to_string())
+        self.host(host).map(|host| host.record.name.to_string())
     }
 
     fn is_down(&self, host: Uuid) -> bool {
-        let mut hosts = self.inventory.hosts();
-        hosts.any(|known| known.record.uuid == host && known.live == Some(false))
+        self.host(host).is_some_and(|host| host.live == Some(false))
     }
 
     /// Whether the exact counters of a VM are to be read for a part, once the rows of its host were.
@@ -330,7 +328,7 @@ impl HostWide for XenServer {
                     let host = host.ok_or("the VM runs on no host");
                     host.and_then(|host| Ok((state.place(host)?, host)))
                 };
-                let (place, host) = place.map_err(|why| self.lost(why))?;
+                let (place, host) = place.map_err(|why| self.pool.lost(why))?;
                 self.read_exact(vm, &place, host, deadline).map(|()| Vec::new())
             }
         };
@@ -390,7 +388,7 @@ impl HostWide for XenServer {
     fn host_cpus(&self, instance: Uuid) -> Option<u32> {
         let state = self.lock();
         let host = state.inventory.meant(instance)?.host?;
-        state.inventory.hosts().find(|known| known.record.uuid == host)?.record.cpu_count
+        state.host(host)?.record.cpu_count
     }
 
     fn host_name(&self, host: Uuid) -> Option<String> {

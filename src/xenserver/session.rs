@@ -330,7 +330,7 @@ impl Pool {
             Err((Trouble::Rpc(RpcError::AuthenticationFailed), _)) => {
                 let message = "wrong user name or password; it is not tried again until the password \
                                changes";
-                let failure = Failure { libvirt: None, message: message.to_owned() };
+                let failure = Failure::of(message);
                 login.refused = Some((secret, failure.clone()));
                 Err(Error::LoginRefused { uri: self.uri(), failure })
             }
@@ -415,19 +415,19 @@ impl Pool {
 
     /// Forgets a session that is over, unless there is another by now.
     fn forget(&self, over: &Arc<LoggedIn>) {
-        let mut login = lock(&self.login);
-        if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
-            login.session = None;
-            self.is_open.store(false, Ordering::Relaxed);
-        }
+        self.forget_login(over, |_| {});
     }
 
     /// The same of one with a host that is not the master any more: the next login finds that.
     fn forget_master(&self, over: &Arc<LoggedIn>) {
+        self.forget_login(over, |login| login.master = None);
+    }
+
+    fn forget_login(&self, over: &Arc<LoggedIn>, forget_more: impl FnOnce(&mut Login)) {
         let mut login = lock(&self.login);
         if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
             login.session = None;
-            login.master = None;
+            forget_more(&mut login);
             self.is_open.store(false, Ordering::Relaxed);
         }
     }
@@ -436,8 +436,9 @@ impl Pool {
         *lock(&self.calls).entry(call).or_default() += 1;
     }
 
-    fn lost(&self, why: &str) -> Error {
-        let failure = Failure { libvirt: None, message: why.to_owned() };
+    /// The pool, or a host of it, cannot be read, and why.
+    pub(super) fn lost(&self, why: &str) -> Error {
+        let failure = Failure::of(why);
         Error::ConnectionLost { uri: self.uri(), instance: None, failure }
     }
 }

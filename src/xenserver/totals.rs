@@ -274,8 +274,7 @@ impl Totals {
         let mut due: Vec<Uuid> = of(Wanted::Check).collect();
         // Nothing can be compared that was not read once, and who does nothing tells nothing.
         let residents = self.vms.iter().filter(|(_, vm)| vm.host == Some(*host));
-        let mut busy: Vec<_> =
-            residents.map(|(uuid, vm)| (Reverse(vm.totals().cpu.sum), *uuid)).collect();
+        let mut busy: Vec<_> = residents.map(|(uuid, vm)| (Reverse(vm.ran()), *uuid)).collect();
         busy.sort_unstable();
         let busiest = busy.into_iter().take(CHECKED_AT_ONCE).map(|(_, vm)| vm);
         due.extend(busiest.filter(|vm| of(Wanted::SinceStart).any(|wanted| wanted == *vm)));

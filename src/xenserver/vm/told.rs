@@ -16,6 +16,15 @@ impl Vm {
         size_of::<Self>() + disks + self.counters.capacity() * size_of::<Slot>()
     }
 
+    fn cpus(&self) -> impl Iterator<Item = &Slot> {
+        self.counters.iter().filter(|slot| slot.counter == Counter::Cpu)
+    }
+
+    /// How long its vCPUs ran, in ns.
+    pub(in crate::xenserver) fn ran(&self) -> i128 {
+        self.cpus().map(|slot| slot.counted.sum.nanos).sum()
+    }
+
     /// What it has used.
     pub(in crate::xenserver) fn totals(&self) -> VmTotals {
         let told = |counter, device: usize| {
@@ -24,10 +33,9 @@ impl Vm {
         };
         let there = || self.counters.iter().filter(|slot| slot.is_there);
         let each = |counter| there().filter(move |slot| slot.counter == counter);
-        let cpus = || self.counters.iter().filter(|slot| slot.counter == Counter::Cpu);
-        let since_start = cpus().map(|slot| slot.counted.since_start());
+        let since_start = self.cpus().map(|slot| slot.counted.since_start());
         let cpu = Told {
-            sum: cpus().map(|slot| slot.counted.sum.nanos).sum(),
+            sum: self.ran(),
             covered: Duration::from_nanos(self.cpu_covered),
             since_start: since_start.sum::<Option<_>>().filter(|_| self.vcpus > 0),
         };
