@@ -51,6 +51,8 @@ mod sweeps;
 #[cfg(feature = "https")]
 mod target;
 #[cfg(feature = "https")]
+mod vsphere;
+#[cfg(feature = "https")]
 mod xenserver;
 
 pub use details::{

@@ -1,0 +1,4 @@
+//! vSphere.
+#![allow(dead_code)]
+mod counters;
+mod totals;

@@ -1,0 +1,350 @@
+//! What the VMs of a vCenter have used: samples in, sums out. Pure; times are those of whoever tells
+//! samples, in seconds.
+//!
+//! Each sample is the average or the sum over its own 20 s. It is taken once, whenever it comes: one
+//! that is missing (-1) may be filled in later, and stays open for a while. What no sample covers is not
+//! invented: the time that was covered is counted beside.
+
+mod answer;
+mod used;
+
+#[cfg(test)]
+#[path = "totals_tests.rs"]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::counters::Counter;
+pub(super) use answer::Answer;
+use used::Used;
+
+/// So many of the newest samples stay open for what is missing in them.
+const OPEN: usize = 8;
+/// No time of a sample, nor of a start, is further from 1970 than that.
+const FAR: i64 = 1 << 42;
+/// A clock that is off by no more than this is one whose newest samples are late.
+const LATE: i64 = 60;
+/// By so much the time of a VM's start may seem to move without being another one.
+const JITTER: i64 = 10;
+/// A host keeps the samples of an hour.
+pub(super) const MOST_SAMPLES: i64 = 180;
+/// Of so many hosts where a VM was before it is known up to where their samples were taken.
+const MOST_HOSTS: usize = 4;
+
+/// As far as samples are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Running,
+    Suspended,
+    Off,
+}
+
+/// What the inventory says of a VM.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Its managed object: another one is another VM, whatever its UUID.
+    pub(super) moref: &'a str,
+    pub(super) state: State,
+    /// When it was powered on (`runtime.bootTime`), by its host's clock.
+    pub(super) boot: Option<i64>,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It was taken. Whether there was a sample in it at all.
+    Whole { any: bool },
+    /// It was not, as samples are missing between what was taken before and its oldest one: so many have
+    /// to be asked for.
+    TooShort { samples: u32 },
+    /// The host's clock went back: what was used until now is not known.
+    WentBack,
+}
+
+/// All VMs.
+#[derive(Default)]
+pub(super) struct Totals {
+    vms: HashMap<Uuid, Vm>,
+}
+
+/// A VM: which of its samples are taken, and what they add up to.
+struct Vm {
+    moref: Box<str>,
+    /// Of whom its last samples were.
+    host: Option<Arc<str>>,
+    /// Where it was before: up to where samples of that host were taken.
+    left: Vec<(Arc<str>, i64)>,
+    /// No sample up to then is taken any more; `None` before the first answer.
+    from: Option<i64>,
+    /// The newest samples that were taken, from old to new: at most [`OPEN`].
+    times: Vec<i64>,
+    used: Vec<Used>,
+    /// The number of its start, and the first sample of that.
+    starts: u32,
+    started: i64,
+    /// The newest time since its start that was told, and when.
+    uptime: Option<(i64, i64)>,
+    boot: Option<i64>,
+    /// Since its last sample, it was off,
+    was_off: bool,
+    /// or was started at another time, as far as its host knows that,
+    has_other_boot: bool,
+    /// or has come from another host,
+    has_moved: bool,
+    /// or has moved or slept, so that its uptime may begin anew.
+    may_begin_anew: bool,
+    /// It was there before anybody looked: what it used until then is not known.
+    is_old: bool,
+    memory: [Option<(i64, i64)>; 3],
+}
+
+/// The latest values of a VM's memory, KiB.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct MemoryTold {
+    pub(super) consumed: Option<i64>,
+    pub(super) active: Option<i64>,
+    pub(super) balloon: Option<i64>,
+}
+
+/// What the samples of a device, or of all vCPUs, add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    /// By the places of [`Counter::place`]; `None` for what the host does not tell.
+    pub(super) sums: [Option<i128>; 6],
+    /// The same since the VM was started, as far as that was seen.
+    pub(super) since_start: [Option<i128>; 6],
+    /// How much time that covers.
+    pub(super) covered: Duration,
+}
+
+/// What is known of a VM by its samples.
+pub(super) struct VmTotals<'a> {
+    vm: &'a Vm,
+}
+
+impl Totals {
+    /// Enters what the inventory says of a VM. `is_first` is the first inventory: its VMs were there before.
+    pub(super) fn enter(&mut self, uuid: Uuid, known: &Known<'_>, is_first: bool) {
+        let vm = self.vms.entry(uuid).or_insert_with(|| Vm::new(known, is_first));
+        if *vm.moref != *known.moref {
+            *vm = Vm::new(known, false);
+        }
+        match known.state {
+            State::Off => (vm.was_off, vm.is_old) = (true, false),
+            State::Suspended => vm.may_begin_anew = true,
+            State::Running => {}
+        }
+        if let Some(boot) = known.boot {
+            let before = vm.boot.replace(boot);
+            vm.has_other_boot |= before.is_some_and(|before| before.abs_diff(boot) > JITTER as u64);
+        }
+    }
+
+    /// Forgets what is gone.
+    pub(super) fn keep(&mut self, is_there: impl Fn(&Uuid) -> bool) {
+        self.vms.retain(|uuid, _| is_there(uuid));
+        if self.vms.capacity() > 4 * self.vms.len() + 64 {
+            self.vms.shrink_to_fit();
+        }
+    }
+
+    /// Forgets the devices of a VM that are not plugged in any more.
+    pub(super) fn keep_devices(&mut self, uuid: &Uuid, is_there: impl Fn(&Device) -> bool) {
+        if let Some(vm) = self.vms.get_mut(uuid) {
+            vm.used.retain(|used| used.device == Device::Cpu || is_there(&used.device));
+        }
+    }
+
+    /// The newest sample of a VM; `None` if it has none, or what was there is of another start.
+    pub(super) fn newest(&self, uuid: &Uuid) -> Option<i64> {
+        self.vms.get(uuid)?.newest()
+    }
+
+    /// Takes the samples of a VM that were told for its host. Where they do not go back to those that were
+    /// taken last, they have to be asked for again, unless they are `all` that there are.
+    pub(super) fn take(
+        &mut self,
+        uuid: &Uuid,
+        host: &Arc<str>,
+        answer: &Answer<'_>,
+        all: bool,
+    ) -> Taken {
+        self.vms.get_mut(uuid).map_or(Taken::Whole { any: false }, |vm| vm.take(host, answer, all))
+    }
+
+    pub(super) fn vm(&self, uuid: &Uuid) -> Option<VmTotals<'_>> {
+        self.vms.get(uuid).map(|vm| VmTotals { vm })
+    }
+}
+
+/// What samples are about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Device {
+    /// All vCPUs together.
+    Cpu,
+    /// A NIC, by the key of its device.
+    Nic(i32),
+    /// A disk, for example `scsi0:0`.
+    Disk(Box<str>),
+}
+
+impl Vm {
+    fn new(known: &Known<'_>, is_old: bool) -> Self {
+        Self {
+            moref: known.moref.into(),
+            host: None,
+            left: Vec::new(),
+            from: None,
+            times: Vec::new(),
+            used: Vec::new(),
+            starts: 0,
+            started: i64::MIN,
+            uptime: None,
+            boot: known.boot,
+            was_off: false,
+            has_other_boot: false,
+            has_moved: false,
+            may_begin_anew: false,
+            is_old,
+            memory: [None; 3],
+        }
+    }
+
+    fn newest(&self) -> Option<i64> {
+        self.times.last().copied().or(self.from)
+    }
+
+    fn take(&mut self, host: &Arc<str>, answer: &Answer<'_>, all: bool) -> Taken {
+        let (Some(&oldest), Some(&newest)) = (answer.times.first(), answer.times.last()) else {
+            return Taken::Whole { any: false };
+        };
+        if oldest < -FAR || newest > FAR {
+            return Taken::Whole { any: false };
+        }
+        if self.host.as_ref().is_some_and(|before| before != host) {
+            self.move_to(host, newest);
+        }
+        let too_short = match self.newest() {
+            None => self.begin(answer, all),
+            Some(last) if newest < last.saturating_sub(LATE) => {
+                self.host = Some(Arc::clone(host));
+                self.forget_times(newest);
+                return Taken::WentBack;
+            }
+            Some(last) => {
+                let step = answer.step();
+                let missing = newest.saturating_sub(last) / step.max(1) + 2;
+                (!all && oldest > last.saturating_add(step)).then_some(missing)
+            }
+        };
+        if let Some(samples) = too_short {
+            return Taken::TooShort { samples: samples.clamp(1, MOST_SAMPLES) as u32 };
+        }
+        self.host = Some(Arc::clone(host));
+        self.find_start(answer);
+        self.add(answer);
+        Taken::Whole { any: true }
+    }
+
+    /// Its samples come from another host now, which may have another clock, and has only those since it
+    /// came there.
+    fn move_to(&mut self, host: &Arc<str>, newest: i64) {
+        let Some(last) = self.newest() else { return };
+        let known = self.left.iter().position(|(left, _)| left == host);
+        let before = known.map(|place| self.left.remove(place).1);
+        if let Some(old) = self.host.take() {
+            self.left.push((old, last));
+            if self.left.len() > MOST_HOSTS {
+                self.left.remove(0);
+            }
+        }
+        (self.has_moved, self.may_begin_anew) = (true, true);
+        // Where the clocks agree, what was taken is not taken again. Where they do not, all that the other
+        // host tells is of the time since then, but for what it told when the VM was there before.
+        if newest < last - LATE {
+            self.forget_times(before.unwrap_or(i64::MIN));
+            self.started = i64::MIN;
+        } else {
+            self.from = self.from.max(before);
+        }
+    }
+
+    /// No sample up to then is taken any more, and all later ones are.
+    fn forget_times(&mut self, from: i64) {
+        self.from = Some(from);
+        self.times.clear();
+        self.used.iter_mut().for_each(Used::close);
+    }
+
+    /// The first answer: what was used since the start of a VM is known if all samples since then are. How
+    /// many it takes where there are more than were told.
+    fn begin(&mut self, answer: &Answer<'_>, all: bool) -> Option<i64> {
+        let (oldest, newest) = (answer.times[0], answer.times[answer.times.len() - 1]);
+        let told = (0..answer.times.len())
+            .rev()
+            .find_map(|at| Some((answer.times[at], answer.value(Counter::Uptime, at)?)));
+        let (start, step) = (told.map(|(t, up)| t - up), answer.step().max(1));
+        if let Some(start) = start.filter(|start| !all && *start <= oldest - step) {
+            let since = (newest - start) / step + 2;
+            if since <= MOST_SAMPLES {
+                return Some(since);
+            }
+        }
+        match start {
+            Some(start) if start > oldest - step => self.from = Some(start - 1),
+            None if !self.is_old => self.from = Some(i64::MIN),
+            _ => (self.from, self.uptime) = (Some(newest), told),
+        }
+        self.was_off = false;
+        None
+    }
+
+    /// Finds whether the VM was started anew in the new samples, and when.
+    fn find_start(&mut self, answer: &Answer<'_>) {
+        let new: Vec<usize> =
+            (0..answer.times.len()).filter(|at| self.is_new(answer.times[*at])).collect();
+        let Some(&first) = new.first() else { return };
+        let mut before = self.uptime;
+        let mut began = None;
+        let mut is_told = false;
+        for at in new {
+            let (t, Some(up)) = (answer.times[at], answer.value(Counter::Uptime, at)) else {
+                continue;
+            };
+            is_told = true;
+            if let Some((last, was)) = before {
+                let is_hinted = self.was_off || self.has_other_boot;
+                let fell = up <= was && (is_hinted || !self.may_begin_anew);
+                let leapt = is_hinted && !self.may_begin_anew && (t - up) - (last - was) > JITTER;
+                if fell || leapt {
+                    began = Some(t);
+                    (self.was_off, self.has_other_boot) = (false, false);
+                }
+            }
+            self.may_begin_anew = false;
+            before = Some((t, up));
+        }
+        // Where nothing tells when it was started, that was since the last sample; unless these are only
+        // the last ones of before.
+        if self.was_off && (!is_told || self.uptime.is_none() || self.has_moved) {
+            began = Some(answer.times[first]);
+            self.was_off = false;
+        }
+        self.has_other_boot &= !is_told;
+        (self.uptime, self.has_moved) = (before, false);
+        if let Some(began) = began {
+            self.starts = self.starts.wrapping_add(1);
+            self.started = began;
+            self.used.iter_mut().for_each(Used::start);
+        }
+    }
+
+    /// Whether a sample was not there in any answer before.
+    fn is_new(&self, t: i64) -> bool {
+        self.from.is_none_or(|from| t > from) && !self.times.contains(&t)
+    }
+}

@@ -1,0 +1,374 @@
+//! A VM with a life that is known, and answers about it.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::answer::Series;
+use super::*;
+
+const STEP: i64 = 20;
+const VM: Uuid = Uuid::from_u128(1);
+
+/// What a host would tell: by time, the values of counters.
+#[derive(Debug, Clone, Default)]
+struct Feed {
+    samples: BTreeMap<i64, Vec<(Counter, &'static str, i64)>>,
+}
+
+impl Feed {
+    fn sample(&mut self, t: i64, values: &[(Counter, &'static str, i64)]) -> &mut Self {
+        self.samples.insert(t, values.to_vec());
+        self
+    }
+
+    /// The newest samples up to a time.
+    fn tell<R>(&self, until: i64, most: usize, take: impl FnOnce(&Answer<'_>) -> R) -> R {
+        let mut newest: Vec<_> = self.samples.range(..=until).rev().take(most).collect();
+        newest.reverse();
+        let times: Vec<i64> = newest.iter().map(|(t, _)| **t).collect();
+        let seconds = vec![20; times.len()];
+        let mut names: Vec<(Counter, &str)> = Vec::new();
+        for (counter, instance, _) in newest.iter().flat_map(|(_, values)| *values) {
+            if !names.contains(&(*counter, *instance)) {
+                names.push((*counter, *instance));
+            }
+        }
+        let value = |(counter, instance), values: &[(Counter, &str, i64)]| {
+            let mut values =
+                values.iter().filter(|value| (value.0, value.1) == (counter, instance));
+            values.next().map(|value| value.2).filter(|value| *value >= 0)
+        };
+        let values: Vec<Vec<Option<i64>>> = names
+            .iter()
+            .map(|name| newest.iter().map(|(_, values)| value(*name, values)).collect())
+            .collect();
+        let series: Vec<Series<'_>> = names
+            .iter()
+            .zip(&values)
+            .map(|((counter, instance), values)| Series { counter: *counter, instance, values })
+            .collect();
+        take(&Answer { times: &times, seconds: &seconds, series: &series })
+    }
+}
+
+fn known(state: State, boot: Option<i64>) -> Known<'static> {
+    Known { moref: "vm-1", state, boot }
+}
+
+fn host(name: &str) -> Arc<str> {
+    name.into()
+}
+
+/// As the driver does it: once more with as many as are missing.
+fn poll(totals: &mut Totals, name: &str, feed: &Feed, until: i64, most: usize) -> Taken {
+    let taken = feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, false));
+    match taken {
+        Taken::TooShort { samples } => {
+            let most = samples as usize;
+            feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, true))
+        }
+        taken => taken,
+    }
+}
+
+fn sums(totals: &Totals, device: &Device) -> [Option<i128>; 6] {
+    totals.vm(&VM).unwrap().told(device).unwrap().sums
+}
+
+fn since_start(totals: &Totals) -> i128 {
+    totals.vm(&VM).unwrap().cpu().unwrap().since_start[0].unwrap() / 1_000_000
+}
+
+use Counter::{
+    CpuRun, CpuUsed, DiskRead, DiskReadLatency, DiskReads, DiskWrites, DiskWritten, MemoryActive,
+    NetDroppedReceived, NetPacketsReceived, NetReceived, NetSent, Uptime,
+};
+
+#[test]
+fn a_sample_is_taken_once_and_only_since_somebody_looked() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    for at in 1..10 {
+        feed.sample(at * STEP, &[(CpuRun, "", 100), (Uptime, "", 100_000 + at * STEP)]);
+    }
+    assert_eq!(poll(&mut totals, "a", &feed, 100, 3), Taken::Whole { any: true });
+    let told = totals.vm(&VM).unwrap().cpu().unwrap();
+    assert_eq!((told.sums[0], told.covered), (Some(0), Duration::ZERO));
+    for _ in 0..3 {
+        poll(&mut totals, "a", &feed, 140, 4);
+    }
+    let told = totals.vm(&VM).unwrap().cpu().unwrap();
+    assert_eq!((told.sums[0], told.covered), (Some(200_000_000), Duration::from_secs(40)));
+    assert_eq!(told.sums[1], None, "what is not told is not 0");
+}
+
+#[test]
+fn what_is_missing_is_not_covered_and_may_be_filled_in_later() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let values = |sent: i64| [(NetReceived, "4000", 7), (NetSent, "4000", sent)];
+    feed.sample(20, &values(1)).sample(40, &values(1));
+    poll(&mut totals, "a", &feed, 40, 3);
+    // The two directions come with each other.
+    feed.sample(60, &values(-1)).sample(80, &values(1));
+    poll(&mut totals, "a", &feed, 80, 4);
+    let nic = Device::Nic(4000);
+    assert_eq!(sums(&totals, &nic)[..2], [Some(7 * 1024 * 20), Some(1024 * 20)]);
+    feed.sample(60, &values(3)).sample(100, &values(1));
+    poll(&mut totals, "a", &feed, 100, 4);
+    assert_eq!(sums(&totals, &nic)[..2], [Some(3 * 7 * 1024 * 20), Some(5 * 1024 * 20)]);
+    assert_eq!(totals.vm(&VM).unwrap().told(&nic).unwrap().covered, Duration::from_secs(60));
+}
+
+#[test]
+fn neither_the_sum_over_all_nics_nor_those_of_the_host_are_nics() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    for t in [20, 40] {
+        let nics = ["", "4000", "vmnic0"].map(|name| (NetReceived, name, 5));
+        let more = [(NetPacketsReceived, "4000", 9), (NetDroppedReceived, "4000", 1)];
+        feed.sample(t, &[&nics[..], &more, &[(NetSent, "4000", 0), (DiskRead, "", 5)]].concat());
+    }
+    poll(&mut totals, "a", &feed, 20, 3);
+    poll(&mut totals, "a", &feed, 40, 3);
+    let vm = totals.vm(&VM).unwrap();
+    assert_eq!(vm.devices().collect::<Vec<_>>(), [&Device::Nic(4000)]);
+    let told = sums(&totals, &Device::Nic(4000));
+    assert_eq!(told, [Some(5 * 20 * 1024), Some(0), Some(9), None, Some(1), None]);
+}
+
+#[test]
+fn a_disk_has_whole_requests_and_the_time_that_they_took() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let disk = |latency| {
+        [
+            (DiskRead, "scsi0:0", 3),
+            (DiskWritten, "scsi0:0", 0),
+            (DiskReads, "scsi0:0", 2),
+            (DiskWrites, "scsi0:0", 0),
+            (DiskReadLatency, "scsi0:0", latency),
+        ]
+    };
+    feed.sample(20, &disk(5)).sample(40, &disk(5)).sample(60, &disk(-1));
+    poll(&mut totals, "a", &feed, 20, 3);
+    poll(&mut totals, "a", &feed, 60, 4);
+    let told = sums(&totals, &Device::Disk("scsi0:0".into()));
+    assert_eq!(told[..4], [Some(2 * 3 * 20 * 1024), Some(0), Some(2 * 2 * 20), Some(0)]);
+    // 40 requests of 5 ms each.
+    assert_eq!(told[4..], [Some(40 * 5_000_000), None]);
+}
+
+#[test]
+fn a_new_start_begins_at_0_and_the_sum_goes_on() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let ups = [9000, 9020, 9040, 5, 25, 45];
+    for (at, up) in (1..).zip(ups) {
+        feed.sample(at * STEP, &[(CpuRun, "", 10 * at), (Uptime, "", up)]);
+    }
+    poll(&mut totals, "a", &feed, 20, 3);
+    poll(&mut totals, "a", &feed, 120, 3);
+    let sum = totals.vm(&VM).unwrap().cpu().unwrap().sums[0];
+    assert_eq!(sum, Some((20 + 30 + 40 + 50 + 60) * 1_000_000));
+    assert_eq!(since_start(&totals), 40 + 50 + 60);
+    assert_eq!(totals.vm(&VM).unwrap().start(), 1);
+}
+
+#[test]
+fn a_vm_that_was_off_is_started_anew_though_its_uptime_is_larger() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, Some(0)), true);
+    feed.sample(100, &[(CpuRun, "", 1), (Uptime, "", 10)]);
+    feed.sample(120, &[(CpuRun, "", 1), (Uptime, "", 30)]);
+    poll(&mut totals, "a", &feed, 120, 3);
+    totals.enter(VM, &known(State::Off, None), false);
+    totals.enter(VM, &known(State::Running, Some(880)), false);
+    for t in (900..=1000).step_by(20) {
+        feed.sample(t, &[(CpuRun, "", 5), (Uptime, "", t - 880)]);
+    }
+    poll(&mut totals, "a", &feed, 1000, 3);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (1, 30));
+}
+
+#[test]
+fn a_young_vm_is_known_since_its_start() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    for t in (20..=600).step_by(20) {
+        let up = if t < 300 { t + 5000 } else { t - 290 };
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", up), (MemoryActive, "", t)]);
+    }
+    let first = feed.tell(600, 3, |answer| totals.take(&VM, &host("a"), answer, false));
+    assert!(matches!(first, Taken::TooShort { samples: 16.. }), "{first:?}");
+    poll(&mut totals, "a", &feed, 600, 3);
+    assert_eq!(since_start(&totals), 16);
+    assert_eq!(totals.vm(&VM).unwrap().memory().active, Some(600));
+}
+
+#[test]
+fn a_vm_that_moves_or_sleeps_is_not_started_anew() {
+    let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, Some(7)), true);
+    for t in (20..=100).step_by(20) {
+        a.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+    }
+    poll(&mut totals, "a", &a, 40, 3);
+    poll(&mut totals, "a", &a, 100, 3);
+    assert_eq!(since_start(&totals), 3);
+    // On another host, whose clock is ten minutes behind; its uptime begins anew.
+    for (t, up) in [(-480, 15), (-460, 35)] {
+        b.sample(t, &[(CpuRun, "", 1), (Uptime, "", up)]);
+    }
+    poll(&mut totals, "b", &b, 0, 3);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 5));
+    // And back: what it did there before is not taken again.
+    for t in [160, 180] {
+        a.sample(t, &[(CpuRun, "", 1), (Uptime, "", t - 140)]);
+    }
+    poll(&mut totals, "a", &a, 180, 9);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 7));
+    totals.enter(VM, &known(State::Suspended, Some(7)), false);
+    totals.enter(VM, &known(State::Running, Some(7)), false);
+    a.sample(400, &[(CpuRun, "", 1), (Uptime, "", 3)]);
+    poll(&mut totals, "a", &a, 400, 9);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 8));
+}
+
+#[test]
+fn a_vm_that_is_started_on_another_host_begins_anew() {
+    let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, Some(-9000)), true);
+    for t in (20..=100).step_by(20) {
+        a.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+    }
+    poll(&mut totals, "a", &a, 100, 3);
+    totals.enter(VM, &known(State::Running, Some(130)), false);
+    b.sample(140, &[(CpuRun, "", 3), (Uptime, "", 10)]);
+    poll(&mut totals, "b", &b, 140, 3);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (1, 3));
+}
+
+#[test]
+fn a_clock_that_went_back_loses_what_was_used_until_then() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    for t in (1000..=1100).step_by(20) {
+        feed.sample(t, &[(CpuRun, "", 1), (CpuUsed, "", 1), (Uptime, "", 9000 + t)]);
+    }
+    poll(&mut totals, "a", &feed, 1020, 3);
+    poll(&mut totals, "a", &feed, 1100, 3);
+    let mut later = Feed::default();
+    for t in (500..=560).step_by(20) {
+        later.sample(t, &[(CpuRun, "", 1), (CpuUsed, "", 1), (Uptime, "", 9600 + t)]);
+    }
+    assert_eq!(poll(&mut totals, "a", &later, 520, 3), Taken::WentBack);
+    poll(&mut totals, "a", &later, 560, 3);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 6));
+}
+
+#[test]
+fn another_object_of_the_same_uuid_is_another_vm() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    feed.sample(20, &[(CpuRun, "", 1)]).sample(40, &[(CpuRun, "", 1)]);
+    poll(&mut totals, "a", &feed, 20, 3);
+    poll(&mut totals, "a", &feed, 40, 3);
+    totals.enter(VM, &Known { moref: "vm-2", ..known(State::Running, None) }, false);
+    assert!(totals.vm(&VM).unwrap().cpu().is_none());
+    totals.keep(|_| false);
+    assert!(totals.vm(&VM).is_none());
+}
+
+/// One sample of the life: what it counts, whether it is missing and for how many samples, whether the VM
+/// is started anew before it.
+fn life() -> impl Strategy<Value = Vec<(i64, i64, bool)>> {
+    let missing = prop_oneof![8 => Just(0_i64), 1 => 1_i64..5, 1 => Just(1000)];
+    prop::collection::vec((0_i64..1000, missing, prop::bool::weighted(0.03)), 150)
+}
+
+proptest! {
+    /// Whatever the polling times and overlaps: the sum of what was there to be seen, none of it twice, and
+    /// the time that this covers.
+    #[test]
+    fn the_sum_is_that_of_what_was_covered(
+        life in life(),
+        polls in prop::collection::vec((1_usize..12, 0_usize..6), 1..40),
+    ) {
+        let mut totals = Totals::default();
+        totals.enter(VM, &known(State::Running, None), true);
+        let (mut now, mut newest) = (3_usize, 0_usize);
+        // By sample: whether it was seen whole.
+        let mut seen = vec![false; life.len()];
+        let mut first = None;
+        let starts: Vec<usize> = (0..life.len()).filter(|at| life[*at].2 && *at > 3).collect();
+        for (later, overlap) in polls {
+            now = (now + later).min(life.len() - 1);
+            let mut feed = Feed::default();
+            let start = |at: usize| starts.iter().rev().find(|start| **start <= at);
+            for (at, (value, missing, _)) in life.iter().enumerate().take(now + 1) {
+                let is_there = i64::try_from(now - at).unwrap() >= *missing;
+                let value = if is_there { *value } else { -1 };
+                let up = start(at).map_or(100_000, |start| 7 - i64::try_from(*start).unwrap() * STEP);
+                let t = i64::try_from(at).unwrap() * STEP;
+                feed.sample(t, &[(CpuRun, "", value), (Uptime, "", up + t)]);
+            }
+            let most = if first.is_none() { 3 } else { (now - newest + overlap).max(1) };
+            poll(&mut totals, "a", &feed, i64::try_from(now).unwrap() * STEP, most);
+            // A VM that was started within what is told is known since then.
+            let from = *first.get_or_insert_with(|| start(now).copied().unwrap_or(now + 1));
+            let oldest = if newest == 0 { from } else { (now + 1).saturating_sub(most) };
+            for at in oldest.max(from)..=now {
+                seen[at] |= i64::try_from(now - at).unwrap() >= life[at].1;
+            }
+            newest = now;
+            let sum = |from: usize| -> i64 {
+                (from..life.len()).filter(|at| seen[*at]).map(|at| life[at].0).sum()
+            };
+            let told = totals.vm(&VM).unwrap();
+            if let Some(cpu) = told.cpu() {
+                let covered = seen.iter().filter(|seen| **seen).count() as u64;
+                prop_assert_eq!(cpu.sums[0].unwrap(), i128::from(sum(0)) * 1_000_000);
+                prop_assert_eq!(cpu.covered, Duration::from_secs(20 * covered));
+                let start = start(now).copied().unwrap_or(0);
+                prop_assert_eq!(cpu.since_start[0].unwrap(), i128::from(sum(start)) * 1_000_000);
+            }
+        }
+    }
+
+    /// Whatever is told, nothing falls and nothing panics.
+    #[test]
+    fn nothing_falls(
+        answers in prop::collection::vec(
+            (
+                0_usize..3,
+                prop::collection::vec((any::<i64>(), any::<u32>()), 0..6),
+                prop::collection::vec(prop::option::of(any::<i64>()), 0..8),
+                any::<bool>(),
+                0_usize..4,
+                any::<Option<i64>>(),
+            ),
+            1..20,
+        ),
+    ) {
+        let mut totals = Totals::default();
+        let mut before = [0; 6];
+        for (name, samples, values, all, state, boot) in answers {
+            let state = [State::Running, State::Suspended, State::Off, State::Running][state];
+            totals.enter(VM, &known(state, boot), false);
+            let mut samples = samples;
+            samples.sort_unstable();
+            samples.dedup_by_key(|sample| sample.0);
+            let (times, seconds): (Vec<i64>, Vec<u32>) = samples.into_iter().unzip();
+            let series = [CpuRun, CpuUsed, Uptime].map(|counter| Series { counter, instance: "", values: &values });
+            let answer = Answer { times: &times, seconds: &seconds, series: &series };
+            totals.take(&VM, &host(["a", "b", "c"][name]), &answer, all);
+            if let Some(cpu) = totals.vm(&VM).unwrap().cpu() {
+                let now = cpu.sums.map(|sum| sum.unwrap_or_default());
+                prop_assert!(now.iter().zip(&before).all(|(now, before)| now >= before));
+                before = now;
+            }
+        }
+    }
+}
