@@ -39,6 +39,7 @@ mod recent;
 mod records;
 mod source;
 mod usage;
+mod xml;
 
 #[cfg(feature = "https")]
 mod https;
