@@ -1,4 +1,9 @@
-//! vSphere.
+//! The driver of vSphere: a vCenter Server or a single ESXi host, by its SOAP API (docs/vsphere.md).
 #![allow(dead_code)]
+
 mod counters;
+mod faults;
+mod requests;
+mod soap;
+mod time;
 mod totals;
