@@ -85,8 +85,9 @@ impl XenServer {
 
     /// Reads which hosts and VMs there are: all of them at first, then what has changed.
     fn read_inventory(&self, deadline: Instant) -> Result<Vec<String>> {
-        // Once more where the changes do not add up to what XAPI has.
-        for _ in 0..2 {
+        // Once more where the changes do not add up to what XAPI has, or are lost. All there is has no such
+        // excuse: what is known would be told as if it were read.
+        for is_first in [true, false] {
             let entered = self.pool.call(
                 |session| {
                     let mut state = self.lock();
@@ -98,7 +99,9 @@ impl XenServer {
                     Call::events(session, &inventory::classes(), state.inventory.token())
                 },
                 |body| match self.lock().inventory.enter(body) {
-                    Err(RpcError::EventsLost | RpcError::TokenRefused) => Ok(Entered::Incomplete),
+                    Err(RpcError::EventsLost | RpcError::TokenRefused) if is_first => {
+                        Ok(Entered::Incomplete)
+                    }
                     entered => entered,
                 },
                 deadline,

@@ -416,6 +416,23 @@ def test_events_that_are_lost_are_read_anew(opens: Opens, pool: Pool, error: str
     assert inspector.health().outage is None
 
 
+@pytest.mark.parametrize("error", ["EVENTS_LOST", "EVENT_FROM_TOKEN_PARSE_FAILURE"])
+def test_an_inventory_that_cannot_be_read_anew_is_not_told(
+    opens: Opens, pool: Pool, error: str
+) -> None:
+    pool.hosts[0].fail(method="event.from", error=(error, "x"))
+    inspector = opens(pool)
+    for _ in range(2):
+        for ask in (inspector.list_instances, lambda: inspector.usage(pool.vm("A").uuid)):
+            with pytest.raises(ConnectionLost, match="the inventory is read anew"):
+                ask()
+        assert inspector.health().outage
+        pool.hosts[0].heal()
+        eventually(lambda: is_well(inspector))
+        # Nor is an old one told in its place.
+        pool.hosts[0].fail(method="event.from", error=(error, "x"))
+
+
 def test_a_host_that_is_away_comes_back_without_vms_or_leaves(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     assert count(inspector) == ALL
