@@ -5,7 +5,7 @@
 //! master tells (`host.get_server_certificate`): those are self-signed as a rule, for names that nobody
 //! resolves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
@@ -45,6 +45,8 @@ pub(super) struct Pool {
     /// What the log is to say.
     lines: Mutex<Vec<String>>,
     members: Mutex<HashMap<String, Member>>,
+    /// Hosts, by reference, that have refused a session though it was new: another one would not help.
+    refusing: Mutex<HashSet<String>>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -105,6 +107,7 @@ impl Pool {
             is_open: AtomicBool::new(false),
             lines: Mutex::default(),
             members: Mutex::default(),
+            refusing: Mutex::default(),
             calls: Mutex::default(),
         }
     }
@@ -170,10 +173,18 @@ impl Pool {
     ) -> Result<Response> {
         let (session, master) = self.session(deadline)?;
         let mut answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
-        if answer.status == 401 {
+        // Whether it is over, the master would say as well: a host that cannot ask it takes none, and would
+        // have a login made at each reading.
+        if answer.status == 401 && !lock(&self.refusing).contains(&place.reference) {
             self.forget(&session);
             let (session, master) = self.session(deadline)?;
             answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
+            if answer.status == 401 {
+                lock(&self.refusing).insert(place.reference.clone());
+            }
+        }
+        if answer.status != 401 {
+            lock(&self.refusing).remove(&place.reference);
         }
         let why = match answer.status {
             200 => return Ok(answer),
