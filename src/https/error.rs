@@ -147,6 +147,22 @@ fn before(phase: Phase) -> &'static str {
 }
 
 impl Why {
+    /// Whether nothing of the request can have come to whom it was meant for.
+    pub(crate) fn is_before_request(&self) -> bool {
+        match self {
+            Self::TimedOut(phase) | Self::Closed(phase) => {
+                matches!(phase, Phase::Resolving | Phase::Connecting | Phase::Handshake)
+            }
+            Self::Broken(_)
+            | Self::NotHttp(_)
+            | Self::HeadTooLong(_)
+            | Self::BodyTooLong(_)
+            | Self::CutShort
+            | Self::Damaged => false,
+            _ => true,
+        }
+    }
+
     /// What a failed read or write of the given phase means.
     pub(super) fn of(error: &io::Error, phase: Phase) -> Self {
         let inner = error.get_ref();

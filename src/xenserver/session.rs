@@ -92,6 +92,8 @@ pub(super) struct Place {
 
 /// What came of a call.
 enum Trouble {
+    /// Nobody was asked: there is no connection, or the wrong one at its other end.
+    Unreached(String),
     /// No answer, or none that could be read.
     Http(String),
     Rpc(RpcError),
@@ -155,6 +157,10 @@ impl Pool {
         match answer {
             Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.forget(&session),
             Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => self.forget_master(&session),
+            // A member has named it, and may name another one by now, or another certificate.
+            Err(Trouble::Unreached(_)) if master.host != self.target.host => {
+                self.forget_master(&session);
+            }
             answer => return answer.map_err(|trouble| self.lost(&trouble.to_string())),
         }
         let (session, master) = self.session(deadline)?;
@@ -417,7 +423,11 @@ impl Pool {
             .longest(LONGEST_RPC);
         self.count(call.method);
         let response = master.client.send(&request, deadline);
-        let response = response.map_err(|error| Trouble::Http(error.to_string()))?;
+        let response = response.map_err(|error| {
+            let is_reached = !error.why.is_before_request();
+            let why = error.to_string();
+            if is_reached { Trouble::Http(why) } else { Trouble::Unreached(why) }
+        })?;
         match response.status {
             200 => Ok(response),
             status => Err(Trouble::Http(format!("XAPI answered with HTTP status {status}"))),
@@ -457,7 +467,7 @@ impl Pool {
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Http(why) => f.write_str(why),
+            Self::Unreached(why) | Self::Http(why) => f.write_str(why),
             Self::Rpc(error) => error.fmt(f),
         }
     }

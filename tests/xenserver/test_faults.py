@@ -341,6 +341,31 @@ def test_another_host_becomes_the_master(opens: Opens, pool: Pool) -> None:
     assert inspector.health().outage is None
 
 
+@pytest.mark.parametrize("first", [0, 2])
+def test_the_master_that_a_member_has_named_is_gone(opens: Opens, first: int) -> None:
+    with Pool("xapi-24.19_drift", hosts=3) as pool:
+        pool.appoint(first)
+        inspector = opens(pool, uri=pool.uri(1))
+        everything = count(inspector)
+        pool.hosts[first].away()
+        with pytest.raises(ConnectionLost, match="refuses connections"):
+            inspector.usage_all()
+        # The host of the URI becomes the master, or another one does.
+        pool.appoint(1 if first else 2)
+        eventually(lambda: count(inspector) == everything * 2 // 3)
+        assert inspector.health().outage is None
+
+
+def test_the_master_that_a_member_has_named_renews_its_certificate(opens: Opens) -> None:
+    with Pool("xapi-24.19_drift", hosts=2) as pool:
+        inspector = opens(pool, uri=pool.uri(1))
+        assert count(inspector) == ALL
+        pool.hosts[0].change_certificate()
+        pool.now += 10
+        assert count(inspector) == ALL
+        assert pool.sessions.logins == 2
+
+
 def test_a_member_renews_its_certificate(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     assert count(inspector) == ALL
