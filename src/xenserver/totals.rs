@@ -48,6 +48,8 @@ struct Host {
     mark: Option<Mark>,
     /// Exact counters are used in place of its rows.
     lies: bool,
+    /// Its rows are not checked before, by its own clock: it took too long for that.
+    check_from: Option<i64>,
     /// Counters that were compared with their rows, and that differed, of each plugin: the rows of one
     /// may be wrong while those of others are right.
     compared: [[u32; 2]; PLUGINS],
@@ -226,6 +228,7 @@ impl Totals {
         let known = self.hosts.entry(host).or_default();
         if anew {
             known.mark = Some(Mark(newest));
+            known.check_from = None;
         } else if let Some(mark) = &mut known.mark {
             mark.advance(newest);
         }
@@ -265,7 +268,8 @@ impl Totals {
 
     /// The VMs by which the rows of a host are to be checked now: a few, whatever callers ask for.
     pub(crate) fn due(&self, host: &Uuid) -> Vec<Uuid> {
-        let may_lie = |host: &Host| host.quirks.rows_may_lie() && !host.lies;
+        let is_due = |host: &Host| host.check_from <= host.mark.map(|mark| mark.0);
+        let may_lie = |host: &Host| host.quirks.rows_may_lie() && !host.lies && is_due(host);
         if !self.hosts.get(host).is_some_and(may_lie) {
             return Vec::new();
         }
@@ -279,6 +283,13 @@ impl Totals {
         let busiest = busy.into_iter().take(CHECKED_AT_ONCE).map(|(_, vm)| vm);
         due.extend(busiest.filter(|vm| of(Wanted::SinceStart).any(|wanted| wanted == *vm)));
         due
+    }
+
+    /// Has the rows of a host checked later.
+    pub(crate) fn put_off_check(&mut self, host: &Uuid) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.check_from = host.mark.map(|mark| mark.0.saturating_add(CHECK_AFTER[0]));
+        }
     }
 
     /// The VMs of a host of which exact counters are wanted. To be asked after an answer of it was taken.

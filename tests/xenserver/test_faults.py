@@ -136,6 +136,24 @@ def test_a_member_that_hangs_is_waited_for_once(opens: Opens, pool: Pool, how: s
     eventually(lambda: is_well(inspector))
 
 
+def test_a_check_of_rows_that_hangs_costs_no_vm(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool, timeout=2.0)
+    pool.hosts[1].fail(path="/vm_rrd", hang="head")
+    for cycles in range(1, 10):
+        assert count(inspector) == ALL
+        assert pool.count("GET /rrd_updates", 1) == cycles
+        pool.now += 10
+    assert inspector.health().timeouts == 0
+    # It is tried again, but not at each reading.
+    assert pool.count("GET /vm_rrd", 1) == 2
+    pool.hosts[1].heal()
+    for later in (60, 70, 10):
+        pool.now += later
+        inspector.usage_all()
+    (host,) = [host for host in inspector.list_hosts() if host.name == "xcp2"]
+    assert host.compared
+
+
 #: Faults of the master: what it does, and what is said of it.
 OF_THE_MASTER: dict[str, tuple[Callable[[Pool], object], str]] = {
     "away": (lambda pool: pool.hosts[0].away(), "refuses connections"),
