@@ -24,7 +24,7 @@ use crate::libvirt::generation;
 use crate::limits::Limits;
 use crate::logs::log_all;
 use crate::per_process::PerProcess;
-use crate::records::{Instance, InstanceId, ids};
+use crate::records::{Instance, InstanceId};
 use crate::source::Source;
 pub(crate) use driver::{Batch, HostWide};
 use shared::Shared;
@@ -153,11 +153,13 @@ impl<H: HostWide> Source for Sweeps<H> {
     }
 
     fn hosts(&self) -> Result<Vec<Host>> {
-        let (instances, _) = self.list()?;
+        self.list()?;
         self.with(|here| {
-            let asked = Instant::now();
-            here.expect(Parts::COUNTERS, &ids(&instances), asked);
-            for host in here.driver.hosts() {
+            let (asked, hosts) = (Instant::now(), here.driver.hosts());
+            // All at once, also those without instances.
+            let wanted = hosts.iter().map(|host| vec![Batch::Host(host.id)]).collect();
+            here.expect_batches(wanted, asked);
+            for host in hosts {
                 // What is known of one that fails is told all the same, and health says that it is away.
                 let answer = here.have(Batch::Host(host.id), asked);
                 if let Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) = answer {

@@ -129,10 +129,14 @@ impl<H: HostWide> Shared<H> {
     /// Has everything read that is wanted of these instances, and waits for none of it. What is read after
     /// something else is not ordered before that is there.
     pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId], asked: Instant) {
+        let wanted = instances.iter().map(|each| self.driver.batches(part, each));
+        self.expect_batches(wanted.filter_map(Result::ok).collect(), asked);
+    }
+
+    /// The same for batches of which each is wanted after the one before it in its list.
+    pub(super) fn expect_batches(self: &Arc<Self>, wanted: Vec<Vec<Batch>>, asked: Instant) {
         let now = Instant::now();
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
-        let wanted = instances.iter().map(|each| self.driver.batches(part, each));
-        let wanted: Vec<_> = wanted.filter_map(Result::ok).collect();
         let mut state = self.lock();
         for batches in wanted {
             for batch in batches {

@@ -7,7 +7,7 @@ use std::thread;
 use super::*;
 use crate::error::Failure;
 use crate::hypervisor::Stamp;
-use crate::records::InstanceStats;
+use crate::records::{InstanceStats, ids};
 
 const INSTANCES: u128 = 4;
 
@@ -25,6 +25,8 @@ struct World {
     does: HashMap<Batch, Does>,
     reading: usize,
     most: usize,
+    /// Whether all instances are gone.
+    is_empty: bool,
     /// A host that has left.
     left: Option<u128>,
     closed: usize,
@@ -88,7 +90,7 @@ impl HostWide for Scripted {
     }
 
     fn instances(&self) -> Vec<Instance> {
-        let all = 0..self.hosts * INSTANCES;
+        let all = 0..if self.lock().is_empty { 0 } else { self.hosts * INSTANCES };
         let instance = |id| Instance { id: Uuid::from_u128(id), name: format!("vm{id}"), state: 1 };
         all.map(instance).collect()
     }
@@ -315,6 +317,16 @@ fn a_host_that_fails_is_tried_again_though_nobody_asks_for_its_instances() {
     driver.lock().left = Some(1);
     engine.list().unwrap();
     assert_eq!(engine.health().away, [], "it has left");
+}
+
+#[test]
+fn all_hosts_are_read_at_once_whether_or_not_they_have_instances() {
+    let (driver, engine) = engine(6, LONG, LONG);
+    driver.lock().is_empty = true;
+    (1..6).for_each(|number| driver.will(host(number), Some(Does::Fail)));
+    assert_eq!(engine.hosts().unwrap().len(), 6);
+    assert!((0..6).all(|number| driver.reads(host(number)) == 1));
+    assert!(driver.lock().most > 1, "they are read one after the other");
 }
 
 #[test]
