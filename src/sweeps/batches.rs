@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::driver::Batch;
+use super::shared::MOST_THREADS;
 use crate::error::Error;
 
 /// What has failed is tried again after this, and then after twice as long each time.
 const SHORTEST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
+/// So many of what has failed are tried again at a time: the other threads are for what answers.
+const MOST_RETRIED: usize = MOST_THREADS / 2;
 /// What nobody has asked for in so long is forgotten.
 const KEPT: Duration = Duration::from_secs(3600);
 /// Below this many, nothing is.
@@ -64,6 +67,8 @@ impl Batches {
         now: Instant,
     ) -> Next {
         self.make_room(now);
+        let fails = self.known.get(&batch).is_some_and(|known| known.failed.is_some());
+        let may_retry = batch == Batch::Inventory || fails && self.retried() < MOST_RETRIED;
         let known = self.known.entry(batch).or_insert_with(|| Known {
             read: None,
             failed: None,
@@ -78,7 +83,7 @@ impl Batches {
             return Next::Wait { order: known.ordered.is_none() };
         };
         // What has failed since it was asked for is the answer.
-        let is_due = now >= failed.last + failed.pause && failed.last < asked;
+        let is_due = now >= failed.last + failed.pause && failed.last < asked && may_retry;
         let order = known.ordered.is_none() && is_due;
         let tried = if order { Some(now) } else { known.ordered };
         if tried.is_some_and(|tried| now < tried + moment) {
@@ -144,14 +149,25 @@ impl Batches {
         hosts.filter(|(_, known)| is_wanted(known)).map(|(batch, _)| *batch).collect()
     }
 
-    /// Hosts that failed and are to be tried again by now, whether or not somebody asks for them.
+    /// Hosts that failed and are to be tried again by now, whether or not somebody asks for them: first
+    /// those that have waited longest.
     pub(super) fn due(&self, now: Instant) -> Vec<Batch> {
-        let is_due = |known: &Known| {
-            known.ordered.is_none()
-                && known.failed.as_ref().is_some_and(|failed| now >= failed.last + failed.pause)
-        };
         let hosts = self.known.iter().filter(|(batch, _)| matches!(batch, Batch::Host(_)));
-        hosts.filter(|(_, known)| is_due(known)).map(|(batch, _)| *batch).collect()
+        let failed =
+            hosts.filter(|(_, known)| known.ordered.is_none()).filter_map(|(batch, known)| {
+                let failed = known.failed.as_ref()?;
+                (now >= failed.last + failed.pause).then_some((failed.last, *batch))
+            });
+        let mut due: Vec<_> = failed.collect();
+        due.sort_unstable_by_key(|(last, _)| *last);
+        due.truncate(MOST_RETRIED.saturating_sub(self.retried()));
+        due.into_iter().map(|(_, batch)| batch).collect()
+    }
+
+    /// How many of what has failed are being read again, or still.
+    fn retried(&self) -> usize {
+        let is_retried = |known: &&Known| known.failed.is_some() && known.ordered.is_some();
+        self.known.values().filter(is_retried).count()
     }
 
     /// Forgets the failures of hosts that are not there any more.

@@ -320,6 +320,31 @@ fn a_host_that_fails_is_tried_again_though_nobody_asks_for_its_instances() {
 }
 
 #[test]
+fn however_many_hosts_hang_the_others_are_read() {
+    let many = 2 * u128::try_from(shared::MOST_THREADS).unwrap();
+    let (driver, engine) = engine(many, Duration::from_secs(3), Duration::ZERO);
+    (1..many).for_each(|number| driver.will(host(number), Some(Does::Fail)));
+    let (instances, _) = engine.list().unwrap();
+    let everything = ids(&instances);
+    let until = Instant::now() + LONG;
+    engine.expect(Parts::COUNTERS, &everything);
+    while engine.health().away.len() + 1 < usize::try_from(many).unwrap() {
+        assert!(Instant::now() < until);
+        thread::sleep(Duration::from_millis(10));
+    }
+    (1..many).for_each(|number| driver.will(host(number), Some(Does::Hang)));
+    // All of them are due by now.
+    thread::sleep(Duration::from_millis(600));
+    for _ in 0..3 {
+        engine.list().unwrap();
+        engine.expect(Parts::COUNTERS, &everything);
+        ask(&engine, 0).unwrap();
+    }
+    assert!(driver.lock().reading > 0, "none is tried again");
+    (1..many).for_each(|number| driver.will(host(number), None));
+}
+
+#[test]
 fn all_hosts_are_read_at_once_whether_or_not_they_have_instances() {
     let (driver, engine) = engine(6, LONG, LONG);
     driver.lock().is_empty = true;
