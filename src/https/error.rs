@@ -147,6 +147,11 @@ fn before(phase: Phase) -> &'static str {
 }
 
 impl Why {
+    /// Whether it only took too long.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::TimedOut(_))
+    }
+
     /// Whether nothing of the request can have come to whom it was meant for.
     pub(crate) fn is_before_request(&self) -> bool {
         match self {

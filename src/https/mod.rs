@@ -77,7 +77,6 @@ impl<'a> Request<'a> {
     }
 
     /// Lets the server compress its answer.
-    #[allow(dead_code)] // vSphere's answers are worth it
     pub(crate) fn gzip(mut self) -> Self {
         self.gzip = true;
         self
@@ -155,8 +154,15 @@ pub(crate) struct Response {
 impl Response {
     /// The first value of a header, in whatever case the server writes it.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers(name).next()
+    }
+
+    /// All values of a header.
+    pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        let headers = self.headers.iter();
+        headers
+            .filter(move |(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 

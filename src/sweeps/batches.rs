@@ -165,7 +165,7 @@ impl Batches {
     }
 
     /// How many of what has failed are being read again, or still.
-    fn retried(&self) -> usize {
+    pub(super) fn retried(&self) -> usize {
         let is_retried = |known: &&Known| known.failed.is_some() && known.ordered.is_some();
         self.known.values().filter(is_retried).count()
     }
@@ -173,7 +173,9 @@ impl Batches {
     /// Forgets the failures of hosts that are not there any more.
     pub(super) fn forget_hosts(&mut self, is_there: impl Fn(Uuid) -> bool) {
         self.known.retain(|batch, known| match batch {
-            Batch::Host(host) if known.failed.is_some() && known.ordered.is_none() => {
+            Batch::Host(host) | Batch::About(host)
+                if known.failed.is_some() && known.ordered.is_none() =>
+            {
                 is_there(*host)
             }
             _ => true,

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::shared::MOST_THREADS;
 #[allow(unused_imports)] // for the links below
 use crate::error::Error;
 use crate::error::Result;
@@ -15,8 +16,10 @@ use crate::records::{Instance, InstanceId};
 pub(crate) enum Batch {
     /// Which instances there are, and what they are.
     Inventory,
-    /// What all instances of a host use.
+    /// What all instances of a host use, or of several that are read together.
     Host(Uuid),
+    /// What those are beside that.
+    About(Uuid),
     /// What is read of one instance alone; nothing else depends on it.
     Instance(Uuid),
 }
@@ -61,8 +64,17 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// How many CPUs the host of an instance has.
     fn host_cpus(&self, instance: Uuid) -> Option<u32>;
 
-    /// What people call a host, for messages; `None` if the last inventory has no such host.
+    /// What people call a host, or several that are read together, for messages; `None` if there are none
+    /// such any more.
     fn host_name(&self, host: Uuid) -> Option<String>;
+
+    /// Every host, or several that are read together, by which all instances are read.
+    fn everything(&self) -> Vec<Batch>;
+
+    /// How many readings may be under way at a time, beside those of what has failed before.
+    fn in_flight(&self) -> usize {
+        MOST_THREADS
+    }
 
     /// Every host of the last inventory, and how its readings are.
     fn hosts(&self) -> Vec<Host>;

@@ -133,18 +133,13 @@ impl<H: HostWide> Source for Sweeps<H> {
     ) -> Result<(Option<Content>, Stamp)> {
         self.with(|here| {
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
-            for batch in here.driver.batches(part, instance)? {
-                if let Batch::Instance(uuid) = batch {
-                    here.read_ahead(part, batch, uuid, asked);
-                }
-                match here.have(batch, asked) {
-                    Ok(_) => {}
-                    Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) => {
-                        return Err(error);
-                    }
-                    // Nothing else depends on it.
-                    Err(_) if matches!(batch, Batch::Instance(_)) => {}
-                    Err(error) => return Err(here.no_data(batch, instance, &error)),
+            let mut batches = here.driver.batches(part, instance)?;
+            let mut is_first = true;
+            while let Err((batch, error)) = here.have_all(part, &batches, asked)? {
+                // What has held it up may be read apart from it by now.
+                batches = here.driver.batches(part, instance)?;
+                if !std::mem::take(&mut is_first) || batches.contains(&batch) {
+                    return Err(here.no_data(batch, instance, &error));
                 }
             }
             here.handed_out();
@@ -155,13 +150,12 @@ impl<H: HostWide> Source for Sweeps<H> {
     fn hosts(&self) -> Result<Vec<Host>> {
         self.list()?;
         self.with(|here| {
-            let (asked, hosts) = (Instant::now(), here.driver.hosts());
+            let (asked, everything) = (Instant::now(), here.driver.everything());
             // All at once, also those without instances.
-            let wanted = hosts.iter().map(|host| vec![Batch::Host(host.id)]).collect();
-            here.expect_batches(wanted, asked);
-            for host in hosts {
+            here.expect_batches(everything.iter().map(|batch| vec![*batch]).collect(), asked);
+            for batch in everything {
                 // What is known of one that fails is told all the same, and health says that it is away.
-                let answer = here.have(Batch::Host(host.id), asked);
+                let answer = here.have(batch, asked);
                 if let Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) = answer {
                     return Err(error);
                 }
@@ -197,6 +191,32 @@ impl<H: HostWide> Drop for Sweeps<H> {
     /// The threads end by themselves, and the last thing that one of them does is to log out.
     fn drop(&mut self) {
         self.here.with(Arc::clone).end();
+    }
+}
+
+impl<H: HostWide> Shared<H> {
+    /// Waits for all that is wanted of an instance, and returns what is in the way, if anything is.
+    fn have_all(
+        self: &Arc<Self>,
+        part: Parts,
+        batches: &[Batch],
+        asked: Instant,
+    ) -> Result<std::result::Result<(), (Batch, Error)>> {
+        for &batch in batches {
+            if let Batch::Instance(uuid) = batch {
+                self.read_ahead(part, batch, uuid, asked);
+            }
+            match self.have(batch, asked) {
+                Ok(_) => {}
+                Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) => {
+                    return Err(error);
+                }
+                // Nothing else depends on it.
+                Err(_) if matches!(batch, Batch::Instance(_)) => {}
+                Err(error) => return Ok(Err((batch, error))),
+            }
+        }
+        Ok(Ok(()))
     }
 }
 

@@ -168,7 +168,9 @@ impl<H: HostWide> Shared<H> {
         state.queue.push_back(batch);
         if state.queue.len() <= state.idle {
             self.work.notify_one();
-        } else if state.threads < MOST_THREADS {
+        } else if state.threads
+            < MOST_THREADS.min(self.driver.in_flight() + state.batches.retried())
+        {
             match worker::spawn(self) {
                 Ok(()) => state.threads += 1,
                 // Those that there are must do; without any, the caller's time runs out.
@@ -192,7 +194,9 @@ impl<H: HostWide> Shared<H> {
         let failure = Failure::from(error);
         let instance = instance.clone();
         let reason = match batch {
-            Batch::Host(host) => Reason::HostAway { host: self.name(host), failure },
+            Batch::Host(host) | Batch::About(host) => {
+                Reason::HostAway { host: self.name(host), failure }
+            }
             Batch::Inventory | Batch::Instance(_) => Reason::Refused(failure),
         };
         Error::NoData { instance, reason }
@@ -203,7 +207,7 @@ impl<H: HostWide> Shared<H> {
         let what = match batch {
             Batch::Inventory => None,
             Batch::Host(host) => Some(self.name(host)),
-            Batch::Instance(_) => return,
+            Batch::About(_) | Batch::Instance(_) => return,
         };
         let record = match (what, error) {
             (None, Some(error)) => (log::Level::Warn, error.to_string()),
@@ -254,7 +258,7 @@ impl<H: HostWide> Shared<H> {
                 Batch::Host(host) => {
                     health.away.push((self.name(host), failure, since));
                 }
-                Batch::Instance(_) => {}
+                Batch::About(_) | Batch::Instance(_) => {}
             }
         }
         health.away.sort_by(|one, other| one.0.cmp(&other.0));

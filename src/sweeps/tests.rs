@@ -10,6 +10,7 @@ use crate::hypervisor::Stamp;
 use crate::records::{InstanceStats, ids};
 
 const INSTANCES: u128 = 4;
+const TOGETHER: u128 = 999;
 
 /// What a batch does when it is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ struct World {
     most: usize,
     /// Whether all instances are gone.
     is_empty: bool,
+    /// Whether all hosts are read together, until that fails.
+    together: bool,
     /// A host that has left.
     left: Option<u128>,
     closed: usize,
@@ -70,6 +73,7 @@ impl HostWide for Scripted {
             world = self.world.1.wait(world).unwrap();
         }
         world.reading -= 1;
+        world.together &= batch != host(TOGETHER) || !world.does.contains_key(&batch);
         match world.does.get(&batch) {
             None => Ok(Vec::new()),
             Some(_) => Err(Error::ConnectionLost {
@@ -97,7 +101,8 @@ impl HostWide for Scripted {
 
     fn batches(&self, _: Parts, instance: &InstanceId) -> Result<Vec<Batch>> {
         let number = instance.uuid.as_u128();
-        let mut batches = vec![host(number / INSTANCES)];
+        let together = self.lock().together;
+        let mut batches = vec![host(if together { TOGETHER } else { number / INSTANCES })];
         if number % INSTANCES == INSTANCES - 1 {
             batches.push(Batch::Instance(instance.uuid));
         }
@@ -120,6 +125,10 @@ impl HostWide for Scripted {
     fn host_name(&self, host: Uuid) -> Option<String> {
         let number = host.as_u128();
         (self.lock().left != Some(number)).then(|| format!("host{number}"))
+    }
+
+    fn everything(&self) -> Vec<Batch> {
+        (0..self.hosts).map(host).collect()
     }
 
     fn hosts(&self) -> Vec<Host> {
@@ -317,6 +326,24 @@ fn a_host_that_fails_is_tried_again_though_nobody_asks_for_its_instances() {
     driver.lock().left = Some(1);
     engine.list().unwrap();
     assert_eq!(engine.health().away, [], "it has left");
+}
+
+#[test]
+fn hosts_that_are_read_together_are_parted_where_one_holds_them_up() {
+    let (driver, engine) = engine(3, LONG, LONG);
+    driver.lock().together = true;
+    ask(&engine, 0).unwrap();
+    ask(&engine, 4).unwrap();
+    assert_eq!((driver.reads(host(TOGETHER)), driver.reads(host(0))), (1, 0));
+    let (driver, engine) = self::engine(3, LONG, LONG);
+    driver.lock().together = true;
+    driver.will(host(TOGETHER), Some(Does::Fail));
+    driver.will(host(1), Some(Does::Fail));
+    ask(&engine, 0).unwrap();
+    let error = ask(&engine, 4).unwrap_err();
+    assert!(matches!(&error, Error::NoData { reason: Reason::HostAway { .. }, .. }), "{error}");
+    ask(&engine, 8).unwrap();
+    assert_eq!(driver.reads(host(TOGETHER)), 1);
 }
 
 #[test]

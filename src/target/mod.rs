@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub(crate) use password::{Password, PasswordError, Secret};
+pub(crate) use password::{Password, PasswordError, PasswordSource, Secret};
 
 /// What speaks there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -55,6 +55,10 @@ pub(crate) struct Password {
 }
 
 /// Why there is no password.
+/// Where a password comes from, or why there is none.
+pub(crate) type PasswordSource =
+    Box<dyn Fn() -> std::result::Result<Password, String> + Send + Sync>;
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PasswordError {
     #[error(

@@ -30,13 +30,12 @@ use crate::hypervisor::{self, Content, Parts, Stamp};
 use crate::printable::Printable;
 use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
-use crate::target::Target;
+use crate::target::{PasswordSource, Target};
 use inventory::{Entered, Inventory, Vm};
 use objects::PowerState;
 use quirks::Quirks;
 use rpc::{Call, RpcError};
 use rrd::VmRrd;
-pub(crate) use session::PasswordSource;
 use session::{Place, Pool};
 use told::Subject;
 use totals::Totals;
@@ -330,6 +329,8 @@ impl HostWide for XenServer {
         let read = match batch {
             Batch::Inventory => self.read_inventory(deadline),
             Batch::Host(host) => self.read_host(host, deadline),
+            // The inventory has that.
+            Batch::About(_) => Ok(Vec::new()),
             Batch::Instance(vm) => {
                 let place = {
                     let state = self.lock();
@@ -402,6 +403,11 @@ impl HostWide for XenServer {
 
     fn host_name(&self, host: Uuid) -> Option<String> {
         self.lock().host_name(host)
+    }
+
+    fn everything(&self) -> Vec<Batch> {
+        let state = self.lock();
+        state.inventory.hosts().map(|host| Batch::Host(host.record.uuid)).collect()
     }
 
     fn hosts(&self) -> Vec<hypervisor::Host> {

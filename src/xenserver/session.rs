@@ -15,7 +15,7 @@ use super::rpc::{self, Call, RpcError, Session};
 use crate::error::{Error, Failure, Result};
 use crate::https::{Client, HttpError, Request, Response, Why, fingerprint_of_pem};
 use crate::printable::Printable;
-use crate::target::{Fingerprint, Password, Secret, Target, Trust};
+use crate::target::{Fingerprint, Password, PasswordSource, Secret, Target, Trust};
 
 /// XAPI waits 5 s before it answers a wrong password.
 const WRONG: Duration = Duration::from_secs(7);
@@ -29,10 +29,6 @@ const LONGEST_RPC: usize = rpc::MAX_ANSWER;
 const MASTER: &str = "sha-256:master";
 const THUMBPRINT_REQUEST: &str = "x-xenapi-request-host-certificate-thumbprint";
 const THUMBPRINT: &str = "x-xenapi-response-host-certificate-thumbprint";
-
-/// Where a password comes from, or why there is none.
-pub(crate) type PasswordSource =
-    Box<dyn Fn() -> std::result::Result<Password, String> + Send + Sync>;
 
 /// A pool that is logged in to when that is needed.
 pub(super) struct Pool {
