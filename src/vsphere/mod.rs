@@ -2,7 +2,12 @@
 #![allow(dead_code)]
 
 mod counters;
+mod devices;
 mod faults;
+#[cfg(test)]
+mod fixtures;
+mod nova;
+mod objects;
 mod requests;
 mod soap;
 mod time;

@@ -1,29 +1,14 @@
 use super::*;
 use crate::target::Secret;
+use crate::vsphere::fixtures::{enveloped, raw};
 use crate::vsphere::requests::{Body, Query, Request, is_xml};
 use proptest::prelude::*;
 use roxmltree::Document;
 
 const SECRET: &str = "p&<a>\"'s\r\n\tü";
 
-macro_rules! raw {
-    ($name:literal) => {
-        include_bytes!(concat!("../../tests/data/vsphere/raw/", $name, ".xml")).as_slice()
-    };
-}
-
 fn known() -> Refs {
     refs(raw!("RetrieveServiceContent")).unwrap()
-}
-
-/// An answer as a vCenter writes it.
-fn enveloped(inside: &str) -> String {
-    format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<soapenv:Envelope \
-         xmlns:soapenc=\"http://schemas.xmlsoap.org/soap/encoding/\" xmlns:soapenv=\"{SOAP}\" \
-         xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\" xmlns:xsi=\"{XSI}\">\n<soapenv:Body>\n\
-         {inside}\n</soapenv:Body>\n</soapenv:Envelope>"
-    )
 }
 
 fn faulty(text: &str, detail: &str) -> String {
