@@ -168,6 +168,9 @@ pub struct InstanceStats {
     pub memory_hugetlb_allocations: Option<u64>,
     /// Huge pages that the guest has failed to allocate since boot (`hugetlb_pgfail`).
     pub memory_hugetlb_failures: Option<u64>,
+    /// Memory that the hypervisor believes the guest to have used of late, MiB: an estimate by samples
+    /// of pages (vSphere's `mem.active`; `None` elsewhere).
+    pub memory_active: Option<f64>,
     /// When the guest last told its memory, seconds since the epoch by the host's clock
     /// (`last-update`); `None` where it never has. All of its memory but `memory_actual` and
     /// `memory_resident` is of then.

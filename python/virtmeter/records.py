@@ -125,6 +125,9 @@ class InstanceStats(NamedTuple):
     """Huge pages that the guest has allocated since its start (``hugetlb_pgalloc``)."""
     memory_hugetlb_failures: int | None = None
     """Huge pages that the guest has failed to allocate since its start (``hugetlb_pgfail``)."""
+    memory_active: float | None = None
+    """Memory that the hypervisor believes the guest to have used of late, MiB: an estimate by
+    samples of pages (vSphere's ``mem.active``); None with libvirt and XenServer."""
     memory_updated: int | None = None
     """When the guest last told its memory, seconds since the epoch by the host's clock
     (``last-update``); None where it never has. All of its memory but ``memory_actual`` and

@@ -88,6 +88,7 @@ pub(super) fn instance_stats(
         memory_disk_caches: stat(c::VIR_DOMAIN_MEMORY_STAT_DISK_CACHES).map(mib),
         memory_hugetlb_allocations: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGALLOC),
         memory_hugetlb_failures: stat(c::VIR_DOMAIN_MEMORY_STAT_HUGETLB_PGFAIL),
+        memory_active: None,
         memory_updated: updated(memory),
         vcpu_time: vcpus.ran,
     }

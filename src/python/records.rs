@@ -132,6 +132,7 @@ named_tuple!(InstanceStats {
     r.memory_disk_caches,
     r.memory_hugetlb_allocations,
     r.memory_hugetlb_failures,
+    r.memory_active,
     r.memory_updated,
     r.vcpu_time,
 } from r in py);

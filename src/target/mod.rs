@@ -32,6 +32,12 @@ pub(crate) enum Scheme {
 impl Scheme {
     const ALL: [Self; 2] = [Self::XenServer, Self::VSphere];
 
+    /// That of a URI; `None` for one of libvirt's.
+    pub(crate) fn of(uri: &str) -> Option<Self> {
+        let scheme = uri.split_once(':')?.0;
+        Self::ALL.into_iter().find(|each| scheme.eq_ignore_ascii_case(each.name()))
+    }
+
     /// As the URI begins.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -108,7 +114,7 @@ pub(crate) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
     #[error(
-        "the URI does not begin with xenserver://; write it like \
+        "the URI does not begin with xenserver:// or vsphere://; write it like \
          xenserver://USER@HOST/?password_file=FILE"
     )]
     UnknownScheme,
@@ -117,7 +123,7 @@ pub(crate) enum TargetError {
          only its owner can read, and add password_file=FILE to the URI, or set VIRTMETER_PASSWORD"
     )]
     PasswordInside,
-    #[error("the URI names no user; write it like xenserver://USER@HOST/")]
+    #[error("the URI names no user; write it like SCHEME://USER@HOST/")]
     NoUser,
     #[error(
         "the user in the URI has characters that must be percent-encoded: write @ as %40, \\ as %5C"

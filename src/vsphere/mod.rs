@@ -1,14 +1,569 @@
 //! The driver of vSphere: a vCenter Server or a single ESXi host, by its SOAP API (docs/vsphere.md).
-#![allow(dead_code)]
+//!
+//! A sweep over properties tells which VMs there are; samples are asked for of a hundred VMs at a time.
+//! What the samples add up to is kept here.
 
-mod counters;
 mod devices;
 mod faults;
 #[cfg(test)]
 mod fixtures;
+mod groups;
+mod inventory;
 mod nova;
 mod objects;
+mod perf;
 mod requests;
+mod session;
 mod soap;
 mod time;
+mod told;
 mod totals;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use uuid::Uuid;
+
+use crate::error::{Error, Failure, Reason, Result};
+use crate::hypervisor::{self, Content, Parts, Stamp};
+use crate::printable::Printable;
+use crate::records::{Instance, InstanceId};
+use crate::sweeps::{Batch, HostWide};
+use crate::target::{PasswordSource, Target};
+use faults::FaultKind;
+use groups::{Group, Groups, Kind};
+use inventory::{About, AboutRead, Inventory, Vm};
+use objects::{Object, Page, PowerState, Swept};
+use requests::{Query, Request};
+use session::{Session, Trouble, Vcenter};
+use told::Subject;
+use totals::{Answer, Known, MOST_SAMPLES, Series, State as Running, Taken, Totals};
+
+/// How many calls are under way at a time, beside those to what does not answer: more of them only make
+/// others wait for the server.
+const IN_FLIGHT: usize = 4;
+/// So many objects are asked for in a page.
+const PAGE: u32 = 2000;
+/// Sizes are not asked for more often: the server itself looks at files only now and then.
+const SIZES: Duration = Duration::from_secs(300);
+/// Samples that are told once more, in case that one was late or missing.
+const OVERLAP: i64 = 2;
+const STEP: i64 = 20;
+/// So many VMs that are gone are taken out of a call one after the other; then it is halved.
+const MOST_GONE: usize = 3;
+
+/// A vCenter, or a single ESXi host.
+pub(crate) struct VSphere {
+    vcenter: Vcenter,
+    /// Whether VMs that are shut off have statistics and sizes.
+    report_stopped: bool,
+    known: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    inventory: Inventory,
+    groups: Groups,
+    totals: Totals,
+    /// The newest sample of any VM, and when it came.
+    newest: Option<(i64, Instant)>,
+    /// How old the newest samples of a host were when they came, by our clock, which decides nothing.
+    lags: HashMap<Arc<str>, (i64, f64)>,
+    /// How many VMs were left out when the log was told of that.
+    left_out: usize,
+}
+
+/// The samples that are wanted of a VM.
+#[derive(Debug, Clone)]
+struct Wanted {
+    vm: Uuid,
+    moref: Box<str>,
+    host: Arc<str>,
+    samples: i64,
+    /// Whatever is told then is all that there is.
+    is_again: bool,
+}
+
+impl VSphere {
+    /// A driver; connects to nothing yet.
+    pub(crate) fn new(target: Target, password: PasswordSource, report_stopped: bool) -> Self {
+        Self { vcenter: Vcenter::new(target, password), report_stopped, known: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads which hosts and VMs there are.
+    fn read_inventory(&self, deadline: Instant) -> Result<Vec<String>> {
+        let wanted: [(&str, &[&str]); 2] =
+            [("VirtualMachine", &objects::Vm::PATHS), ("HostSystem", &objects::Host::PATHS)];
+        let first = |session: &Session| {
+            Request::view_properties(&session.refs, &session.view, &wanted, PAGE)
+        };
+        let (mut vms, mut hosts) = (Vec::new(), Vec::new());
+        self.pages(first, deadline, |object| match object {
+            Swept::Vm(vm) => vms.push(*vm),
+            Swept::Host(host) => hosts.push(*host),
+        })?;
+        let mut state = self.lock();
+        state.inventory.enter(vms, hosts, Instant::now());
+        state.follow();
+        Ok(state.notes())
+    }
+
+    /// Reads what the VMs of a group are, beside what they use: of those that were configured otherwise
+    /// since, and their sizes where these are too old.
+    fn read_about(&self, group: Uuid, sizes: bool, deadline: Instant) -> Result<()> {
+        let now = Instant::now();
+        let wanted: Vec<(Uuid, Box<str>, Box<str>)> = {
+            let state = self.lock();
+            let Some(group) = state.groups.get(group) else { return Ok(()) };
+            let vms =
+                group.vms.iter().filter_map(|uuid| Some((uuid, state.inventory.vms.get(uuid)?)));
+            let is_old = |vm: &Vm| {
+                vm.about.as_ref().is_some_and(|about| now.duration_since(about.read) > SIZES)
+            };
+            vms.filter(|(_, vm)| vm.is_changed() || sizes && is_old(vm))
+                .map(|(uuid, vm)| (*uuid, vm.moref.clone(), vm.version.clone()))
+                .collect()
+        };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let morefs: Vec<&str> = wanted.iter().map(|(_, moref, _)| &**moref).collect();
+        let mut found = Vec::new();
+        let first =
+            |session: &Session| Request::vm_properties(&session.refs, &morefs, &AboutRead::PATHS);
+        self.pages(first, deadline, |read: AboutRead| found.push(read))?;
+        let mut state = self.lock();
+        let State { inventory, totals, .. } = &mut *state;
+        for read in found {
+            let Some((uuid, _, version)) = wanted.iter().find(|(_, moref, _)| *moref == read.moref)
+            else {
+                continue;
+            };
+            let Some(vm) = inventory.vms.get_mut(uuid).filter(|vm| vm.moref == read.moref) else {
+                continue;
+            };
+            let about = About::new(read, version.clone(), now);
+            totals.keep_devices(uuid, |device| about.has(device));
+            vm.about = Some(Box::new(about));
+        }
+        Ok(())
+    }
+
+    /// Properties of objects, page by page.
+    fn pages<T: Object>(
+        &self,
+        first: impl Fn(&Session) -> Request,
+        deadline: Instant,
+        mut take: impl FnMut(T),
+    ) -> Result<()> {
+        let read = |_: &Session, body: &[u8]| objects::page(body, "RetrievePropertiesEx");
+        let mut page = self.vcenter.call(first, read, deadline);
+        loop {
+            let Page { objects, token, .. } =
+                page.map_err(|trouble| self.vcenter.error(trouble))?;
+            objects.into_iter().for_each(&mut take);
+            let Some(token) = token else { return Ok(()) };
+            let next = |session: &Session| Request::continue_properties(&session.refs, &token);
+            let read =
+                |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
+            page = self.vcenter.call(next, read, deadline);
+        }
+    }
+
+    /// Reads what all VMs of a group use.
+    fn read_group(&self, id: Uuid, deadline: Instant) -> Result<Vec<String>> {
+        let Some(group) = self.lock().groups.get(id).cloned() else { return Ok(Vec::new()) };
+        if group.kind == Kind::Away {
+            return Err(self
+                .vcenter
+                .lost("vCenter does not hear of the host (it is not connected)"));
+        }
+        self.read_about(id, false, deadline)?;
+        if group.kind == Kind::Still {
+            return Ok(Vec::new());
+        }
+        let wanted = self.lock().wanted(&group);
+        // Whoever is held up by one host of several is to learn of it while there is time to ask the others.
+        let now = Instant::now();
+        let early = if group.hosts.len() > 1 {
+            now + deadline.saturating_duration_since(now) / 2
+        } else {
+            deadline
+        };
+        let mut lines = Vec::new();
+        match self.query(wanted, early, &mut lines) {
+            Ok(()) => {
+                self.lock().groups.answered(id);
+                Ok(lines)
+            }
+            Err(trouble) => {
+                if matches!(trouble, Trouble::TimedOut(_)) {
+                    self.lock().part(id);
+                }
+                Err(self.vcenter.error(trouble))
+            }
+        }
+    }
+
+    /// Asks for samples, and takes them. Where the server takes no call about so many VMs, or about one of
+    /// them, that costs the others nothing.
+    fn query(
+        &self,
+        mut wanted: Vec<Wanted>,
+        deadline: Instant,
+        lines: &mut Vec<String>,
+    ) -> std::result::Result<(), Trouble> {
+        let mut gone = 0;
+        while !wanted.is_empty() {
+            match self.query_once(&wanted, deadline, lines) {
+                // What has more samples than were asked for.
+                Ok(again) => wanted = again,
+                Err(Trouble::Fault(FaultKind::ManagedObjectNotFound(moref), _))
+                    if gone < MOST_GONE =>
+                {
+                    gone += 1;
+                    let before = wanted.len();
+                    wanted.retain(|wanted| Some(&wanted.moref) != moref.as_ref());
+                    if wanted.len() == before {
+                        gone = MOST_GONE;
+                    }
+                }
+                Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) && wanted.len() > 1 => {
+                    if matches!(
+                        kind,
+                        FaultKind::TooManyElements | FaultKind::RestrictedByAdministrator
+                    ) {
+                        self.lock().groups.take_fewer(wanted.len());
+                    }
+                    let half = wanted.split_off(wanted.len() / 2);
+                    self.query(wanted, deadline, lines)?;
+                    wanted = half;
+                }
+                // It is told as one that nothing is known of.
+                Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) => return Ok(()),
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with one call. Returns what has to be asked for again, as there are more samples.
+    fn query_once(
+        &self,
+        wanted: &[Wanted],
+        deadline: Instant,
+        lines: &mut Vec<String>,
+    ) -> std::result::Result<Vec<Wanted>, Trouble> {
+        let queries: Vec<Query<'_>> = wanted
+            .iter()
+            .map(|wanted| Query {
+                vm: &wanted.moref,
+                samples: wanted.samples.try_into().unwrap_or(1),
+            })
+            .collect();
+        let request = |session: &Session| {
+            Request::query_perf(&session.refs, &queries, &session.counters.asked())
+        };
+        let by_moref: HashMap<&str, &Wanted> =
+            wanted.iter().map(|wanted| (&*wanted.moref, wanted)).collect();
+        let read = |session: &Session, body: &[u8]| {
+            let (mut again, mut went_back) = (Vec::new(), Vec::new());
+            let came = Instant::now();
+            perf::samples(body, &session.counters, |entity| {
+                let Some(wanted) = by_moref.get(entity.moref) else { return };
+                let answer = Answer { times: entity.times(), series: &Series::of(entity) };
+                match self.lock().take(wanted, &answer, came) {
+                    Taken::TooShort { samples } => again.push(Wanted {
+                        samples: samples.into(),
+                        is_again: true,
+                        ..(*wanted).clone()
+                    }),
+                    Taken::WentBack => went_back.push(Arc::clone(&wanted.host)),
+                    Taken::Whole { .. } => {}
+                }
+            })?;
+            Ok((again, went_back))
+        };
+        let (again, mut went_back) = self.vcenter.call(request, read, deadline)?;
+        went_back.sort_unstable();
+        went_back.dedup();
+        let state = self.lock();
+        lines.extend(went_back.iter().map(|host| {
+            format!(
+                "the clock of host {} went back: what its VMs used until now is not known",
+                Printable(state.host_label(host))
+            )
+        }));
+        Ok(again)
+    }
+
+    /// The VM, which runs unless `stopped` ones will do.
+    fn find<'a>(&self, state: &'a State, instance: &InstanceId, stopped: bool) -> Result<&'a Vm> {
+        let found = state.inventory.vms.get(&instance.uuid);
+        let vm = found.ok_or_else(|| Error::InstanceNotFound {
+            instance: instance.clone(),
+            gone: true,
+            failure: Failure::of("vSphere has no such VM, or this user may not see it"),
+        })?;
+        if !stopped && !vm.runs() {
+            return Err(Error::InstanceShutOff { instance: instance.clone() });
+        }
+        Ok(vm)
+    }
+
+    /// Whether a part is told of VMs that are shut off.
+    fn is_told_of_stopped(&self, part: Parts) -> bool {
+        match part {
+            Parts::DETAILS | Parts::SERVER => true,
+            Parts::STATS | Parts::SIZES => self.report_stopped,
+            _ => false,
+        }
+    }
+}
+
+/// Whether a call without one of its VMs, or with fewer, may be answered.
+fn is_about_a_vm(fault: &FaultKind) -> bool {
+    matches!(
+        fault,
+        FaultKind::ManagedObjectNotFound(_)
+            | FaultKind::InvalidArgument(_)
+            | FaultKind::RestrictedByAdministrator
+            | FaultKind::TooManyElements
+    )
+}
+
+impl State {
+    /// Has groups and totals know what the inventory says.
+    fn follow(&mut self) {
+        let Self { inventory, groups, totals, lags, .. } = self;
+        let is_first = inventory.read == 1;
+        for (uuid, vm) in &mut inventory.vms {
+            let known = Known {
+                moref: &vm.moref,
+                state: match vm.power {
+                    Some(PowerState::Suspended) => Running::Suspended,
+                    Some(PowerState::Off) => Running::Off,
+                    _ => Running::Running,
+                },
+                boot: vm.boot,
+            };
+            totals.enter(*uuid, &known, is_first);
+            if std::mem::take(&mut vm.has_begun) {
+                // The time for which it stood still is nobody's.
+                let cpu = totals.vm(uuid).and_then(|used| used.cpu());
+                let covered = cpu.map_or(Duration::ZERO, |cpu| cpu.covered);
+                vm.began = Instant::now().checked_sub(covered).unwrap_or(vm.began).max(vm.began);
+            }
+        }
+        totals.keep(|uuid| inventory.vms.contains_key(uuid));
+        lags.retain(|host, _| inventory.hosts.contains_key(host));
+        groups.keep_hosts(|host| inventory.hosts.contains_key(host));
+        groups.arrange(inventory.members());
+    }
+
+    /// A call about a group was held up by one of its hosts.
+    fn part(&mut self, group: Uuid) {
+        if self.groups.part(group) {
+            self.groups.arrange(self.inventory.members());
+        }
+    }
+
+    /// What is new of what was wrong with the inventory.
+    fn notes(&mut self) -> Vec<String> {
+        let left_out = self.inventory.left_out;
+        let before = std::mem::replace(&mut self.left_out, left_out);
+        if left_out <= before {
+            return Vec::new();
+        }
+        vec![format!(
+            "{left_out} VM(s) cannot be told: they have no UUID (config.instanceUuid), or that of another VM"
+        )]
+    }
+
+    /// The samples that are wanted of a group's VMs: those since the last one, and a few before that.
+    fn wanted(&self, group: &Group) -> Vec<Wanted> {
+        // By the server's clock, as far as it is known: that of its newest sample, which goes on with ours.
+        let now = self.newest.map(|(t, came)| {
+            t.saturating_add(came.elapsed().as_secs().try_into().unwrap_or(i64::MAX))
+        });
+        let wanted = |uuid: &Uuid| {
+            let vm = self.inventory.vms.get(uuid)?;
+            let since = now.zip(self.totals.newest(uuid)).map(|(now, t)| now.saturating_sub(t));
+            let samples = since.map_or(1, |since| since.max(0) / STEP + 1) + OVERLAP;
+            Some(Wanted {
+                vm: *uuid,
+                moref: vm.moref.clone(),
+                host: vm.host.clone()?,
+                samples: samples.clamp(1, MOST_SAMPLES),
+                is_again: false,
+            })
+        };
+        group.vms.iter().filter_map(wanted).collect()
+    }
+
+    fn take(&mut self, wanted: &Wanted, answer: &Answer<'_>, came: Instant) -> Taken {
+        if let Some(newest) = answer.times.last().map(|time| time.end) {
+            if self.newest.is_none_or(|(t, _)| newest > t) {
+                self.newest = Some((newest, came));
+            }
+            let known = self.lags.get(&wanted.host).map(|(t, _)| *t);
+            if known != Some(newest) {
+                self.lags.insert(Arc::clone(&wanted.host), (newest, lag(newest)));
+            }
+        }
+        let told = i64::try_from(answer.times.len()).unwrap_or(i64::MAX);
+        let all = wanted.is_again || told < wanted.samples;
+        self.totals.take(&wanted.vm, &wanted.host, answer, all)
+    }
+
+    /// What people call a host.
+    fn host_label<'a>(&'a self, moref: &'a str) -> &'a str {
+        self.inventory.hosts.get(moref).map_or(moref, |host| &host.name)
+    }
+}
+
+/// How long ago that was, by our clock.
+#[allow(clippy::cast_precision_loss)] // of seconds since 1970
+fn lag(newest: i64) -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_secs_f64() - newest as f64
+}
+
+impl HostWide for VSphere {
+    fn patience(&self, _: Batch) -> Duration {
+        Duration::ZERO
+    }
+
+    fn read(&self, batch: Batch, deadline: Instant) -> Result<Vec<String>> {
+        let read = match batch {
+            Batch::Inventory => self.read_inventory(deadline),
+            Batch::Host(group) => self.read_group(group, deadline),
+            Batch::About(group) => self.read_about(group, true, deadline).map(|()| Vec::new()),
+            // No VM has to be read by itself.
+            Batch::Instance(_) => Ok(Vec::new()),
+        };
+        let mut lines = self.vcenter.take_lines();
+        lines.extend(read?);
+        Ok(lines)
+    }
+
+    fn instances(&self) -> Vec<Instance> {
+        let state = self.lock();
+        let instance = |(uuid, vm): (&Uuid, &Vm)| Instance {
+            id: *uuid,
+            name: vm.name.to_string(),
+            state: vm.state(),
+        };
+        state.inventory.vms.iter().map(instance).collect()
+    }
+
+    fn after(&self, instance: Uuid, most: usize) -> Vec<InstanceId> {
+        let state = self.lock();
+        let after = (std::ops::Bound::Excluded(instance), std::ops::Bound::Unbounded);
+        state.inventory.vms.range(after).take(most).map(|(uuid, _)| (*uuid).into()).collect()
+    }
+
+    fn batches(&self, part: Parts, instance: &InstanceId) -> Result<Vec<Batch>> {
+        let unsupported = |what| Err(Error::Unsupported { hypervisor: "vSphere", what });
+        match part {
+            Parts::JOB => return unsupported("the job of a VM"),
+            Parts::IO_THREADS => return unsupported("the I/O threads of a VM"),
+            Parts::DIRTY_RATE => return unsupported("how fast a VM writes to its memory"),
+            _ => {}
+        }
+        let state = self.lock();
+        self.find(&state, instance, self.is_told_of_stopped(part))?;
+        let group = state.groups.of(instance.uuid).map(|group| group.id);
+        let is_about = part.has(Parts::DETAILS.and(Parts::SERVER).and(Parts::SIZES));
+        let batch = if is_about { Batch::About } else { Batch::Host };
+        Ok(group.map(batch).into_iter().collect())
+    }
+
+    fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)> {
+        let state = self.lock();
+        let vm = self.find(&state, instance, self.is_told_of_stopped(part))?;
+        let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
+        let needs_samples =
+            part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));
+        if needs_samples && vm.runs() && !subject.is_sampled() {
+            return Err(Error::NoData {
+                instance: instance.clone(),
+                reason: Reason::Refused(Failure::of(
+                    "vSphere has no sample of this VM yet; it takes one every 20 s",
+                )),
+            });
+        }
+        Ok((subject.tell(part), subject.stamp(part)))
+    }
+
+    fn own_uuid(&self, instance: Uuid) -> Uuid {
+        instance
+    }
+
+    fn host_cpus(&self, instance: Uuid) -> Option<u32> {
+        let state = self.lock();
+        let host = state.inventory.vms.get(&instance)?.host.as_ref()?;
+        state.inventory.hosts.get(host)?.threads
+    }
+
+    fn host_name(&self, group: Uuid) -> Option<String> {
+        let state = self.lock();
+        let hosts = &state.groups.get(group)?.hosts;
+        let first = hosts.first().map(|host| state.host_label(host));
+        Some(match (first, hosts.len()) {
+            (Some(first), 1) => first.to_owned(),
+            (Some(first), more) => format!("{first} and {} more", more - 1),
+            (None, _) => "(none)".to_owned(),
+        })
+    }
+
+    fn everything(&self) -> Vec<Batch> {
+        self.lock().groups.iter().map(|group| Batch::Host(group.id)).collect()
+    }
+
+    fn in_flight(&self) -> usize {
+        IN_FLIGHT
+    }
+
+    fn hosts(&self) -> Vec<hypervisor::Host> {
+        let state = self.lock();
+        let mut instances: HashMap<&str, usize> = HashMap::new();
+        for vm in state.inventory.vms.values().filter(|vm| vm.runs()) {
+            *instances.entry(vm.host.as_deref().unwrap_or_default()).or_default() += 1;
+        }
+        let host = |(moref, known): (&Arc<str>, &inventory::Host)| {
+            let lag = state.lags.get(moref);
+            hypervisor::Host {
+                id: known.uuid,
+                name: known.name.to_string(),
+                live: Some(known.is_connected),
+                product: known.product.as_deref().map(str::to_owned),
+                cpus: known.threads,
+                instances: instances.get(&**moref).copied().unwrap_or_default(),
+                newest: lag.map(|(newest, _)| *newest),
+                lag: lag.map(|(_, lag)| *lag),
+                ..hypervisor::Host::default()
+            }
+        };
+        let mut hosts: Vec<_> = state.inventory.hosts.iter().map(host).collect();
+        hosts.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        hosts
+    }
+
+    fn calls(&self) -> Vec<(&'static str, u64)> {
+        self.vcenter.calls()
+    }
+
+    fn sessions(&self) -> (u64, bool) {
+        self.vcenter.sessions()
+    }
+
+    fn close(&self, deadline: Instant) -> Result<()> {
+        self.vcenter.close(deadline)
+    }
+}

@@ -15,8 +15,6 @@ use super::time;
 
 /// Longer names are cut: they are only ever shown.
 const MAX_LABEL: usize = 1024;
-/// Longer notes are cut. Nova's have some 500 bytes.
-const MAX_NOTES: usize = 8192;
 
 /// One page of objects.
 #[derive(Debug)]
@@ -206,13 +204,11 @@ pub(super) struct Vm {
     pub(super) connection_state: Option<ConnectionState>,
     /// When it was powered on, in seconds since the epoch.
     pub(super) boot_time: Option<i64>,
-    /// Notes, which may be Nova's.
-    pub(super) annotation: Option<Box<str>>,
 }
 
 impl Vm {
     /// What is asked of each.
-    pub(super) const PATHS: [&str; 12] = [
+    pub(super) const PATHS: [&str; 11] = [
         "name",
         "config.instanceUuid",
         "config.template",
@@ -220,7 +216,6 @@ impl Vm {
         "config.hardware.numCPU",
         "config.hardware.memoryMB",
         "config.hotPlugMemoryLimit",
-        "config.annotation",
         "runtime.powerState",
         "runtime.host",
         "runtime.connectionState",
@@ -228,7 +223,6 @@ impl Vm {
     ];
 
     fn read(moref: Box<str>, properties: &Properties<'_, '_>) -> Self {
-        let annotation = properties.get("config.annotation").and_then(text);
         Self {
             moref,
             name: label(properties),
@@ -246,7 +240,6 @@ impl Vm {
                 .text("runtime.connectionState")
                 .and_then(ConnectionState::read),
             boot_time: properties.text("runtime.bootTime").and_then(time::seconds),
-            annotation: annotation.map(|notes| cut(notes, MAX_NOTES)),
         }
     }
 }

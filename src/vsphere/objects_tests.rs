@@ -36,7 +36,6 @@ fn the_vms_of_vcsim_are_understood() {
         host: Some("host-23".into()),
         connection_state: Some(ConnectionState::Connected),
         boot_time: None,
-        annotation: None,
     };
     assert_eq!(objects[0], Swept::Vm(Box::new(expected)));
 }
@@ -47,7 +46,6 @@ fn a_page_of_a_vcenter_is_understood() {
         "VirtualMachine",
         "vm-1042",
         &[
-            ("config.annotation", "xsd:string", "name:a&amp;b&#xA;userid:u"),
             ("config.changeVersion", "xsd:string", "2026-11-26T00:36:58.146208Z"),
             ("config.hardware.memoryMB", "xsd:int", "4096"),
             ("config.hardware.numCPU", "xsd:int", "4"),
@@ -91,7 +89,6 @@ fn a_page_of_a_vcenter_is_understood() {
         host: Some("host-9".into()),
         connection_state: Some(ConnectionState::Connected),
         boot_time: Some(1_800_000_000 - 20),
-        annotation: Some("name:a&b\nuserid:u".into()),
     };
     let expected_host = Host {
         moref: "host-9".into(),

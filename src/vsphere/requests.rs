@@ -13,7 +13,7 @@ pub(super) const ACTION: &str = "\"urn:vim25/6.5\"";
 /// The type of a body.
 pub(super) const CONTENT_TYPE: &str = "text/xml; charset=\"utf-8\"";
 /// Samples are taken this often on the host, in seconds: the only feed of them.
-const INTERVAL: u32 = 20;
+pub(super) const INTERVAL: u32 = 20;
 
 /// The samples that are asked for of one VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

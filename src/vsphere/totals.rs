@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::counters::Counter;
-pub(super) use answer::Answer;
+use super::perf::Counter;
+pub(super) use answer::{Answer, Series};
 use used::Used;
 
 /// So many of the newest samples stay open for what is missing in them.
@@ -219,9 +219,10 @@ impl Vm {
     }
 
     fn take(&mut self, host: &Arc<str>, answer: &Answer<'_>, all: bool) -> Taken {
-        let (Some(&oldest), Some(&newest)) = (answer.times.first(), answer.times.last()) else {
+        let (Some(oldest), Some(newest)) = (answer.times.first(), answer.times.last()) else {
             return Taken::Whole { any: false };
         };
+        let (oldest, newest) = (oldest.end, newest.end);
         if oldest < -FAR || newest > FAR {
             return Taken::Whole { any: false };
         }
@@ -283,10 +284,10 @@ impl Vm {
     /// The first answer: what was used since the start of a VM is known if all samples since then are. How
     /// many it takes where there are more than were told.
     fn begin(&mut self, answer: &Answer<'_>, all: bool) -> Option<i64> {
-        let (oldest, newest) = (answer.times[0], answer.times[answer.times.len() - 1]);
+        let (oldest, newest) = (answer.end(0), answer.end(answer.times.len() - 1));
         let told = (0..answer.times.len())
             .rev()
-            .find_map(|at| Some((answer.times[at], answer.value(Counter::Uptime, at)?)));
+            .find_map(|at| Some((answer.end(at), answer.value(Counter::Uptime, at)?)));
         let (start, step) = (told.map(|(t, up)| t - up), answer.step().max(1));
         if let Some(start) = start.filter(|start| !all && *start <= oldest - step) {
             let since = (newest - start) / step + 2;
@@ -306,13 +307,13 @@ impl Vm {
     /// Finds whether the VM was started anew in the new samples, and when.
     fn find_start(&mut self, answer: &Answer<'_>) {
         let new: Vec<usize> =
-            (0..answer.times.len()).filter(|at| self.is_new(answer.times[*at])).collect();
+            (0..answer.times.len()).filter(|at| self.is_new(answer.end(*at))).collect();
         let Some(&first) = new.first() else { return };
         let mut before = self.uptime;
         let mut began = None;
         let mut is_told = false;
         for at in new {
-            let (t, Some(up)) = (answer.times[at], answer.value(Counter::Uptime, at)) else {
+            let (t, Some(up)) = (answer.end(at), answer.value(Counter::Uptime, at)) else {
                 continue;
             };
             is_told = true;
@@ -331,7 +332,7 @@ impl Vm {
         // Where nothing tells when it was started, that was since the last sample; unless these are only
         // the last ones of before.
         if self.was_off && (!is_told || self.uptime.is_none() || self.has_moved) {
-            began = Some(answer.times[first]);
+            began = Some(answer.end(first));
             self.was_off = false;
         }
         self.has_other_boot &= !is_told;

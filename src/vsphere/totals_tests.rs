@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::answer::Series;
 use super::*;
+use crate::vsphere::perf::Time;
 
 const STEP: i64 = 20;
 const VM: Uuid = Uuid::from_u128(1);
@@ -26,8 +26,7 @@ impl Feed {
     fn tell<R>(&self, until: i64, most: usize, take: impl FnOnce(&Answer<'_>) -> R) -> R {
         let mut newest: Vec<_> = self.samples.range(..=until).rev().take(most).collect();
         newest.reverse();
-        let times: Vec<i64> = newest.iter().map(|(t, _)| **t).collect();
-        let seconds = vec![20; times.len()];
+        let times: Vec<Time> = newest.iter().map(|(t, _)| Time { end: **t, seconds: 20 }).collect();
         let mut names: Vec<(Counter, &str)> = Vec::new();
         for (counter, instance, _) in newest.iter().flat_map(|(_, values)| *values) {
             if !names.contains(&(*counter, *instance)) {
@@ -48,7 +47,7 @@ impl Feed {
             .zip(&values)
             .map(|((counter, instance), values)| Series { counter: *counter, instance, values })
             .collect();
-        take(&Answer { times: &times, seconds: &seconds, series: &series })
+        take(&Answer { times: &times, series: &series })
     }
 }
 
@@ -81,8 +80,8 @@ fn since_start(totals: &Totals) -> i128 {
 }
 
 use Counter::{
-    CpuRun, CpuUsed, DiskRead, DiskReadLatency, DiskReads, DiskWrites, DiskWritten, MemoryActive,
-    NetDroppedReceived, NetPacketsReceived, NetReceived, NetSent, Uptime,
+    CpuRun, CpuUsed, DiskRead, DiskReadLatency, DiskReads, DiskWrites, DiskWritten, MemActive,
+    NicDroppedReceived, NicPacketsReceived, NicReceived, NicSent, Uptime,
 };
 
 #[test]
@@ -107,7 +106,7 @@ fn a_sample_is_taken_once_and_only_since_somebody_looked() {
 fn what_is_missing_is_not_covered_and_may_be_filled_in_later() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);
-    let values = |sent: i64| [(NetReceived, "4000", 7), (NetSent, "4000", sent)];
+    let values = |sent: i64| [(NicReceived, "4000", 7), (NicSent, "4000", sent)];
     feed.sample(20, &values(1)).sample(40, &values(1));
     poll(&mut totals, "a", &feed, 40, 3);
     // The two directions come with each other.
@@ -126,9 +125,9 @@ fn neither_the_sum_over_all_nics_nor_those_of_the_host_are_nics() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);
     for t in [20, 40] {
-        let nics = ["", "4000", "vmnic0"].map(|name| (NetReceived, name, 5));
-        let more = [(NetPacketsReceived, "4000", 9), (NetDroppedReceived, "4000", 1)];
-        feed.sample(t, &[&nics[..], &more, &[(NetSent, "4000", 0), (DiskRead, "", 5)]].concat());
+        let nics = ["", "4000", "vmnic0"].map(|name| (NicReceived, name, 5));
+        let more = [(NicPacketsReceived, "4000", 9), (NicDroppedReceived, "4000", 1)];
+        feed.sample(t, &[&nics[..], &more, &[(NicSent, "4000", 0), (DiskRead, "", 5)]].concat());
     }
     poll(&mut totals, "a", &feed, 20, 3);
     poll(&mut totals, "a", &feed, 40, 3);
@@ -198,7 +197,7 @@ fn a_young_vm_is_known_since_its_start() {
     totals.enter(VM, &known(State::Running, None), true);
     for t in (20..=600).step_by(20) {
         let up = if t < 300 { t + 5000 } else { t - 290 };
-        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", up), (MemoryActive, "", t)]);
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", up), (MemActive, "", t)]);
     }
     let first = feed.tell(600, 3, |answer| totals.take(&VM, &host("a"), answer, false));
     assert!(matches!(first, Taken::TooShort { samples: 16.. }), "{first:?}");
@@ -360,9 +359,10 @@ proptest! {
             let mut samples = samples;
             samples.sort_unstable();
             samples.dedup_by_key(|sample| sample.0);
-            let (times, seconds): (Vec<i64>, Vec<u32>) = samples.into_iter().unzip();
+            let time = |(end, seconds)| Time { end, seconds };
+            let times: Vec<Time> = samples.into_iter().map(time).collect();
             let series = [CpuRun, CpuUsed, Uptime].map(|counter| Series { counter, instance: "", values: &values });
-            let answer = Answer { times: &times, seconds: &seconds, series: &series };
+            let answer = Answer { times: &times, series: &series };
             totals.take(&VM, &host(["a", "b", "c"][name]), &answer, all);
             if let Some(cpu) = totals.vm(&VM).unwrap().cpu() {
                 let now = cpu.sums.map(|sum| sum.unwrap_or_default());

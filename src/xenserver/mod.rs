@@ -41,17 +41,11 @@ use told::Subject;
 use totals::Totals;
 use vm::{Known, State as Running};
 
-/// What a pool is asked for beside what is always told.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Options {
-    /// Whether VMs that are shut off have statistics and sizes.
-    pub(crate) report_stopped: bool,
-}
-
 /// A pool of XenServer hosts.
 pub(crate) struct XenServer {
     pool: Pool,
-    options: Options,
+    /// Whether VMs that are shut off have statistics and sizes.
+    report_stopped: bool,
     known: Mutex<State>,
 }
 
@@ -74,8 +68,8 @@ const MOST_SAID: usize = 256;
 
 impl XenServer {
     /// A driver; connects to nothing yet.
-    pub(crate) fn new(target: Target, password: PasswordSource, options: Options) -> Self {
-        Self { pool: Pool::new(target, password), options, known: Mutex::default() }
+    pub(crate) fn new(target: Target, password: PasswordSource, report_stopped: bool) -> Self {
+        Self { pool: Pool::new(target, password), report_stopped, known: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,7 +192,7 @@ impl XenServer {
     fn is_told_of_stopped(&self, part: Parts) -> bool {
         match part {
             Parts::DETAILS | Parts::SERVER => true,
-            Parts::STATS | Parts::SIZES => self.options.report_stopped,
+            Parts::STATS | Parts::SIZES => self.report_stopped,
             _ => false,
         }
     }

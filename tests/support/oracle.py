@@ -30,6 +30,7 @@ ADDED = {
         "memory_disk_caches",
         "memory_hugetlb_allocations",
         "memory_hugetlb_failures",
+        "memory_active",
         "memory_updated",
         "vcpu_time",
     ),

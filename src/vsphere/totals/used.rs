@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::answer::{Answer, Series};
+use super::answer::{Answer, Of, Series};
 use super::{Device, MemoryTold, OPEN, Told, Vm, VmTotals};
-use crate::vsphere::counters::{Counter, Of};
+use crate::vsphere::perf::Counter;
 
 /// Of a device, or of all vCPUs together.
 pub(super) struct Used {
@@ -75,14 +75,14 @@ impl Vm {
         for series in answer.series {
             let (Of::Vm, place @ 0..3) = series.counter.of() else { continue };
             let values = (0..answer.times.len()).rev();
-            let newest = values.filter_map(|at| Some((answer.times[at], series.value(at)?))).next();
+            let newest = values.filter_map(|at| Some((answer.end(at), series.value(at)?))).next();
             if let (Some(newest), true) = (newest, series.instance.is_empty()) {
                 self.memory[place] = Some(newest);
             }
         }
         let from = window.kept.first().map(|kept| kept.time);
         let times: Vec<i64> = window.kept.iter().map(|kept| kept.time).collect();
-        let dropped = answer.times.iter().chain(&self.times).copied();
+        let dropped = answer.times.iter().map(|time| time.end).chain(self.times.iter().copied());
         let dropped = dropped.filter(|t| from.is_some_and(|from| *t < from)).max();
         self.from = self.from.max(dropped);
         self.times = times;
@@ -94,16 +94,16 @@ impl Vm {
             None if self.is_new(t) => Place::New,
             None => Place::Taken,
         };
-        let places: Vec<Place> = answer.times.iter().map(|t| place(*t)).collect();
+        let places: Vec<Place> = answer.times.iter().map(|time| place(time.end)).collect();
         let old = self.times.iter().enumerate().map(|(before, &time)| Kept {
             time,
             before: Some(before),
-            told: answer.times.iter().position(|told| *told == time),
+            told: answer.times.iter().position(|told| told.end == time),
         });
         let new = answer.times.iter().enumerate().zip(&places);
         let new = new
             .filter(|(_, place)| matches!(place, Place::New))
-            .map(|((told, &time), _)| Kept { time, before: None, told: Some(told) });
+            .map(|((told, time), _)| Kept { time: time.end, before: None, told: Some(told) });
         let mut kept: Vec<Kept> = old.chain(new).collect();
         kept.sort_unstable_by_key(|kept| kept.time);
         kept.drain(..kept.len().saturating_sub(OPEN));
@@ -176,7 +176,7 @@ impl Used {
                 let is_whole = first.iter().all(|series| series.value(at).is_some());
                 *taken = is_whole && window.is_open(self.open, at);
                 if *taken {
-                    self.covered += u64::from(window.answer.seconds[at]);
+                    self.covered += u64::from(window.answer.times[at].seconds);
                     for series in &first {
                         self.counts[series.counter.of().1].take(series, &rows, window, at);
                     }
@@ -231,12 +231,12 @@ impl Count {
         window: &Window<'_>,
         at: usize,
     ) -> bool {
-        let seconds = i64::from(window.answer.seconds[at]);
+        let seconds = i64::from(window.answer.times[at].seconds);
         let of_requests = |place: usize| Some(rows[place]?.value(at)?.saturating_mul(seconds));
         let Some(value) = series.value(at) else { return false };
         let factor = match series.counter {
-            Counter::NetReceived
-            | Counter::NetSent
+            Counter::NicReceived
+            | Counter::NicSent
             | Counter::DiskRead
             | Counter::DiskWritten
             | Counter::DiskReads
@@ -247,9 +247,14 @@ impl Count {
             _ => Some(1),
         };
         let Some(factor) = factor else { return false };
-        let amount = value.saturating_mul(factor);
+        let idle = match series.counter {
+            // Waiting is also what a vCPU does that has nothing to do.
+            Counter::CpuWait => rows[5].and_then(|idle| idle.value(at)).unwrap_or(value),
+            _ => 0,
+        };
+        let amount = value.saturating_sub(idle).max(0).saturating_mul(factor);
         self.sum = self.sum.saturating_add(amount);
-        if window.answer.times[at] < window.started {
+        if window.answer.end(at) < window.started {
             self.base = self.base.saturating_add(amount);
         }
         true

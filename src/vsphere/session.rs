@@ -1,0 +1,345 @@
+//! One login for a vCenter, shared by all: renewed once where it is over, never tried again with a
+//! password that was refused (accounts are locked), and logged out at the end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::faults::FaultKind;
+use super::perf::Counters;
+use super::requests::{ACTION, CONTENT_TYPE, Request};
+use super::soap::{self, Refs, SoapError};
+use crate::error::{Error, Failure, Result};
+use crate::https::{self, Client, Response};
+use crate::printable::Printable;
+use crate::target::{Password, PasswordSource, Secret, Target, Trust};
+
+/// A directory that is asked whether a password is right may take its time; whoever gives up before that
+/// does not learn of it, and would try it again.
+const LOGIN: Duration = Duration::from_secs(20);
+/// Until it is looked again whether a login is over.
+const MOMENT: Duration = Duration::from_millis(10);
+const COOKIE: &str = "vmware_soap_session";
+/// What is in the view of a session.
+const TYPES: [&str; 2] = ["VirtualMachine", "HostSystem"];
+
+/// A vCenter, or a single ESXi host, that is logged in to when that is needed.
+pub(super) struct Vcenter {
+    target: Target,
+    password: PasswordSource,
+    /// Held while it logs in, which may take [`LOGIN`].
+    login: Mutex<Login>,
+    opened: AtomicU64,
+    is_open: AtomicBool,
+    /// What the log is to say.
+    lines: Mutex<Vec<String>>,
+    calls: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Default)]
+struct Login {
+    client: Option<Arc<Client>>,
+    session: Option<Arc<Session>>,
+    /// The password that was refused, and in which words.
+    refused: Option<(Secret, Failure)>,
+    warned: bool,
+}
+
+/// A session, and what is the same for all of it.
+pub(super) struct Session {
+    client: Arc<Client>,
+    cookie: String,
+    pub(super) refs: Refs,
+    /// All VMs and hosts; it ends with the session.
+    pub(super) view: Box<str>,
+    pub(super) counters: Counters,
+}
+
+/// Why a call has no answer.
+pub(super) enum Trouble {
+    /// None came, or none that could be read; or nothing could be asked.
+    Lost(Error),
+    /// The server has refused it.
+    Fault(FaultKind, String),
+    /// None came in time.
+    TimedOut(Error),
+}
+
+impl Vcenter {
+    pub(super) fn new(target: Target, password: PasswordSource) -> Self {
+        Self {
+            target,
+            password,
+            login: Mutex::default(),
+            opened: AtomicU64::new(0),
+            is_open: AtomicBool::new(false),
+            lines: Mutex::default(),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// The URI for messages.
+    pub(super) fn uri(&self) -> String {
+        self.target.place()
+    }
+
+    /// Round trips, by the names of the calls.
+    pub(super) fn calls(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.calls).iter().map(|(name, count)| (*name, *count)).collect()
+    }
+
+    /// How often it has logged in, and whether it is logged in.
+    pub(super) fn sessions(&self) -> (u64, bool) {
+        (self.opened.load(Ordering::Relaxed), self.is_open.load(Ordering::Relaxed))
+    }
+
+    /// What the log is to say of logins.
+    pub(super) fn take_lines(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.lines))
+    }
+
+    /// What a call is answered. Where the session is over, there is one more login and one more call.
+    pub(super) fn call<T>(
+        &self,
+        request: impl Fn(&Session) -> Request,
+        read: impl Fn(&Session, &[u8]) -> soap::Result<T>,
+        deadline: Instant,
+    ) -> std::result::Result<T, Trouble> {
+        let once = |session: &Session| {
+            let cookie = format!("{COOKIE}={}", session.cookie);
+            let request = request(session);
+            self.send(&session.client, &request, Some(&cookie), deadline, |answer| {
+                read(session, &answer.body)
+            })
+        };
+        let session = self.session(deadline)?;
+        let answer = once(&session);
+        let is_over = match &answer {
+            Err(Trouble::Fault(FaultKind::NotAuthenticated, _)) => true,
+            Err(Trouble::Fault(FaultKind::ManagedObjectNotFound(Some(object)), _)) => {
+                *object == session.view
+            }
+            _ => false,
+        };
+        if !is_over {
+            return answer;
+        }
+        self.forget(&session);
+        once(&*self.session(deadline)?)
+    }
+
+    /// Logs out, if there is a session.
+    pub(super) fn close(&self, deadline: Instant) -> Result<()> {
+        let session = {
+            let mut login = self.login_until(deadline)?;
+            self.is_open.store(false, Ordering::Relaxed);
+            login.session.take()
+        };
+        let Some(session) = session else { return Ok(()) };
+        self.log_out(&session.client, &session.refs, &session.cookie, deadline)
+            .map_err(|trouble| self.error(trouble))
+    }
+
+    /// The session; logs in where there is none. Others wait meanwhile, as long as they may.
+    fn session(&self, deadline: Instant) -> std::result::Result<Arc<Session>, Trouble> {
+        let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
+        if let Some(session) = &login.session {
+            return Ok(Arc::clone(session));
+        }
+        let password = (self.password)().map_err(|why| Trouble::Lost(self.lost(&why)))?;
+        let Password { secret, warning } = password;
+        if let Some((_, failure)) = login.refused.as_ref().filter(|(refused, _)| *refused == secret)
+        {
+            let failure = failure.clone();
+            return Err(Trouble::Lost(Error::LoginRefused { uri: self.uri(), failure }));
+        }
+        login.refused = None;
+        if !std::mem::replace(&mut login.warned, true) {
+            let mut lines = lock(&self.lines);
+            lines.extend(warning);
+            if self.target.trust == Trust::Anything {
+                lines.push(format!(
+                    "insecure=1: anybody between here and {} can read the password; give sha256= or \
+                     ca_file= instead",
+                    Printable(&self.target.host)
+                ));
+            }
+        }
+        let client = match &login.client {
+            Some(client) => Arc::clone(client),
+            None => {
+                let client = Client::new(&self.target.trust);
+                let client =
+                    client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
+                Arc::clone(login.client.insert(Arc::new(client)))
+            }
+        };
+        match self.log_in(client, &secret, deadline.max(Instant::now() + LOGIN)) {
+            Ok(session) => {
+                self.opened.fetch_add(1, Ordering::Relaxed);
+                self.is_open.store(true, Ordering::Relaxed);
+                Ok(Arc::clone(login.session.insert(Arc::new(session))))
+            }
+            Err(Trouble::Fault(FaultKind::InvalidLogin, _)) => {
+                let message = "wrong user name or password; it is not tried again until the password \
+                               changes, as accounts are locked after a few tries";
+                let failure = Failure::of(message);
+                login.refused = Some((secret, failure.clone()));
+                Err(Trouble::Lost(Error::LoginRefused { uri: self.uri(), failure }))
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// One login, and what belongs to a session.
+    fn log_in(
+        &self,
+        client: Arc<Client>,
+        secret: &Secret,
+        deadline: Instant,
+    ) -> std::result::Result<Session, Trouble> {
+        let content = Request::service_content();
+        let refs =
+            self.send(&client, &content, None, deadline, |answer| soap::refs(&answer.body))?;
+        let login = Request::login(&refs, &self.target.user, secret).ok_or_else(|| {
+            let kind = FaultKind::InvalidLogin;
+            Trouble::Fault(kind, "the password has characters that XML cannot hold".to_owned())
+        })?;
+        let cookie = self.send(&client, &login, None, deadline, |answer| {
+            soap::login(&answer.body)?;
+            cookie(answer).ok_or(SoapError::Unexpected("it has no cookie of a session"))
+        })?;
+        let call = |request: &Request, header: &str| {
+            self.send(&client, request, Some(header), deadline, |answer| Ok(answer.body.clone()))
+        };
+        let header = format!("{COOKIE}={cookie}");
+        let more = || {
+            let view = call(&Request::create_view(&refs, &TYPES), &header)?;
+            let view = soap::view(&view).map_err(|error| self.trouble(error))?;
+            let counters = call(&Request::perf_counters(&refs), &header)?;
+            let counters = Counters::read(&counters).map_err(|error| self.trouble(error))?;
+            Ok((view, counters))
+        };
+        match more() {
+            Ok((view, counters)) => Ok(Session { client, cookie, refs, view, counters }),
+            Err(trouble) => {
+                // No session is left behind.
+                let _ = self.log_out(&client, &refs, &cookie, deadline);
+                Err(trouble)
+            }
+        }
+    }
+
+    fn log_out(
+        &self,
+        client: &Client,
+        refs: &Refs,
+        cookie: &str,
+        deadline: Instant,
+    ) -> std::result::Result<(), Trouble> {
+        let (request, cookie) = (Request::logout(refs), format!("{COOKIE}={cookie}"));
+        self.send(client, &request, Some(&cookie), deadline, |answer| {
+            soap::nothing(&answer.body, "Logout")
+        })
+    }
+
+    /// Whoever logs in now is not waited for any longer than that.
+    fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, Login>> {
+        loop {
+            match self.login.try_lock() {
+                Ok(login) => return Ok(login),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(MOMENT),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(self.lost("it is still being logged in"));
+                }
+            }
+        }
+    }
+
+    fn send<T>(
+        &self,
+        client: &Client,
+        request: &Request,
+        cookie: Option<&str>,
+        deadline: Instant,
+        read: impl FnOnce(&Response) -> soap::Result<T>,
+    ) -> std::result::Result<T, Trouble> {
+        let mut post =
+            https::Request::post(&self.target.host, self.target.port, "/sdk", &request.body)
+                .header("Content-Type", CONTENT_TYPE)
+                .header("SOAPAction", ACTION)
+                .longest(soap::MAX_ANSWER)
+                .gzip();
+        if let Some(cookie) = cookie {
+            post = post.header("Cookie", cookie);
+        }
+        *lock(&self.calls).entry(request.method).or_default() += 1;
+        let answer = client.send(&post, deadline).map_err(|error| {
+            let lost = self.lost(&error.to_string());
+            if error.why.is_timeout() { Trouble::TimedOut(lost) } else { Trouble::Lost(lost) }
+        })?;
+        let why = match answer.status {
+            // Faults come as 500.
+            200 | 500 => return read(&answer).map_err(|error| self.trouble(error)),
+            401 => {
+                let why = "the session is over".to_owned();
+                return Err(Trouble::Fault(FaultKind::NotAuthenticated, why));
+            }
+            503 => {
+                "vSphere is starting, or has no room for another session (HTTP status 503)".into()
+            }
+            404 => "there is no vSphere API at /sdk; check host and port".into(),
+            status => format!("vSphere answered with HTTP status {status}"),
+        };
+        Err(Trouble::Lost(self.lost(&why)))
+    }
+
+    fn trouble(&self, error: SoapError) -> Trouble {
+        match error {
+            SoapError::Fault(fault) => {
+                let text = fault.to_string();
+                Trouble::Fault(fault.kind, text)
+            }
+            error => Trouble::Lost(self.lost(&error.to_string())),
+        }
+    }
+
+    /// What a caller is told of it.
+    pub(super) fn error(&self, trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::Lost(error) | Trouble::TimedOut(error) => error,
+            Trouble::Fault(_, text) => self.lost(&text),
+        }
+    }
+
+    /// Forgets a session that is over, unless there is another by now.
+    fn forget(&self, over: &Arc<Session>) {
+        let mut login = lock(&self.login);
+        if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+            login.session = None;
+            self.is_open.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// vSphere, or a host of it, cannot be read, and why.
+    pub(super) fn lost(&self, why: &str) -> Error {
+        let failure = Failure::of(why);
+        Error::ConnectionLost { uri: self.uri(), instance: None, failure }
+    }
+}
+
+/// The session's name, as the answer to a login sets it.
+fn cookie(answer: &Response) -> Option<String> {
+    let set = answer.headers("set-cookie").find_map(|set| {
+        let (name, value) = set.split(';').next()?.trim().split_once('=')?;
+        (name.trim() == COOKIE).then(|| value.trim().to_owned())
+    });
+    set.filter(|value| !value.is_empty())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
