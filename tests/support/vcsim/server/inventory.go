@@ -1,0 +1,410 @@
+package main
+
+import (
+	"crypto/sha1"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/simulator/esx"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
+)
+
+const datastore = "LocalDS_0"
+
+// createInventory has govmomi make the hosts, and adds VMs to them.
+//
+// VMs are put into the inventory as they are, and not made by CreateVM_Task, as that takes 1.5 ms
+// and four files for each. From then on they are like any other.
+func createInventory() (*simulator.Model, error) {
+	model := simulator.VPX()
+	if *standalone {
+		model = simulator.ESX()
+		*hosts = 1
+	}
+	model.Machine, model.Host = 0, 0
+	model.Cluster, model.ClusterHost = clusters(*hosts)
+	if *standalone {
+		model.Cluster = 0
+	}
+	if err := model.Create(); err != nil {
+		return nil, err
+	}
+	model.Service.Listen = &url.URL{}
+	simulator.Map.AddHandler(theWorld)
+	installPerf()
+	installProperties()
+
+	for n, h := range allHosts() {
+		h.Hardware.CpuInfo.NumCpuThreads = int16(16 + 8*(n%3))
+		h.Summary.Hardware.NumCpuThreads = h.Hardware.CpuInfo.NumCpuThreads
+		theWorld.hosts[h.Self.Value] = &host{ref: h.Self.Value, name: h.Name}
+	}
+	total := *vms + *off + *suspended + *templates
+	if *novas < 0 {
+		*novas = (*vms + 1) / 2
+	}
+	for i := 0; i < total; i++ {
+		state := types.VirtualMachinePowerStatePoweredOn
+		switch {
+		case i < *vms:
+		case i < *vms+*off:
+			state = types.VirtualMachinePowerStatePoweredOff
+		case i < *vms+*off+*suspended:
+			state = types.VirtualMachinePowerStateSuspended
+		default:
+			state = types.VirtualMachinePowerStatePoweredOff
+		}
+		addVM(shapeOf(i), state, i >= total-*templates, false)
+	}
+	return model, nil
+}
+
+// clusters returns how many clusters of how many hosts there are.
+func clusters(hosts int) (int, int) {
+	for size := 40; size > 1; size-- {
+		if hosts%size == 0 {
+			return hosts / size, size
+		}
+	}
+	return hosts, 1
+}
+
+// allHosts returns the hosts in the order of their names' numbers, that is, of their making.
+func allHosts() []*simulator.HostSystem {
+	var found []*simulator.HostSystem
+	var walk func(ref types.ManagedObjectReference)
+	walk = func(ref types.ManagedObjectReference) {
+		switch x := simulator.Map.Get(ref).(type) {
+		case *simulator.Folder:
+			for _, child := range x.ChildEntity {
+				walk(child)
+			}
+		case *mo.ComputeResource:
+			for _, child := range x.Host {
+				walk(child)
+			}
+		case *simulator.ClusterComputeResource:
+			for _, child := range x.Host {
+				walk(child)
+			}
+		case *simulator.HostSystem:
+			found = append(found, x)
+		}
+	}
+	walk(simulator.Map.Any("Datacenter").(*simulator.Datacenter).HostFolder)
+	return found
+}
+
+// A shape is what a VM is made with.
+type shape struct {
+	Number int    `json:"number"`
+	Name   string `json:"name"`
+	Host   int    `json:"host"`
+	CPUs   int32  `json:"cpus"`
+	MiB    int32  `json:"mib"`
+	NICs   int    `json:"nics"`
+	Disks  int    `json:"disks"`
+	Bus    string `json:"bus"`
+	Block  bool   `json:"block"`
+	Nova   bool   `json:"nova"`
+}
+
+// shapeOf returns the shape of the VM with a number: a few of each kind.
+func shapeOf(i int) shape {
+	s := shape{
+		Number: i,
+		Name:   fmt.Sprintf("vm-%04d", i),
+		Host:   i % *hosts,
+		CPUs:   int32(1 + i%4),
+		MiB:    int32(512 * (1 + i%8)),
+		NICs:   1 + i%3%2,
+		Disks:  1 + i%2,
+		Bus:    "scsi",
+		Block:  i%2 == 0,
+		Nova:   i%2 == 0 && i/2 < *novas,
+	}
+	switch i % 8 {
+	case 5:
+		s.Bus = "nvme"
+	case 6:
+		s.Bus = "sata"
+	case 7:
+		s.Bus = "ide"
+	}
+	switch i {
+	case 1:
+		s.Name = `web/1 "ü" <&>`
+	case 3:
+		s.Name = `50% of C:\`
+	}
+	return s
+}
+
+// encoded is a name as vCenter tells it: only what would look like a path is encoded.
+func encoded(name string) string {
+	return strings.NewReplacer("%", "%25", "/", "%2f", `\`, "%5c").Replace(name)
+}
+
+// uuid makes up a UUID, always the same one for the same words.
+func uuid(words ...interface{}) string {
+	h := sha1.Sum([]byte(fmt.Sprintln(words...)))
+	h[6], h[8] = h[6]&0x0f|0x50, h[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+// Controllers never change, so VMs share them.
+var (
+	scsiController = &types.ParaVirtualSCSIController{VirtualSCSIController: types.VirtualSCSIController{
+		VirtualController: controller(1000, "SCSI controller 0"), SharedBus: "noSharing", ScsiCtlrUnitNumber: 7}}
+	sataController = &types.VirtualAHCIController{VirtualSATAController: types.VirtualSATAController{
+		VirtualController: controller(15000, "SATA controller 0")}}
+	nvmeController = &types.VirtualNVMEController{VirtualController: controller(31000, "NVME controller 0")}
+)
+
+func controller(key int32, label string) types.VirtualController {
+	return types.VirtualController{VirtualDevice: types.VirtualDevice{
+		Key: key, DeviceInfo: &types.Description{Label: label, Summary: label}, ControllerKey: 100,
+	}}
+}
+
+// newDisk returns a disk and the key that its controller has.
+func newDisk(bus string, n int, file string, store types.ManagedObjectReference) *types.VirtualDisk {
+	capacity := int64(1+n) << 30
+	unit := int32(n)
+	disk := &types.VirtualDisk{
+		VirtualDevice: types.VirtualDevice{
+			Key: 2000 + int32(n),
+			DeviceInfo: &types.Description{
+				Label: fmt.Sprintf("Hard disk %d", n+1), Summary: fmt.Sprintf("%d KB", capacity/1024),
+			},
+			Backing: &types.VirtualDiskFlatVer2BackingInfo{
+				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: file, Datastore: &store},
+				DiskMode:                     string(types.VirtualDiskModePersistent),
+				ThinProvisioned:              types.NewBool(true),
+			},
+			ControllerKey: map[string]int32{"scsi": 1000, "sata": 15000, "nvme": 31000, "ide": 200}[bus],
+			UnitNumber:    &unit,
+		},
+		CapacityInKB:    capacity / 1024,
+		CapacityInBytes: capacity,
+	}
+	return disk
+}
+
+func newNIC(number, n int, network mo.Reference, port string) *types.VirtualVmxnet3 {
+	unit := int32(7 + n)
+	nic := &types.VirtualVmxnet3{}
+	nic.VirtualEthernetCard = types.VirtualEthernetCard{
+		VirtualDevice: types.VirtualDevice{
+			Key:           4000 + int32(n),
+			DeviceInfo:    &types.Description{Label: fmt.Sprintf("Network adapter %d", n+1), Summary: "VM Network"},
+			ControllerKey: 100,
+			UnitNumber:    &unit,
+			Connectable:   &types.VirtualDeviceConnectInfo{StartConnected: true, Connected: true},
+		},
+		AddressType: "assigned",
+		MacAddress:  fmt.Sprintf("00:50:56:%02x:%02x:%02x", number>>12&0x3f, number>>4&0xff, number&0xf<<4|n),
+		ExternalId:  port,
+	}
+	switch net := network.(type) {
+	case *simulator.DistributedVirtualPortgroup:
+		dvs := simulator.Map.Get(*net.Config.DistributedVirtualSwitch).(*simulator.DistributedVirtualSwitch)
+		nic.Backing = &types.VirtualEthernetCardDistributedVirtualPortBackingInfo{
+			Port: types.DistributedVirtualSwitchPortConnection{
+				PortgroupKey: net.Key, SwitchUuid: dvs.Uuid, PortKey: fmt.Sprint(number),
+			},
+		}
+		nic.DeviceInfo.GetDescription().Summary = "DVSwitch: " + dvs.Uuid
+	default:
+		ref := network.Reference()
+		nic.Backing = &types.VirtualEthernetCardNetworkBackingInfo{
+			VirtualDeviceDeviceBackingInfo: types.VirtualDeviceDeviceBackingInfo{DeviceName: "VM Network"},
+			Network:                        &ref,
+		}
+	}
+	return nic
+}
+
+// addVM puts a VM into the inventory. One that is `fresh` was powered on now, the others hours ago.
+func addVM(s shape, state types.VirtualMachinePowerState, template, fresh bool) *simulator.VirtualMachine {
+	now := theClock.now()
+	dc := simulator.Map.Any("Datacenter").(*simulator.Datacenter)
+	folder := simulator.Map.Get(dc.VmFolder).(*simulator.Folder)
+	hs := allHostsOnce()[s.Host]
+	pool := poolOf(hs)
+	store := simulator.Map.FindByName(datastore, dc.Datastore).(*simulator.Datastore)
+	name := encoded(s.Name)
+	directory := fmt.Sprintf("[%s] %s-%d", datastore, "vm", s.Number)
+
+	machine := &simulator.VirtualMachine{}
+	machine.Name = name
+	machine.ResourcePool = &pool.Self
+	machine.Datastore = []types.ManagedObjectReference{store.Self}
+	config := &types.VirtualMachineConfigInfo{
+		ChangeVersion: changeVersion(0),
+		Modified:      moment(now),
+		Name:          name,
+		GuestFullName: "Other Linux (64-bit)",
+		GuestId:       string(types.VirtualMachineGuestOsIdentifierOtherLinux64Guest),
+		Version:       "vmx-13",
+		Uuid:          uuid(*seed, "bios", s.Number),
+		InstanceUuid:  uuid(*seed, "instance", s.Number),
+		Template:      template,
+		Files:         types.VirtualMachineFileInfo{VmPathName: directory + "/vm.vmx", LogDirectory: directory},
+		ExtraConfig:   []types.BaseOptionValue{&types.OptionValue{Key: "nvram", Value: "vm.nvram"}},
+		Tools:         &types.ToolsConfigInfo{},
+		BootOptions:   &types.VirtualMachineBootOptions{},
+	}
+	resources := types.DefaultResourceConfigSpec()
+	config.CpuAllocation, config.MemoryAllocation = &resources.CpuAllocation, &resources.MemoryAllocation
+	config.Hardware.NumCPU, config.Hardware.MemoryMB = s.CPUs, s.MiB
+	config.Hardware.NumCoresPerSocket = 1
+
+	devices := append(object.VirtualDeviceList{}, esx.VirtualDevice...)
+	switch s.Bus {
+	case "scsi":
+		devices = append(devices, scsiController)
+	case "sata":
+		devices = append(devices, sataController)
+	case "nvme":
+		devices = append(devices, nvmeController)
+	}
+	layout := &types.VirtualMachineFileLayoutEx{Timestamp: moment(now)}
+	for n := 0; n < s.Disks; n++ {
+		file := fmt.Sprintf("%s/vm_%d.vmdk", directory, n)
+		disk := newDisk(s.Bus, n, file, store.Self)
+		devices = append(devices, disk)
+		layout.File = append(layout.File,
+			fileInfo(int32(2*n), strings.TrimSuffix(file, ".vmdk")+"-flat.vmdk", "diskExtent", fileSize(disk.CapacityInBytes)),
+			fileInfo(int32(2*n+1), file, "diskDescriptor", 512))
+		layout.Disk = append(layout.Disk, types.VirtualMachineFileLayoutExDiskLayout{
+			Key:   disk.Key,
+			Chain: []types.VirtualMachineFileLayoutExDiskUnit{{FileKey: []int32{int32(2 * n), int32(2*n + 1)}}},
+		})
+	}
+	if s.Nova {
+		config.Annotation = fmt.Sprintf("name:instance-%d\nuserid:%s\nusername:demo\nprojectid:%s\nprojectname:demo\n"+
+			"flavor:name:m1.small\nflavor:memory_mb:%d\nflavor:vcpus:%d\nflavor:ephemeral_gb:0\nflavor:root_gb:1\nflavor:swap:0\n"+
+			"imageid:%s\npackage:27.0.0\n",
+			s.Number, hex(uuid(*seed, "user", s.Number%2)), hex(uuid(*seed, "project", s.Number%4)), s.MiB, s.CPUs, uuid(*seed, "image"))
+		config.ExtraConfig = append(config.ExtraConfig, &types.OptionValue{Key: "nvp.vm-uuid", Value: config.InstanceUuid})
+	}
+	networks := dc.Network
+	for n := 0; n < s.NICs; n++ {
+		external := ""
+		if s.Nova {
+			port := uuid(*seed, "port", s.Number, n)
+			config.ExtraConfig = append(config.ExtraConfig,
+				&types.OptionValue{Key: fmt.Sprintf("nvp.iface-id.%d", n), Value: port})
+			if s.Number%4 == 0 {
+				external = port
+			}
+		}
+		network := simulator.Map.Get(networks[(s.Number+n)%len(networks)])
+		if _, isPortgroup := network.(*simulator.DistributedVirtualPortgroup); !isPortgroup {
+			network = simulator.Map.Get(plainNetwork(networks))
+		}
+		machine.Network = append(machine.Network, network.Reference())
+		devices = append(devices, newNIC(s.Number, n, network, external))
+	}
+	config.Hardware.Device = devices
+	machine.Config, machine.LayoutEx = config, layout
+	machine.Layout = &types.VirtualMachineFileLayout{}
+	machine.Storage = &types.VirtualMachineStorageInfo{Timestamp: moment(now)}
+	machine.Guest = &types.GuestInfo{}
+	machine.Runtime.Host = &hs.Self
+	machine.Runtime.ConnectionState = types.VirtualMachineConnectionStateConnected
+	machine.Runtime.PowerState = state
+
+	v := &vm{
+		name: name, host: hs.Self.Value, state: state, kib: int64(s.MiB) * 1024, block: s.Block,
+		boot: now - float64(7200+60*(s.Number%30)+s.Number%20),
+	}
+	if fresh {
+		v.boot = now
+	}
+	v.since = v.boot
+	for _, i := range instancesOf(&machine.VirtualMachine) {
+		v.instances = append(v.instances, instance{i[0], i[1], span{since: v.boot}})
+	}
+	switch state {
+	case types.VirtualMachinePowerStatePoweredOn:
+		boot := moment(v.boot)
+		machine.Runtime.BootTime = &boot
+	case types.VirtualMachinePowerStateSuspended:
+		v.pause, v.until = now-600, now-600
+	default:
+		v.until = v.boot
+	}
+	machine.Summary = types.VirtualMachineSummary{
+		Vm:      &machine.Self,
+		Runtime: machine.Runtime,
+		Guest:   &types.VirtualMachineGuestSummary{},
+		Config: types.VirtualMachineConfigSummary{
+			Name: name, Template: template, VmPathName: config.Files.VmPathName, MemorySizeMB: s.MiB, NumCpu: s.CPUs,
+			Uuid: config.Uuid, InstanceUuid: config.InstanceUuid, GuestId: config.GuestId, Annotation: config.Annotation,
+			NumEthernetCards: int32(s.NICs), NumVirtualDisks: int32(s.Disks),
+		},
+		Storage:       &types.VirtualMachineStorageSummary{Timestamp: moment(now)},
+		OverallStatus: types.ManagedEntityStatusGreen,
+	}
+	if template {
+		machine.ResourcePool = nil
+	}
+
+	folder.ChildEntity = append(folder.ChildEntity, simulator.Map.NewEntity(machine).Reference())
+	v.ref = machine.Self.Value
+	v.draw = drawer(*seed + "|" + v.ref + "|")
+	theWorld.mu.Lock()
+	theWorld.vms[v.ref] = v
+	theWorld.mu.Unlock()
+	hs.Vm = append(hs.Vm, machine.Self)
+	pool.Vm = append(pool.Vm, machine.Self)
+	store.Vm = append(store.Vm, machine.Self)
+	simulator.Map.PutEntity(folder, machine)
+	return machine
+}
+
+func hex(uuid string) string { return strings.ReplaceAll(uuid, "-", "") }
+
+func fileInfo(key int32, name, kind string, size int64) types.VirtualMachineFileLayoutExFileInfo {
+	return types.VirtualMachineFileLayoutExFileInfo{
+		Key: key, Name: name, Type: kind, Size: size, UniqueSize: size, Accessible: types.NewBool(true),
+	}
+}
+
+var hostsOnce []*simulator.HostSystem
+
+func allHostsOnce() []*simulator.HostSystem {
+	if hostsOnce == nil {
+		hostsOnce = allHosts()
+	}
+	return hostsOnce
+}
+
+func poolOf(h *simulator.HostSystem) *simulator.ResourcePool {
+	var ref *types.ManagedObjectReference
+	switch parent := simulator.Map.Get(*h.Parent).(type) {
+	case *mo.ComputeResource:
+		ref = parent.ResourcePool
+	case *simulator.ClusterComputeResource:
+		ref = parent.ResourcePool
+	}
+	return simulator.Map.Get(*ref).(*simulator.ResourcePool)
+}
+
+func plainNetwork(networks []types.ManagedObjectReference) types.ManagedObjectReference {
+	for _, ref := range networks {
+		if ref.Type == "Network" {
+			return ref
+		}
+	}
+	return networks[0]
+}
+
+var _ = time.Second
