@@ -12,7 +12,7 @@ Users are root, monitor and nobody (no rights), all with PASSWORD. It is govmomi
 Debian packages it, in a process of its own; only the samples are ours, and known: see
 server/main.go for what that means. `python -m tests.support.vcsim` runs one in real time.
 
-VMs differ by their number n: 1 + n % 4 vCPUs, 512 MiB × (1 + n % 8), a second NIC if n % 3 = 1, a
+VMs differ by their number n: 1 + n % 4 vCPUs, (1 + n % 8) * 512 MiB, a second NIC if n % 3 = 1, a
 second disk if n is odd; disks are NVMe, SATA or IDE if n % 8 is 5, 6 or 7; even ones are on block
 storage, and Nova's; the names of 1 and 3 are such as vCenter encodes.
 

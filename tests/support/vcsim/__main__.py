@@ -23,9 +23,7 @@ def main() -> None:
     parser.add_argument("--off", type=int, default=0, help="VMs that are off")
     parser.add_argument("--suspended", type=int, default=0, help="VMs that are suspended")
     parser.add_argument("--templates", type=int, default=0)
-    parser.add_argument(
-        "--nova", type=int, help="how many are Nova's; every second one if not given"
-    )
+    parser.add_argument("--nova", type=int, help="how many of them are Nova's")
     parser.add_argument("--esxi", action="store_true", help="a single ESXi host")
     parser.add_argument("--port", type=int, default=0)
     given = vars(parser.parse_args())

@@ -180,6 +180,8 @@ ADDITIVE: dict[str, Callable[[VM, str, int], int]] = {
             "numberWriteAveraged": _drawn("numberWrite", 300),
         }.items()
     },
+    "disk.numberRead.summation": lambda vm, i, t: vm.draw("numberRead", i, t) % 500 * INTERVAL,
+    "disk.numberWrite.summation": lambda vm, i, t: vm.draw("numberWrite", i, t) % 300 * INTERVAL,
     "virtualDisk.totalReadLatency.average": _drawn("readLatency", 30),
     "virtualDisk.totalWriteLatency.average": _drawn("writeLatency", 40),
 }

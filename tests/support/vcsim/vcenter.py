@@ -69,14 +69,8 @@ class VCenter:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            certificate, key = directory / "certificate.pem", directory / "key.pem"
-            openssl(
-                *("req", "-x509", "-days", "2", "-nodes", "-subj", "/CN=vcenter", "-newkey", "ec"),
-                *("-pkeyopt", "ec_paramgen_curve:P-256", "-addext", "subjectAltName=IP:127.0.0.1"),
-                *("-keyout", key, "-out", certificate),
-            )
-            self.certificate = certificate
-            flags = {**self._flags, "cert": certificate, "key": key}
+            self._directory = directory
+            flags = {**self._flags, **self._make_certificate()}
             self._process = stack.enter_context(
                 subprocess.Popen(
                     [program(), *(f"-{name}={value}" for name, value in flags.items())],
@@ -103,6 +97,16 @@ class VCenter:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
         self._stack.close()
+
+    def _make_certificate(self) -> dict[str, str]:
+        made = tempfile.mkdtemp(dir=self._directory)
+        self.certificate, key = Path(made, "certificate.pem"), Path(made, "key.pem")
+        openssl(
+            *("req", "-x509", "-days", "2", "-nodes", "-subj", "/CN=vcenter", "-newkey", "ec"),
+            *("-pkeyopt", "ec_paramgen_curve:P-256", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", key, "-out", self.certificate),
+        )
+        return {"cert": str(self.certificate), "key": str(key)}
 
     # What a client needs.
 
@@ -178,8 +182,16 @@ class VCenter:
         """Add a VM, on from now on, and return its reference: see `shape` in inventory.go."""
         return str(self.control("create", **shape))
 
+    def half_clone(self) -> str:
+        """Add a VM that is not cloned yet, without config and host, and return its reference."""
+        return str(self.control("half_clone"))
+
     def delete(self, vm: str) -> None:
         self.control("delete", vm=vm)
+
+    def reconfigure(self, vm: str, **changes: Any) -> None:
+        """Change `cpus`, `mib`, `name` or `annotation` of a VM."""
+        self.control("reconfigure", vm=vm, **changes)
 
     def add_nic(self, vm: str) -> str:
         """Plug a NIC, and return its instance."""
@@ -202,7 +214,7 @@ class VCenter:
         times: Iterable[float] | None = None,
         until: float | None = None,
     ) -> None:
-        """Have samples be something else: of a counter or all, an instance or all, some times or all.
+        """Have samples of any counter, instance and time, or of one that is given, be a value.
 
         From the time `until` on, the true values are told. An aggregate is not the sum any more.
         """
@@ -280,6 +292,7 @@ class VCenter:
         """Answer the next calls badly: see `fault` in front.go. `times=0` ends all of that."""
         self.control("fail", method=method, times=times, **fault)
 
-    def restart(self, seconds: float = 0) -> None:
+    def restart(self, seconds: float = 0, *, other_certificate: bool = False) -> None:
         """Go down for some seconds, and end all sessions and connections."""
-        self.control("restart", seconds=seconds)
+        certificate = self._make_certificate() if other_certificate else {}
+        self.control("restart", seconds=seconds, **certificate)

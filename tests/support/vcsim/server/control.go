@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -38,7 +39,7 @@ func newControl(f *front) *control {
 		"power": c.power, "migrate": c.migrate, "delete": c.delete, "create": c.create,
 		"add_nic": c.addNIC, "add_disk": c.addDisk, "remove_device": c.removeDevice,
 		"rule": c.rule, "forget_rules": c.forgetRules, "late": c.late, "host": c.host, "fail": c.fail,
-		"restart": c.restart, "gzip": c.gzip,
+		"restart": c.restart, "gzip": c.gzip, "half_clone": c.halfClone,
 	}
 	return c
 }
@@ -114,11 +115,10 @@ func findHost(asked map[string]json.RawMessage) (*host, *simulator.HostSystem, e
 	if err := get(asked, "host", &n); err != nil {
 		return nil, nil, err
 	}
-	all := allHostsOnce()
-	if n < 0 || n >= len(all) {
+	if n < 0 || n >= len(hostList) {
 		return nil, nil, fmt.Errorf("there is no host %d", n)
 	}
-	return theWorld.hosts[all[n].Self.Value], all[n], nil
+	return theWorld.hosts[hostList[n].Self.Value], hostList[n], nil
 }
 
 // done returns the fault of a task, which is over by now.
@@ -215,10 +215,43 @@ func (c *control) create(asked map[string]json.RawMessage) (interface{}, error) 
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, err
 	}
-	if s.Host < 0 || s.Host >= len(allHostsOnce()) {
+	if s.Host < 0 || s.Host >= len(hostList) {
 		return nil, fmt.Errorf("there is no host %d", s.Host)
 	}
 	return addVM(s, types.VirtualMachinePowerStatePoweredOn, false, true).Self.Value, nil
+}
+
+// halfClone adds a VM as it is while it is being cloned: without configuration and host.
+func (c *control) halfClone(map[string]json.RawMessage) (interface{}, error) {
+	machine := &simulator.VirtualMachine{}
+	machine.Name = "Unknown"
+	machine.Runtime.ConnectionState = types.VirtualMachineConnectionStateInvalid
+	machine.Runtime.PowerState = types.VirtualMachinePowerStatePoweredOff
+	simulator.Map.NewEntity(machine)
+	simulator.Map.AppendReference(folder, &folder.ChildEntity, machine.Self)
+	simulator.Map.PutEntity(folder, machine)
+	return machine.Self.Value, nil
+}
+
+// reshape changes what a VM has of CPUs and memory, and its annotation.
+func (c *control) reshape(asked map[string]json.RawMessage) (interface{}, error) {
+	_, machine, err := findVM(asked)
+	if err != nil {
+		return nil, err
+	}
+	spec := types.VirtualMachineConfigSpec{}
+	for name, into := range map[string]interface{}{
+		"cpus": &spec.NumCPUs, "mib": &spec.MemoryMB, "name": &spec.Name, "annotation": &spec.Annotation,
+	} {
+		if err := get(asked, name, into); err != nil {
+			return nil, err
+		}
+	}
+	r, err := methods.ReconfigVM_Task(context.Background(), c.client, &types.ReconfigVM_Task{This: machine.Self, Spec: spec})
+	if err != nil {
+		return nil, err
+	}
+	return done(r.Returnval, nil)
 }
 
 func (c *control) reconfigure(machine *simulator.VirtualMachine, changes ...types.BaseVirtualDeviceConfigSpec) (interface{}, error) {
@@ -429,8 +462,8 @@ func (c *control) page(asked map[string]json.RawMessage) (interface{}, error) {
 }
 
 func (c *control) limits(asked map[string]json.RawMessage) (interface{}, error) {
-	perfSet.Lock()
-	defer perfSet.Unlock()
+	perfMutex.Lock()
+	defer perfMutex.Unlock()
 	text, _ := json.Marshal(asked)
 	if err := json.Unmarshal(text, &perfSet); err != nil {
 		return nil, err
@@ -455,12 +488,20 @@ func (c *control) fail(asked map[string]json.RawMessage) (interface{}, error) {
 	return nil, nil
 }
 
-// restart ends all sessions and connections, and listens again after some seconds.
+// restart ends all sessions and connections, and listens again after some seconds, with another
+// certificate if one is named.
 func (c *control) restart(asked map[string]json.RawMessage) (interface{}, error) {
-	down := 0.0
-	if err := get(asked, "seconds", &down); err != nil {
+	down, cert, key := 0.0, *certFile, *keyFile
+	for name, into := range map[string]interface{}{"seconds": &down, "cert": &cert, "key": &key} {
+		if err := get(asked, name, into); err != nil {
+			return nil, err
+		}
+	}
+	certificate, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
 		return nil, err
 	}
+	c.front.certificate = certificate
 	c.front.close()
 	endSessions()
 	time.Sleep(time.Duration(down * float64(time.Second)))
@@ -469,7 +510,7 @@ func (c *control) restart(asked map[string]json.RawMessage) (interface{}, error)
 
 func (c *control) hosts(map[string]json.RawMessage) (interface{}, error) {
 	found := []map[string]interface{}{}
-	for _, hs := range allHostsOnce() {
+	for _, hs := range hostList {
 		found = append(found, map[string]interface{}{
 			"ref": hs.Self.Value, "name": hs.Name, "uuid": hs.Hardware.SystemInfo.Uuid,
 			"threads": hs.Hardware.CpuInfo.NumCpuThreads, "state": hs.Runtime.ConnectionState,
@@ -483,7 +524,7 @@ func (c *control) vms(asked map[string]json.RawMessage) (interface{}, error) {
 	theWorld.mu.RLock()
 	defer theWorld.mu.RUnlock()
 	numbers := map[string]int{}
-	for n, hs := range allHostsOnce() {
+	for n, hs := range hostList {
 		numbers[hs.Self.Value] = n
 	}
 	found := []map[string]interface{}{}
@@ -491,8 +532,7 @@ func (c *control) vms(asked map[string]json.RawMessage) (interface{}, error) {
 	if err := get(asked, "vm", &only); err != nil {
 		return nil, err
 	}
-	dc := simulator.Map.Any("Datacenter").(*simulator.Datacenter)
-	for _, ref := range simulator.Map.Get(dc.VmFolder).(*simulator.Folder).ChildEntity {
+	for _, ref := range folder.ChildEntity {
 		v := theWorld.vms[ref.Value]
 		if v == nil || only != "" && only != v.ref && encoded(only) != v.name {
 			continue

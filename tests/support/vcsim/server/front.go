@@ -56,6 +56,7 @@ type fault struct {
 	Times  int     `json:"times"`
 	Status int     `json:"status"` // an answer with this status and body, or
 	Body   string  `json:"body"`
+	Bomb   int     `json:"bomb"`   // so many MiB of blanks, compressed, or
 	Cut    bool    `json:"cut"`    // half of the true answer, or
 	Reset  bool    `json:"reset"`  // none, or
 	Delay  float64 `json:"delay"`  // the true one, seconds later
@@ -109,7 +110,16 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case bad.Reset:
 			panic(http.ErrAbortHandler)
+		case bad.Bomb != 0:
+			w.Header().Set("Content-Encoding", "gzip")
+			packer := gzip.NewWriter(w)
+			for n := 0; n < bad.Bomb; n++ {
+				_, _ = packer.Write(bytes.Repeat([]byte(" "), 1<<20))
+			}
+			_ = packer.Close()
+			return
 		case bad.Status != 0:
+			w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 			w.WriteHeader(bad.Status)
 			_, _ = w.Write([]byte(bad.Body))
 			return
@@ -164,10 +174,8 @@ func (f *front) count(method string, r *http.Request) *fault {
 // ask has the simulator answer.
 func (f *front) ask(method string, r *http.Request, body []byte) *httptest.ResponseRecorder {
 	recorder := httptest.NewRecorder()
-	perfSet.Lock()
-	limit := perfSet.Elements
-	perfSet.Unlock()
-	if n := bytes.Count(body, []byte("<")) - 2*bytes.Count(body, []byte("</")); limit > 0 && n+bytes.Count(body, []byte("</")) > limit {
+	limit := settings().Elements
+	if elements := bytes.Count(body, []byte("<")) - bytes.Count(body, []byte("</")); limit > 0 && elements > limit {
 		recorder.WriteHeader(http.StatusInternalServerError)
 		fmt.Fprintf(recorder, tooManyElements, limit, method)
 		return recorder

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
@@ -15,6 +14,14 @@ import (
 )
 
 const datastore = "LocalDS_0"
+
+// What govmomi made, and VMs are put into.
+var (
+	dc       *simulator.Datacenter
+	folder   *simulator.Folder
+	store    *simulator.Datastore
+	hostList []*simulator.HostSystem
+)
 
 // createInventory has govmomi make the hosts, and adds VMs to them.
 //
@@ -39,7 +46,11 @@ func createInventory() (*simulator.Model, error) {
 	installPerf()
 	installProperties()
 
-	for n, h := range allHosts() {
+	dc = simulator.Map.Any("Datacenter").(*simulator.Datacenter)
+	folder = simulator.Map.Get(dc.VmFolder).(*simulator.Folder)
+	store = simulator.Map.FindByName(datastore, dc.Datastore).(*simulator.Datastore)
+	hostList = hostsBelow(dc.HostFolder)
+	for n, h := range hostList {
 		h.Hardware.CpuInfo.NumCpuThreads = int16(16 + 8*(n%3))
 		h.Summary.Hardware.NumCpuThreads = h.Hardware.CpuInfo.NumCpuThreads
 		theWorld.hosts[h.Self.Value] = &host{ref: h.Self.Value, name: h.Name}
@@ -74,29 +85,23 @@ func clusters(hosts int) (int, int) {
 	return hosts, 1
 }
 
-// allHosts returns the hosts in the order of their names' numbers, that is, of their making.
-func allHosts() []*simulator.HostSystem {
-	var found []*simulator.HostSystem
-	var walk func(ref types.ManagedObjectReference)
-	walk = func(ref types.ManagedObjectReference) {
-		switch x := simulator.Map.Get(ref).(type) {
-		case *simulator.Folder:
-			for _, child := range x.ChildEntity {
-				walk(child)
-			}
-		case *mo.ComputeResource:
-			for _, child := range x.Host {
-				walk(child)
-			}
-		case *simulator.ClusterComputeResource:
-			for _, child := range x.Host {
-				walk(child)
-			}
-		case *simulator.HostSystem:
-			found = append(found, x)
-		}
+// hostsBelow returns the hosts in the order of their making.
+func hostsBelow(ref types.ManagedObjectReference) []*simulator.HostSystem {
+	var below []types.ManagedObjectReference
+	switch x := simulator.Map.Get(ref).(type) {
+	case *simulator.Folder:
+		below = x.ChildEntity
+	case *mo.ComputeResource:
+		below = x.Host
+	case *simulator.ClusterComputeResource:
+		below = x.Host
+	case *simulator.HostSystem:
+		return []*simulator.HostSystem{x}
 	}
-	walk(simulator.Map.Any("Datacenter").(*simulator.Datacenter).HostFolder)
+	var found []*simulator.HostSystem
+	for _, child := range below {
+		found = append(found, hostsBelow(child)...)
+	}
 	return found
 }
 
@@ -233,13 +238,10 @@ func newNIC(number, n int, network mo.Reference, port string) *types.VirtualVmxn
 // addVM puts a VM into the inventory. One that is `fresh` was powered on now, the others hours ago.
 func addVM(s shape, state types.VirtualMachinePowerState, template, fresh bool) *simulator.VirtualMachine {
 	now := theClock.now()
-	dc := simulator.Map.Any("Datacenter").(*simulator.Datacenter)
-	folder := simulator.Map.Get(dc.VmFolder).(*simulator.Folder)
-	hs := allHostsOnce()[s.Host]
+	hs := hostList[s.Host]
 	pool := poolOf(hs)
-	store := simulator.Map.FindByName(datastore, dc.Datastore).(*simulator.Datastore)
 	name := encoded(s.Name)
-	directory := fmt.Sprintf("[%s] %s-%d", datastore, "vm", s.Number)
+	directory := fmt.Sprintf("[%s] vm-%d", datastore, s.Number)
 
 	machine := &simulator.VirtualMachine{}
 	machine.Name = name
@@ -357,15 +359,16 @@ func addVM(s shape, state types.VirtualMachinePowerState, template, fresh bool) 
 		machine.ResourcePool = nil
 	}
 
-	folder.ChildEntity = append(folder.ChildEntity, simulator.Map.NewEntity(machine).Reference())
+	simulator.Map.NewEntity(machine)
 	v.ref = machine.Self.Value
 	v.draw = drawer(*seed + "|" + v.ref + "|")
 	theWorld.mu.Lock()
 	theWorld.vms[v.ref] = v
 	theWorld.mu.Unlock()
-	hs.Vm = append(hs.Vm, machine.Self)
-	pool.Vm = append(pool.Vm, machine.Self)
-	store.Vm = append(store.Vm, machine.Self)
+	simulator.Map.AppendReference(hs, &hs.Vm, machine.Self)
+	simulator.Map.AppendReference(pool, &pool.Vm, machine.Self)
+	simulator.Map.AppendReference(store, &store.Vm, machine.Self)
+	simulator.Map.AppendReference(folder, &folder.ChildEntity, machine.Self)
 	simulator.Map.PutEntity(folder, machine)
 	return machine
 }
@@ -376,15 +379,6 @@ func fileInfo(key int32, name, kind string, size int64) types.VirtualMachineFile
 	return types.VirtualMachineFileLayoutExFileInfo{
 		Key: key, Name: name, Type: kind, Size: size, UniqueSize: size, Accessible: types.NewBool(true),
 	}
-}
-
-var hostsOnce []*simulator.HostSystem
-
-func allHostsOnce() []*simulator.HostSystem {
-	if hostsOnce == nil {
-		hostsOnce = allHosts()
-	}
-	return hostsOnce
 }
 
 func poolOf(h *simulator.HostSystem) *simulator.ResourcePool {
@@ -406,5 +400,3 @@ func plainNetwork(networks []types.ManagedObjectReference) types.ManagedObjectRe
 	}
 	return networks[0]
 }
-
-var _ = time.Second

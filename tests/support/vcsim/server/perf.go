@@ -30,7 +30,6 @@ func (p *perf) Unlock() {}
 
 // What a test may set.
 type perfSettings struct {
-	sync.Mutex
 	Metrics       int   `json:"metrics"`        // of a call: else RestrictedByAdministrator
 	Entities      int   `json:"entities"`       // of a call: else RestrictedByAdministrator
 	Elements      int   `json:"elements"`       // of a call's XML: else a fault of the parser
@@ -42,10 +41,17 @@ type perfSettings struct {
 }
 
 var (
+	perfMutex    sync.Mutex
 	perfSet      perfSettings
 	counterNames map[int32]string // of this vCenter, without the offset
 	perfCounters []types.PerfCounterInfo
 )
+
+func settings() perfSettings {
+	perfMutex.Lock()
+	defer perfMutex.Unlock()
+	return perfSet
+}
 
 func installPerf() {
 	ref := simulator.Map.Get(theContent().PerfManager.Reference())
@@ -81,9 +87,7 @@ func invalid(property string) *soap.Fault {
 
 // QueryPerf answers from the pure functions of values.go.
 func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasFault {
-	perfSet.Lock()
-	set := perfSet
-	perfSet.Unlock()
+	set := settings()
 	body := &methods.QueryPerfBody{}
 	if fault := tooLarge(&set, req); fault != nil {
 		body.Fault_ = fault
@@ -377,9 +381,7 @@ func csv(base types.PerfEntityMetricBase, times []int64, all []series) *types.Pe
 
 // QueryAvailablePerfMetric tells the series that a VM has; govmomi's panics if there is no such VM.
 func (p *perf) QueryAvailablePerfMetric(ctx *simulator.Context, req *types.QueryAvailablePerfMetric) soap.HasFault {
-	perfSet.Lock()
-	set := perfSet
-	perfSet.Unlock()
+	set := settings()
 	set.OmitDeleted = false
 	body := &methods.QueryAvailablePerfMetricBody{}
 	if fault := wrong(&set, ctx, &types.PerfQuerySpec{Entity: req.Entity, IntervalId: interval}); fault != nil {

@@ -136,6 +136,9 @@ func (p *properties) retrieve(ctx *simulator.Context, specs []types.PropertyFilt
 		if blind(ctx) && (object.Obj.Type == "VirtualMachine" || object.Obj.Type == "HostSystem") {
 			continue
 		}
+		if blind(ctx) && object.Obj.Type == "ContainerView" {
+			hide(object.PropSet)
+		}
 		for _, missing := range object.MissingSet {
 			if name, ok := missing.Fault.Fault.(*types.InvalidProperty); ok {
 				return nil, simulator.Fault("", name)
@@ -149,6 +152,15 @@ func (p *properties) retrieve(ctx *simulator.Context, specs []types.PropertyFilt
 		kept = append(kept, object)
 	}
 	return kept, nil
+}
+
+// hide empties what a view has in it.
+func hide(properties []types.DynamicProperty) {
+	for n := range properties {
+		if properties[n].Name == "view" {
+			properties[n].Val = &types.ArrayOfManagedObjectReference{}
+		}
+	}
 }
 
 const optionPath = `config.extraConfig["`

@@ -101,6 +101,10 @@ var (
 		"totalReadLatency.average":  drawn("readLatency", 30),
 		"totalWriteLatency.average": drawn("writeLatency", 40),
 	}
+	lunCounters = map[string]func(drawer, string, int64) int64{
+		"numberRead.summation":  func(d drawer, i string, t int64) int64 { return d.draw("numberRead", i, t) % 500 * interval },
+		"numberWrite.summation": func(d drawer, i string, t int64) int64 { return d.draw("numberWrite", i, t) % 300 * interval },
+	}
 	memoryCounters = map[string]func(d drawer, t, kib int64) int64{
 		"mem.consumed.average": memConsumed,
 		"mem.usage.average":    func(d drawer, t, kib int64) int64 { return 10000 * memConsumed(d, t, kib) / kib },
@@ -175,6 +179,9 @@ func additive(counter string) (func(drawer, string, int64) int64, string) {
 		}
 		return diskCounters[name], group
 	case "disk":
+		if f := lunCounters[name]; f != nil {
+			return f, "virtualDisk"
+		}
 		return diskCounters[name], "virtualDisk"
 	}
 	return nil, ""

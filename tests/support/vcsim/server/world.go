@@ -168,6 +168,7 @@ func (w *world) reconfigured(v *vm, machine *mo.VirtualMachine) {
 		}
 	}
 	w.mu.Lock()
+	v.kib = int64(machine.Config.Hardware.MemoryMB) * 1024
 	w.follow(v, machine)
 	w.seen++
 	version := changeVersion(w.seen)
@@ -183,8 +184,8 @@ func changeVersion(n int) string {
 func (w *world) follow(v *vm, machine *mo.VirtualMachine) {
 	now := theClock.now()
 	there := map[[2]string]bool{}
-	for _, i := range instancesOf(machine) {
-		there[i] = true
+	for _, name := range instancesOf(machine) {
+		there[name] = true
 	}
 	for n := range v.instances {
 		i := &v.instances[n]
