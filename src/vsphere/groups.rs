@@ -129,11 +129,6 @@ impl Groups {
         }
     }
 
-    /// How many hosts are asked by themselves.
-    pub(super) fn alone(&self) -> usize {
-        self.alone.len()
-    }
-
     /// The server does not take so many VMs at once.
     pub(super) fn take_fewer(&mut self, than: usize) {
         self.most = self.most.min((than / 2).max(1));

@@ -2,7 +2,7 @@
 //!
 //! What vSphere does not know is `None`, or -1 in the counters of NICs and disks.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::devices::{Disk as Drive, Network, Nic};
 use super::inventory::{About, Vm};
@@ -11,7 +11,7 @@ use crate::details::{DiskDetails, InstanceDetails, Manager, NicDetails};
 use crate::hypervisor::{Content, Parts, Stamp};
 use crate::records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, InstanceStats, Interface, InterfaceCounters, Memory,
-    VmCounters,
+    VcpuTimes, VmCounters,
 };
 
 const MIB_IN_KIB: u64 = 1024;
@@ -34,8 +34,10 @@ impl Subject<'_> {
         match part {
             Parts::STATS => {
                 let stats = self.stats();
-                let whole = stats.cpu_time;
-                Content::Stats(Box::new(stats), CpuTimes { vcpus: None, whole })
+                let (time, wait, delay) = (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay);
+                // All vCPUs are told as one.
+                let vcpus = time.map(|time| vec![(0, VcpuTimes { time: Some(time), wait, delay })]);
+                Content::Stats(Box::new(stats), CpuTimes { vcpus, whole: time })
             }
             Parts::NICS => Content::Nics(self.nics(SINCE_START)),
             Parts::DISKS => Content::Disks(self.disks(SINCE_START)),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-NAMES = {"xenserver": "XenServer"}
+NAMES = {"xenserver": "XenServer", "vsphere": "vSphere"}
 """Of the kinds that are not libvirt, by the schemes of their URIs."""
 LIBVIRT = "libvirt"
-NEW_AFTER = {"xenserver": 6.0}
+NEW_AFTER = {"xenserver": 6.0, "vsphere": 25.0}
 """Seconds after which a reading of these has something new for sure: XenServer has new values every
-5 s."""
+5 s, vSphere every 20 s."""
 
 
 def kind(uri: str) -> str:
-    """Return what reads a URI: ``xenserver``, or else ``libvirt``."""
+    """Return what reads a URI: ``xenserver``, ``vsphere``, or else ``libvirt``."""
     scheme = uri.partition(":")[0].lower()
     return scheme if scheme in NAMES else LIBVIRT
 

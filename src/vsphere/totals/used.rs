@@ -283,6 +283,7 @@ impl VmTotals<'_> {
     }
 
     /// Every device of which something was told.
+    #[cfg(test)]
     pub(in crate::vsphere) fn devices(&self) -> impl Iterator<Item = &Device> {
         self.vm.used.iter().map(|used| &used.device)
     }
