@@ -39,7 +39,7 @@ func newControl(f *front) *control {
 		"power": c.power, "migrate": c.migrate, "delete": c.delete, "create": c.create,
 		"add_nic": c.addNIC, "add_disk": c.addDisk, "remove_device": c.removeDevice,
 		"rule": c.rule, "forget_rules": c.forgetRules, "late": c.late, "host": c.host, "fail": c.fail,
-		"restart": c.restart, "gzip": c.gzip, "half_clone": c.halfClone,
+		"restart": c.restart, "gzip": c.gzip, "half_clone": c.halfClone, "reconfigure": c.reshape,
 	}
 	return c
 }
