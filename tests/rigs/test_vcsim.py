@@ -418,8 +418,9 @@ def test_properties_of_vms_and_hosts(vcenter: VCenter, client: Client) -> None:
     assert nova[0].extra["nvp.vm-uuid"] == nova[0].uuid
     assert nova[0].nics[0]["external_id"] == nova[0].extra["nvp.iface-id.0"]
 
-    paths = "name", "hardware.systemInfo.uuid", "hardware.cpuInfo.numCpuThreads"
-    found = client.properties(vim.HostSystem, *paths)
+    found = client.properties(
+        vim.HostSystem, "name", "hardware.systemInfo.uuid", "hardware.cpuInfo.numCpuThreads"
+    )
     assert {ref: list(host.values()) for ref, host in found.items()} == {
         h["ref"]: [h["name"], h["uuid"], h["threads"]] for h in hosts
     }

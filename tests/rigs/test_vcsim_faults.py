@@ -97,7 +97,7 @@ def test_an_idle_session_ends_by_the_clock(vcenter: VCenter) -> None:
             assert client.time == vcenter.now
         vcenter.step(1801)
         with pytest.raises(vim.fault.NotAuthenticated):
-            client.query([])
+            _ = client.time
     with Client(vcenter) as client:
         vcenter.idle(0)
         vcenter.step(1e6)
@@ -108,7 +108,7 @@ def test_who_has_no_rights_sees_nothing(vcenter: VCenter) -> None:
     with Client(vcenter, "nobody") as client:
         assert client.properties(vim.VirtualMachine, "name") == {}
         assert client.properties(vim.HostSystem, "name") == {}
-        assert list(client.view().view) == []
+        assert client.properties_of(client.view(), "view") == {"view": []}
         with pytest.raises(vim.fault.NoPermission) as refused:
             client.samples([vcenter.vm("vm-0000").ref])
         assert not isinstance(refused.value, vim.fault.NotAuthenticated)
@@ -127,8 +127,8 @@ def test_calls_fail_as_often_as_wanted(vcenter: VCenter) -> None:
         with pytest.raises(vim.fault.NotAuthenticated):
             _ = client.time
     for fault, error in (
-        ({"reset": True}, (http.client.RemoteDisconnected, ssl.SSLEOFError, ConnectionError)),
-        ({"cut": True}, (http.client.IncompleteRead, ssl.SSLEOFError)),
+        ({"reset": True}, (http.client.RemoteDisconnected, OSError)),
+        ({"cut": True}, (http.client.IncompleteRead, OSError)),
     ):
         vcenter.fail("RetrieveServiceContent", **fault)
         with pytest.raises(error):
@@ -162,9 +162,7 @@ def test_a_restart_ends_sessions_and_keeps_the_inventory(vcenter: VCenter) -> No
         vcenter.restart()
         assert vcenter.port == port
         assert vcenter.sessions() == []
-        with pytest.raises(
-            (vim.fault.NotAuthenticated, ConnectionError, http.client.HTTPException)
-        ):
+        with pytest.raises((vim.fault.NotAuthenticated, OSError, http.client.HTTPException)):
             client.samples([ref])
     with Client(vcenter) as client:
         assert max(client.samples([ref], [RUN])[ref][RUN, ""]) == START

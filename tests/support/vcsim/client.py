@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pyVim.connect import Disconnect, SmartConnect
-from pyVmomi import vim, vmodl
+from pyVmomi import SoapStubAdapter, vim, vmodl
 from typing_extensions import Self
 
 from tests.support.vcsim.truth import COUNTERS
@@ -27,14 +27,21 @@ class Client:
     def __init__(
         self, vcenter: VCenter, user: str = "monitor", password: str | None = None
     ) -> None:
-        self._instance = SmartConnect(
+        self._stub = SoapStubAdapter(
             host="127.0.0.1",
             port=vcenter.port,
-            user=user,
-            pwd=vcenter.password if password is None else password,
+            version="vim.version.version11",  # 6.5
             sslContext=ssl.create_default_context(cafile=str(vcenter.certificate)),
         )
-        self.content = self._instance.content
+        self._instance: Any = vim.ServiceInstance("ServiceInstance", self._stub)
+        try:
+            self.content = self._instance.RetrieveContent()
+            self.content.sessionManager.Login(
+                user, vcenter.password if password is None else password, None
+            )
+        except BaseException:
+            self._stub.DropConnections()
+            raise
         counters = self.content.perfManager.perfCounter
         self.ids: dict[str, int] = {
             f"{c.groupInfo.key}.{c.nameInfo.key}.{c.rollupType}": c.key for c in counters
@@ -49,7 +56,9 @@ class Client:
 
     def close(self) -> None:
         """Log out, if there still is a session."""
-        Disconnect(self._instance)
+        with contextlib.suppress(vim.fault.NotAuthenticated):
+            self.content.sessionManager.Logout()
+        self._stub.DropConnections()
 
     @property
     def time(self) -> float:
@@ -57,7 +66,7 @@ class Client:
 
     def object(self, kind: Any, ref: str) -> Any:
         """Return a managed object by its reference."""
-        return kind(ref, self._instance._stub)
+        return kind(ref, self._stub)
 
     def vm(self, ref: str) -> Any:
         return self.object(vim.VirtualMachine, ref)
@@ -95,6 +104,17 @@ class Client:
     def properties(self, kind: Any, *paths: str) -> dict[str, dict[str, Any]]:
         """Return the properties of everything of a kind, by reference."""
         return {ref: found for page in self.pages(kind, paths) for ref, found in page.items()}
+
+    def properties_of(self, object_: Any, *paths: str) -> dict[str, Any]:
+        """Return properties of one object."""
+        collector = vmodl.query.PropertyCollector
+        spec = collector.FilterSpec(
+            objectSet=[collector.ObjectSpec(obj=object_)],
+            propSet=[collector.PropertySpec(type=type(object_), pathSet=list(paths))],
+        )
+        options = collector.RetrieveOptions()
+        answer = self.content.propertyCollector.RetrievePropertiesEx([spec], options)
+        return {p.name: p.val for p in answer.objects[0].propSet}
 
     def specs(
         self,
