@@ -14,6 +14,7 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from tests.support.vcsim import COUNTERS, LUN, START, UPLINK, VCenter, unavailable
+from tests.support.vcsim.build import SOURCE, go
 from tests.support.vcsim.client import Client, moment
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def vcenter() -> Iterator[VCenter]:
 def client(vcenter: VCenter) -> Iterator[Client]:
     with Client(vcenter) as client:
         yield client
+
+
+def test_its_program_is_formatted_and_vetted() -> None:
+    told = subprocess.run(["gofmt", "-l", SOURCE], check=True, capture_output=True, text=True)
+    assert told.stdout == ""
+    assert go("vet", ".") == ""
 
 
 def truth(vm: VM, times: list[int], counters: tuple[str, ...] = COUNTERS) -> Series:
@@ -334,8 +341,12 @@ def test_a_sick_host_hangs_those_who_ask_for_its_vms(vcenter: VCenter, client: C
             time.sleep(0.01)
         assert list(client.samples([well.ref], [RUN])) == [well.ref]
         assert told == []
+        assert vcenter.most_in_flight() >= 2
         vcenter.sick(0, 0)
         asking.join(60)
+    asked = vcenter.queries()
+    assert [query["entities"] for query in asked] == [2, 1]
+    assert [len(query["hosts"]) for query in asked] == [2, 1]
     assert list(told[0]) == [well.ref, sick.ref]
     vcenter.connection(0, "notResponding")
     assert list(client.samples([well.ref, sick.ref], [RUN])) == [well.ref]

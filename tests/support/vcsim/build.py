@@ -26,6 +26,17 @@ def unavailable() -> str | None:
     return None
 
 
+def go(*arguments: str) -> str:
+    """Return what a command of Go prints about the sources."""
+    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GOPATH), "GOFLAGS": ""}
+    if not os.access(os.environ.get("HOME", ""), os.W_OK):
+        environment.setdefault("GOCACHE", str(ROOT / "build/go"))
+    command = ["go", *arguments]
+    return subprocess.run(
+        command, cwd=SOURCE, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
 @cache
 def program() -> Path:
     """Return the path of the program. It is built if no source of it was yet: half a minute."""
@@ -38,9 +49,6 @@ def program() -> Path:
         for older in built.parent.iterdir():
             older.unlink()
         made = built.with_suffix(f".{os.getpid()}")
-        environment = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GOPATH), "GOFLAGS": ""}
-        environment.setdefault("GOCACHE", str(ROOT / "build/go"))
-        command = ["go", "build", "-o", str(made), "."]
-        subprocess.run(command, cwd=SOURCE, env=environment, check=True)
+        go("build", "-o", str(made), ".")
         made.rename(built)
     return built

@@ -33,7 +33,7 @@ class Client:
             version="vim.version.version11",  # 6.5
             sslContext=ssl.create_default_context(cafile=str(vcenter.certificate)),
         )
-        self._instance: Any = vim.ServiceInstance("ServiceInstance", self._stub)
+        self._instance = vim.ServiceInstance("ServiceInstance", self._stub)
         try:
             self.content = self._instance.RetrieveContent()
             self.content.sessionManager.Login(

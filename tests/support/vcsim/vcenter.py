@@ -264,6 +264,14 @@ class VCenter:
     def logins(self) -> int:
         return self.calls().get("Login", 0)
 
+    def queries(self) -> list[dict[str, Any]]:
+        """Return how many entities and metrics, which max_sample and hosts each QueryPerf had."""
+        return list(self.control("queries"))
+
+    def most_in_flight(self) -> int:
+        """Return how many calls were answered at once at most."""
+        return int(self.control("load")["most"])
+
     def forget_calls(self) -> None:
         """Count anew."""
         self.control("forget")
@@ -289,7 +297,7 @@ class VCenter:
         self.control("limits", **limits)
 
     def fail(self, method: str = "", times: int = 1, **fault: Any) -> None:
-        """Answer the next calls badly: see `fault` in front.go. `times=0` ends all of that."""
+        """Answer the next calls badly: see `fault` in front.go. `times=0` ends that at once."""
         self.control("fail", method=method, times=times, **fault)
 
     def restart(self, seconds: float = 0, *, other_certificate: bool = False) -> None:

@@ -34,7 +34,7 @@ func newControl(f *front) *control {
 	}
 	c := &control{front: f, client: client}
 	c.verbs = map[string]func(map[string]json.RawMessage) (interface{}, error){
-		"clock": c.clock, "vms": c.vms, "hosts": c.hosts, "calls": c.calls, "forget": c.forget,
+		"clock": c.clock, "vms": c.vms, "hosts": c.hosts, "calls": c.calls, "forget": c.forget, "load": c.load, "queries": c.queries,
 		"sessions": c.sessions, "end_sessions": c.endSessions, "idle": c.idle, "page": c.page, "limits": c.limits,
 		"power": c.power, "migrate": c.migrate, "delete": c.delete, "create": c.create,
 		"add_nic": c.addNIC, "add_disk": c.addDisk, "remove_device": c.removeDevice,
@@ -105,8 +105,11 @@ func findVM(asked map[string]json.RawMessage) (*vm, *simulator.VirtualMachine, e
 	if v == nil {
 		return nil, nil, fmt.Errorf("there is no VM %q", name)
 	}
-	machine := simulator.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: v.ref})
-	return v, machine.(*simulator.VirtualMachine), nil
+	machine, ok := simulator.Map.Get(types.ManagedObjectReference{Type: "VirtualMachine", Value: v.ref}).(*simulator.VirtualMachine)
+	if !ok {
+		return nil, nil, fmt.Errorf("VM %q is being deleted", name)
+	}
+	return v, machine, nil
 }
 
 // findHost finds a host by its number, as in `hosts`.
@@ -394,8 +397,11 @@ func (c *control) host(asked map[string]json.RawMessage) (interface{}, error) {
 	if h.lost {
 		reached = types.VirtualMachineConnectionStateDisconnected
 	}
-	for _, ref := range hs.Vm {
+	for _, ref := range children(hs, &hs.Vm) {
 		machine := simulator.Map.Get(ref)
+		if machine == nil {
+			continue
+		}
 		simulator.Map.WithLock(machine, func() {
 			simulator.Map.Update(machine, []types.PropertyChange{
 				{Name: "runtime.connectionState", Val: reached},
@@ -419,8 +425,25 @@ func (c *control) calls(map[string]json.RawMessage) (interface{}, error) {
 func (c *control) forget(map[string]json.RawMessage) (interface{}, error) {
 	c.front.mu.Lock()
 	defer c.front.mu.Unlock()
-	c.front.calls = map[string]int{}
+	c.front.calls, c.front.most = map[string]int{}, c.front.flying
+	perfMutex.Lock()
+	defer perfMutex.Unlock()
+	perfQueries = nil
 	return nil, nil
+}
+
+// load tells how many calls are being answered, and how many were at once at most.
+func (c *control) load(map[string]json.RawMessage) (interface{}, error) {
+	c.front.mu.Lock()
+	defer c.front.mu.Unlock()
+	return map[string]int{"now": c.front.flying, "most": c.front.most}, nil
+}
+
+// queries tells what was asked in each QueryPerf.
+func (c *control) queries(map[string]json.RawMessage) (interface{}, error) {
+	perfMutex.Lock()
+	defer perfMutex.Unlock()
+	return append([]perfQuery{}, perfQueries...), nil
 }
 
 func (c *control) sessions(map[string]json.RawMessage) (interface{}, error) {
@@ -482,6 +505,7 @@ func (c *control) fail(asked map[string]json.RawMessage) (interface{}, error) {
 	defer c.front.mu.Unlock()
 	if bad.Times == 0 {
 		c.front.faults = nil
+		c.front.healed++
 	} else {
 		c.front.faults = append(c.front.faults, bad)
 	}
@@ -519,27 +543,39 @@ func (c *control) hosts(map[string]json.RawMessage) (interface{}, error) {
 	return found, nil
 }
 
-// vms tells all there is to know of VMs, in the order of their making.
+// children returns the VMs of the folder, or of a host, as they are now.
+func children(of mo.Reference, refs *[]types.ManagedObjectReference) (copied []types.ManagedObjectReference) {
+	simulator.Map.WithLock(of, func() { copied = append(copied, *refs...) })
+	return copied
+}
+
+// vms tells all there is to know of VMs, or of one, in the order of their making.
 func (c *control) vms(asked map[string]json.RawMessage) (interface{}, error) {
-	theWorld.mu.RLock()
-	defer theWorld.mu.RUnlock()
 	numbers := map[string]int{}
 	for n, hs := range hostList {
 		numbers[hs.Self.Value] = n
 	}
-	found := []map[string]interface{}{}
-	var only string
-	if err := get(asked, "vm", &only); err != nil {
-		return nil, err
+	refs := children(folder, &folder.ChildEntity)
+	if asked["vm"] != nil {
+		_, machine, err := findVM(asked)
+		if err != nil {
+			return nil, err
+		}
+		refs = []types.ManagedObjectReference{machine.Self}
 	}
-	for _, ref := range folder.ChildEntity {
-		v := theWorld.vms[ref.Value]
-		if v == nil || only != "" && only != v.ref && encoded(only) != v.name {
+	found := []map[string]interface{}{}
+	for _, ref := range refs {
+		machine, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+		if !ok {
 			continue
 		}
-		machine := simulator.Map.Get(ref).(*simulator.VirtualMachine)
+		// In this order, as who changes a VM holds its lock and then wants the world's.
 		simulator.Map.WithLock(machine, func() {
-			found = append(found, tell(v, &machine.VirtualMachine, numbers[v.host]))
+			theWorld.mu.RLock()
+			defer theWorld.mu.RUnlock()
+			if v := theWorld.vms[ref.Value]; v != nil {
+				found = append(found, tell(v, &machine.VirtualMachine, numbers[v.host]))
+			}
 		})
 	}
 	return found, nil

@@ -47,6 +47,9 @@ type front struct {
 	used   map[string]float64 // when sessions were last used
 	idle   float64            // seconds until a session that is not used ends; 0 is never
 	faults []*fault
+	healed int  // how often all faults were ended
+	flying int  // calls that are being answered
+	most   int  // of these at once
 	plain  bool // nothing is compressed
 }
 
@@ -106,6 +109,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		method = string(found[1])
 	}
 	bad := f.count(method, r)
+	defer f.landed()
 	if bad != nil {
 		switch {
 		case bad.Reset:
@@ -126,10 +130,31 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case bad.Expire:
 			endSessions(cookieOf(r))
 		}
-		time.Sleep(time.Duration(bad.Delay * float64(time.Second)))
+		f.wait(bad.Delay)
 	}
 	answer := f.ask(method, r, body.Bytes())
 	f.send(w, r, answer, bad != nil && bad.Cut)
+}
+
+func (f *front) landed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.flying--
+}
+
+// wait waits for some seconds, or until all faults are ended.
+func (f *front) wait(seconds float64) {
+	f.mu.Lock()
+	healed := f.healed
+	f.mu.Unlock()
+	for began := time.Now(); time.Since(began).Seconds() < seconds; time.Sleep(20 * time.Millisecond) {
+		f.mu.Lock()
+		over := f.healed != healed
+		f.mu.Unlock()
+		if over {
+			return
+		}
+	}
 }
 
 func min(a, b int) int {
@@ -152,6 +177,9 @@ func (f *front) count(method string, r *http.Request) *fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls[method]++
+	if f.flying++; f.flying > f.most {
+		f.most = f.flying
+	}
 	if last, ok := f.used[key]; ok {
 		if f.idle > 0 && now-last > f.idle {
 			endSessions(key)

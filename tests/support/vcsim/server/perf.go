@@ -43,6 +43,7 @@ type perfSettings struct {
 var (
 	perfMutex    sync.Mutex
 	perfSet      perfSettings
+	perfQueries  []perfQuery      // since a test had them forgotten
 	counterNames map[int32]string // of this vCenter, without the offset
 	perfCounters []types.PerfCounterInfo
 )
@@ -89,6 +90,7 @@ func invalid(property string) *soap.Fault {
 func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasFault {
 	set := settings()
 	body := &methods.QueryPerfBody{}
+	note(req)
 	if fault := tooLarge(&set, req); fault != nil {
 		body.Fault_ = fault
 		return body
@@ -112,6 +114,36 @@ func (p *perf) QueryPerf(ctx *simulator.Context, req *types.QueryPerf) soap.HasF
 	}
 	body.Res = response
 	return body
+}
+
+// A perfQuery is what was asked in a QueryPerf.
+type perfQuery struct {
+	Entities  int      `json:"entities"`
+	Metrics   int      `json:"metrics"`
+	MaxSample int32    `json:"max_sample"` // the largest of its entities
+	Hosts     []string `json:"hosts"`      // of its VMs
+}
+
+func note(req *types.QueryPerf) {
+	asked := perfQuery{Entities: len(req.QuerySpec), Hosts: []string{}}
+	seen := map[string]bool{}
+	theWorld.mu.RLock()
+	for _, spec := range req.QuerySpec {
+		asked.Metrics += len(spec.MetricId)
+		if spec.MaxSample > asked.MaxSample {
+			asked.MaxSample = spec.MaxSample
+		}
+		if v := theWorld.vms[spec.Entity.Value]; v != nil && !seen[v.host] {
+			seen[v.host] = true
+			asked.Hosts = append(asked.Hosts, v.host)
+		}
+	}
+	theWorld.mu.RUnlock()
+	perfMutex.Lock()
+	defer perfMutex.Unlock()
+	if len(perfQueries) < 100000 {
+		perfQueries = append(perfQueries, asked)
+	}
 }
 
 func tooLarge(set *perfSettings, req *types.QueryPerf) *soap.Fault {
