@@ -121,7 +121,10 @@ impl Inspector {
         if !self.source.has_parity() {
             stats.cpu_time = used.cpu;
         }
-        (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay) = (used.ran, used.wait, used.delay);
+        if cpu.vcpus.is_some() {
+            (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay) =
+                (used.ran, used.wait, used.delay);
+        }
         Ok(*stats)
     }
 

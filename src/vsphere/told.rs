@@ -11,7 +11,7 @@ use crate::details::{DiskDetails, InstanceDetails, Manager, NicDetails};
 use crate::hypervisor::{Content, Parts, Stamp};
 use crate::records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, InstanceStats, Interface, InterfaceCounters, Memory,
-    VcpuTimes, VmCounters,
+    VmCounters,
 };
 
 const MIB_IN_KIB: u64 = 1024;
@@ -34,10 +34,9 @@ impl Subject<'_> {
         match part {
             Parts::STATS => {
                 let stats = self.stats();
-                let (time, wait, delay) = (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay);
-                // All vCPUs are told as one.
-                let vcpus = time.map(|time| vec![(0, VcpuTimes { time: Some(time), wait, delay })]);
-                Content::Stats(Box::new(stats), CpuTimes { vcpus, whole: time })
+                // It goes on by itself where vCPUs are unplugged.
+                let cpu = CpuTimes { vcpus: None, whole: stats.cpu_time };
+                Content::Stats(Box::new(stats), cpu)
             }
             Parts::NICS => Content::Nics(self.nics(SINCE_START)),
             Parts::DISKS => Content::Disks(self.disks(SINCE_START)),
