@@ -15,6 +15,8 @@ use super::objects::{DiskKind, HostRecord, PowerState, Ref, VbdRecord, VifRecord
 use super::rpc::{self, RpcError};
 use super::tables::{Class, Index, Notes, Tables, known, same};
 
+/// More vCPUs are none: Xen has no room for them.
+const MOST_VCPUS: u32 = 8192;
 const MAX_TOKEN: usize = 255;
 /// With more, all are asked for anew: the longest answer has no more.
 const MAX_OBJECTS: usize = if cfg!(test) { 2000 } else { 1_000_000 };
@@ -188,6 +190,8 @@ pub(super) struct Vm<'a> {
     pub(super) host: Option<Uuid>,
     /// vCPUs that are online, or that it will start with.
     pub(super) vcpus: Option<u32>,
+    /// vCPUs that it may have.
+    pub(super) vcpus_max: Option<u32>,
     /// The memory that it has, in bytes; `None` while it does not run.
     pub(super) memory_actual: Option<u64>,
     /// Whether an agent in the guest reports: only then its free memory means anything.
@@ -278,13 +282,15 @@ impl Tables {
         let running = record.domid.map(|_| record);
         let metrics = running.and_then(|vm| known(&self.vm_metrics, vm.metrics.as_ref()?));
         let guest = running.and_then(|vm| known(&self.guest_metrics, vm.guest_metrics.as_ref()?));
-        let online = metrics.and_then(|metrics| metrics.vcpus_number).filter(|&count| count > 0);
+        let vcpus = |count: Option<u32>| count.filter(|count| (1..=MOST_VCPUS).contains(count));
+        let online = vcpus(metrics.and_then(|metrics| metrics.vcpus_number));
         let memory = metrics.and_then(|metrics| metrics.memory_actual);
         Vm {
             reference,
             record,
             host: host.map(|host| host.uuid),
-            vcpus: online.or(record.vcpus_at_startup),
+            vcpus: online.or(vcpus(record.vcpus_at_startup)),
+            vcpus_max: vcpus(record.vcpus_max),
             memory_actual: memory.filter(|&bytes| bytes > 0),
             guest_is_live: guest.and_then(|live| live.0) == Some(true),
             tables: self,

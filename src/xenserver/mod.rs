@@ -241,7 +241,8 @@ impl State {
                 },
                 domid: vm.record.domid.map_or(-1, Into::into),
                 host: vm.host,
-                vcpus: vm.vcpus.unwrap_or(u32::MAX).try_into().unwrap_or(u16::MAX),
+                // Sources are there for all that it may have: those that are offline do not grow.
+                vcpus: vm.vcpus.or(vm.vcpus_max).unwrap_or(0).try_into().unwrap_or(0),
                 nics: &nics,
                 disks: &disks,
             };

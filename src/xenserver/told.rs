@@ -247,7 +247,7 @@ impl Subject<'_> {
             state: self.vm.power_state().as_libvirt(),
             memory_maximum: record.memory_static_max.map(mib),
             memory_configured: record.memory_target.map(mib),
-            vcpus_maximum: record.vcpus_max,
+            vcpus_maximum: self.vm.vcpus_max,
             vcpus_configured: self.vm.vcpus,
             manager: manager(self.vm),
             disks: self.vm.disks().into_iter().filter_map(disk).collect(),

@@ -405,3 +405,23 @@ def test_a_call_that_is_interrupted(opens: Opens, pool: Pool) -> None:
     pool.hosts[1].away()
     pool.hosts[1].back()
     eventually(lambda: len(inspector.usage_all()) == ALL)
+
+
+def test_a_vm_whose_number_of_vcpus_is_not_known_is_told_otherwise(
+    opens: Opens, pool: Pool
+) -> None:
+    here, there = pool.vm("A"), pool.vm("A", 1)
+    here.set(VCPUs_at_startup="many")
+    pool.database.update("VM_metrics", here.record["metrics"], VCPUs_number=4_000_000_000)
+    inspector = opens(pool)
+    inspector.usage_all()
+    pool.now += 30
+    told = usages(inspector)
+    # Both do the same.
+    odd, like = told[here.uuid]._asdict(), told[there.uuid]._asdict()
+    assert [odd.pop(name) for name in ("cpu_number", "cpu_utilization")] == [None, None]
+    assert like["cpu_number"] == 4
+    assert like["interval"] == 30
+    assert odd.pop("id") != like["id"]
+    odd.pop("name")
+    assert odd == {name: like[name] for name in odd}
