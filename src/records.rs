@@ -325,7 +325,7 @@ pub struct VmCounters {
     pub vcpu_time: Option<i128>,
     /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.
     pub cpu_time: Option<i128>,
-    /// When that was measured, by a call of its own; `None` if with the whole reading.
+    /// When that was measured, if by itself; `None` if with the whole reading.
     pub cpu_measured: Option<Instant>,
     /// Time for which the vCPUs have waited for a CPU of the host since boot, nanoseconds.
     pub vcpu_wait: Option<i128>,

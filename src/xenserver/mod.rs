@@ -253,7 +253,7 @@ impl State {
                 Some(before) if before.runs || !runs => before.began,
                 // The time for which it stood still is nobody's.
                 before => {
-                    let covered = totals.vm(&vm.record.uuid).map(|used| used.cpu.covered);
+                    let covered = totals.vm(&vm.record.uuid).map(|used| used.covered);
                     let began = Instant::now().checked_sub(covered.unwrap_or_default());
                     let before = before.map(|before| before.began);
                     began.max(before).unwrap_or_else(Instant::now)

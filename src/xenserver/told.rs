@@ -49,7 +49,7 @@ impl Subject<'_> {
 
     /// When the counters were measured, by the time that they cover, and of which start they are.
     pub(super) fn stamp(&self, part: Parts) -> Stamp {
-        let covered = self.used.as_ref().map_or(Duration::ZERO, |used| used.cpu.covered);
+        let covered = self.used.as_ref().map_or(Duration::ZERO, |used| used.covered);
         // Sums go on over a new start; counters since the start do not.
         let is_sum = part == Parts::COUNTERS;
         let start = self.used.as_ref().map(|used| used.start).filter(|_| !is_sum);
@@ -80,11 +80,12 @@ impl Subject<'_> {
     fn counters(&self) -> VmCounters {
         let used = self.used.as_ref();
         let cpu = used.filter(|used| used.newest.is_some()).map(|used| used.cpu);
+        // Each has a time of its own: a plugin may have read nothing for a while.
         let at = |told: &Told| Some(self.began + told.covered);
         VmCounters {
             cpu_number: self.vm.vcpus,
-            vcpu_time: cpu.map(|cpu| cpu.sum),
             cpu_time: cpu.map(|cpu| cpu.sum),
+            cpu_measured: cpu.as_ref().and_then(at),
             vcpu_delay: self.delayed().map(|told| told.sum),
             memory: self.memory(),
             interfaces: self.nics(|nic| Some(nic.sum), at),

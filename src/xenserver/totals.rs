@@ -108,6 +108,8 @@ pub(crate) struct Told {
 pub(crate) struct VmTotals {
     /// The newest row that was taken; `None` where there was none yet.
     pub(crate) newest: Option<i64>,
+    /// The time for which something at least is known of it.
+    pub(crate) covered: Duration,
     /// The number of its start, another for each of its domains: that of the counters since the start.
     pub(crate) start: u32,
     /// In ns, all vCPUs together, also those that are offline by now.

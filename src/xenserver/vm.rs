@@ -109,6 +109,8 @@ pub(crate) struct Vm {
     counters: Vec<Slot>,
     /// Names of disks; counters have their places here.
     disks: Vec<Box<str>>,
+    /// For how long something at least was covered: whatever is not read any more, time goes on.
+    covered: u64,
     /// Of all vCPUs: the mean of what was covered.
     cpu_covered: u64,
     /// In a pause, or after one, of a release whose rows stand still then.
@@ -236,6 +238,7 @@ impl Vm {
             vcpus: 0,
             counters: Vec::new(),
             disks: Vec::new(),
+            covered: 0,
             cpu_covered: 0,
             still: None,
             exact: ExactFrom::At(i64::MIN),
@@ -421,6 +424,7 @@ impl Vm {
             return;
         }
         let mut covered = 0;
+        let longest = entries.iter().map(|entry| entry.grown.sum.covered).max().unwrap_or(0);
         for Entry { index, grown, newest, .. } in entries {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
@@ -432,7 +436,14 @@ impl Vm {
                 anchor.edge = anchor.edge.saturating_add(grown.edge[1]);
             }
         }
+        self.covered += longest;
+        self.cover_cpus(covered);
+    }
+
+    /// So many 10^-9 s more are covered, of all vCPUs together.
+    fn cover_cpus(&mut self, covered: u64) {
         self.cpu_covered += covered / u64::from(self.vcpus.max(1));
+        self.covered = self.covered.max(self.cpu_covered);
     }
 
     /// Begins anew, as the host does: whatever was before that is not known.
@@ -469,6 +480,7 @@ impl Vm {
                     slot.counted.stand_still(covered);
                 }
                 self.cpu_covered += covered;
+                self.covered += covered;
             }
             Some(still) => match still.resumed {
                 None => still.resumed = Some(newest.0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import time
 import uuid as uuids
@@ -425,3 +426,42 @@ def test_a_vm_whose_number_of_vcpus_is_not_known_is_told_otherwise(
     assert odd.pop("id") != like["id"]
     odd.pop("name")
     assert odd == {name: like[name] for name in odd}
+
+
+@pytest.mark.parametrize("gone", ["cpu", "vif_", "vbd_"])
+def test_a_plugin_that_reads_nothing_any_more_costs_its_own_values(
+    opens: Opens, old_pool: Pool, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    # One without a self-check, which would take the counters in place of such rows.
+    pool = old_pool
+    answers = pool.metrics.updates
+
+    def unknown(*asked: Any) -> str:
+        text = answers(*asked)
+        names = re.findall("<entry>.*?:.*?:.*?:(.*?)</entry>", text)
+        values = iter(re.findall("<v>.*?</v>", text))
+        each = (
+            "<v>NaN</v>" if names[n % len(names)].startswith(gone) else value
+            for n, value in enumerate(values)
+        )
+        return re.sub("<v>.*?</v>", lambda _: next(each), text)
+
+    uuid, values = pool.vm("A").uuid, ("cpu_utilization", "network_read_kib", "disk_read_kib")
+    inspector = opens(pool)
+    inspector.usage_all()
+    pool.now += 30
+    inspector.usage_all()
+    monkeypatch.setattr(pool.metrics, "updates", unknown)
+    for _ in range(3):
+        pool.now += 30
+        told = usages(inspector)[uuid]
+        assert told.interval == 30
+        lost = [name for name in values if getattr(told, name) is None]
+        assert lost == [values[["cpu", "vif_", "vbd_"].index(gone)]]
+    monkeypatch.undo()
+    pool.now += 30
+    told = usages(inspector)[uuid]
+    assert None not in [getattr(told, name) for name in values]
+    assert told.cpu_utilization is not None
+    assert 0 < told.cpu_utilization < 100
+    assert {told.cpu_interval, told.network_interval, told.disk_interval} <= {25, 30}

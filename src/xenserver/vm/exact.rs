@@ -51,7 +51,7 @@ impl Vm {
         // Rows of a pause tell its growth only in all.
         let is_compared = is_compared && self.still.is_none();
         let mut next = Vec::new();
-        let (mut covered, vcpus) = (0, u64::from(self.vcpus.max(1)));
+        let mut covered = 0;
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
@@ -90,7 +90,7 @@ impl Vm {
                 Some(_) => {}
             }
         }
-        self.cpu_covered += covered / vcpus;
+        self.cover_cpus(covered);
         let has_all = self.counters.iter().all(|slot| {
             let may_have = slot.is_there && !slot.counter.is_requests();
             !may_have || slot.counted.anchor().is_some()
@@ -141,7 +141,7 @@ impl Vm {
                 counted.set(next);
             }
         }
-        self.cpu_covered += covered / u64::from(self.vcpus.max(1));
+        self.cover_cpus(covered);
         Some(found)
     }
 

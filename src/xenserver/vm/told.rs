@@ -51,6 +51,7 @@ impl Vm {
         });
         VmTotals {
             newest: self.mark.map(|mark| mark.0),
+            covered: Duration::from_nanos(self.covered),
             start: self.starts,
             cpu,
             vcpus: (0..usize::from(self.vcpus)).map(|vcpu| told(Counter::Cpu, vcpu)).collect(),
