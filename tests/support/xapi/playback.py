@@ -99,7 +99,7 @@ class Playback:
         if query.host:
             for source in there.get(self.recording.host, []):
                 yield f"AVERAGE:host:{self.hosts[host]}:{source[1]}", None, source
-        guests = [guest for guest in self.guests.values() if guest.host == host]
+        guests = [guest for guest in list(self.guests.values()) if guest.host == host]
         if self.shuffled:
             self._random.shuffle(guests)
         for guest in guests:
