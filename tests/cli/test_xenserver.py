@@ -358,6 +358,20 @@ def test_a_served_pool_is_read_once_the_password_is_right(pool: Pool, tmp_path: 
     assert not any(secret in told for secret in (PASSWORD, "wr0ng", "sha256"))
 
 
+def test_no_command_leaves_a_session_behind(pool: Pool, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    file.chmod(0o600)
+    uri = f"{pool.uri()}&password_file={file}"
+    with Exporter(uri) as exporter:
+        assert exporter.scrape()("virtmeter_up") == 1
+        assert len(pool.sessions.open) == 1
+    assert not pool.sessions.open, "it was ended by a signal"
+    assert run("stats", "--uri", uri, "no-such-vm").returncode == 2
+    assert pool.sessions.logins == 2
+    assert not pool.sessions.open, "it has failed"
+
+
 def test_a_wrong_pin_is_told_with_the_right_one(pool: Pool) -> None:
     uri = f"{pool.uri().partition('?')[0]}?sha256={'AB' * 32}"
     for command in ("stats", "watch"):

@@ -162,12 +162,12 @@ def inspector(
     is_libvirt = kinds.is_libvirt(uri)
     if is_libvirt:
         descriptors(workers)
+    made: virtmeter.Inspector | None = None
     logger = logging.getLogger("virtmeter.collector")
     filters = [_said_by_the_command] * quiet + [_said_of_vms] * tells_vms
     for each in filters:
         logger.addFilter(each)
     try:
-        made: virtmeter.Inspector
         if is_libvirt:
             made = virtmeter.LibvirtInspector(
                 uri,
@@ -182,13 +182,18 @@ def inspector(
             made = virtmeter.Inspector(uri, timeout=timeout, report_stopped=report_stopped)
         yield made
         # Not after an exception: the process ends, and who hangs would not say good-bye.
-        made.close()
+        if is_libvirt:
+            made.close()
     except (virtmeter.InspectorException, ValueError) as error:
         if _is_about_connection(error):
             message = str(error).removesuffix(GOES_ON)  # a command that has failed does not
             error.args = (default_uri.explained(message),)
         raise
     finally:
+        # Whatever ends the command: a pool keeps sessions for a day that nobody has ended, and is
+        # waited for no longer than a second.
+        if made and not is_libvirt:
+            made.close()
         for each in filters:
             logger.removeFilter(each)
 
