@@ -207,8 +207,8 @@ impl<'a> Vm<'a> {
     /// Its NICs by device number, unplugged ones as well; of two with one number there is one.
     pub(super) fn nics(&self) -> Vec<Nic<'a>> {
         let vifs = same(&self.tables.nics, self.reference);
-        let records = vifs.filter_map(|vif| known(&self.tables.vifs, vif));
-        let mut nics: Vec<Nic<'a>> = records.map(|record| self.tables.nic(record)).collect();
+        let nic = |vif| Some(self.tables.nic(vif, known(&self.tables.vifs, vif)?));
+        let mut nics: Vec<Nic<'a>> = vifs.filter_map(nic).collect();
         nics.sort_by_key(|nic| (nic.device, !nic.attached));
         nics.dedup_by_key(|nic| nic.device);
         nics
@@ -218,8 +218,8 @@ impl<'a> Vm<'a> {
     /// there is one.
     pub(super) fn disks(&self) -> Vec<Disk<'a>> {
         let vbds = same(&self.tables.disks, self.reference);
-        let records = vbds.filter_map(|vbd| known(&self.tables.vbds, vbd));
-        let mut disks: Vec<Disk<'a>> = records.map(|record| self.tables.disk(record)).collect();
+        let disk = |vbd| Some(self.tables.disk(vbd, known(&self.tables.vbds, vbd)?));
+        let mut disks: Vec<Disk<'a>> = vbds.filter_map(disk).collect();
         disks.sort_by_key(|disk| (disk.device, !disk.attached, disk.userdevice));
         disks.dedup_by(|second, first| second.device.is_some() && second.device == first.device);
         disks
@@ -244,6 +244,7 @@ impl fmt::Debug for Vm<'_> {
 /// A NIC of a VM.
 #[derive(Debug)]
 pub(super) struct Nic<'a> {
+    pub(super) reference: &'a Ref,
     pub(super) uuid: Option<Uuid>,
     /// The number in its RRD's `vif_N_rx`.
     pub(super) device: u32,
@@ -262,6 +263,7 @@ impl Nic<'_> {
 /// A disk or drive of a VM.
 #[derive(Debug)]
 pub(super) struct Disk<'a> {
+    pub(super) reference: &'a Ref,
     /// The name in its RRD's `vbd_DEV_read`.
     pub(super) device: Option<&'a str>,
     pub(super) userdevice: Option<u16>,
@@ -297,9 +299,10 @@ impl Tables {
         }
     }
 
-    fn nic(&self, record: &VifRecord) -> Nic<'_> {
+    fn nic<'a>(&'a self, reference: &'a Ref, record: &VifRecord) -> Nic<'a> {
         let network = record.network.as_ref().and_then(|at| known(&self.networks, at));
         Nic {
+            reference,
             uuid: record.uuid,
             device: record.device,
             mac: record.mac.map(|[a, b, c, d, e, f]| {
@@ -310,9 +313,10 @@ impl Tables {
         }
     }
 
-    fn disk<'a>(&'a self, record: &'a VbdRecord) -> Disk<'a> {
+    fn disk<'a>(&'a self, reference: &'a Ref, record: &'a VbdRecord) -> Disk<'a> {
         let vdi = record.vdi.as_ref().and_then(|at| known(&self.vdis, at));
         Disk {
+            reference,
             device: record.device.as_deref(),
             userdevice: record.userdevice,
             kind: record.kind,

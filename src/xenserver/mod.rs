@@ -32,7 +32,7 @@ use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
 use crate::target::{PasswordSource, Target};
 use inventory::{Entered, Inventory, Vm};
-use objects::PowerState;
+use objects::{PowerState, Ref};
 use quirks::Quirks;
 use rpc::{Call, RpcError};
 use rrd::VmRrd;
@@ -53,7 +53,7 @@ pub(crate) struct XenServer {
 struct State {
     inventory: Inventory,
     totals: Totals,
-    vms: HashMap<Uuid, Clock>,
+    vms: HashMap<Uuid, Counting>,
     hosts: HashSet<Uuid>,
     /// How old the newest rows of a host were when they came, by our clock, which decides nothing.
     lags: HashMap<Uuid, f64>,
@@ -205,11 +205,45 @@ fn lag(newest: i64) -> f64 {
     now.as_secs_f64() - newest as f64
 }
 
-/// When the time that a VM's counters cover began, so that it goes with ours as long as nothing is missing.
-#[derive(Clone, Copy)]
-struct Clock {
+/// What is known of a VM beside its counters.
+struct Counting {
+    /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     began: Instant,
     runs: bool,
+    /// What is plugged in: another VIF or VBD may take the place of one within a cycle.
+    devices: Devices,
+}
+
+#[derive(Default)]
+struct Devices {
+    nics: Vec<(u16, Ref)>,
+    disks: Vec<(Box<str>, Ref)>,
+}
+
+impl Devices {
+    fn of(vm: &Vm<'_>) -> Self {
+        let nics = vm.nics().into_iter().filter(|nic| nic.attached);
+        let nics =
+            nics.filter_map(|nic| Some((nic.device.try_into().ok()?, nic.reference.clone())));
+        let disks = vm.disks().into_iter().filter(|disk| disk.attached && !disk.empty);
+        let disks = disks.filter_map(|disk| Some((disk.device?.into(), disk.reference.clone())));
+        Self { nics: nics.collect(), disks: disks.collect() }
+    }
+
+    /// Those but for the ones that are in the place of another one, and whether these are all.
+    fn in_place(&self, before: &Self) -> (Vec<u16>, Vec<&str>, bool) {
+        let nics = self.nics.iter().filter(|(device, at)| is_same(&before.nics, device, at));
+        let nics: Vec<u16> = nics.map(|(device, _)| *device).collect();
+        let disks = self.disks.iter().filter(|(device, at)| is_same(&before.disks, device, at));
+        let disks: Vec<&str> = disks.map(|(device, _)| &**device).collect();
+        let are_all = nics.len() == self.nics.len() && disks.len() == self.disks.len();
+        (nics, disks, are_all)
+    }
+}
+
+/// Whether no other one had its place.
+fn is_same<D: PartialEq>(before: &[(D, Ref)], device: &D, reference: &Ref) -> bool {
+    before.iter().all(|(other, at)| other != device || at == reference)
 }
 
 impl State {
@@ -227,12 +261,9 @@ impl State {
         *hosts = now;
         let mut now = HashMap::new();
         for vm in inventory.vms(control_domains) {
-            let nics = vm.nics();
-            let nics = nics.iter().filter(|nic| nic.attached);
-            let nics: Vec<u16> = nics.filter_map(|nic| nic.device.try_into().ok()).collect();
-            let disks = vm.disks();
-            let disks = disks.iter().filter(|disk| disk.attached && !disk.empty);
-            let disks: Vec<&str> = disks.filter_map(|disk| disk.device).collect();
+            let devices = Devices::of(&vm);
+            let nothing = Devices::default();
+            let (nics, disks, _) = devices.in_place(&nothing);
             let known = Known {
                 state: match vm.power_state() {
                     PowerState::Running => Running::Running,
@@ -246,9 +277,15 @@ impl State {
                 nics: &nics,
                 disks: &disks,
             };
+            let before = vms.remove(&vm.record.uuid);
+            if let Some(before) = &before {
+                let (nics, disks, are_all) = devices.in_place(&before.devices);
+                if !are_all {
+                    totals.enter(vm.record.uuid, &Known { nics: &nics, disks: &disks, ..known });
+                }
+            }
             totals.enter(vm.record.uuid, &known);
             let runs = known.state != Running::Gone;
-            let before = vms.remove(&vm.record.uuid);
             let began = match before {
                 Some(before) if before.runs || !runs => before.began,
                 // The time for which it stood still is nobody's.
@@ -259,7 +296,7 @@ impl State {
                     began.max(before).unwrap_or_else(Instant::now)
                 }
             };
-            now.insert(vm.record.uuid, Clock { began, runs });
+            now.insert(vm.record.uuid, Counting { began, runs, devices });
         }
         for gone in vms.keys() {
             totals.forget(gone);
@@ -381,7 +418,8 @@ impl HostWide for XenServer {
         let state = self.lock();
         let vm = self.find(&state.inventory, instance, self.is_told_of_stopped(part))?;
         let used = state.totals.vm(&vm.record.uuid);
-        let began = state.vms.get(&vm.record.uuid).map_or_else(Instant::now, |clock| clock.began);
+        let began =
+            state.vms.get(&vm.record.uuid).map_or_else(Instant::now, |counting| counting.began);
         let subject = Subject { vm: &vm, used, began };
         Ok((subject.tell(part), subject.stamp(part)))
     }

@@ -465,3 +465,38 @@ def test_a_plugin_that_reads_nothing_any_more_costs_its_own_values(
     assert told.cpu_utilization is not None
     assert 0 < told.cpu_utilization < 100
     assert {told.cpu_interval, told.network_interval, told.disk_interval} <= {25, 30}
+
+
+@pytest.mark.parametrize(("kind", "device"), [("VIF", "0"), ("VBD", "xvda")])
+def test_a_device_that_takes_anothers_place_within_a_cycle_counts_anew(
+    opens: Opens, pool: Pool, kind: str, device: str
+) -> None:
+    vm = pool.vm("A")
+    name = "vif_0_rx" if kind == "VIF" else "vbd_xvda_read"
+    inspector = opens(pool)
+
+    def told() -> int:
+        if kind == "VIF":
+            nics = [nic for nic in inspector.inspect_vnics(vm.uuid) if nic.name.endswith(".0")]
+            return nics[0].rx_bytes if nics else 0
+        disks = [disk for disk in inspector.inspect_disks(vm.uuid) if disk.device == device]
+        return disks[0].read_bytes if disks else 0
+
+    pool.now += 30
+    before = told()
+    assert before > 0
+    # As one does to move a NIC to another network: there is no reading in between.
+    vm.unplug(kind, device)
+    tables = pool.database.tables[kind]
+    (ref,) = [ref for ref in vm.record[f"{kind}s"] if tables[ref]["device"] == device]
+    record = {**tables[ref], "uuid": str(uuids.uuid4())}
+    pool.database.remove(kind, ref)
+    new = f"OpaqueRef:{uuids.uuid4()}"
+    pool.database.add(kind, new, record)
+    vm.set(**{f"{kind}s": [new if each == ref else each for each in vm.record[f"{kind}s"]]})
+    vm.plug(kind, device)
+    for _ in range(4):
+        pool.now += 30
+        truth = pool.truth(vm.uuid, name) or 0
+        assert told() <= truth < before, "what the other one did is none of its"
+    assert told() > truth / 2
