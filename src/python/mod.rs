@@ -48,13 +48,21 @@ pub(crate) fn put_back(outer: Option<PyErr>) -> Option<PyErr> {
     RAISED.replace(outer)
 }
 
+/// Keeps what was raised in this thread, unless something was before. What is not kept is dropped while
+/// nothing is borrowed: its finalizer, or that of a frame it came from, may call us.
+fn keep(raised: PyErr) {
+    let before = RAISED.take();
+    RAISED.set(before.or(Some(raised)));
+}
+
 /// Whether the caller of this thread still wants its answer: nothing was raised for it. Looks for
 /// Ctrl-C and other signals, whose handlers Python runs in its main thread only.
 fn nothing_was_raised() -> bool {
     let nothing = || RAISED.with_borrow(Option::is_none);
     if nothing() {
-        let raised = Python::try_attach(|py| py.check_signals().err()).flatten();
-        RAISED.with_borrow_mut(|kept| *kept = kept.take().or(raised));
+        if let Some(raised) = Python::try_attach(|py| py.check_signals().err()).flatten() {
+            keep(raised);
+        }
     }
     nothing()
 }
@@ -73,7 +81,7 @@ impl log::Log for WhilePythonRuns {
             // A handler has raised, or Ctrl-C came just then. The first of them is kept for the
             // Python caller of this thread, as if the line had been logged in Python.
             if let Some(raised) = PyErr::take(py) {
-                RAISED.with_borrow_mut(|kept| _ = kept.get_or_insert(raised));
+                keep(raised);
             }
         });
     }

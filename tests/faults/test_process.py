@@ -175,6 +175,36 @@ def test_what_a_logging_handler_raises_comes_out_of_the_call(daemon: Daemon) -> 
     assert list(inspector.inspect_disks(sample.UUID)) == []
 
 
+def test_a_finalizer_of_what_a_logging_handler_raises_may_call(daemon: Daemon) -> None:
+    told: list[object] = []
+
+    class HeldError(Exception):
+        def __del__(self) -> None:
+            try:
+                told.append(inspector.health())
+            except BaseException as error:  # noqa: BLE001 - a panic is no Exception
+                told.append(error)
+
+    class Raising(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise HeldError(record.getMessage())
+
+    daemon.add(*(sample.domain(number) for number in (1, 2, 3)))
+    daemon.on("DOMAIN_GET_XML_DESC", Error(1, VIR_FROM_QEMU), repeat=True)
+    handler = Raising()
+    logging.getLogger("virtmeter").addHandler(handler)
+    try:
+        with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+            # One line for each, and so each raises.
+            with pytest.raises(HeldError) as raised:
+                inspector.list_servers()
+            assert "sample-1" in str(raised.value)
+            assert len(told) == 2
+            assert all(isinstance(each, virtmeter.Health) for each in told), told
+    finally:
+        logging.getLogger("virtmeter").removeHandler(handler)
+
+
 def test_a_signal_is_seen_to_while_a_call_waits(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     daemon.on("DOMAIN_MEMORY_STATS", Never())
