@@ -109,6 +109,10 @@ def test_a_size_of_the_terminal_that_is_none(variable: str, number: str) -> None
         {"_VIRTMETER_COMPLETE": "bash_complete"},
         {"_VIRTMETER_COMPLETE": "bash_complete", "COMP_WORDS": "virtmeter", "COMP_CWORD": "x"},
         {"_VIRTMETER_COMPLETE": "fish_complete", "COMP_CWORD": "x"},
+        {"_VIRTMETER_COMPLETE": "fish_complete", "COMP_WORDS": "virtmeter"},
+        {"_VIRTMETER_COMPLETE": "fish_complete", "COMP_WORDS": "virtmeter", "COMP_CWORD": " "},
+        {"_VIRTMETER_COMPLETE": "tcsh_source"},
+        {"_VIRTMETER_COMPLETE": "_source"},
         {"_VIRTMETER_COMPLETE": "xx"},
     ],
 )

@@ -35,6 +35,8 @@ SIZE, NUMBER = re.compile("[1-9][0-9]{0,3}"), re.compile("[0-9]{1,6}")
 """Of a terminal, in columns or lines; of a word that is being typed."""
 COMPLETE = "_VIRTMETER_COMPLETE"
 """With this, a shell asks how a command goes on."""
+SHELLS = ("bash", "zsh", "fish")
+"""Those that can."""
 
 NO_THREAD = "can't start new thread"
 """What Python says when the process may have no more."""
@@ -125,11 +127,18 @@ def _wrong_variables() -> Iterator[str]:
     for variable in ("COLUMNS", "LINES"):
         if not SIZE.fullmatch(os.environ.get(variable, "1")):
             yield variable
-    asks = os.environ.get(COMPLETE, "_source")
-    word = os.environ.get("COMP_CWORD", "")
-    typed = "COMP_WORDS" in os.environ and (asks.startswith("fish") or NUMBER.fullmatch(word))
-    if not asks.endswith("_source") and not typed:
+    if COMPLETE in os.environ and not _asks_to_complete():
         yield COMPLETE
+
+
+def _asks_to_complete() -> bool:
+    """Return whether one of click's shells asks for its script, or for how these words go on."""
+    shell, _, what = os.environ[COMPLETE].partition("_")
+    if shell not in SHELLS or what != "complete":
+        return shell in SHELLS and what == "source"
+    word = os.environ.get("COMP_CWORD", " ")  # the word itself, or its number
+    is_one = not word or not word.isspace() if shell == "fish" else NUMBER.fullmatch(word)
+    return "COMP_WORDS" in os.environ and bool(is_one)
 
 
 def _end(number: int, _: object) -> NoReturn:
