@@ -197,6 +197,12 @@ def test_no_socket() -> None:
     assert found.has("problem", "there is no socket /nowhere", "systemctl start")
 
 
+def test_too_few_descriptors() -> None:
+    script = 'ulimit -n 40; exec "$@"'
+    done = cli.shell(script, "doctor", "--format", "json", "--uri", TEST)
+    assert Report(done, 1).has("problem", "with 4 workers", "only 40 are allowed", "ulimit -n")
+
+
 @pytest.mark.parametrize(
     ("uri", "words"),
     [

@@ -100,7 +100,9 @@ def look(
                 yield Finding(PROBLEM, f"libvirt did not answer within {timeout:g} s", RESTART)
             else:
                 yield Finding(PROBLEM, str(error))
-        except (virtmeter.InspectorException, ValueError) as error:
+        except click.ClickException as error:  # of the options, there are too few descriptors
+            yield Finding(PROBLEM, error.message)
+        except (virtmeter.InspectorException, ValueError, OSError) as error:
             yield Finding(PROBLEM, str(error))
     yield from agent()
 
