@@ -36,6 +36,8 @@ pub(crate) struct Used {
     pub(crate) ran: Option<i128>,
     pub(crate) wait: Option<i128>,
     pub(crate) delay: Option<i128>,
+    /// Whether it is what a younger reading knew, and so not of this one's moment.
+    pub(crate) is_younger: bool,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +107,9 @@ impl Times {
         if let Some(last) = self.read {
             let is_another_start = read.is_of_another_start(last);
             if read.at <= last.at {
-                return if is_another_start { Used::default() } else { self.used(now, self.cpu) };
+                let is_younger = read.at < last.at;
+                let used = Used { is_younger, ..self.used(now, self.cpu) };
+                return if is_another_start { Used::default() } else { used };
             }
             if is_another_start {
                 *self = Self::default();
@@ -187,7 +191,7 @@ impl Times {
         let sums = self.sums.into_iter().zip(EACH);
         let mut told = sums.map(|(sum, of)| now.all(of).then_some(sum));
         let mut next = || told.next().flatten();
-        Used { cpu, ran: next(), wait: next(), delay: next() }
+        Used { cpu, ran: next(), wait: next(), delay: next(), is_younger: false }
     }
 }
 
@@ -314,7 +318,8 @@ mod tests {
             let other = VcpuTimes { wait, ..vcpu(10) };
             CpuTimes { vcpus: Some(vec![(0, vcpu(10)), (1, other)]), whole: None }
         };
-        let both = Used { cpu: Some(25), ran: Some(20), wait: Some(5), delay: Some(0) };
+        let both =
+            Used { cpu: Some(25), ran: Some(20), wait: Some(5), delay: Some(0), ..Used::default() };
         assert_eq!(readings.next(&told(Some(5))), both);
         assert_eq!(readings.next(&told(None)), Used { cpu: None, wait: None, ..both });
         assert_eq!(readings.next(&told(Some(7))), Used { cpu: Some(27), wait: Some(7), ..both });
@@ -486,6 +491,7 @@ mod tests {
                     ran: keep(used.ran, last.ran),
                     wait: keep(used.wait, last.wait),
                     delay: keep(used.delay, last.delay),
+                    ..Used::default()
                 };
             }
         }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::callers::{self, Callers};
 use crate::cancellation::Cancellation;
 use crate::collector::Collector;
-use crate::continued::Continued;
+use crate::continued::{Continued, Used};
 use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Reason, Result};
@@ -347,6 +347,8 @@ impl Inspector {
             let cpu = CpuTimes { vcpus: Some(vcpus), whole: counters.cpu_time };
             let own = self.source.own_uuid(instance.uuid);
             let used = self.continued.with(|known| lock(known).enter(own, read, &cpu));
+            // Over this reading's interval, what a younger one knew would be too much.
+            let used = if used.is_younger { Used::default() } else { used };
             counters.vcpu_time = used.ran;
             (counters.vcpu_wait, counters.vcpu_delay) = (used.wait, used.delay);
         }

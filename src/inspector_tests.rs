@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::hypervisor::{Connection, Moment, Notes, Outcome, Parts, Reach, Reading};
-use crate::records::{DiskCounters, Interface, InterfaceCounters, Memory};
+use crate::records::{DiskCounters, Interface, InterfaceCounters, Memory, VcpuTimes};
 
 const NOT_ASKED_FOR: &str = "nobody asks for this here";
 const SECOND: Duration = Duration::from_secs(1);
@@ -171,6 +171,29 @@ fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
 fn lost() -> Error {
     let failure = crate::Failure::of_libvirt(38, 7, "gone".to_owned());
     Error::ConnectionLost { uri: String::new(), instance: None, failure }
+}
+
+#[test]
+fn a_reading_that_was_overtaken_tells_no_cpu_time_of_the_younger_one() {
+    // One of two vCPUs runs, waits and is delayed all the time.
+    let reading = |seconds: i128, whole: bool| {
+        let time = Some(seconds * 1_000_000_000);
+        let vcpus = Some(vec![(0, VcpuTimes { time, wait: time, delay: time })]);
+        let cpu_time = time.filter(|_| whole);
+        VmCounters { vcpus, cpu_time, ..counters(seconds, seconds) }
+    };
+    for (whole, told) in [(true, Some(50.0)), (false, None)] {
+        let host = Host::new();
+        let shares = |caller, seconds: u32| {
+            let usage = host.usage(caller, seconds, reading(seconds.into(), whole));
+            [usage.cpu_utilization, usage.cpu_wait, usage.cpu_steal]
+        };
+        assert_eq!(shares("slow", 1), [None; 3]);
+        assert_eq!(shares("quick", 20), [None; 3]);
+        assert_eq!(shares("slow", 10), [told, None, None]);
+        assert_eq!(shares("slow", 30), [Some(50.0); 3]);
+        assert_eq!(shares("quick", 40), [Some(50.0); 3]);
+    }
 }
 
 #[test]
