@@ -42,8 +42,7 @@ def stock(rig: Libvirtd) -> Any:
 
 @pytest.fixture
 def inspector(rig: Libvirtd) -> Iterator[virtmeter.LibvirtInspector]:
-    # Beside so many, calls that wait for no guest may be out for a moment on a busy machine.
-    with virtmeter.LibvirtInspector(rig.uri, timeout=TIMEOUT, max_stuck=14) as inspector:
+    with virtmeter.LibvirtInspector(rig.uri, timeout=TIMEOUT) as inspector:
         yield inspector
 
 
