@@ -14,6 +14,8 @@ const FEW: usize = 64;
 /// The last counters of every NIC, by instance and device.
 #[derive(Debug, Default)]
 pub(crate) struct Deltas {
+    /// Whether a new start of an instance is none to them, as to Ceilometer's own inspector.
+    ignore_starts: bool,
     instances: HashMap<Uuid, Nics>,
     /// How many instances there were, or were left, at the last sweep.
     swept_to: usize,
@@ -36,6 +38,11 @@ struct Last {
 }
 
 impl Deltas {
+    /// With parity, they are those of Ceilometer's own inspector.
+    pub(crate) fn new(parity: bool) -> Self {
+        Self { ignore_starts: parity, ..Self::default() }
+    }
+
     /// Enters one reading of all NICs of an instance. NICs whose counters were refused are left out,
     /// but remembered, and so is a counter that is not counted (-1); NICs that are no longer there are
     /// forgotten. All begin at 0 at a new start of the instance.
@@ -45,6 +52,8 @@ impl Deltas {
         read: Stamp,
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceStats> {
+        let began = read.start;
+        let read = Stamp { start: began.filter(|_| !self.ignore_starts), ..read };
         let nics = self.instances.entry(instance).or_default();
         let present: HashSet<&str> = interfaces.iter().map(|nic| nic.name.as_str()).collect();
         // Another thread may have read a NIC that was plugged in only after this reading.
@@ -56,7 +65,7 @@ impl Deltas {
         let at_zero = at_zero.map(|read| Last { bytes: [Some(0); 2], read });
         interfaces
             .into_iter()
-            .filter_map(|nic| with_deltas(&mut nics.by_name, at_zero, read, nic))
+            .filter_map(|nic| with_deltas(&mut nics.by_name, at_zero, (read, began), nic))
             .collect()
     }
 
@@ -89,7 +98,7 @@ impl Deltas {
 fn with_deltas(
     last: &mut HashMap<String, Last>,
     at_zero: Option<Last>,
-    read: Stamp,
+    (read, began): (Stamp, Option<u32>),
     nic: Interface,
 ) -> Option<InterfaceStats> {
     let counters = nic.counters?;
@@ -124,6 +133,7 @@ fn with_deltas(
         counters,
         rx_bytes_delta,
         tx_bytes_delta,
+        start: began.filter(|_| !nic.outlives),
     })
 }
 

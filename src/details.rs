@@ -29,6 +29,8 @@ pub struct InstanceDetails {
     pub disks: Vec<DiskDetails>,
     /// Each NIC that has a target or a MAC address.
     pub nics: Vec<NicDetails>,
+    /// The number of the start since which its vCPUs count; `None` where that is not known.
+    pub start: Option<u32>,
 }
 
 /// What manages an instance, as far as its metadata or its name tells.

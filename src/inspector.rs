@@ -67,9 +67,10 @@ impl Inspector {
 
     /// An inspector over whoever takes the readings.
     pub(crate) fn over(source: impl Source + 'static) -> Self {
+        let parity = source.has_parity();
         Self {
             source: Box::new(source),
-            deltas: PerProcess::default(),
+            deltas: PerProcess::new(move || Mutex::new(Deltas::new(parity))),
             continued: PerProcess::default(),
             rates: PerProcess::default(),
             usage: PerProcess::default(),
@@ -125,6 +126,7 @@ impl Inspector {
             (stats.vcpu_time, stats.vcpu_wait, stats.vcpu_delay) =
                 (used.ran, used.wait, used.delay);
         }
+        stats.start = read.start;
         Ok(*stats)
     }
 
@@ -133,14 +135,10 @@ impl Inspector {
     /// # Errors
     /// Any [`Error`].
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
-        let (interfaces, mut read) = match self.ask(Parts::NICS, instance)? {
+        let (interfaces, read) = match self.ask(Parts::NICS, instance)? {
             (Some(Content::Nics(interfaces)), read) => (interfaces, read),
             (_, read) => (Vec::new(), read),
         };
-        if self.source.has_parity() {
-            // Ceilometer's own inspector does not look at it.
-            read.start = None;
-        }
         let own = self.source.own_uuid(instance.uuid);
         Ok(self.with_deltas(|deltas| deltas.enter(own, read, interfaces)))
     }
@@ -150,12 +148,10 @@ impl Inspector {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disks(&self, instance: &InstanceId) -> Result<Vec<DiskStats>> {
-        match self.ask(Parts::DISKS, instance)?.0 {
-            Some(Content::Disks(disks)) => {
-                Ok(disks.into_iter().filter_map(with_counters).collect())
-            }
-            _ => Ok(Vec::new()),
-        }
+        let (Some(Content::Disks(disks)), read) = self.ask(Parts::DISKS, instance)? else {
+            return Ok(Vec::new());
+        };
+        Ok(disks.into_iter().filter_map(|disk| with_counters(disk, read)).collect())
     }
 
     /// What an instance is, beside what it uses, running or not. While its guest hangs, without its
@@ -164,8 +160,10 @@ impl Inspector {
     /// # Errors
     /// Any [`Error`] but [`Error::InstanceShutOff`].
     pub fn details(&self, instance: &InstanceId) -> Result<InstanceDetails> {
-        match self.ask(Parts::DETAILS, instance)?.0 {
-            Some(Content::Details(details)) => Ok(*details),
+        match self.ask(Parts::DETAILS, instance)? {
+            (Some(Content::Details(details)), read) => {
+                Ok(InstanceDetails { start: read.start, ..*details })
+            }
             _ => Ok(InstanceDetails::default()),
         }
     }
@@ -500,8 +498,8 @@ impl Inspector {
 }
 
 /// The record of a disk; none of one whose counters the hypervisor refused.
-fn with_counters(Disk { device, counters, .. }: Disk) -> Option<DiskStats> {
-    counters.map(|counters| DiskStats { device, counters })
+fn with_counters(Disk { device, counters, .. }: Disk, read: Stamp) -> Option<DiskStats> {
+    counters.map(|counters| DiskStats { device, counters, start: read.start })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

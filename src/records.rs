@@ -178,6 +178,9 @@ pub struct InstanceStats {
     /// Time that the vCPUs have run since boot, without any waiting, nanoseconds (`vcpu.N.time`, all
     /// vCPUs or none).
     pub vcpu_time: Option<i128>,
+    /// The number of the start since which the counters count, but those of the guest's own memory;
+    /// another one at each. `None` where it is not known.
+    pub start: Option<u32>,
 }
 
 /// The counters of one virtual NIC since it was plugged in, as `virDomainInterfaceStats` has them
@@ -249,6 +252,9 @@ pub struct InterfaceStats {
     pub rx_bytes_delta: i128,
     /// Bytes sent since then, likewise.
     pub tx_bytes_delta: i128,
+    /// The number of the instance's start since which they count, or a later plugging in; `None` where
+    /// they may be older, or that is not known.
+    pub start: Option<u32>,
 }
 
 /// The counters of one disk since the guest was started (-1 where the hypervisor does not count).
@@ -292,6 +298,9 @@ pub struct DiskStats {
     pub device: String,
     /// The counters since the guest was started.
     pub counters: DiskCounters,
+    /// The number of the instance's start since which they count, or a later plugging in; `None` where
+    /// that is not known.
+    pub start: Option<u32>,
 }
 
 /// The times of one vCPU since it was plugged in, nanoseconds; `None` where the hypervisor has none.

@@ -135,6 +135,10 @@ class InstanceStats(NamedTuple):
     vcpu_time: int | None = None
     """Time that the vCPUs have run since the start, without any waiting, nanoseconds
     (``vcpu.N.time``); None unless all of them have it."""
+    start: int | None = None
+    """The number of the start since which all counters but those of ``memory_`` count (these are
+    the guest's own, and go on where it is migrated, or restored): another one at each start, and of
+    no other meaning (the domain's id). None where it is not known."""
 
 
 class InterfaceStats(NamedTuple):
@@ -169,6 +173,10 @@ class InterfaceStats(NamedTuple):
     them where the instance was started since its last reading (not in Ceilometer's agent)."""
     tx_bytes_delta: int
     """Bytes sent since then, likewise."""
+    start: int | None = None
+    """The number of the instance's start since which this NIC counts, if it was not plugged in
+    later; None where it may have counted before, as a device that libvirt does not make, or where
+    that is not known."""
 
 
 class DiskStats(NamedTuple):
@@ -194,6 +202,9 @@ class DiskStats(NamedTuple):
     """Flushes (``flush_operations``)."""
     flush_total_times: int | None = None
     """Time spent in flushing, nanoseconds (``flush_total_times``)."""
+    start: int | None = None
+    """The number of the instance's start since which this disk counts, if it was not plugged in
+    later; None where that is not known."""
 
 
 class DiskInfo(NamedTuple):
@@ -434,6 +445,9 @@ class InstanceDetails(NamedTuple):
     """Each disk, also a drive without a medium, in the order of the domain XML."""
     nics: list[NicDetails]
     """Each NIC that has a target or a MAC address, in the order of the domain XML."""
+    start: int | None = None
+    """The number of the instance's start since which ``vcpus`` count, those that were not plugged
+    in later; None where that is not known, or it does not run."""
 
 
 class JobStats(NamedTuple):

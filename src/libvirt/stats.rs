@@ -91,6 +91,8 @@ pub(super) fn instance_stats(
         memory_active: None,
         memory_updated: updated(memory),
         vcpu_time: vcpus.ran,
+        // Of the whole reading, which its caller knows.
+        start: None,
     }
 }
 

@@ -135,6 +135,7 @@ named_tuple!(InstanceStats {
     r.memory_active,
     r.memory_updated,
     r.vcpu_time,
+    r.start,
 } from r in py);
 
 named_tuple!(InterfaceStats {
@@ -152,6 +153,7 @@ named_tuple!(InterfaceStats {
     r.counters.tx_errors,
     r.rx_bytes_delta,
     r.tx_bytes_delta,
+    r.start,
 } from r in py);
 
 named_tuple!(DiskStats {
@@ -165,6 +167,7 @@ named_tuple!(DiskStats {
     r.counters.rd_total_times,
     r.counters.flush_requests,
     r.counters.flush_total_times,
+    r.start,
 } from r in py);
 
 named_tuple!(DiskInfo {
@@ -233,6 +236,7 @@ named_tuple!(InstanceDetails {
     list(py, r.vcpus)?,
     list(py, r.disks)?,
     list(py, r.nics)?,
+    r.start,
 } from r in py);
 
 named_tuple!(VcpuStats {

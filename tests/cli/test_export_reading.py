@@ -131,7 +131,7 @@ class Sick:
 
     def inspect_details(self, instance: virtmeter.Instance) -> virtmeter.InstanceDetails:
         self._inspect(instance)
-        return virtmeter.InstanceDetails._make([instance.state, *(None,) * 11, [], [], []])
+        return virtmeter.InstanceDetails(instance.state, *(None,) * 11, [], [], [])
 
     inspect_vnics = inspect_disks = inspect_disk_info = _inspect
 

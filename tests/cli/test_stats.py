@@ -78,6 +78,7 @@ def test_json_has_what_the_library_reads(rig: Libvirtd) -> None:
     assert all(told[name] >= 0 for name in moving)
     assert [disk.pop("errors") for disk in disks] == [-1] * 5, "QEMU does not count them"
     assert [disk.pop("errors") for disk in told["disks"]] == [None] * 5
+    assert {disk.pop("start") for disk in disks} == {told["start"]}, "told once"
     assert told["disks"] == disks
     assert [disk["device"] for disk in disks] == ["vda", "vdb", "vdc", "sda", "hda"]
     assert told["nics"] == []

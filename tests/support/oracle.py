@@ -33,8 +33,10 @@ ADDED = {
         "memory_active",
         "memory_updated",
         "vcpu_time",
+        "start",
     ),
-    virtmeter.DiskStats: ("flush_requests", "flush_total_times"),
+    virtmeter.InterfaceStats: ("start",),
+    virtmeter.DiskStats: ("flush_requests", "flush_total_times", "start"),
     virtmeter.DiskInfo: ("occupied",),
 }
 

@@ -86,13 +86,13 @@ def answers(number: int = 1) -> dict[str, list[tuple[object, ...]]]:
             (
                 *(1, 1, number * 1000 + 1, 512.0, 500.0, 100.0, 300.0),
                 *(None, None, 77, None, None, None),
-                *(1, number * 2, 21, number, 10.0, 4, 1, None, number * 1000),
+                *(1, number * 2, 21, number, 10.0, 4, 1, None, number * 1000, number),
             )
         ],
         "inspect_vnics": [
-            (f"tap{number}", mac, fref, parameters, number, 5, 2, 6, 4, 8, 3, 7, 0, 0)
+            (f"tap{number}", mac, fref, parameters, number, 5, 2, 6, 4, 8, 3, 7, 0, 0, number)
         ],
-        "inspect_disks": [("vda", 2, number, 4, 3, -1, 6, 5, 7, number)],
+        "inspect_disks": [("vda", 2, number, 4, 3, -1, 6, 5, 7, number, number)],
         "inspect_disk_info": [("vda", 1 << 30, number, 1 << 20, None)],
     }
 

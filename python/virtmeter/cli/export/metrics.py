@@ -22,6 +22,7 @@ from virtmeter.cli.export.tables import (
     NOVA,
     STATES,
     TABLES,
+    device,
 )
 from virtmeter.cli.kinds import LIBVIRT
 
@@ -41,28 +42,37 @@ class Family:
     """A metric and its samples.
 
     prometheus_client writes what stands before them, and the numbers. The samples' lines are made
-    here: they are the same in all formats, and the labels of a VM's forty metrics are written once.
+    here: the labels of a VM's forty metrics are written once.
     """
 
     def __init__(self, name: str, text: str) -> None:
         """Begin without samples. The name says which type it is, and the unit."""
         self._name, self._text = name, text
         self._samples: dict[str, float] = {}
+        self._created: dict[str, str] = {}
 
-    def add(self, labels: str, value: float) -> None:
+    def add(self, labels: str, value: float, created: str | None = None) -> None:
         """Add a sample, with labels as :func:`label` writes them.
 
         The first one of these labels stays: two of the same are no metric, and Prometheus would
         take nothing of the scrape.
-        """
-        self._samples.setdefault(labels, value)
 
-    def block(self) -> Block:
-        """Return it as text."""
-        lines = [
-            f"{self._name}{labels} {floatToGoString(value)}\n"  # type: ignore[no-untyped-call]
-            for labels, value in self._samples.items()
-        ]
+        :param created: of a counter, the time when it began, if that is known.
+        """
+        if labels not in self._samples:
+            self._samples[labels] = value
+            if created is not None:
+                self._created[labels] = created
+
+    def block(self, *, openmetrics: bool = False) -> Block:
+        """Return it as text, for OpenMetrics with the times when counters began."""
+        created = self._created if openmetrics else {}
+        bare = self._name.rpartition("_")[0]
+        lines = []
+        for labels, value in self._samples.items():
+            lines.append(f"{self._name}{labels} {floatToGoString(value)}\n")  # type: ignore[no-untyped-call]
+            if labels in created:
+                lines.append(f"{bare}_created{labels} {created[labels]}\n")
         return Block(self._name, self._text, "".join(lines).encode())
 
 
@@ -165,7 +175,7 @@ def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
         if instance.state != virtmeter.PowerState.SHUTOFF:
             answering.add(labels, instance.id not in silent)
     yield from (info, state, answering)
-    yield from _readings(read.answers)
+    yield from _readings(read)
     yield from _details(read.answers)
 
 
@@ -220,39 +230,32 @@ def _nova(server: Server | None) -> tuple[str, ...]:
     return tuple(value or "" for value in values)
 
 
-def _readings(answers: Sequence[tuple[Instance, Answer]]) -> Iterator[Family]:
+def _readings(read: Snapshot) -> Iterator[Family]:
     """Yield what the VMs use."""
     families = {
-        kind: [(field, Family(f"virtmeter_domain_{field.metric}", field.help)) for field in fields]
+        kind: [
+            (field, field.begins, Family(f"virtmeter_domain_{field.metric}", field.help))
+            for field in fields
+        ]
         for kind, (fields, _) in TABLES.items()
     }
     told: set[tuple[type, str]] = set()
-    for instance, answer in answers:
+    for instance, answer in read.answers:
         for record in () if isinstance(answer, virtmeter.InspectorException) else answer:
             kind = type(record)
-            labels = label(TABLES[kind][1], (instance.id, instance.name, *_device(record)))
+            its = device(record)
+            labels = label(TABLES[kind][1], (instance.id, instance.name, *its))
             if (kind, labels) in told:
                 continue  # what the first one does not tell is not this one's to tell
             told.add((kind, labels))
-            for field, family in families[kind]:
+            began = read.created.get((instance.id, kind, its))
+            created = None if began is None else f"{began:.3f}"
+            for field, begins, family in families[kind]:
                 value = getattr(record, field.field)
                 if value is not None and value >= 0:  # -1 is for what is not counted
-                    family.add(labels, field.convert(value))
+                    family.add(labels, field.convert(value), created if begins else None)
     for fields in families.values():
-        yield from (family for _, family in fields)
-
-
-def _device(record: object) -> tuple[str, ...]:
-    """Return the values of the labels that a record has beside its VM's."""
-    if isinstance(record, virtmeter.InterfaceStats):
-        return (record.name, record.mac or "")
-    if isinstance(record, (virtmeter.DiskStats, virtmeter.DiskInfo)):
-        return (record.device,)
-    if isinstance(record, (virtmeter.VcpuStats, virtmeter.IoThreadStats)):
-        return (str(record.number),)
-    if isinstance(record, virtmeter.JobStats):
-        return (record.operation or "",)
-    return ()
+        yield from (family for _, _, family in fields)
 
 
 def of_engine(health: Health, hypervisor: str = LIBVIRT) -> Iterator[Family]:

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import virtmeter
 from virtmeter.cli import kinds, session
 from virtmeter.cli.export.choice import Choice
+from virtmeter.cli.export.created import Created
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
+
+    from virtmeter.cli.export.created import Key
 
 METADATA_AGE = 300.0
 """Seconds for which what Nova says of its instances is good, unless there is a new one."""
@@ -47,13 +50,20 @@ def failures(answers: Iterable[tuple[virtmeter.Instance, Answer]]) -> int:
 class Pass:
     """What one pass over the host has read so far. Only the reading thread writes to it."""
 
-    def __init__(self, hypervisor: str = kinds.LIBVIRT) -> None:
+    def __init__(self, hypervisor: str = kinds.LIBVIRT, before: Pass | None = None) -> None:
         """Begin with nothing.
 
         :param hypervisor: which kind is read.
+        :param before: the pass before this one.
         """
         self.hypervisor = hypervisor
-        self.began = time.monotonic()
+        self.began = self.asked = time.monotonic()
+        """When it began, and when it was last asked for."""
+        self.between: float | None = None
+        """In the middle between the last scrape of the pass before and this one, seconds since the
+        epoch: the clocks of who scrapes may differ from this one a little."""
+        if before is not None:
+            self.between = time.time() - (self.began - before.asked) / 2
         self.reached = False
         """Whether the hypervisor has answered, and no connection was lost since."""
         self.hosts: list[virtmeter.Host] = []
@@ -65,6 +75,8 @@ class Pass:
         self.servers: dict[str, virtmeter.Server] = {}
         self.details: dict[str, virtmeter.InstanceDetails] = {}
         """What each VM was when it last told."""
+        self.created: dict[Key, float] = {}
+        """When counters began, of those of which that was seen."""
         self.complete = False
         """Whether every VM was asked for everything."""
         self.failure: BaseException | None = None
@@ -79,7 +91,7 @@ class Pass:
         return Snapshot(
             *(self.hypervisor, self.began, self.reached, complete, final),
             *(self.hosts, self.instances, answers, self.described),
-            *(self.servers, self.details),
+            *(self.servers, self.details, self.created),
         )
 
 
@@ -98,6 +110,7 @@ class Snapshot(NamedTuple):
     described: AbstractSet[str]
     servers: Mapping[str, virtmeter.Server]
     details: Mapping[str, virtmeter.InstanceDetails]
+    created: Mapping[Key, float]
 
 
 class Reader:
@@ -125,6 +138,7 @@ class Reader:
         self._described: set[str] = set()
         self._servers: dict[str, virtmeter.Server] = {}
         self._details: dict[str, virtmeter.InstanceDetails] = {}
+        self._created = Created()
         # It may be waiting for a guest when the process is to end.
         threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
 
@@ -142,9 +156,10 @@ class Reader:
         with self._changed:
             recent = time.monotonic() - RECENT
             if self._pass is None or (self._pass.ended and self._pass.began < recent):
-                self._pass = Pass(self._hypervisor)
+                self._pass = Pass(self._hypervisor, self._pass)
                 self._changed.notify_all()
             current = self._pass
+            current.asked = time.monotonic()
             while not current.ended and (left := time_left(current)) > 0:
                 self._changed.wait(min(left, GLANCE))
                 check()
@@ -178,6 +193,7 @@ class Reader:
         current.reached = True
         current.servers, current.described = self._servers, self._described
         session.tell(self._inspector.uri, listed)
+        self._created.list(listed, current.between)
         self._tell_missing(listed)
         if self._hypervisor != kinds.LIBVIRT:
             current.hosts = self._inspector.list_hosts()  # all at once, and their VMs with them
@@ -208,9 +224,13 @@ class Reader:
         except virtmeter.InspectorException as error:
             current.answers.append((instance, error))
         else:
+            records = self._choice.records(method, answer)
+            before = current.details.get(instance.id)
+            seen = (method, answer, records, current.between, before)
+            current.created.update(self._created.read(instance, *seen))
             if isinstance(answer, virtmeter.InstanceDetails):
                 current.details[instance.id] = answer
-            current.answers.append((instance, self._choice.records(method, answer)))
+            current.answers.append((instance, records))
 
     def _tell_missing(self, listed: Sequence[virtmeter.Instance]) -> None:
         """Say which names are no VM's: it may come later, or the name is wrong."""

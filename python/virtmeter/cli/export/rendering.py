@@ -79,23 +79,22 @@ class Renderer:
 class Rendering:
     """What one pass has read by now.
 
-    The VMs' part is made once. What is said of the scrape and of the inspector follows it, and is
-    made for each who asks, so that the age is right.
+    The VMs' part is made once; where it is known when counters began, once for OpenMetrics and once
+    for the text format, which has no place for that. What is said of the scrape and of the
+    inspector follows it, and is made for each who asks, so that the age is right.
     """
 
     def __init__(self, snapshot: Snapshot, hung: Collection[str], texts: Texts) -> None:
-        """Write the lines of the VMs' metrics.
+        """Write nothing yet.
 
         :param texts: holds what is written.
         """
-        self._snapshot, self._hold = snapshot, texts.hold
+        self._snapshot, self._hung, self._hold = snapshot, hung, texts.hold
         self._made = time.monotonic()
         self.texts: list[Text] = []
         """What is shared of it."""
-        self._domains = []
-        for family in metrics.of_domains(snapshot, hung):
-            block = family.block()
-            self._domains.append(block._replace(lines=self._shared(block.lines[:])))
+        self._blocks: dict[bool, list[Block]] = {}
+        """The lines of the VMs' metrics, without and with the times when counters began."""
         self._gzipped: dict[Format, tuple[Text, zlib._Compress]] = {}
 
     def is_good_for(self, current: Pass) -> bool:
@@ -118,20 +117,31 @@ class Rendering:
             *metrics.of_engine(health, read.hypervisor),
         )
         others = [family.block() for family in families]
+        domains = self._domains(form)
         end = b"# EOF\n" if form.openmetrics else b""
         if names is not None:
-            chosen = [each for each in (*self._domains, *others) if each.name in names]
+            chosen = [each for each in (*domains, *others) if each.name in names]
             return (*_parts(chosen, form), end)
         tail = _joined(others, form) + end
         if not form.gzip:
-            return (*_parts(self._domains, form), tail)
+            return (*_parts(domains, form), tail)
         if form not in self._gzipped:
             compressor = zlib.compressobj(wbits=GZIP)
-            text = compressor.compress(_joined(self._domains, form))
+            text = compressor.compress(_joined(domains, form))
             self._gzipped[form] = self._shared(text), compressor
         shared, compressor = self._gzipped[form]
         compressor = compressor.copy()  # it goes on from where the VMs' part has ended
         return (shared, compressor.compress(tail) + compressor.flush())
+
+    def _domains(self, form: Format) -> list[Block]:
+        has_created = form.openmetrics and bool(self._snapshot.created)
+        if has_created not in self._blocks:
+            families = metrics.of_domains(self._snapshot, self._hung)
+            blocks = (family.block(openmetrics=has_created) for family in families)
+            self._blocks[has_created] = [
+                block._replace(lines=self._shared(block.lines[:])) for block in blocks
+            ]
+        return self._blocks[has_created]
 
     def _shared(self, content: bytes) -> Text:
         text = self._hold(content)

@@ -18,6 +18,14 @@ class Field(NamedTuple):
     help: str
     convert: Callable[[Any], float] = float
 
+    @property
+    def begins(self) -> bool:
+        """Whether it is a counter that begins when a VM is started, or a device plugged in.
+
+        Those of the guest's own memory go on where that is migrated, or restored.
+        """
+        return self.metric.endswith("_total") and not self.metric.startswith("memory_")
+
 
 def _seconds(nanoseconds: int) -> float:
     return nanoseconds / 10**9
@@ -186,6 +194,20 @@ TABLES: dict[type, tuple[tuple[Field, ...], tuple[str, ...]]] = {
     virtmeter.DirtyRate: (DIRTY_RATE, DOMAIN),
 }
 """By the type of a record: what its fields become, and the labels."""
+
+
+def device(record: object) -> tuple[str, ...]:
+    """Return the values of the labels that a record has beside its VM's."""
+    if isinstance(record, virtmeter.InterfaceStats):
+        return (record.name, record.mac or "")
+    if isinstance(record, (virtmeter.DiskStats, virtmeter.DiskInfo)):
+        return (record.device,)
+    if isinstance(record, (virtmeter.VcpuStats, virtmeter.IoThreadStats)):
+        return (str(record.number),)
+    if isinstance(record, virtmeter.JobStats):
+        return (record.operation or "",)
+    return ()
+
 
 NOVA = (*("server_name", "project_id", "user_id", "flavor", "image_id", "os_type", "architecture"),)
 """What Nova says of an instance, as labels; empty for domains that are not Nova's."""

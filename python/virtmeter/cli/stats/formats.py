@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from virtmeter import InstanceDetails
     from virtmeter.cli.stats.readings import Reading
 
-# What a second reading would tell, and there is but one.
-DELTAS = ("rx_bytes_delta", "tx_bytes_delta")
-NIC_COUNTERS = tuple(name for name in InterfaceStats._fields[4:] if name not in DELTAS)
+# What a second reading would tell, and there is but one; and what is told of the VM itself.
+UNTOLD = ("rx_bytes_delta", "tx_bytes_delta", "start")
+NIC_COUNTERS = tuple(name for name in InterfaceStats._fields[4:] if name not in UNTOLD)
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a formula begins with; the last four are full-width forms of the others."""
-TOLD = ("state", "reason")
+TOLD = ("state", "reason", "start")
 CONFIGURED = ("memory_maximum", "memory_configured", "vcpus_maximum")
 """Of the details, what a row has."""
-DISK_COUNTERS = (*DiskStats._fields[1:], *DiskInfo._fields[1:])
+DISK_STATS = tuple(name for name in DiskStats._fields[1:] if name not in UNTOLD)
+DISK_COUNTERS = (*DISK_STATS, *DiskInfo._fields[1:])
 
 
 def as_json(readings: Sequence[Reading]) -> str:
@@ -62,7 +63,7 @@ def as_csv(readings: Sequence[Reading]) -> str:
                 *(details.get(field) for field in CONFIGURED),
                 *(_count(nics), *(total(reading, "nics", field) for field in NIC_COUNTERS)),
                 _count(disks),
-                *(total(reading, "disks", field) for field in DiskStats._fields[1:]),
+                *(total(reading, "disks", field) for field in DISK_STATS),
                 *(total(reading, "sizes", field) for field in DiskInfo._fields[1:]),
             ]
         )
@@ -78,6 +79,7 @@ def plain(reading: Reading) -> dict[str, Any]:
         "reason": reading.details and reading.details.reason,
         "hung": reading.hung,
         **_known(reading.stats._asdict()),
+        "start": reading.stats.start,
         "nics": _nics(reading.nics),
         "disks": _disks(reading.disks, reading.sizes),
         "details": _details(reading.details),
@@ -96,7 +98,8 @@ def _details(details: InstanceDetails | None) -> dict[str, Any] | None:
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     """Return them with None for -1, which stands for what is not counted."""
-    return {name: None if value == -1 else value for name, value in values.items()}
+    told = ((name, value) for name, value in values.items() if name not in UNTOLD)
+    return {name: None if value == -1 else value for name, value in told}
 
 
 def total(reading: Reading, devices: str, field: str) -> int | None:
@@ -140,10 +143,7 @@ def csv_name(name: str) -> str:
 def _nics(nics: Iterable[InterfaceStats] | None) -> list[dict[str, Any]] | None:
     if nics is None:
         return None
-    return [
-        {name: value for name, value in _known(nic._asdict()).items() if name not in DELTAS}
-        for nic in nics
-    ]
+    return [_known(nic._asdict()) for nic in nics]
 
 
 def _disks(
