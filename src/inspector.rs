@@ -3,7 +3,7 @@
 // In the caller's own thread.
 #![allow(clippy::disallowed_macros)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -426,18 +426,24 @@ impl Inspector {
         self.continued.with(|continued| lock(continued).sweep(&existing, asked));
     }
 
-    /// Every instance that is OpenStack Nova's, with what Nova says of it. One that cannot be read
-    /// is logged and left out; one of which something is missing has the rest. Either is logged
-    /// once, until it changes.
+    /// Every instance that is OpenStack Nova's, or every one of these, with what Nova says of it. One that
+    /// cannot be read is logged and left out; one of which something is missing has the rest. Either is
+    /// logged once, until it changes.
     ///
     /// # Errors
     /// As [`instances`](Self::instances).
-    pub fn servers(&self) -> Result<Vec<Server>> {
+    pub fn servers(&self, wanted: Option<&[InstanceId]>) -> Result<Vec<Server>> {
         let mut servers = Vec::new();
-        let instances = self.instances()?;
+        let mut instances = self.instances()?;
+        let existing: HashSet<_> = instances.iter().map(|instance| instance.id).collect();
+        self.said.with(|said| lock(said).retain(|known, _| existing.contains(known)));
+        if let Some(wanted) = wanted {
+            let own = |instance: &InstanceId| self.source.own_uuid(instance.uuid);
+            let wanted: HashSet<_> = wanted.iter().map(own).collect();
+            instances.retain(|instance| wanted.contains(&instance.id));
+        }
         let ids = ids(&instances);
         let (mut cancellation, mut others) = (Cancellation::new(self.limits()), 0);
-        self.said.with(|said| lock(said).retain(|known, _| ids.iter().any(|id| id.uuid == *known)));
         self.source.expect(Parts::SERVER, &ids);
         for (instance, id) in instances.into_iter().zip(ids) {
             cancellation.check()?;

@@ -1,6 +1,6 @@
 """The compiled core of virtmeter."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self, final
 from uuid import UUID
@@ -213,12 +213,15 @@ class Inspector:
         From ``virConnectGetAllDomainStats``, one round trip.
         """
 
-    def list_servers(self) -> list[Server]:
+    def list_servers(self, instances: Sequence[str | UUID | _HasId] | None = None) -> list[Server]:
         """Every instance that is OpenStack Nova's, running or not, with what Nova says of it.
 
         From the list and ``virDomainGetXMLDesc``, one round trip each. An instance whose metadata
         cannot be read is logged and left out, and one whose metadata is incomplete is logged and
         has the rest: once, until it changes. A domain that is not Nova's is left out.
+
+        :param instances: only these, as the ``inspect_`` methods take them: of others, nothing is
+            asked but the list. One that does not exist is left out.
         """
 
     def list_hosts(self) -> list[Host]:

@@ -255,8 +255,14 @@ impl AnyInspector {
         list(py, self.read(py, Inspector::instances)?)
     }
 
-    fn list_servers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        list(py, self.read(py, Inspector::servers)?)
+    #[pyo3(signature = (instances = None))]
+    fn list_servers<'py>(
+        &self,
+        py: Python<'py>,
+        instances: Option<Vec<InstanceArgument>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let wanted = instances.map(|all| all.into_iter().map(|each| each.0).collect::<Vec<_>>());
+        list(py, self.read(py, |inspector| inspector.servers(wanted.as_deref()))?)
     }
 
     fn list_hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

@@ -160,6 +160,21 @@ def test_an_incomplete_instance_has_what_is_there_and_is_logged_once(
         assert len(caplog.records) == 3
 
 
+def test_of_instances_that_are_not_wanted_nothing_is_asked(daemon: Daemon) -> None:
+    uuids = [UUID.format(number) for number in range(1, 4)]
+    daemon.add(*(Domain(uuid, uuid[-2:], xml=domain(1, FULL)) for uuid in uuids))
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        instances = inspector.list_instances()
+        wanted = [instances[1], uuids[2].upper(), UUID.format(99)]
+        assert [server.id for server in inspector.list_servers(wanted)] == uuids[1:]
+        assert daemon.calls["DOMAIN_GET_XML_DESC"] == 2
+        assert inspector.list_servers([]) == []
+        assert daemon.calls["DOMAIN_GET_XML_DESC"] == 2
+        assert len(inspector.list_servers()) == 3
+        with pytest.raises(ValueError, match="is not an instance's UUID"):
+            inspector.list_servers(["web-1"])
+
+
 def test_an_instance_without_an_architecture(daemon: Daemon) -> None:
     xml = domain(1, FULL).replace(" arch='x86_64'", "")
     daemon.add(Domain(UUID.format(1), "vm-1", xml=xml))

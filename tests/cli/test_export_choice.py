@@ -102,10 +102,11 @@ def test_only_some_vms(daemon: Daemon, asked: set[object]) -> None:
     domains[1].state = VIR_DOMAIN_SHUTOFF
     daemon.add(*domains)
     wanted = options("--vm", "web-*", "db-1", domains[4].uuid.upper())
-    with Exporter(daemon.uri, *wanted, *options("--no-collect", "metadata")) as exporter:
+    with Exporter(daemon.uri, *wanted) as exporter:
         for _ in range(3):
             samples = exporter.scrape()
         assert samples("virtmeter_scrape_complete") == 1
+        assert len(samples.all("virtmeter_domain_info")) == 4, "the metadata was read"
     named = {dict(labels)["domain"] for _, labels in samples.values if "domain" in dict(labels)}
     assert named == {"web-1", "web-2", "db-1", "mail"}
     assert samples.all("virtmeter_domain_vcpus") == [1, 1, 1], "web-2 does not run"

@@ -16,7 +16,7 @@ from virtmeter.cli.export.pages import Pages
 from virtmeter.cli.export.reading import RECENT, Pass, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from virtmeter.cli.export.connections import Connection
     from virtmeter.cli.export.rendering import Renderer
@@ -39,7 +39,7 @@ class Host:
             raise self.fails_with
         return []
 
-    def list_servers(self) -> list[virtmeter.Server]:
+    def list_servers(self, _: Sequence[virtmeter.Instance]) -> list[virtmeter.Server]:
         return []
 
 
@@ -116,7 +116,7 @@ class Sick:
     def list_instances(self) -> list[virtmeter.Instance]:
         return [VM, OTHER]
 
-    def list_servers(self) -> list[virtmeter.Server]:
+    def list_servers(self, _: Sequence[virtmeter.Instance]) -> list[virtmeter.Server]:
         self.lists += 1
         return [] if self.refuses else [NOVAS]
 

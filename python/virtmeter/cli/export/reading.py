@@ -245,7 +245,8 @@ class Reader:
         good_for = METADATA_AGE if ids <= self._described else METADATA_RETRY
         if ids <= self._metadata_asked and now - self._metadata_read <= good_for:
             return
-        servers = {server.id: server for server in self._inspector.list_servers()}
+        read = self._inspector.list_servers(current.instances)
+        servers = {server.id: server for server in read}
         # Who is not among them is not Nova's, or was not read: what was known of those stays.
         unread = {
             instance.id
