@@ -62,11 +62,6 @@ impl Request {
         Self::new("Logout", ("SessionManager", &refs.session_manager), |_| ())
     }
 
-    /// Answered with [`current_time`](super::soap::current_time).
-    pub(super) fn current_time() -> Self {
-        Self::new("CurrentTime", ("ServiceInstance", "ServiceInstance"), |_| ())
-    }
-
     /// A view of all objects of these types, answered with [`view`](super::soap::view). It ends with the session.
     pub(super) fn create_view(refs: &Refs, types: &[&str]) -> Self {
         Self::new("CreateContainerView", ("ViewManager", &refs.view_manager), |body| {
@@ -76,11 +71,6 @@ impl Request {
             }
             body.text("recursive", "true");
         })
-    }
-
-    /// Answered with [`nothing`](super::soap::nothing).
-    pub(super) fn destroy_view(view: &str) -> Self {
-        Self::new("DestroyView", ("ContainerView", view), |_| ())
     }
 
     /// All counters that the server has, answered with [`Counters`](super::perf::Counters).

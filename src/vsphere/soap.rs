@@ -6,8 +6,7 @@
 
 use roxmltree::Node;
 
-use super::faults::{Fault, FaultKind};
-use super::time;
+use super::faults::Fault;
 use crate::printable::Printable;
 use crate::xml::{self, Bounds};
 
@@ -61,12 +60,6 @@ pub(super) struct About {
     pub(super) full_name: Box<str>,
 }
 
-impl About {
-    pub(super) fn is_vcenter(&self) -> bool {
-        &*self.api_type == "VirtualCenter"
-    }
-}
-
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SoapError {
@@ -81,16 +74,6 @@ pub(super) enum SoapError {
     NotSoap,
     #[error("the answer is SOAP, but no answer to this call: {0}")]
     Unexpected(&'static str),
-}
-
-impl SoapError {
-    /// The kind of the fault, if it is one.
-    pub(super) fn fault(&self) -> Option<&FaultKind> {
-        match self {
-            Self::Fault(fault) => Some(&fault.kind),
-            _ => None,
-        }
-    }
 }
 
 pub(super) type Result<T> = std::result::Result<T, SoapError>;
@@ -135,14 +118,6 @@ pub(super) fn login(body: &[u8]) -> Result<()> {
 /// Whether a call of this name was carried out that has no result.
 pub(super) fn nothing(body: &[u8], method: &str) -> Result<()> {
     answer(body, &format!("{method}Response"), |_| Ok(()))
-}
-
-/// The server's time, in seconds since the epoch.
-pub(super) fn current_time(body: &[u8]) -> Result<i64> {
-    answer(body, "CurrentTimeResponse", |response| {
-        let time = returned(response).and_then(text).and_then(time::seconds);
-        time.ok_or(SoapError::Unexpected("it has no time"))
-    })
 }
 
 /// The reference of a view.
