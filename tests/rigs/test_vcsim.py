@@ -143,6 +143,15 @@ def test_missing_samples_are_filled_in_and_late_ones_come(vcenter: VCenter, clie
     assert series == truth(vm, [int(START) + n for n in (60, 80, 100)], (RECEIVED,))
     vcenter.late("vm-0002", 25)
     assert list(told(RUN)[RUN, ""]) == [START + n for n in (20, 40, 60)]
+    vcenter.late("vm-0002", 0)
+    vcenter.gap("vm-0002", [START + 80], until=START + 110)
+    assert list(told(RUN)[RUN, ""]) == [START + n for n in (40, 60, 100)]
+    vcenter.step(10)
+    assert list(told(RUN)[RUN, ""]) == [START + n for n in (60, 80, 100)]
+    vcenter.short("vm-0002")
+    (answer,) = client.content.perfManager.QueryPerf(client.specs([vm.ref], [RUN], "", maxSample=3))
+    assert answer.sampleInfoCSV.count(",") == 5
+    assert answer.value[0].value.count(",") == 1
     vcenter.heal("vm-0002")
     assert told(RUN) == truth(vm, [int(START) + n for n in (60, 80, 100)], (RUN,))
 

@@ -218,12 +218,14 @@ class VCenter:
 
         From the time `until` on, the true values are told. An aggregate is not the sum any more.
         """
-        rule = {"vm": vm, "value": value, "counter": counter, "instance": instance, "until": until}
+        self._spoil(times, vm=vm, value=value, counter=counter, instance=instance, until=until)
+
+    def _spoil(self, times: Iterable[float] | None, **rule: Any) -> None:
         if times is None:
-            self.control("rule", **rule)
+            self.control("spoil", **rule)
         else:
             for time in times:
-                self.control("rule", **rule, **{"from": time, "to": time})
+                self.control("spoil", **rule, **{"from": time, "to": time})
 
     def missing(
         self,
@@ -236,14 +238,21 @@ class VCenter:
         """Have samples be missing, that is -1; see `fix`."""
         self.fix(vm, -1, counter, instance, times, until)
 
+    def gap(self, vm: str, times: Iterable[float], until: float | None = None) -> None:
+        """Have there be no samples of a VM at some times, not even missing ones."""
+        self._spoil(times, vm=vm, until=until)
+
     def late(self, vm: str, seconds: float) -> None:
         """Have the samples of a VM be there only some seconds after their time."""
-        self.control("late", vm=vm, seconds=seconds)
+        self.control("spoil", vm=vm, late=seconds)
+
+    def short(self, vm: str) -> None:
+        """Have the series of a VM lack their last value."""
+        self.control("spoil", vm=vm, short=True)
 
     def heal(self, vm: str) -> None:
         """Have the samples of a VM be true and in time again."""
-        self.control("forget_rules", vm=vm)
-        self.late(vm, 0)
+        self.control("heal", vm=vm)
 
     def sick(self, host: int, seconds: float) -> None:
         """Have each QueryPerf that asks for a VM of the host hang so long; 0 frees them all."""

@@ -38,7 +38,7 @@ func newControl(f *front) *control {
 		"sessions": c.sessions, "end_sessions": c.endSessions, "idle": c.idle, "page": c.page, "limits": c.limits,
 		"power": c.power, "migrate": c.migrate, "delete": c.delete, "create": c.create,
 		"add_nic": c.addNIC, "add_disk": c.addDisk, "remove_device": c.removeDevice,
-		"rule": c.rule, "forget_rules": c.forgetRules, "late": c.late, "host": c.host, "fail": c.fail,
+		"spoil": c.spoil, "heal": c.heal, "host": c.host, "fail": c.fail,
 		"restart": c.restart, "gzip": c.gzip, "half_clone": c.halfClone, "reconfigure": c.reshape,
 	}
 	return c
@@ -335,41 +335,42 @@ func (c *control) removeDevice(asked map[string]json.RawMessage) (interface{}, e
 	return nil, fmt.Errorf("the VM has no %q", name)
 }
 
-func (c *control) rule(asked map[string]json.RawMessage) (interface{}, error) {
+// spoil does something to the samples of a VM.
+func (c *control) spoil(asked map[string]json.RawMessage) (interface{}, error) {
 	v, _, err := findVM(asked)
 	if err != nil {
 		return nil, err
+	}
+	theWorld.mu.Lock()
+	defer theWorld.mu.Unlock()
+	if asked["late"] != nil || asked["short"] != nil {
+		if err := get(asked, "short", &v.short); err != nil {
+			return nil, err
+		}
+		return nil, get(asked, "late", &v.late)
 	}
 	r := rule{From: math.Inf(-1), To: math.Inf(1), Value: missing}
 	text, _ := json.Marshal(asked)
 	if err := json.Unmarshal(text, &r); err != nil {
 		return nil, err
 	}
-	theWorld.mu.Lock()
-	defer theWorld.mu.Unlock()
-	v.rules = append(v.rules, r)
+	if asked["value"] == nil {
+		v.gaps = append(v.gaps, r)
+	} else {
+		v.rules = append(v.rules, r)
+	}
 	return nil, nil
 }
 
-func (c *control) forgetRules(asked map[string]json.RawMessage) (interface{}, error) {
+func (c *control) heal(asked map[string]json.RawMessage) (interface{}, error) {
 	v, _, err := findVM(asked)
 	if err != nil {
 		return nil, err
 	}
 	theWorld.mu.Lock()
 	defer theWorld.mu.Unlock()
-	v.rules = nil
+	v.rules, v.gaps, v.late, v.short = nil, nil, 0, false
 	return nil, nil
-}
-
-func (c *control) late(asked map[string]json.RawMessage) (interface{}, error) {
-	v, _, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	theWorld.mu.Lock()
-	defer theWorld.mu.Unlock()
-	return nil, get(asked, "seconds", &v.late)
 }
 
 // host changes a host: its clock, how long it hangs, and its connection.

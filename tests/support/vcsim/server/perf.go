@@ -256,12 +256,23 @@ func (v *vm) times(now float64, spec *types.PerfQuerySpec) []int64 {
 	last := int64(math.Floor(newest/interval)) * interval
 	var times []int64
 	for t := int64(math.Floor(after/interval))*interval + interval; t <= last; t += interval {
-		times = append(times, t)
+		if !v.gap(t, now) {
+			times = append(times, t)
+		}
 	}
 	if n := int(spec.MaxSample); n > 0 && len(times) > n {
 		times = times[len(times)-n:]
 	}
 	return times
+}
+
+func (v *vm) gap(t int64, now float64) bool {
+	for _, g := range v.gaps {
+		if g.applies("", "", t, now) {
+			return true
+		}
+	}
+	return false
 }
 
 // metrics returns the series that a VM has of those that are wanted.
@@ -323,6 +334,9 @@ func (v *vm) values(counter, name string, times []int64, now float64) []int64 {
 				told[n] = r.Value
 			}
 		}
+	}
+	if v.short {
+		told = told[:len(told)-1]
 	}
 	return told
 }

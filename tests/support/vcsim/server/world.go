@@ -40,7 +40,9 @@ type vm struct {
 	instances []instance
 	draw      drawer
 	rules     []rule
+	gaps      []rule  // times of which there is no sample at all
 	late      float64 // seconds until a sample can be read
+	short     bool    // its series are shorter than their times
 }
 
 type host struct {
