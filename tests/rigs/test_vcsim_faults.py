@@ -151,7 +151,7 @@ def test_answers_are_compressed_for_who_likes_that(vcenter: VCenter) -> None:
     response, packed = ask(vcenter, **{"Accept-Encoding": "gzip, deflate"})
     assert response.headers["Content-Encoding"] == "gzip"
     assert len(packed) < len(plain)
-    vcenter.control("gzip", on=False)
+    vcenter.style(gzip=False)
     assert ask(vcenter, **{"Accept-Encoding": "gzip"})[1] == plain
 
 

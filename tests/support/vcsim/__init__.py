@@ -18,7 +18,7 @@ storage, and Nova's; the names of 1 and 3 are such as vCenter encodes.
 
 No real vCenter was at hand. What is made up: uptime stands still while a VM is suspended; a device
 that was not there yet has -1; what was removed has no series any more; an aggregate of NICs is the
-sum of all that there were at the time.
+sum of all that there were at the time; memory goes by the size that a VM has now.
 """
 
 from tests.support.vcsim.build import unavailable

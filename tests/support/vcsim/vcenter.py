@@ -309,6 +309,12 @@ class VCenter:
         """Answer the next calls badly: see `fault` in front.go. `times=0` ends that at once."""
         self.control("fail", method=method, times=times, **fault)
 
+    def style(self, **style: bool) -> None:
+        """Set whether answers are compressed (`gzip`, at first true), and whether types have the
+        prefix `xsi`, as vCenter's, or another one, as govmomi's (`xsi`, at first false).
+        """
+        self.control("style", **style)
+
     def restart(self, seconds: float = 0, *, other_certificate: bool = False) -> None:
         """Go down for some seconds, and end all sessions and connections."""
         certificate = self._make_certificate() if other_certificate else {}

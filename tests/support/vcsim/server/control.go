@@ -7,15 +7,11 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"sort"
 	"sync/atomic"
 	"time"
 
-	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25"
-	"github.com/vmware/govmomi/vim25/methods"
-	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -39,7 +35,7 @@ func newControl(f *front) *control {
 		"power": c.power, "migrate": c.migrate, "delete": c.delete, "create": c.create,
 		"add_nic": c.addNIC, "add_disk": c.addDisk, "remove_device": c.removeDevice,
 		"spoil": c.spoil, "heal": c.heal, "host": c.host, "fail": c.fail,
-		"restart": c.restart, "gzip": c.gzip, "half_clone": c.halfClone, "reconfigure": c.reshape,
+		"restart": c.restart, "style": c.style, "half_clone": c.halfClone, "reconfigure": c.reshape,
 	}
 	return c
 }
@@ -122,217 +118,6 @@ func findHost(asked map[string]json.RawMessage) (*host, *simulator.HostSystem, e
 		return nil, nil, fmt.Errorf("there is no host %d", n)
 	}
 	return theWorld.hosts[hostList[n].Self.Value], hostList[n], nil
-}
-
-// done returns the fault of a task, which is over by now.
-func done(ref types.ManagedObjectReference, err error) (interface{}, error) {
-	if err != nil {
-		return nil, err
-	}
-	task := simulator.Map.Get(ref).(*simulator.Task)
-	if task.Info.Error != nil {
-		return nil, fmt.Errorf("%s: %T", task.Info.Name, task.Info.Error.Fault)
-	}
-	return nil, nil
-}
-
-func (c *control) power(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	var to string
-	if err := get(asked, "to", &to); err != nil {
-		return nil, err
-	}
-	ctx, this := context.Background(), machine.Self
-	switch to {
-	case "on":
-		r, err := methods.PowerOnVM_Task(ctx, c.client, &types.PowerOnVM_Task{This: this})
-		if err != nil {
-			return nil, err
-		}
-		return done(r.Returnval, nil)
-	case "off":
-		r, err := methods.PowerOffVM_Task(ctx, c.client, &types.PowerOffVM_Task{This: this})
-		if err != nil {
-			return nil, err
-		}
-		return done(r.Returnval, nil)
-	case "suspended":
-		r, err := methods.SuspendVM_Task(ctx, c.client, &types.SuspendVM_Task{This: this})
-		if err != nil {
-			return nil, err
-		}
-		return done(r.Returnval, nil)
-	}
-	return nil, fmt.Errorf("power is on, off or suspended, and not %q", to)
-}
-
-func (c *control) migrate(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	_, to, err := findHost(asked)
-	if err != nil {
-		return nil, err
-	}
-	r, err := methods.RelocateVM_Task(context.Background(), c.client, &types.RelocateVM_Task{
-		This: machine.Self, Spec: types.VirtualMachineRelocateSpec{Host: &to.Self},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return done(r.Returnval, nil)
-}
-
-func (c *control) delete(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	if machine.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn {
-		r, err := methods.PowerOffVM_Task(context.Background(), c.client, &types.PowerOffVM_Task{This: machine.Self})
-		if err != nil {
-			return nil, err
-		}
-		if _, err := done(r.Returnval, nil); err != nil {
-			return nil, err
-		}
-	}
-	r, err := methods.Destroy_Task(context.Background(), c.client, &types.Destroy_Task{This: machine.Self})
-	if err != nil {
-		return nil, err
-	}
-	return done(r.Returnval, nil)
-}
-
-var created int64 = 100000
-
-func (c *control) create(asked map[string]json.RawMessage) (interface{}, error) {
-	number := int(atomic.AddInt64(&created, 1))
-	s := shapeOf(number)
-	s.Host = 0
-	text, _ := json.Marshal(asked)
-	if err := json.Unmarshal(text, &s); err != nil {
-		return nil, err
-	}
-	if s.Host < 0 || s.Host >= len(hostList) {
-		return nil, fmt.Errorf("there is no host %d", s.Host)
-	}
-	return addVM(s, types.VirtualMachinePowerStatePoweredOn, false, true).Self.Value, nil
-}
-
-// halfClone adds a VM as it is while it is being cloned: without configuration and host.
-func (c *control) halfClone(map[string]json.RawMessage) (interface{}, error) {
-	machine := &simulator.VirtualMachine{}
-	machine.Name = "Unknown"
-	machine.Runtime.ConnectionState = types.VirtualMachineConnectionStateInvalid
-	machine.Runtime.PowerState = types.VirtualMachinePowerStatePoweredOff
-	simulator.Map.NewEntity(machine)
-	simulator.Map.AppendReference(folder, &folder.ChildEntity, machine.Self)
-	simulator.Map.PutEntity(folder, machine)
-	return machine.Self.Value, nil
-}
-
-// reshape changes what a VM has of CPUs and memory, and its annotation.
-func (c *control) reshape(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	spec := types.VirtualMachineConfigSpec{}
-	for name, into := range map[string]interface{}{
-		"cpus": &spec.NumCPUs, "mib": &spec.MemoryMB, "name": &spec.Name, "annotation": &spec.Annotation,
-	} {
-		if err := get(asked, name, into); err != nil {
-			return nil, err
-		}
-	}
-	r, err := methods.ReconfigVM_Task(context.Background(), c.client, &types.ReconfigVM_Task{This: machine.Self, Spec: spec})
-	if err != nil {
-		return nil, err
-	}
-	return done(r.Returnval, nil)
-}
-
-func (c *control) reconfigure(machine *simulator.VirtualMachine, changes ...types.BaseVirtualDeviceConfigSpec) (interface{}, error) {
-	r, err := methods.ReconfigVM_Task(context.Background(), c.client, &types.ReconfigVM_Task{
-		This: machine.Self, Spec: types.VirtualMachineConfigSpec{DeviceChange: changes},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return done(r.Returnval, nil)
-}
-
-func (c *control) addNIC(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	nic := &types.VirtualVmxnet3{}
-	nic.Key = -1
-	nic.Backing = &types.VirtualEthernetCardNetworkBackingInfo{
-		VirtualDeviceDeviceBackingInfo: types.VirtualDeviceDeviceBackingInfo{DeviceName: "VM Network"},
-	}
-	if _, err := c.reconfigure(machine, &types.VirtualDeviceConfigSpec{
-		Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: nic,
-	}); err != nil {
-		return nil, err
-	}
-	return fmt.Sprint(nic.Key), nil
-}
-
-func (c *control) addDisk(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	devices := object.VirtualDeviceList(machine.Config.Hardware.Device)
-	disk := newDisk("scsi", 0, fmt.Sprintf("[%s]", datastore), machine.Datastore[0])
-	disk.Key = -1
-	for _, d := range devices {
-		if other, ok := d.(*types.VirtualDisk); ok {
-			disk.ControllerKey = other.ControllerKey
-			if *other.UnitNumber >= *disk.UnitNumber {
-				*disk.UnitNumber = *other.UnitNumber + 1
-			}
-		}
-	}
-	if *disk.UnitNumber == 7 { // that is the controller itself
-		*disk.UnitNumber++
-	}
-	if _, err := c.reconfigure(machine, &types.VirtualDeviceConfigSpec{
-		Operation: types.VirtualDeviceConfigSpecOperationAdd, Device: disk,
-		FileOperation: types.VirtualDeviceConfigSpecFileOperationCreate,
-	}); err != nil {
-		return nil, err
-	}
-	return diskName(machine.Config.Hardware.Device, disk), nil
-}
-
-func (c *control) removeDevice(asked map[string]json.RawMessage) (interface{}, error) {
-	_, machine, err := findVM(asked)
-	if err != nil {
-		return nil, err
-	}
-	var name string
-	if err := get(asked, "device", &name); err != nil {
-		return nil, err
-	}
-	devices := object.VirtualDeviceList(machine.Config.Hardware.Device)
-	for _, d := range devices {
-		disk, isDisk := d.(*types.VirtualDisk)
-		_, isNIC := d.(types.BaseVirtualEthernetCard)
-		if isDisk && diskName(devices, disk) == name || isNIC && fmt.Sprint(d.GetVirtualDevice().Key) == name {
-			return c.reconfigure(machine, &types.VirtualDeviceConfigSpec{
-				Operation: types.VirtualDeviceConfigSpecOperationRemove, Device: d,
-			})
-		}
-	}
-	return nil, fmt.Errorf("the VM has no %q", name)
 }
 
 // spoil does something to the samples of a VM.
@@ -465,15 +250,16 @@ func (c *control) idle(asked map[string]json.RawMessage) (interface{}, error) {
 	return nil, get(asked, "seconds", &c.front.idle)
 }
 
-func (c *control) gzip(asked map[string]json.RawMessage) (interface{}, error) {
-	on := true
-	if err := get(asked, "on", &on); err != nil {
-		return nil, err
-	}
+// style sets what answers look like: `gzip`, which they are at first, and `xsi`.
+func (c *control) style(asked map[string]json.RawMessage) (interface{}, error) {
 	c.front.mu.Lock()
 	defer c.front.mu.Unlock()
-	c.front.plain = !on
-	return nil, nil
+	packed := !c.front.plain
+	if err := get(asked, "gzip", &packed); err != nil {
+		return nil, err
+	}
+	c.front.plain = !packed
+	return nil, get(asked, "xsi", &c.front.xsi)
 }
 
 func (c *control) page(asked map[string]json.RawMessage) (interface{}, error) {
@@ -531,103 +317,4 @@ func (c *control) restart(asked map[string]json.RawMessage) (interface{}, error)
 	endSessions()
 	time.Sleep(time.Duration(down * float64(time.Second)))
 	return nil, c.front.listen(c.front.port)
-}
-
-func (c *control) hosts(map[string]json.RawMessage) (interface{}, error) {
-	found := []map[string]interface{}{}
-	for _, hs := range hostList {
-		found = append(found, map[string]interface{}{
-			"ref": hs.Self.Value, "name": hs.Name, "uuid": hs.Hardware.SystemInfo.Uuid,
-			"threads": hs.Hardware.CpuInfo.NumCpuThreads, "state": hs.Runtime.ConnectionState,
-		})
-	}
-	return found, nil
-}
-
-// children returns the VMs of the folder, or of a host, as they are now.
-func children(of mo.Reference, refs *[]types.ManagedObjectReference) (copied []types.ManagedObjectReference) {
-	simulator.Map.WithLock(of, func() { copied = append(copied, *refs...) })
-	return copied
-}
-
-// vms tells all there is to know of VMs, or of one, in the order of their making.
-func (c *control) vms(asked map[string]json.RawMessage) (interface{}, error) {
-	numbers := map[string]int{}
-	for n, hs := range hostList {
-		numbers[hs.Self.Value] = n
-	}
-	refs := children(folder, &folder.ChildEntity)
-	if asked["vm"] != nil {
-		_, machine, err := findVM(asked)
-		if err != nil {
-			return nil, err
-		}
-		refs = []types.ManagedObjectReference{machine.Self}
-	}
-	found := []map[string]interface{}{}
-	for _, ref := range refs {
-		machine, ok := simulator.Map.Get(ref).(*simulator.VirtualMachine)
-		if !ok {
-			continue
-		}
-		// In this order, as who changes a VM holds its lock and then wants the world's.
-		simulator.Map.WithLock(machine, func() {
-			theWorld.mu.RLock()
-			defer theWorld.mu.RUnlock()
-			if v := theWorld.vms[ref.Value]; v != nil {
-				found = append(found, tell(v, &machine.VirtualMachine, numbers[v.host]))
-			}
-		})
-	}
-	return found, nil
-}
-
-func tell(v *vm, machine *mo.VirtualMachine, host int) map[string]interface{} {
-	instances := []map[string]interface{}{}
-	for _, i := range v.instances {
-		instances = append(instances, map[string]interface{}{
-			"group": i.group, "name": i.name, "since": i.since, "until": i.until,
-		})
-	}
-	nics, disks := []map[string]interface{}{}, []map[string]interface{}{}
-	sizes := map[int32]int64{}
-	for _, file := range machine.LayoutEx.File {
-		sizes[file.Key] = file.Size
-	}
-	allocated := map[int32]int64{}
-	for _, disk := range machine.LayoutEx.Disk {
-		for _, unit := range disk.Chain {
-			for _, key := range unit.FileKey {
-				allocated[disk.Key] += sizes[key]
-			}
-		}
-	}
-	devices := object.VirtualDeviceList(machine.Config.Hardware.Device)
-	for _, d := range devices {
-		switch x := d.(type) {
-		case types.BaseVirtualEthernetCard:
-			card := x.GetVirtualEthernetCard()
-			nics = append(nics, map[string]interface{}{
-				"key": fmt.Sprint(card.Key), "mac": card.MacAddress, "label": card.DeviceInfo.GetDescription().Label,
-				"external_id": card.ExternalId,
-			})
-		case *types.VirtualDisk:
-			disks = append(disks, map[string]interface{}{
-				"key": x.Key, "name": diskName(devices, x), "capacity": x.CapacityInBytes, "allocated": allocated[x.Key],
-			})
-		}
-	}
-	sort.Slice(nics, func(a, b int) bool { return nics[a]["key"].(string) < nics[b]["key"].(string) })
-	extra := map[string]interface{}{}
-	for _, option := range machine.Config.ExtraConfig {
-		value := option.GetOptionValue()
-		extra[value.Key] = value.Value
-	}
-	return map[string]interface{}{
-		"ref": v.ref, "name": v.name, "host": host, "state": v.state, "uuid": machine.Config.InstanceUuid,
-		"cpus": machine.Config.Hardware.NumCPU, "mib": machine.Config.Hardware.MemoryMB, "template": machine.Config.Template,
-		"boot": v.boot, "since": v.since, "block": v.block, "ahead": theWorld.hosts[v.host].clock,
-		"change_version": machine.Config.ChangeVersion, "annotation": machine.Config.Annotation, "extra": extra,
-		"nics": nics, "disks": disks, "instances": instances,
-	}
 }

@@ -51,6 +51,7 @@ type front struct {
 	flying int  // calls that are being answered
 	most   int  // of these at once
 	plain  bool // nothing is compressed
+	xsi    bool // types have the prefix that vCenter writes, and not govmomi's
 }
 
 // A fault is a bad answer to the next calls of a method.
@@ -268,8 +269,11 @@ func (f *front) send(w http.ResponseWriter, r *http.Request, answer *httptest.Re
 	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 	text := answer.Body.Bytes()
 	f.mu.Lock()
-	plain := f.plain
+	plain, xsi := f.plain, f.xsi
 	f.mu.Unlock()
+	if xsi {
+		text = bytes.ReplaceAll(text, []byte("XMLSchema-instance:type="), []byte("xsi:type="))
+	}
 	if !plain && len(text) > 1024 && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		var packed bytes.Buffer
 		packer, _ := gzip.NewWriterLevel(&packed, gzip.BestSpeed)

@@ -53,7 +53,7 @@ func createInventory() (*simulator.Model, error) {
 	for n, h := range hostList {
 		h.Hardware.CpuInfo.NumCpuThreads = int16(16 + 8*(n%3))
 		h.Summary.Hardware.NumCpuThreads = h.Hardware.CpuInfo.NumCpuThreads
-		theWorld.hosts[h.Self.Value] = &host{ref: h.Self.Value, name: h.Name}
+		theWorld.hosts[h.Self.Value] = &host{}
 	}
 	total := *vms + *off + *suspended + *templates
 	if *novas < 0 {
@@ -162,79 +162,6 @@ func uuid(words ...interface{}) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-// Controllers never change, so VMs share them.
-var (
-	scsiController = &types.ParaVirtualSCSIController{VirtualSCSIController: types.VirtualSCSIController{
-		VirtualController: controller(1000, "SCSI controller 0"), SharedBus: "noSharing", ScsiCtlrUnitNumber: 7}}
-	sataController = &types.VirtualAHCIController{VirtualSATAController: types.VirtualSATAController{
-		VirtualController: controller(15000, "SATA controller 0")}}
-	nvmeController = &types.VirtualNVMEController{VirtualController: controller(31000, "NVME controller 0")}
-)
-
-func controller(key int32, label string) types.VirtualController {
-	return types.VirtualController{VirtualDevice: types.VirtualDevice{
-		Key: key, DeviceInfo: &types.Description{Label: label, Summary: label}, ControllerKey: 100,
-	}}
-}
-
-// newDisk returns a disk and the key that its controller has.
-func newDisk(bus string, n int, file string, store types.ManagedObjectReference) *types.VirtualDisk {
-	capacity := int64(1+n) << 30
-	unit := int32(n)
-	disk := &types.VirtualDisk{
-		VirtualDevice: types.VirtualDevice{
-			Key: 2000 + int32(n),
-			DeviceInfo: &types.Description{
-				Label: fmt.Sprintf("Hard disk %d", n+1), Summary: fmt.Sprintf("%d KB", capacity/1024),
-			},
-			Backing: &types.VirtualDiskFlatVer2BackingInfo{
-				VirtualDeviceFileBackingInfo: types.VirtualDeviceFileBackingInfo{FileName: file, Datastore: &store},
-				DiskMode:                     string(types.VirtualDiskModePersistent),
-				ThinProvisioned:              types.NewBool(true),
-			},
-			ControllerKey: map[string]int32{"scsi": 1000, "sata": 15000, "nvme": 31000, "ide": 200}[bus],
-			UnitNumber:    &unit,
-		},
-		CapacityInKB:    capacity / 1024,
-		CapacityInBytes: capacity,
-	}
-	return disk
-}
-
-func newNIC(number, n int, network mo.Reference, port string) *types.VirtualVmxnet3 {
-	unit := int32(7 + n)
-	nic := &types.VirtualVmxnet3{}
-	nic.VirtualEthernetCard = types.VirtualEthernetCard{
-		VirtualDevice: types.VirtualDevice{
-			Key:           4000 + int32(n),
-			DeviceInfo:    &types.Description{Label: fmt.Sprintf("Network adapter %d", n+1), Summary: "VM Network"},
-			ControllerKey: 100,
-			UnitNumber:    &unit,
-			Connectable:   &types.VirtualDeviceConnectInfo{StartConnected: true, Connected: true},
-		},
-		AddressType: "assigned",
-		MacAddress:  fmt.Sprintf("00:50:56:%02x:%02x:%02x", number>>12&0x3f, number>>4&0xff, number&0xf<<4|n),
-		ExternalId:  port,
-	}
-	switch net := network.(type) {
-	case *simulator.DistributedVirtualPortgroup:
-		dvs := simulator.Map.Get(*net.Config.DistributedVirtualSwitch).(*simulator.DistributedVirtualSwitch)
-		nic.Backing = &types.VirtualEthernetCardDistributedVirtualPortBackingInfo{
-			Port: types.DistributedVirtualSwitchPortConnection{
-				PortgroupKey: net.Key, SwitchUuid: dvs.Uuid, PortKey: fmt.Sprint(number),
-			},
-		}
-		nic.DeviceInfo.GetDescription().Summary = "DVSwitch: " + dvs.Uuid
-	default:
-		ref := network.Reference()
-		nic.Backing = &types.VirtualEthernetCardNetworkBackingInfo{
-			VirtualDeviceDeviceBackingInfo: types.VirtualDeviceDeviceBackingInfo{DeviceName: "VM Network"},
-			Network:                        &ref,
-		}
-	}
-	return nic
-}
-
 // addVM puts a VM into the inventory. One that is `fresh` was powered on now, the others hours ago.
 func addVM(s shape, state types.VirtualMachinePowerState, template, fresh bool) *simulator.VirtualMachine {
 	now := theClock.now()
@@ -339,9 +266,7 @@ func addVM(s shape, state types.VirtualMachinePowerState, template, fresh bool) 
 		boot := moment(v.boot)
 		machine.Runtime.BootTime = &boot
 	case types.VirtualMachinePowerStateSuspended:
-		v.pause, v.until = now-600, now-600
-	default:
-		v.until = v.boot
+		v.pause = now - 600
 	}
 	machine.Summary = types.VirtualMachineSummary{
 		Vm:      &machine.Self,
@@ -374,12 +299,6 @@ func addVM(s shape, state types.VirtualMachinePowerState, template, fresh bool) 
 }
 
 func hex(uuid string) string { return strings.ReplaceAll(uuid, "-", "") }
-
-func fileInfo(key int32, name, kind string, size int64) types.VirtualMachineFileLayoutExFileInfo {
-	return types.VirtualMachineFileLayoutExFileInfo{
-		Key: key, Name: name, Type: kind, Size: size, UniqueSize: size, Accessible: types.NewBool(true),
-	}
-}
 
 func poolOf(h *simulator.HostSystem) *simulator.ResourcePool {
 	var ref *types.ManagedObjectReference

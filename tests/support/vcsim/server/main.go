@@ -7,11 +7,11 @@
 //	values.go      what a sample is, as a pure function
 //	clock.go       the time, which a test may own
 //	world.go       what happened to a VM and a host, as far as samples depend on it
-//	inventory.go   the hosts and the VMs at the beginning
+//	inventory.go   the hosts and the VMs at the beginning, and devices.go what these have
 //	perf.go        QueryPerf
 //	properties.go  the property collector, where govmomi's lacks what vCenter's has
 //	front.go       HTTP before the simulator: users, counts, broken answers
-//	control.go     what a test does to all that
+//	control.go     what a test does to all that, machines.go to VMs, and telling.go what it is told
 //
 // It prints one line of JSON when it is ready, and ends when its standard input does.
 package main

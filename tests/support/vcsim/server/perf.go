@@ -213,8 +213,11 @@ func query(set *perfSettings, spec *types.PerfQuerySpec) (types.BasePerfEntityMe
 	defer theWorld.mu.RUnlock()
 	now := theClock.now()
 	v := theWorld.vms[spec.Entity.Value]
+	if v == nil {
+		return nil, nil
+	}
 	var times []int64
-	if v != nil && spec.IntervalId == interval {
+	if spec.IntervalId == interval {
 		times = v.times(now, spec)
 		if set.NewestFirst {
 			for a, b := 0, len(times)-1; a < b; a, b = a+1, b-1 {
@@ -278,8 +281,8 @@ func (v *vm) gap(t int64, now float64) bool {
 // metrics returns the series that a VM has of those that are wanted.
 func (v *vm) metrics(set *perfSettings, wanted []types.PerfMetricId) []types.PerfMetricId {
 	if len(wanted) == 0 {
-		for id := range counterNames {
-			wanted = append(wanted, types.PerfMetricId{CounterId: id + set.CounterOffset, Instance: "*"})
+		for _, c := range perfCounters {
+			wanted = append(wanted, types.PerfMetricId{CounterId: c.Key + set.CounterOffset, Instance: "*"})
 		}
 	}
 	var found []types.PerfMetricId

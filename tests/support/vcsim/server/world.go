@@ -35,7 +35,6 @@ type vm struct {
 	boot  float64 // sys.uptime counts from here
 	pause float64 // when it was suspended
 	since float64 // there are samples after this
-	until float64 // and only up to this, if it does not run any more
 
 	instances []instance
 	draw      drawer
@@ -46,10 +45,9 @@ type vm struct {
 }
 
 type host struct {
-	ref, name string
-	clock     float64 // seconds by which its clock is ahead
-	sick      float64 // seconds that a call hangs which asks for one of its VMs
-	lost      bool    // disconnected, or it does not respond
+	clock float64 // seconds by which its clock is ahead
+	sick  float64 // seconds that a call hangs which asks for one of its VMs
+	lost  bool    // disconnected, or it does not respond
 }
 
 // A rule is a value that a test wants in place of the true one.
@@ -123,12 +121,10 @@ func (w *world) powered(v *vm, machine *mo.VirtualMachine) {
 		} else {
 			v.boot = now
 		}
-		v.since, v.until = now, 0
+		v.since = now
 		boot = moment(v.boot)
 	case types.VirtualMachinePowerStateSuspended:
-		v.pause, v.until = now, now
-	default:
-		v.until = now
+		v.pause = now
 	}
 	w.mu.Unlock()
 	simulator.Map.Update(machine, []types.PropertyChange{
