@@ -174,6 +174,10 @@ def test_missing_samples_are_filled_in_and_late_ones_come(vcenter: VCenter, clie
     assert answer.sampleInfoCSV.count(",") == 5
     assert answer.value[0].value.count(",") == 1
     vcenter.heal("vm-0002")
+    vcenter.silent("vm-0002", instance="4000")
+    vcenter.silent("vm-0002", RUN)
+    assert set(told(RUN, RECEIVED)) == {(RECEIVED, ""), (RECEIVED, UPLINK)}
+    vcenter.heal("vm-0002")
     assert told(RUN) == truth(vm, [int(START) + n for n in (60, 80, 100)], (RUN,))
 
 

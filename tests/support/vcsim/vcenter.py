@@ -242,6 +242,10 @@ class VCenter:
         """Have there be no samples of a VM at some times, not even missing ones."""
         self._spoil(times, vm=vm, until=until)
 
+    def silent(self, vm: str, counter: str = "", instance: str | None = None) -> None:
+        """Have a VM tell no series of a counter or any, and an instance or any (such as SR-IOV)."""
+        self.control("spoil", vm=vm, silent=True, counter=counter, instance=instance)
+
     def late(self, vm: str, seconds: float) -> None:
         """Have the samples of a VM be there only some seconds after their time."""
         self.control("spoil", vm=vm, late=seconds)

@@ -139,10 +139,13 @@ func (c *control) spoil(asked map[string]json.RawMessage) (interface{}, error) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return nil, err
 	}
-	if asked["value"] == nil {
-		v.gaps = append(v.gaps, r)
-	} else {
+	switch {
+	case asked["silent"] != nil:
+		v.silent = append(v.silent, r)
+	case asked["value"] != nil:
 		v.rules = append(v.rules, r)
+	default:
+		v.gaps = append(v.gaps, r)
 	}
 	return nil, nil
 }
@@ -154,7 +157,7 @@ func (c *control) heal(asked map[string]json.RawMessage) (interface{}, error) {
 	}
 	theWorld.mu.Lock()
 	defer theWorld.mu.Unlock()
-	v.rules, v.gaps, v.late, v.short = nil, nil, 0, false
+	v.rules, v.gaps, v.silent, v.late, v.short = nil, nil, nil, 0, false
 	return nil, nil
 }
 

@@ -278,6 +278,15 @@ func (v *vm) gap(t int64, now float64) bool {
 	return false
 }
 
+func (v *vm) isSilent(counter, name string) bool {
+	for _, s := range v.silent {
+		if s.applies(counter, name, 0, theClock.now()) {
+			return true
+		}
+	}
+	return false
+}
+
 // metrics returns the series that a VM has of those that are wanted.
 func (v *vm) metrics(set *perfSettings, wanted []types.PerfMetricId) []types.PerfMetricId {
 	if len(wanted) == 0 {
@@ -287,8 +296,9 @@ func (v *vm) metrics(set *perfSettings, wanted []types.PerfMetricId) []types.Per
 	}
 	var found []types.PerfMetricId
 	for _, id := range wanted {
-		for _, name := range v.names(set, counterNames[id.CounterId-set.CounterOffset]) {
-			if id.Instance == "*" || id.Instance == name {
+		counter := counterNames[id.CounterId-set.CounterOffset]
+		for _, name := range v.names(set, counter) {
+			if (id.Instance == "*" || id.Instance == name) && !v.isSilent(counter, name) {
 				found = append(found, types.PerfMetricId{CounterId: id.CounterId, Instance: name})
 			}
 		}

@@ -40,6 +40,7 @@ type vm struct {
 	draw      drawer
 	rules     []rule
 	gaps      []rule  // times of which there is no sample at all
+	silent    []rule  // series that are not told
 	late      float64 // seconds until a sample can be read
 	short     bool    // its series are shorter than their times
 }
