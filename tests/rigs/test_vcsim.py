@@ -280,7 +280,9 @@ def test_what_is_plugged_by_a_client_has_series(vcenter: VCenter, client: Client
     assert -1 not in list(series[RECEIVED, "4001"].values())[1:]
 
     vcenter.remove("vm-0002", "4000")
+    removed = vcenter.vm("vm-0002").change_version
     vcenter.remove("vm-0002", "scsi0:3")
+    assert vcenter.vm("vm-0002").change_version != removed  # though no time has passed
     assert vcenter.add_disk("vm-0002") == "scsi0:1"
     assert vcenter.add_nic("vm-0002") == "4000"
     vcenter.step(20)
