@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 STEP = 20
 CPU = tuple(f"cpu.{name}.summation" for name in ("run", "used", "ready", "costop", "wait", "idle"))
 NIC = ("net.received.average", "net.transmitted.average")
-NIC_TOO = tuple(f"net.{name}.summation" for name in ("packetsRx", "packetsTx", "droppedRx", "droppedTx"))
+NIC_TOO = tuple(
+    f"net.{name}.summation" for name in ("packetsRx", "packetsTx", "droppedRx", "droppedTx")
+)
 DISK = tuple(
     f"virtualDisk.{name}.average"
     for name in ("read", "write", "numberReadAveraged", "numberWriteAveraged")
 )
-DISK_TOO = tuple(f"virtualDisk.{name}.average" for name in ("totalReadLatency", "totalWriteLatency"))
+DISK_TOO = tuple(
+    f"virtualDisk.{name}.average" for name in ("totalReadLatency", "totalWriteLatency")
+)
 MEMORY = ("mem.consumed.average", "mem.active.average", "mem.vmmemctl.average")
 
 # A sample of a VM: the counter, the instance, the host, and the time by that host's clock.
@@ -38,6 +42,8 @@ class Life:
     #: True time of the last power-on.
     start: float = float("-inf")
     newest: dict[str, int] = field(default_factory=dict)
+    #: Instances of which there was a sample.
+    seen: set[str] = field(default_factory=set)
 
     def complete(self, counters: tuple[str, ...], instance: str) -> Iterator[tuple[int, int]]:
         """Yield hosts and times of the samples of which all of these counters are there."""
@@ -79,6 +85,8 @@ class Oracle:
                 life.since[vm.host] = times[-1] - up - 1 if is_young else times[-1]
             since = life.since.setdefault(vm.host, float("-inf"))
             for (counter, instance), values in series.items():
+                if max(values.values(), default=-1) >= 0:
+                    life.seen.add(instance)
                 for t, value in values.items():
                     if t > since and value >= 0:
                         life.samples[counter, instance, vm.host, t] = value
@@ -88,7 +96,13 @@ class Oracle:
             self.ahead[vm.host] = vm.ahead
 
     def total(
-        self, ref: str, counter: str, instance: str, together: tuple[str, ...], *, ever: bool = False
+        self,
+        ref: str,
+        counter: str,
+        instance: str,
+        together: tuple[str, ...],
+        *,
+        ever: bool = False,
     ) -> int:
         """Add up the samples of a counter since the VM's start, or ever."""
         life = self.lives[ref]
