@@ -45,7 +45,7 @@ pub(super) struct Group {
 
 /// All VMs, in groups.
 pub(super) struct Groups {
-    groups: Vec<Group>,
+    all: Vec<Group>,
     of: HashMap<Uuid, usize>,
     by_id: HashMap<Uuid, usize>,
     /// The hosts that have held up a call.
@@ -57,7 +57,7 @@ pub(super) struct Groups {
 impl Default for Groups {
     fn default() -> Self {
         let (of, by_id) = (HashMap::new(), HashMap::new());
-        Self { groups: Vec::new(), of, by_id, alone: HashSet::new(), most: MOST }
+        Self { all: Vec::new(), of, by_id, alone: HashSet::new(), most: MOST }
     }
 }
 
@@ -65,7 +65,7 @@ impl Groups {
     /// Groups these VMs.
     pub(super) fn arrange(&mut self, mut members: Vec<Member>) {
         members.sort_unstable();
-        self.groups.clear();
+        self.all.clear();
         let is_alone = |member: &Member| {
             member.kind != Kind::Still
                 && member
@@ -85,29 +85,29 @@ impl Groups {
                         && (!by_host || next.host == first.host)
                 });
                 if !goes_on {
-                    self.groups.push(group(&members[begin..end]));
+                    self.all.push(group(&members[begin..end]));
                     begin = end;
                 }
             }
         }
-        let all = self.groups.iter().enumerate();
-        self.of = all
+        let each = self.all.iter().enumerate();
+        self.of = each
             .clone()
             .flat_map(|(place, group)| group.vms.iter().map(move |vm| (*vm, place)))
             .collect();
-        self.by_id = all.map(|(place, group)| (group.id, place)).collect();
+        self.by_id = each.map(|(place, group)| (group.id, place)).collect();
     }
 
     pub(super) fn of(&self, vm: Uuid) -> Option<&Group> {
-        self.of.get(&vm).map(|place| &self.groups[*place])
+        self.of.get(&vm).map(|place| &self.all[*place])
     }
 
     pub(super) fn get(&self, id: Uuid) -> Option<&Group> {
-        self.by_id.get(&id).map(|place| &self.groups[*place])
+        self.by_id.get(&id).map(|place| &self.all[*place])
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter()
+        self.all.iter()
     }
 
     /// A call about a group was held up: each of its hosts is asked by itself, once they are arranged anew.
@@ -161,4 +161,112 @@ pub(super) fn made_of(what: &(impl Hash + ?Sized)) -> Uuid {
         hasher.finish()
     };
     Uuid::from_u64_pair(half(0), half(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn member(vm: u128, host: &str, kind: Kind) -> Member {
+        Member { kind, host: Some(host.into()), vm: Uuid::from_u128(vm) }
+    }
+
+    fn sizes(groups: &Groups) -> Vec<usize> {
+        groups.iter().map(|group| group.vms.len()).collect()
+    }
+
+    #[test]
+    fn small_hosts_share_a_call_and_one_that_holds_it_up_is_asked_alone() {
+        let hosts = ["a", "b", "c"];
+        let members = || -> Vec<Member> {
+            (0..30).map(|vm| member(vm, hosts[(vm % 3) as usize], Kind::Running)).collect()
+        };
+        let mut groups = Groups::default();
+        groups.arrange(members());
+        assert_eq!(sizes(&groups), [30]);
+        let id = groups.of(Uuid::from_u128(0)).unwrap().id;
+        assert!(groups.part(id));
+        groups.arrange(members());
+        assert_eq!(sizes(&groups), [10, 10, 10]);
+        assert!(groups.get(id).is_none());
+        let alone: Vec<Uuid> = groups.iter().map(|group| group.id).collect();
+        assert!(!groups.part(alone[1]), "there is nobody to part it from");
+        // Two of them answer, and are asked together again.
+        groups.answered(alone[0]);
+        groups.answered(alone[2]);
+        groups.arrange(members());
+        assert_eq!(sizes(&groups), [20, 10]);
+        groups.keep_hosts(|_| false);
+        groups.arrange(members());
+        assert_eq!(groups.of(Uuid::from_u128(0)).unwrap().id, id, "as at first");
+    }
+
+    #[test]
+    fn hosts_that_are_away_are_apart_and_what_is_off_is_in_calls_of_its_own() {
+        let mut groups = Groups::default();
+        groups.arrange(vec![
+            member(1, "a", Kind::Running),
+            member(2, "a", Kind::Still),
+            member(3, "b", Kind::Away),
+            member(4, "c", Kind::Away),
+        ]);
+        assert_eq!(sizes(&groups), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_server_that_takes_fewer_is_asked_about_fewer() {
+        let mut groups = Groups::default();
+        let members: Vec<Member> = (0..100).map(|vm| member(vm, "a", Kind::Running)).collect();
+        groups.arrange(members.clone());
+        groups.take_fewer(100);
+        groups.take_fewer(90);
+        groups.arrange(members);
+        assert_eq!(sizes(&groups), [45, 45, 10]);
+        (0..10).for_each(|_| groups.take_fewer(1));
+        groups.arrange(vec![member(1, "a", Kind::Running)]);
+        assert_eq!(sizes(&groups), [1]);
+    }
+
+    proptest! {
+        #[test]
+        fn each_vm_is_in_one_group(
+            all in prop::collection::btree_map(any::<u128>(), (0_usize..9, 0_usize..3), 0..400),
+            sick in prop::collection::vec(0_usize..9, 0..4),
+        ) {
+            let hosts: Vec<String> = (0..9).map(|number| format!("host-{number}")).collect();
+            let kinds = [Kind::Running, Kind::Still, Kind::Away];
+            let members: Vec<Member> =
+                all.iter().map(|(vm, (host, kind))| member(*vm, &hosts[*host], kinds[*kind])).collect();
+            let alone = sick.iter().map(|host| hosts[*host].as_str().into()).collect();
+            let mut groups = Groups { alone, ..Groups::default() };
+            groups.arrange(members.clone());
+            let mut told: Vec<Uuid> = groups.iter().flat_map(|group| group.vms.clone()).collect();
+            told.sort_unstable();
+            let expected: Vec<Uuid> = all.keys().map(|vm| Uuid::from_u128(*vm)).collect();
+            prop_assert_eq!(told, expected);
+            for group in groups.iter() {
+                prop_assert!((1..=MOST).contains(&group.vms.len()));
+                let is_alone = group.kind == Kind::Away
+                    || group.hosts.iter().any(|host| groups.alone.contains(host));
+                prop_assert!(group.kind == Kind::Still || !is_alone || group.hosts.len() == 1);
+                for vm in &group.vms {
+                    let (host, kind) = all[&vm.as_u128()];
+                    prop_assert_eq!(kinds[kind], group.kind);
+                    prop_assert!(group.hosts.iter().any(|known| **known == *hosts[host]));
+                    prop_assert_eq!(groups.of(*vm).unwrap(), group);
+                }
+                prop_assert_eq!(groups.get(group.id).unwrap(), group);
+            }
+            // As few calls as can be, but for the hosts that are alone.
+            let running = members.iter().filter(|member| member.kind == Kind::Running);
+            let together = running.filter(|member| {
+                !groups.alone.contains(member.host.as_ref().unwrap())
+            });
+            let calls = groups.iter().filter(|group| {
+                group.kind == Kind::Running && group.hosts.iter().all(|host| !groups.alone.contains(host))
+            });
+            prop_assert_eq!(calls.count(), together.count().div_ceil(MOST));
+        }
+    }
 }

@@ -162,9 +162,16 @@ impl Inventory {
             self.hosts.insert(host.moref.into(), known);
         }
         let mut before = std::mem::take(&mut self.vms);
+        // What a VM is called while its host or its datastore does not tell its configuration.
+        let uuids: HashMap<Box<str>, Uuid> = if vms.iter().any(|vm| vm.instance_uuid.is_none()) {
+            before.iter().map(|(uuid, vm)| (vm.moref.clone(), *uuid)).collect()
+        } else {
+            HashMap::new()
+        };
         self.left_out = 0;
         for vm in vms.into_iter().filter(|vm| vm.is_template != Some(true)) {
-            let Some(uuid) = vm.instance_uuid else {
+            let known = || uuids.get(&vm.moref).copied();
+            let Some(uuid) = vm.instance_uuid.or_else(known) else {
                 self.left_out += 1;
                 continue;
             };
@@ -183,14 +190,16 @@ impl Inventory {
                 None => host.into(),
             });
             let (began, ran) = old.as_ref().map_or((now, false), |old| (old.began, old.runs()));
+            let last = old.as_ref();
+            let version = vm.change_version.or_else(|| last.map(|old| old.version.clone()));
             let known = Vm {
                 name: vm.name.unwrap_or_else(|| vm.moref.clone()),
                 host,
                 power: vm.power_state,
                 is_connected: is_connected(vm.connection_state),
-                vcpus: vm.vcpus,
-                memory_mib: vm.memory_mib,
-                version: vm.change_version.unwrap_or_default(),
+                vcpus: vm.vcpus.or_else(|| last?.vcpus),
+                memory_mib: vm.memory_mib.or_else(|| last?.memory_mib),
+                version: version.unwrap_or_default(),
                 boot: vm.boot_time,
                 about: old.and_then(|old| old.about),
                 began,

@@ -103,10 +103,12 @@ impl VSphere {
             Request::view_properties(&session.refs, &session.view, &wanted, PAGE)
         };
         let (mut vms, mut hosts) = (Vec::new(), Vec::new());
-        self.pages(first, deadline, |object| match object {
-            Swept::Vm(vm) => vms.push(*vm),
-            Swept::Host(host) => hosts.push(*host),
-        })?;
+        for object in self.pages(first, deadline)? {
+            match object {
+                Swept::Vm(vm) => vms.push(*vm),
+                Swept::Host(host) => hosts.push(*host),
+            }
+        }
         let mut state = self.lock();
         state.inventory.enter(vms, hosts, Instant::now());
         state.follow();
@@ -133,10 +135,9 @@ impl VSphere {
             return Ok(());
         }
         let morefs: Vec<&str> = wanted.iter().map(|(_, moref, _)| &**moref).collect();
-        let mut found = Vec::new();
         let first =
             |session: &Session| Request::vm_properties(&session.refs, &morefs, &AboutRead::PATHS);
-        self.pages(first, deadline, |read: AboutRead| found.push(read))?;
+        let found: Vec<AboutRead> = self.pages(first, deadline)?;
         let mut state = self.lock();
         let State { inventory, totals, .. } = &mut *state;
         for read in found {
@@ -159,20 +160,31 @@ impl VSphere {
         &self,
         first: impl Fn(&Session) -> Request,
         deadline: Instant,
-        mut take: impl FnMut(T),
-    ) -> Result<()> {
+    ) -> Result<Vec<T>> {
+        // Pages are of one session: where it ends between two of them, they are asked for anew.
+        match self.pages_once(&first, deadline) {
+            Err(Trouble::Fault(..)) => self.pages_once(&first, deadline),
+            answer => answer,
+        }
+        .map_err(|trouble| self.vcenter.error(trouble))
+    }
+
+    fn pages_once<T: Object>(
+        &self,
+        first: &impl Fn(&Session) -> Request,
+        deadline: Instant,
+    ) -> std::result::Result<Vec<T>, Trouble> {
         let read = |_: &Session, body: &[u8]| objects::page(body, "RetrievePropertiesEx");
-        let mut page = self.vcenter.call(first, read, deadline);
-        loop {
-            let Page { objects, token, .. } =
-                page.map_err(|trouble| self.vcenter.error(trouble))?;
-            objects.into_iter().for_each(&mut take);
-            let Some(token) = token else { return Ok(()) };
+        let mut page: Page<T> = self.vcenter.call(first, read, deadline)?;
+        let mut all = page.objects;
+        while let Some(token) = page.token {
             let next = |session: &Session| Request::continue_properties(&session.refs, &token);
             let read =
                 |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
-            page = self.vcenter.call(next, read, deadline);
+            page = self.vcenter.call(next, read, deadline)?;
+            all.append(&mut page.objects);
         }
+        Ok(all)
     }
 
     /// Reads what all VMs of a group use.
@@ -181,7 +193,7 @@ impl VSphere {
         if group.kind == Kind::Away {
             return Err(self
                 .vcenter
-                .lost("vCenter does not hear of the host (it is not connected)"));
+                .lost("vCenter does not hear of it: the host, or the VM on it, is not connected"));
         }
         self.read_about(id, false, deadline)?;
         if group.kind == Kind::Still {
@@ -278,11 +290,9 @@ impl VSphere {
                 let Some(wanted) = by_moref.get(entity.moref) else { return };
                 let answer = Answer { times: entity.times(), series: &Series::of(entity) };
                 match self.lock().take(wanted, &answer, came) {
-                    Taken::TooShort { samples } => again.push(Wanted {
-                        samples: samples.into(),
-                        is_again: true,
-                        ..(*wanted).clone()
-                    }),
+                    Taken::TooShort { samples } => {
+                        again.push(Wanted { samples, is_again: true, ..(*wanted).clone() });
+                    }
                     Taken::WentBack => went_back.push(Arc::clone(&wanted.host)),
                     Taken::Whole { .. } => {}
                 }
@@ -300,20 +310,6 @@ impl VSphere {
             )
         }));
         Ok(again)
-    }
-
-    /// The VM, which runs unless `stopped` ones will do.
-    fn find<'a>(&self, state: &'a State, instance: &InstanceId, stopped: bool) -> Result<&'a Vm> {
-        let found = state.inventory.vms.get(&instance.uuid);
-        let vm = found.ok_or_else(|| Error::InstanceNotFound {
-            instance: instance.clone(),
-            gone: true,
-            failure: Failure::of("vSphere has no such VM, or this user may not see it"),
-        })?;
-        if !stopped && !vm.runs() {
-            return Err(Error::InstanceShutOff { instance: instance.clone() });
-        }
-        Ok(vm)
     }
 
     /// Whether a part is told of VMs that are shut off.
@@ -371,6 +367,19 @@ impl State {
         if self.groups.part(group) {
             self.groups.arrange(self.inventory.members());
         }
+    }
+
+    /// The VM, which runs unless `stopped` ones will do.
+    fn find(&self, instance: &InstanceId, stopped: bool) -> Result<&Vm> {
+        let vm = self.inventory.vms.get(&instance.uuid).ok_or_else(|| Error::InstanceNotFound {
+            instance: instance.clone(),
+            gone: true,
+            failure: Failure::of("vSphere has no such VM, or this user may not see it"),
+        })?;
+        if !stopped && !vm.runs() {
+            return Err(Error::InstanceShutOff { instance: instance.clone() });
+        }
+        Ok(vm)
     }
 
     /// What is new of what was wrong with the inventory.
@@ -477,7 +486,7 @@ impl HostWide for VSphere {
             _ => {}
         }
         let state = self.lock();
-        self.find(&state, instance, self.is_told_of_stopped(part))?;
+        state.find(instance, self.is_told_of_stopped(part))?;
         let group = state.groups.of(instance.uuid).map(|group| group.id);
         let is_about = part.has(Parts::DETAILS.and(Parts::SERVER).and(Parts::SIZES));
         let batch = if is_about { Batch::About } else { Batch::Host };
@@ -486,7 +495,7 @@ impl HostWide for VSphere {
 
     fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)> {
         let state = self.lock();
-        let vm = self.find(&state, instance, self.is_told_of_stopped(part))?;
+        let vm = state.find(instance, self.is_told_of_stopped(part))?;
         let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
         let needs_samples =
             part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));

@@ -116,6 +116,7 @@ impl Counters {
             .collect()
     }
 
+    #[allow(dead_code)] // doctor will tell them
     /// The names of those that the server does not have, or has in another unit.
     pub(super) fn lacking(&self) -> impl Iterator<Item = &'static str> {
         let has = |counter| self.0.values().any(|other| *other == counter);

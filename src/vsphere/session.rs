@@ -167,14 +167,12 @@ impl Vcenter {
                 ));
             }
         }
-        let client = match &login.client {
-            Some(client) => Arc::clone(client),
-            None => {
-                let client = Client::new(&self.target.trust);
-                let client =
-                    client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
-                Arc::clone(login.client.insert(Arc::new(client)))
-            }
+        let client = if let Some(client) = &login.client {
+            Arc::clone(client)
+        } else {
+            let client = Client::new(&self.target.trust);
+            let client = client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
+            Arc::clone(login.client.insert(Arc::new(client)))
         };
         match self.log_in(client, &secret, deadline.max(Instant::now() + LOGIN)) {
             Ok(session) => {

@@ -73,9 +73,6 @@ impl Subject<'_> {
         let cpu = self.cpu().map(|told| told.since_start);
         let [run, _, ready, costop, wait, _] = cpu.unwrap_or_default();
         let memory = self.used.as_ref().map(VmTotals::memory).unwrap_or_default();
-        let mib = |kib: i64| u32::try_from(kib / 1024).ok().map(f64::from);
-        let exact =
-            |kib: i64| mib(kib).map(|whole| whole + f64::from((kib % 1024) as u16) / 1024.0);
         InstanceStats {
             power_state: Some(self.vm.state()),
             cpu_number: self.vm.vcpus.map(Into::into),
@@ -83,9 +80,9 @@ impl Subject<'_> {
             vcpu_time: run,
             vcpu_delay: delayed(ready, costop),
             vcpu_wait: wait,
-            memory_actual: self.target().and_then(|kib| exact(kib.try_into().ok()?)),
-            memory_resident: memory.consumed.and_then(exact),
-            memory_active: memory.active.and_then(exact),
+            memory_actual: self.target().and_then(|kib| kib.try_into().ok().map(mib)),
+            memory_resident: memory.consumed.map(mib),
+            memory_active: memory.active.map(mib),
             ..InstanceStats::default()
         }
     }
@@ -273,4 +270,9 @@ fn delayed(ready: Option<i128>, costop: Option<i128>) -> Option<i128> {
 
 fn whole(count: Option<i128>) -> i64 {
     count.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+#[allow(clippy::cast_precision_loss)] // exact up to 2^53 KiB
+fn mib(kib: i64) -> f64 {
+    kib as f64 / 1024.0
 }

@@ -60,7 +60,7 @@ pub(super) enum Taken {
     Whole { any: bool },
     /// It was not, as samples are missing between what was taken before and its oldest one: so many have
     /// to be asked for.
-    TooShort { samples: u32 },
+    TooShort { samples: i64 },
     /// The host's clock went back: what was used until now is not known.
     WentBack,
 }
@@ -72,6 +72,7 @@ pub(super) struct Totals {
 }
 
 /// A VM: which of its samples are taken, and what they add up to.
+#[allow(clippy::struct_excessive_bools)] // each of them may come with any other
 struct Vm {
     moref: Box<str>,
     /// Of whom its last samples were.
@@ -243,7 +244,7 @@ impl Vm {
             }
         };
         if let Some(samples) = too_short {
-            return Taken::TooShort { samples: samples.clamp(1, MOST_SAMPLES) as u32 };
+            return Taken::TooShort { samples: samples.clamp(1, MOST_SAMPLES) };
         }
         self.host = Some(Arc::clone(host));
         self.find_start(answer);

@@ -64,7 +64,7 @@ fn poll(totals: &mut Totals, name: &str, feed: &Feed, until: i64, most: usize) -
     let taken = feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, false));
     match taken {
         Taken::TooShort { samples } => {
-            let most = samples as usize;
+            let most = usize::try_from(samples).unwrap();
             feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, true))
         }
         taken => taken,
@@ -284,7 +284,7 @@ fn another_object_of_the_same_uuid_is_another_vm() {
 /// is started anew before it.
 fn life() -> impl Strategy<Value = Vec<(i64, i64, bool)>> {
     let missing = prop_oneof![8 => Just(0_i64), 1 => 1_i64..5, 1 => Just(1000)];
-    prop::collection::vec((0_i64..1000, missing, prop::bool::weighted(0.03)), 150)
+    prop::collection::vec((0_i64..1000, missing, prop::bool::weighted(0.03)), 80)
 }
 
 proptest! {
@@ -293,7 +293,7 @@ proptest! {
     #[test]
     fn the_sum_is_that_of_what_was_covered(
         life in life(),
-        polls in prop::collection::vec((1_usize..12, 0_usize..6), 1..40),
+        polls in prop::collection::vec((1_usize..12, 0_usize..6), 1..20),
     ) {
         let mut totals = Totals::default();
         totals.enter(VM, &known(State::Running, None), true);
@@ -365,7 +365,7 @@ proptest! {
             let answer = Answer { times: &times, series: &series };
             totals.take(&VM, &host(["a", "b", "c"][name]), &answer, all);
             if let Some(cpu) = totals.vm(&VM).unwrap().cpu() {
-                let now = cpu.sums.map(|sum| sum.unwrap_or_default());
+                let now = cpu.sums.map(Option::unwrap_or_default);
                 prop_assert!(now.iter().zip(&before).all(|(now, before)| now >= before));
                 before = now;
             }

@@ -74,8 +74,8 @@ impl Vm {
         }
         for series in answer.series {
             let (Of::Vm, place @ 0..3) = series.counter.of() else { continue };
-            let values = (0..answer.times.len()).rev();
-            let newest = values.filter_map(|at| Some((answer.end(at), series.value(at)?))).next();
+            let mut values = (0..answer.times.len()).rev();
+            let newest = values.find_map(|at| Some((answer.end(at), series.value(at)?)));
             if let (Some(newest), true) = (newest, series.instance.is_empty()) {
                 self.memory[place] = Some(newest);
             }
