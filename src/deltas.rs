@@ -23,11 +23,11 @@ pub(crate) struct Deltas {
     awaited: Option<Instant>,
 }
 
-/// The NICs of an instance, and when they were last read.
+/// The NICs of an instance, in the order of their names, and when they were last read.
 #[derive(Debug, Default)]
 struct Nics {
     read: Option<Stamp>,
-    by_name: HashMap<String, Last>,
+    known: Vec<(Box<str>, Last)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,16 +57,16 @@ impl Deltas {
         let nics = self.instances.entry(instance).or_default();
         let present: HashSet<&str> = interfaces.iter().map(|nic| nic.name.as_str()).collect();
         // Another thread may have read a NIC that was plugged in only after this reading.
-        nics.by_name.retain(|name, nic| present.contains(name.as_str()) || nic.read.at > read.at);
+        nics.known.retain(|(name, nic)| present.contains(&**name) || nic.read.at > read.at);
         let is_latest = nics.read.is_none_or(|last| last.at < read.at);
         let before = if is_latest { nics.read.replace(read) } else { None };
         // What was not there before has counted from 0 as well since the instance was started.
         let at_zero = before.filter(|before| read.is_of_another_start(*before));
         let at_zero = at_zero.map(|read| Last { bytes: [Some(0); 2], read });
-        interfaces
-            .into_iter()
-            .filter_map(|nic| with_deltas(&mut nics.by_name, at_zero, (read, began), nic))
-            .collect()
+        let with_deltas = |nic| with_deltas(&mut nics.known, at_zero, (read, began), nic);
+        let told = interfaces.into_iter().filter_map(with_deltas).collect();
+        nics.known.shrink_to_fit();
+        told
     }
 
     /// Forgets an instance that is gone.
@@ -96,7 +96,7 @@ impl Deltas {
 }
 
 fn with_deltas(
-    last: &mut HashMap<String, Last>,
+    known: &mut Vec<(Box<str>, Last)>,
     at_zero: Option<Last>,
     (read, began): (Stamp, Option<u32>),
     nic: Interface,
@@ -104,7 +104,9 @@ fn with_deltas(
     let counters = nic.counters?;
     let start = read.start.filter(|_| !nic.outlives);
     let read = Stamp { at: nic.measured.unwrap_or(read.at), start };
-    let previous = last.get(&nic.name).copied().or(at_zero.filter(|_| !nic.outlives));
+    let place = known.binary_search_by(|(name, _)| (**name).cmp(&nic.name));
+    let last = place.ok().map(|place| known[place].1);
+    let previous = last.or(at_zero.filter(|_| !nic.outlives));
     let is_anew = previous.is_some_and(|previous| read.is_of_another_start(previous.read));
     let before = match previous {
         Some(_) if is_anew => [Some(0); 2],
@@ -123,7 +125,11 @@ fn with_deltas(
     let [rx_bytes_delta, tx_bytes_delta] = if late { [0; 2] } else { bytes.map(added) };
     if !late {
         let bytes = bytes.map(|(now, before)| now.or(before));
-        last.insert(nic.name.clone(), Last { bytes, read });
+        let last = Last { bytes, read };
+        match place {
+            Ok(place) => known[place].1 = last,
+            Err(place) => known.insert(place, (nic.name.as_str().into(), last)),
+        }
     }
     Some(InterfaceStats {
         name: nic.name,
@@ -140,7 +146,7 @@ fn with_deltas(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::InterfaceCounters;
+    use crate::records::{InterfaceCounters, Parameters};
     use proptest::prelude::*;
 
     const VM: Uuid = Uuid::from_u128(1);
@@ -150,7 +156,7 @@ mod tests {
             name: name.to_owned(),
             mac: None,
             fref: None,
-            parameters: Vec::new(),
+            parameters: Parameters::default(),
             counters: counters.map(|(rx_bytes, tx_bytes)| InterfaceCounters {
                 rx_bytes,
                 tx_bytes,

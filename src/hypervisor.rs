@@ -211,7 +211,7 @@ pub enum Content {
     /// Of [`Parts::DETAILS`].
     Details(Box<InstanceDetails>),
     /// Of [`Parts::JOB`]; `None` where there is none.
-    Job(Option<JobStats>),
+    Job(Option<Box<JobStats>>),
     /// Of [`Parts::IO_THREADS`].
     IoThreads(Vec<IoThreadStats>),
     /// Of [`Parts::DIRTY_RATE`]; `None` where it was not measured.

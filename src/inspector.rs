@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
-    InterfaceRateStats, InterfaceStats, Server, VmCounters, VmUsage, ids,
+    InterfaceRateStats, InterfaceStats, Parameters, Server, VmCounters, VmUsage, ids,
 };
 use crate::source::Source;
 use crate::usage::{Rates, Usage};
@@ -174,7 +174,7 @@ impl Inspector {
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn job(&self, instance: &InstanceId) -> Result<Option<JobStats>> {
         match self.ask(Parts::JOB, instance)?.0 {
-            Some(Content::Job(job)) => Ok(job),
+            Some(Content::Job(job)) => Ok(job.map(|job| *job)),
             _ => Ok(None),
         }
     }
@@ -297,8 +297,10 @@ impl Inspector {
                 Ok((mut counters, read)) => {
                     // Of no use for usage, and there are those of many instances at a time.
                     for nic in &mut counters.interfaces {
-                        (nic.mac, nic.parameters) = (None, Vec::new());
+                        (nic.mac, nic.parameters) = (None, Parameters::default());
                     }
+                    counters.interfaces.shrink_to_fit();
+                    counters.disks.iter_mut().for_each(Vec::shrink_to_fit);
                     all.push((id, counters, read));
                 }
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {

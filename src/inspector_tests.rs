@@ -132,7 +132,7 @@ fn nic(name: &str, rx_bytes: i64, tx_bytes: i64) -> Interface {
         name: name.to_owned(),
         mac: Some("52:54:00:00:00:01".to_owned()),
         fref: None,
-        parameters: vec![("bridge".to_owned(), Some("br0".to_owned()))],
+        parameters: [("bridge".to_owned(), Some("br0".to_owned()))].into(),
         counters: Some(counters),
         measured: None,
         outlives: false,

@@ -73,7 +73,7 @@ pub use open::{Opening, PasswordSource};
 pub use records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId,
     InstanceStats, Interface, InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory,
-    NovaMetadata, Server, ServerDescription, VcpuTimes, VmCounters, VmUsage,
+    NovaMetadata, Parameters, Server, ServerDescription, VcpuTimes, VmCounters, VmUsage,
 };
 
 /// The Python module's table of contents.

@@ -6,6 +6,7 @@
 //! every integer type that libvirt has, and for the sum over all vCPUs.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -205,6 +206,9 @@ pub struct InterfaceCounters {
     pub tx_drop: i64,
 }
 
+/// Names and values. All readings of a NIC share those that its description has.
+pub type Parameters = Arc<[(String, Option<String>)]>;
+
 /// One virtual NIC: where it is plugged in and what went through it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -215,7 +219,7 @@ pub struct Interface {
     /// The network filter (`<filterref filter>`).
     pub fref: Option<String>,
     /// The filter's parameters with lower-cased names, then `interfaceid` and `bridge`.
-    pub parameters: Vec<(String, Option<String>)>,
+    pub parameters: Parameters,
     /// The counters; `None` where the hypervisor refused them.
     pub counters: Option<InterfaceCounters>,
     /// When they were measured, by a call of their own; `None` if with the whole reading.
@@ -244,7 +248,7 @@ pub struct InterfaceStats {
     /// The network filter.
     pub fref: Option<String>,
     /// The filter's parameters with lower-cased names, then `interfaceid` and `bridge`.
-    pub parameters: Vec<(String, Option<String>)>,
+    pub parameters: Parameters,
     /// The counters since the NIC was plugged in.
     pub counters: InterfaceCounters,
     /// Bytes received since the last reading of this NIC; 0 at the first, but all of them where the
@@ -441,7 +445,7 @@ pub struct InterfaceRateStats {
     /// The network filter.
     pub fref: Option<String>,
     /// The filter's parameters with lower-cased names, then `interfaceid` and `bridge`.
-    pub parameters: Vec<(String, Option<String>)>,
+    pub parameters: Parameters,
     /// Bytes per second that the guest received.
     pub rx_bytes_rate: f64,
     /// Bytes per second that the guest sent.

@@ -200,7 +200,7 @@ fn kib(bytes: i128) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{DiskCounters, InterfaceCounters};
+    use crate::records::{DiskCounters, InterfaceCounters, Parameters};
     use proptest::prelude::*;
 
     /// A reading: seconds since the one before, what was used meanwhile, and what of it is known.
@@ -232,7 +232,7 @@ mod tests {
             name: "tap0".to_owned(),
             mac: None,
             fref: None,
-            parameters: Vec::new(),
+            parameters: Parameters::default(),
             counters: step.nics.then_some(bytes),
             measured: None,
             outlives: false,

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use roxmltree::{Document, Node};
 
 use super::xml::{Unusable, attribute, child, children, parse};
+use crate::records;
 
 /// A NIC as the XML describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -14,7 +15,7 @@ pub(super) struct Nic {
     pub(super) name: String,
     pub(super) mac: Option<String>,
     pub(super) fref: Option<String>,
-    pub(super) parameters: Vec<(String, Option<String>)>,
+    pub(super) parameters: records::Parameters,
     /// Whether its device on the host, and so its counters, may outlive the domain's process: libvirt
     /// does not make it at each start.
     pub(super) outlives: bool,
@@ -48,11 +49,11 @@ pub(super) enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Devices {
     /// The NICs that have a target device and a MAC address element, in the order of the XML.
-    pub(super) nics: Vec<Nic>,
+    pub(super) nics: Box<[Nic]>,
     /// Those that have no target, devices of the host that are handed through, by their MAC addresses.
-    pub(super) without_target: Vec<Nic>,
+    pub(super) without_target: Box<[Nic]>,
     /// The disks that have a source, in the order of the XML.
-    pub(super) disks: Vec<Disk>,
+    pub(super) disks: Box<[Disk]>,
     /// Whether the guest has a memory balloon.
     pub(super) balloon: bool,
     /// The number of a domain that runs, another at each start.
@@ -140,7 +141,7 @@ fn described(interface: Node<'_, '_>) -> Nic {
     let bridge = child(interface, "source").and_then(|source| attribute(source, "bridge"));
     parameters.set("interfaceid".to_owned(), interfaceid);
     parameters.set("bridge".to_owned(), bridge);
-    Nic { fref, parameters: parameters.all, ..Nic::default() }
+    Nic { fref, parameters: parameters.all.into(), ..Nic::default() }
 }
 
 /// A parameter keeps the place where its name came first and the value that came last.
@@ -167,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn nics(xml: &str) -> Result<Vec<Nic>, Unusable> {
-        devices(xml).map(|devices| devices.nics)
+        devices(xml).map(|devices| devices.nics.into_vec())
     }
 
     fn disks(xml: &str) -> Result<Vec<String>, Unusable> {
@@ -195,11 +196,12 @@ mod tests {
                 name: "tap0".to_owned(),
                 mac: some("52:54:00:00:00:01"),
                 fref: some("clean"),
-                parameters: vec![
+                parameters: [
                     ("ip".to_owned(), some("10.0.0.2")),
                     ("interfaceid".to_owned(), some("if-1")),
                     ("bridge".to_owned(), some("br0")),
-                ],
+                ]
+                .into(),
                 outlives: false,
             }])
         );
@@ -297,7 +299,7 @@ mod tests {
             source,
             format: format.map(text),
         });
-        assert_eq!(devices(&xml).unwrap().disks, expected);
+        assert_eq!(*devices(&xml).unwrap().disks, expected);
     }
 
     #[test]

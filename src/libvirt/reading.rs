@@ -96,7 +96,7 @@ impl Known {
                 Parts::SIZES => taking.sizes().map(Content::Sizes),
                 Parts::COUNTERS => taking.counters().map(Box::new).map(Content::Counters),
                 Parts::DETAILS => taking.details().map(Box::new).map(Content::Details),
-                Parts::JOB => taking.job().map(Content::Job),
+                Parts::JOB => taking.job().map(|job| Content::Job(job.map(Box::new))),
                 Parts::IO_THREADS => taking.io_threads().map(Content::IoThreads),
                 Parts::DIRTY_RATE => taking.dirty_rate().map(Content::DirtyRate),
                 _ => taking.server().map(|server| Content::Server(server.map(Box::new))),

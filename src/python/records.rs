@@ -16,7 +16,7 @@ use crate::health::Health;
 use crate::hypervisor::Host;
 use crate::records::{
     DiskInfo, DiskRateStats, DiskStats, Flavor, Instance, InstanceId, InstanceStats,
-    InterfaceRateStats, InterfaceStats, Server, VmUsage,
+    InterfaceRateStats, InterfaceStats, Parameters, Server, VmUsage,
 };
 
 /// A record that Python has a named tuple for.
@@ -142,7 +142,7 @@ named_tuple!(InterfaceStats {
     r.name,
     r.mac,
     r.fref,
-    r.parameters.into_py_dict(py)?,
+    parameters(&r.parameters, py)?,
     r.counters.rx_bytes,
     r.counters.tx_bytes,
     r.counters.rx_packets,
@@ -155,6 +155,14 @@ named_tuple!(InterfaceStats {
     r.tx_bytes_delta,
     r.start,
 } from r in py);
+
+fn parameters<'py>(parameters: &Parameters, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, value) in parameters.iter() {
+        dict.set_item(name, value)?;
+    }
+    Ok(dict)
+}
 
 named_tuple!(DiskStats {
     r.device,
@@ -182,7 +190,7 @@ named_tuple!(InterfaceRateStats {
     r.name,
     r.mac,
     r.fref,
-    r.parameters.into_py_dict(py)?,
+    parameters(&r.parameters, py)?,
     r.rx_bytes_rate,
     r.tx_bytes_rate,
 } from r in py);

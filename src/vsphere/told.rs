@@ -147,7 +147,7 @@ impl Subject<'_> {
                 name: nic.key.to_string(),
                 mac: nic.mac.as_deref().map(str::to_owned),
                 fref: None,
-                parameters,
+                parameters: parameters.into(),
                 counters,
                 measured: told.map(|told| self.vm.began + told.covered),
                 outlives: false,

@@ -130,7 +130,7 @@ impl Subject<'_> {
                 name: self.nic_name(&nic),
                 mac: nic.mac,
                 fref: None,
-                parameters,
+                parameters: parameters.into(),
                 counters,
                 // The two directions come with each other.
                 measured: both.and_then(|[received, _]| at(received)),

@@ -67,7 +67,8 @@ pub(super) struct Scheduler<R> {
     running: HashMap<u64, Running>,
     /// What was read for callers who wait for it, by which task, and for those who will come.
     answers: HashMap<Key, (u64, Ready<R>)>,
-    ready: HashMap<Key, Ready<R>>,
+    // Boxed, as a map has room for more than it holds.
+    ready: HashMap<Key, Box<Ready<R>>>,
     quarantine: Quarantine,
     /// The guests that are busy with something that nobody can wait for, with what, and when that was
     /// seen.
@@ -376,7 +377,7 @@ impl<R> Scheduler<R> {
                 self.answers.insert(key, (job.id, ready));
             } else if ready.outcome.answer.is_ok() && !key.uuid.is_nil() {
                 // A failure may be over by the time that somebody asks.
-                self.ready.insert(key, ready);
+                self.ready.insert(key, Box::new(ready));
             }
         }
         self.clear_ready(now);
