@@ -297,7 +297,7 @@ impl Vm {
             }
         }
         match start {
-            Some(start) if start > oldest - step => self.from = Some(start - 1),
+            Some(start) if start >= oldest - step => self.from = Some(start - 1),
             None if !self.is_old => self.from = Some(i64::MIN),
             _ => (self.from, self.uptime) = (Some(newest), told),
         }

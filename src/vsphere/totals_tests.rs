@@ -207,6 +207,17 @@ fn a_young_vm_is_known_since_its_start() {
 }
 
 #[test]
+fn a_vm_that_was_started_right_at_the_time_of_a_sample_is_known_since_then() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), false);
+    for t in [20, 40, 60] {
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", t)]);
+    }
+    poll(&mut totals, "a", &feed, 60, 3);
+    assert_eq!(since_start(&totals), 3);
+}
+
+#[test]
 fn a_vm_that_moves_or_sleeps_is_not_started_anew() {
     let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());
     totals.enter(VM, &known(State::Running, Some(7)), true);
