@@ -2,6 +2,7 @@
 
 It loads every compute pollster in the way of ``ceilometer-polling``, waits for a line at its input
 (or for its end), polls each of them once or more often, and prints what came of it the last time.
+Before each further polling it prints a line, and waits for one.
 Not more than the agent's process itself is left out: its timers, and publishing.
 """
 
@@ -44,7 +45,10 @@ def main(
     print("loaded", flush=True)
     sys.stdin.readline()
     servers, inspectors = [server(uuid) for uuid in uuids], set()
-    for _ in range(pollings):
+    for polling in range(pollings):
+        if polling:
+            print("polled", flush=True)
+            sys.stdin.readline()
         samples, not_provided = [], []
         cache: dict[str, object] = {}  # of one cycle, for all pollsters
         for extension in extensions:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 HERE = Path(__file__).parent
 # tools/setup makes them; the newest release is in the environment of the tests.
@@ -28,10 +29,15 @@ def python_of(release: str) -> str:
     return str(RELEASES[release])
 
 
-def run(*command: Any, meanwhile: Callable[[], object] = lambda: None) -> str:
+def run(
+    *command: Any,
+    meanwhile: Callable[[], object] = lambda: None,
+    steps: Iterable[Callable[[], object]] = (),
+) -> str:
     """Run a command that must succeed, and return what it printed last.
 
-    When it has printed a line, ``meanwhile`` is called, and then its input ends.
+    When it has printed a line, ``meanwhile`` is called, and then its input ends. With ``steps``, it
+    first has a line of input for each of them, prints one, and the step is taken.
     """
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
@@ -41,6 +47,12 @@ def run(*command: Any, meanwhile: Callable[[], object] = lambda: None) -> str:
             assert process.stdout
             printed = process.stdout.readline()
             meanwhile()
+            for step in steps:
+                with suppress(BrokenPipeError):  # what has failed says why
+                    process.stdin.write("\n")
+                    process.stdin.flush()
+                process.stdout.readline()
+                step()
             process.stdin.close()
             printed += process.stdout.read()
         errors.seek(0)

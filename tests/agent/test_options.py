@@ -26,8 +26,8 @@ def configured(tmp_path: Path, line: str) -> cfg.ConfigOpts:
 SECONDS = "is not a number from 0.01 to 86400"
 MANY = "9" * 5000
 URI = (
-    "uri: it does not begin with xenserver://; write it like "
-    "xenserver://USER@HOST/?password_file=FILE, or, if libvirt is meant, set libvirt_uri"
+    "uri: it does not begin with vsphere:// or xenserver://; write it like "
+    "vsphere://USER@HOST/?password_file=FILE, or, if libvirt is meant, set libvirt_uri"
 )
 
 

@@ -124,16 +124,17 @@ def activate(conf: cfg.ConfigOpts) -> None:
     # There is one where hypervisor_inspector is virtmeter. A second would log in a second time.
     if not isinstance(serving, inspector.Inspector):
         serving = inspector.configured(conf)
-    if conf.virtmeter.uri:
-        discovery.leave_to_nova(conf)
-    else:
+    tells_of_nova = options.tells_of_nova(conf)
+    if tells_of_nova:
         discovery.activate(serving.native)
+    else:
+        discovery.leave_to_nova(conf)
     GenericComputePollster._inspector = serving  # noqa: SLF001
     GenericComputePollster.inspector = Inspector(serving)
     # As text, the inspector leaves the URI's password out.
     LOG.info(
         "virtmeter %s serves all compute pollsters%s: %s",
         virtmeter.__version__,
-        "" if conf.virtmeter.uri else " and discovery",
+        " and discovery" if tells_of_nova else "",
         serving.native,
     )

@@ -1,4 +1,4 @@
-"""Discovery of the instances from libvirt's metadata, read by virtmeter.
+"""Discovery of the instances from what Nova wrote into their metadata, read by virtmeter.
 
 What an instance is like differs between Ceilometer releases, and so does what they ask Nova for.
 Which of them this one is shows in the methods of its ``InstanceDiscovery``.

@@ -153,7 +153,7 @@ class LibvirtInspector(Inspector):
 
 
 class PoolInspector(Inspector):
-    """The one of a pool of XenServer hosts, which does not count everything that libvirt does."""
+    """The one of a XenServer pool or a vCenter, which do not count everything that libvirt does."""
 
     # The log has a line about a host that is away, and none about each of its instances.
     silent = (virtmeter.NoDataException,)

@@ -9,8 +9,13 @@ from typing import Any
 from oslo_config import cfg
 
 GROUP = "virtmeter"
-POOLS = ("xenserver",)
-"""Schemes of the URIs that name a pool of hosts, and not libvirt."""
+POOLS = ("xenserver", "vsphere")
+"""Schemes of the URIs that name a pool of hosts or a vCenter, and not libvirt."""
+
+
+def scheme(uri: str) -> str:
+    """Return what a URI begins with."""
+    return uri.partition("://")[0].lower()
 
 
 def pool_uri(text: str) -> str:
@@ -18,10 +23,10 @@ def pool_uri(text: str) -> str:
 
     :raises ValueError: it does not. It is not shown: somebody may have put a password into it.
     """
-    if text.partition("://")[0].lower() not in POOLS:
+    if scheme(text) not in POOLS:
         message = (
-            "it does not begin with xenserver://; write it like "
-            "xenserver://USER@HOST/?password_file=FILE, or, if libvirt is meant, set libvirt_uri"
+            "it does not begin with vsphere:// or xenserver://; write it like "
+            "vsphere://USER@HOST/?password_file=FILE, or, if libvirt is meant, set libvirt_uri"
         )
         raise ValueError(message)
     return text
@@ -40,10 +45,12 @@ OPTS = [
         type=pool_uri,  # type: ignore[arg-type]  # any callable will do, says its documentation
         # It is not to have a password in it, but somebody may try.
         secret=True,
-        help="Read a pool of XenServer or XCP-ng instead of libvirt: "
+        help="Read a vCenter or an ESXi host instead of libvirt: "
+        "vsphere://USER@HOST/?password_file=FILE&sha256=PIN; or a pool of XenServer or XCP-ng: "
         "xenserver://USER@HOST/?password_file=FILE&sha256=PIN, where HOST is the pool's master. "
-        "hypervisor_inspector, libvirt_uri and libvirt_type are ignored then, and instances are "
-        "discovered by Nova's API.",
+        "hypervisor_inspector, libvirt_uri and libvirt_type are ignored then. With vSphere, "
+        "instance_discovery_method = libvirt_metadata reads what Nova wrote into the notes of the "
+        "VMs; with XenServer, instances are always discovered by Nova's API.",
     ),
     cfg.BoolOpt(
         "additional_meters",
@@ -67,8 +74,8 @@ OPTS = [
         min=0,
         max=86400,
         help="Maximum age, in seconds, of a value that was read ahead of a pollster, or together "
-        "with what another pollster asked for. 0 turns off both. By default 1 with libvirt, and 5 "
-        "with XenServer, which has new values only as often.",
+        "with what another pollster asked for. 0 turns off both. By default 1 with libvirt, 5 "
+        "with XenServer and 20 with vSphere, which have new values only as often.",
     ),
     cfg.IntOpt(
         "workers",
@@ -190,6 +197,14 @@ def check(conf: cfg.ConfigOpts) -> None:
     """
     if found := mistakes(conf):
         raise ValueError("; ".join(found))
+
+
+def tells_of_nova(conf: cfg.ConfigOpts) -> bool:
+    """Return whether the VMs have with them what Nova says of them, so that discovery can read it.
+
+    libvirt's have it in their metadata, and vSphere's in their notes.
+    """
+    return not conf.virtmeter.uri or scheme(conf.virtmeter.uri) == "vsphere"
 
 
 def additional_meters(conf: cfg.ConfigOpts) -> bool:
