@@ -18,7 +18,7 @@ import urllib.request
 import venv
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 import pytest
@@ -82,19 +82,25 @@ class Agent:
     """A running agent."""
 
     def __init__(
-        self, directory: Path, bin_: Path, environment: dict[str, str], **options: object
+        self,
+        directory: Path,
+        bin_: Path,
+        environment: dict[str, str],
+        *,
+        config: str = CONFIG,
+        **options: Any,
     ) -> None:
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        config, polling = directory / "ceilometer.conf", directory / "polling.yaml"
+        file, polling = directory / "ceilometer.conf", directory / "polling.yaml"
         polling.write_text(POLLING)
-        config.write_text(CONFIG.format(polling=polling, port=self.port, **options))
+        file.write_text(config.format(polling=polling, port=self.port, **options))
         self.log = directory / "agent.log"
         programs = [str(bin_ / "python"), str(bin_ / "ceilometer-polling")]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*programs, "--config-file", str(config), "--polling-namespaces", "compute"],
+                [*programs, "--config-file", str(file), "--polling-namespaces", "compute"],
                 stdout=log,
                 stderr=log,
                 env=os.environ | environment,
@@ -191,7 +197,12 @@ def agent(
     if not bin_.exists():
         pytest.skip(f"there is no environment {bin_.parent.name} in build")
     directory.mkdir(exist_ok=True)
-    options = {"uri": uri, "enabled": enabled, "additional": additional, "threads": threads}
+    options: dict[str, Any] = {
+        "uri": uri,
+        "enabled": enabled,
+        "additional": additional,
+        "threads": threads,
+    }
     running = Agent(directory, bin_, environment or {}, **options)
     try:
         yield running
