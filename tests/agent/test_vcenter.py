@@ -201,6 +201,34 @@ def test_vms_that_do_not_run_or_are_gone_cost_nobody_anything(
     assert complaints(polled) == []
 
 
+@pytest.mark.parametrize("release", ["27.0.0"], indirect=True)
+def test_what_is_known_of_vms_that_do_not_run_is_told_where_that_is_wanted(
+    poll: Poll, vcenter: VCenter
+) -> None:
+    off, suspended = (vm for vm in vcenter.vms() if vm.state != "poweredOn")
+    more = "[compute]\nreport_stopped_instance_metrics = true"
+    polled = poll(off.uuid, suspended.uuid, more=more)
+    assert volumes(polled, "power.state") == {off.uuid: 5, suspended.uuid: 7}
+    assert volumes(polled, "vcpus") == {vm.uuid: vm.cpus for vm in (off, suspended)}
+    for vm in (off, suspended):
+        assert of(polled, vm.uuid) >= SIZES
+        assert of(polled, vm.uuid).isdisjoint(METERS - SIZES)
+    assert complaints(polled) == []
+
+
+@pytest.mark.parametrize("release", ["27.0.0"], indirect=True)
+def test_a_single_esxi_host_is_read_likewise(tmp_path: Path, release: str, password: Path) -> None:
+    with VCenter(vms=2, esxi=True) as esxi:
+        config = tmp_path / "ceilometer.conf"
+        uri = f"{esxi.uri}&password_file={password}"
+        config.write_text(CONFIG.format(uri=uri, more="", ours=""))
+        uuids = [vm.uuid for vm in esxi.vms()]
+        question = json.dumps([str(config), "first", True, uuids])
+        polled = Polled(run(python_of(release), "-W", "ignore", HERE / "agent.py", question))
+    assert all(of(polled, uuid) >= METERS for uuid in uuids)
+    assert complaints(polled) == []
+
+
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_no_pollster_is_lost_where_there_is_no_libvirt(poll: Poll, young: VM, order: str) -> None:
     without = poll(young.uuid, order=order)

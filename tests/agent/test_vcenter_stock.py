@@ -217,6 +217,22 @@ def test_no_sample_is_not_zero(vcenter: VCenter, stock: Ask, ours: virtmeter.Ins
         ours.inspect_instance(vm.uuid)
 
 
+def test_a_series_that_is_not_told_is_not_zero(
+    vcenter: VCenter, stock: Ask, ours: virtmeter.Inspector
+) -> None:
+    vm = make(vcenter)
+    for counter, instance in (("cpu.usage.average", ""), (RUN, ""), (RECEIVED, "4000")):
+        vcenter.silent(vm.ref, counter, instance)
+    assert stock("inspect_instance", vm, 60)[0]["cpu_util"] == 0.0
+    rates = {nic["name"]: nic["rx_bytes_rate"] for nic in stock("inspect_vnic_rates", vm, 60)}
+    assert rates["4000"] == 0
+    assert ours.inspect_instance(vm.uuid).cpu_time is None
+    nics = {nic.name: (nic.rx_bytes, nic.tx_bytes) for nic in ours.inspect_vnics(vm.uuid)}
+    sent = 20 * 1024 * total(vm, "net.transmitted.average", "4000", vm.times(vcenter.now))
+    assert nics["4000"] == (-1, sent)
+    assert nics["4001"][0] > 0
+
+
 @pytest.mark.parametrize("method", ["inspect_vnics", "inspect_disks", "inspect_disk_info"])
 def test_there_are_counters_and_sizes(
     vcenter: VCenter, stock: Ask, ours: virtmeter.Inspector, method: str
