@@ -13,10 +13,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import virtmeter
-from benches import rounds
+from benches import bars, rounds
+from benches.exactness import QUANTITIES
 from benches.report import Part, Target, milliseconds, table, times
-from benches.xenserver import errors, plot
-from benches.xenserver.agent import OURS, Agent, Cycle
+from benches.usage import OURS, Agent, Cycle
+from benches.xenserver import errors, peers
 from benches.xenserver.peers import CEILOMETER, CLOUDSTACK
 from benches.xenserver.pool import SimulatedPool
 
@@ -171,7 +172,10 @@ def _in_turn(pool: SimulatedPool) -> tuple[dict[str, Costs], Cycle]:
     """Return what all cost who take turns, and our first reading."""
     costs = {kind: Costs() for kind in ASKED}
     with ExitStack() as stack:
-        agents = {kind: stack.enter_context(Agent(kind, pool.told)) for kind in ASKED}
+        agents = {
+            kind: stack.enter_context(Agent(kind, pool.told, peers=peers.__name__))
+            for kind in ASKED
+        }
         first = agents[OURS].cycle()
         for kind, agent in agents.items():
             _paced(agent, time.monotonic() if kind == OURS else 0.0, ASKED[kind])
@@ -253,12 +257,14 @@ def _exactness(part: Part, walls: dict[str, float]) -> str:
     for data in DATA:
         found = errors.measure(data)
         for kind in errors.KINDS:
-            of_kind = [found[kind, quantity] for quantity in errors.QUANTITIES]
-            cells = [f"{of.median():.2%} / {of.worst():.2%} / {of.sum():+.2%}" for of in of_kind]
+            of_kind = [found[kind, quantity] for quantity in QUANTITIES]
+            cells = (of.cell() for of in of_kind)
             rows.append((f"{data.removeprefix('xapi-').replace('_', ', ')}: {kind}", *cells))
             drawn[data, kind] = [of.median() for of in of_kind]
-    part.pictures[PICTURE] = partial(plot.draw, walls, drawn)
-    header = ("XenServer's release: who reads", *errors.QUANTITIES)
+    part.pictures[PICTURE] = partial(
+        bars.draw, f"one reading of all {ALL:,} VMs of a simulated pool", walls, drawn
+    )
+    header = ("XenServer's release: who reads", *QUANTITIES)
     return (
         "How exact that is, with answers that XenServer's own library gave about counters that are "
         "known (tests/data/xenserver), read once a minute for "

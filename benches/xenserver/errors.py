@@ -6,15 +6,13 @@ were: tests/data/xenserver has both.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from dataclasses import dataclass, field
-from statistics import median
 from typing import TYPE_CHECKING
 
 import virtmeter
-from benches.xenserver.agent import OURS
-from benches.xenserver.peers import PEERS, Used
+from benches.exactness import QUANTITIES, Errors, Used
+from benches.usage import OURS
+from benches.xenserver.peers import PEERS
 from tests.support.xapi import PASSWORD, Pool
 from tests.support.xapi.recording import recording
 
@@ -22,36 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KINDS = (OURS, *PEERS)
-QUANTITIES = ("CPU", "network", "disks")
 MINUTES, MINUTE, ROW = 8, 60, 5
 KIB = 1024
 # Of less, a percentage means nothing: percent of the vCPUs, and KiB in a second.
 LEAST = (1.0, 1.0, 1.0)
-
-
-@dataclass
-class Errors:
-    """What was told of one quantity, beside the truth, for each VM and minute."""
-
-    pairs: list[tuple[float, float]] = field(default_factory=list)
-    least: float = 0.0
-
-    def each(self) -> list[float]:
-        """Return by which part of the truth each is wrong."""
-        return [abs(told / true - 1) for told, true in self.pairs if true >= self.least]
-
-    def median(self) -> float:
-        """Return the error of one in two."""
-        return median(self.each())
-
-    def worst(self) -> float:
-        """Return the error that one in twenty exceeds."""
-        errors = sorted(self.each())
-        return errors[math.ceil(len(errors) * 0.95) - 1]
-
-    def sum(self) -> float:
-        """Return by which part all together is wrong."""
-        return sum(told for told, _ in self.pairs) / sum(true for _, true in self.pairs) - 1
 
 
 def measure(data: str) -> dict[tuple[str, str], Errors]:
@@ -79,15 +51,11 @@ def measure(data: str) -> dict[tuple[str, str], Errors]:
                 for name, true in _truths(pool, before, host.newest):
                     for kind, reading in readings.items():
                         used = reading.get(name, Used())
-                        for quantity, told_of, is_so in zip(QUANTITIES, _of(used), _of(true)):
+                        for quantity, told_of, is_so in zip(QUANTITIES, used.each(), true.each()):
                             found[kind, quantity].pairs.append((told_of, is_so))
         for peer in peers.values():
             peer.close()
     return found
-
-
-def _of(used: Used) -> tuple[float, float, float]:
-    return used.cpu, used.network, used.disk
 
 
 def _ours(usages: list[virtmeter.VmUsage], seconds: int) -> dict[str, Used]:

@@ -12,12 +12,13 @@ import re
 import ssl
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 import XenAPI
+
+from benches.exactness import Used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,15 +27,6 @@ CLOUDSTACK, CEILOMETER = "CloudStack", "Ceilometer"
 KIB = 1024
 # What CloudStack adds up: of disks, also requests, which hardly shows.
 NIC, DISK = re.compile(r"vif_\d*_[rt]x"), re.compile("vbd_.*_(read|write)")
-
-
-@dataclass
-class Used:
-    """What a VM uses, as a peer tells it."""
-
-    cpu: float = 0.0  # percent of its vCPUs
-    network: float = 0.0  # KiB/s, both directions
-    disk: float = 0.0  # KiB/s, both directions
 
 
 class Peer:

@@ -64,6 +64,11 @@ class Client:
     def time(self) -> float:
         return float(self._instance.CurrentTime().timestamp())
 
+    @property
+    def cookie(self) -> str:
+        """What a call of this session has in its header."""
+        return str(self._stub.cookie).partition(";")[0]
+
     def object(self, kind: Any, ref: str) -> Any:
         """Return a managed object by its reference."""
         return kind(ref, self._stub)

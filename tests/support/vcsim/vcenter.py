@@ -125,8 +125,21 @@ class VCenter:
         return f"vsphere://{user}@127.0.0.1:{self.port}/?sha256={self.sha256}"
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def control_url(self) -> str:
         return f"http://127.0.0.1:{self._control}"
+
+    def told(self) -> dict[str, Any]:
+        """Return all of that for another process."""
+        return {
+            "uri": self.uri,
+            "password": self.password,
+            "port": self.port,
+            "certificate": str(self.certificate),
+        }
 
     # What a test asks and does.
 

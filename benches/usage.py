@@ -1,4 +1,7 @@
-"""Who reads a pool, in a process of its own: all of its CPU time and memory are the reading's."""
+"""Who reads the usage of all VMs, in a process of its own: its CPU and memory are the reading's.
+
+Where that is not virtmeter, a module's PEERS say who it is.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import virtmeter
 from benches.agent import resident
-from benches.xenserver.peers import PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +38,13 @@ class Cycle:
 class Agent:
     """The process, from the side of who tells it."""
 
-    def __init__(self, kind: str, told: dict[str, Any], **options: float) -> None:
-        """Start it; the options are those of an inspector."""
+    def __init__(
+        self, kind: str, told: dict[str, Any], *, peers: str = "", **options: float
+    ) -> None:
+        """Start it; the options are those of an inspector, or of a peer in that module."""
         self.kind = kind
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, kind],
+            [sys.executable, "-m", __name__, kind, peers],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -64,17 +69,20 @@ class Agent:
         return json.loads(self._process.stdout.readline())
 
 
-def _reader(kind: str, told: dict[str, Any], options: dict[str, Any]) -> Callable[..., Any]:
+def _reader(
+    kind: str, peers: str, told: dict[str, Any], options: dict[str, Any]
+) -> Callable[..., Any]:
     if kind == OURS:
         inspector = virtmeter.Inspector(told["uri"], password=lambda: told["password"], **options)
         return inspector.usage_all
-    return PEERS[kind](told).read
+    read: Callable[..., Any] = import_module(peers).PEERS[kind](told, **options).read
+    return read
 
 
-def main(kind: str) -> None:
+def main(kind: str, peers: str) -> None:
     """Be the process: a line in, a cycle, a line out."""
     resident_before = resident()
-    read = _reader(kind, **json.loads(sys.stdin.readline()))
+    read = _reader(kind, peers, **json.loads(sys.stdin.readline()))
     print(resident_before, flush=True)
     used = _cpu()
     for line in sys.stdin:

@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
-from benches.plot import OURS as BLUE
-from benches.plot import STOCK as GREY
-from benches.xenserver.agent import OURS
-from benches.xenserver.errors import QUANTITIES
+from benches.exactness import QUANTITIES
+from benches.plot import OURS, STOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLOURS = {OURS: BLUE, "CloudStack": GREY, "Ceilometer": "#cccccc"}
+# Ours first.
+COLOURS = (OURS, STOCK, "#cccccc")
 # Of a percentage, on a scale that has no 0.
 LEAST = 1e-3
 
 
-def draw(walls: dict[str, float], errors: dict[tuple[str, str], list[float]], path: Path) -> None:
+def draw(
+    title: str,
+    walls: dict[str, float],
+    errors: dict[tuple[str, str], list[float]],
+    path: Path,
+) -> None:
     """Draw seconds of each kind, and errors by data set and kind, into an SVG file."""
     mpl.use("svg")
     # Text stays text, and the same numbers make the same file.
@@ -30,22 +34,22 @@ def draw(walls: dict[str, float], errors: dict[tuple[str, str], list[float]], pa
     figure, (time, *others) = plt.subplots(
         1 + len(sets), 1, figsize=(8, 2 + 1.9 * len(sets)), layout="constrained"
     )
-    for place, (kind, seconds) in enumerate(walls.items()):
-        bars = time.barh(place, seconds, 0.7, color=COLOURS[kind], label=kind)
+    for place, ((kind, seconds), colour) in enumerate(zip(walls.items(), COLOURS)):
+        bars = time.barh(place, seconds, 0.7, color=colour, label=kind)
         time.bar_label(bars, fmt="%.1f s", padding=3)
     time.set_yticks(range(len(walls)), list(walls))
-    time.set_title("one reading of all 1,024 VMs of a simulated pool, seconds", fontsize=10)
+    time.set_title(f"{title}, seconds", fontsize=10)
     for axes, data in zip(others, sets):
-        for place, kind in enumerate(walls):
+        for place, (kind, colour) in enumerate(zip(walls, COLOURS)):
             wrong = [max(error * 100, LEAST) for error in errors[data, kind]]
             shift = (place - 1) * 0.27
             places = [number + shift for number in range(len(wrong))]
-            bars = axes.barh(places, wrong, 0.25, left=0, color=COLOURS[kind])
+            bars = axes.barh(places, wrong, 0.25, left=0, color=colour)
             axes.bar_label(bars, [f"{error:.2%}" for error in errors[data, kind]], padding=3)
         axes.set_yticks(range(len(QUANTITIES)), list(QUANTITIES))
         axes.set_xscale("log")
         axes.set_xlim(LEAST, 1000)
-        title = f"{data}: median error of a VM's use within a minute, percent"
+        title = f"{data}: median error of a VM's use between two readings, percent"
         axes.set_title(title, fontsize=10)
     for axes in (time, *others):
         axes.invert_yaxis()
