@@ -1,7 +1,7 @@
 //! What an inspector stands on: whoever takes the readings, in whichever way.
 //!
 //! Two engines do: `collector` asks a hypervisor instance by instance (libvirt), and `sweeps` asks one
-//! that answers for a host at a time (XenServer). Neither knows who asks.
+//! that answers for many at a time (XenServer, vSphere). Neither knows who asks.
 
 use std::time::Instant;
 

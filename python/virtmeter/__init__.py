@@ -1,4 +1,4 @@
-"""What every virtual machine uses, read from libvirt or from a pool of XenServer hosts.
+"""What every virtual machine uses, read from libvirt, XenServer or vSphere.
 
 >>> import virtmeter
 >>> inspector = virtmeter.LibvirtInspector("test:///default")

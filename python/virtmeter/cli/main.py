@@ -83,7 +83,7 @@ class Commands(click.Group):
 @click.version_option(virtmeter.__version__, message="virtmeter %(version)s")
 @click.pass_context
 def commands(context: click.Context) -> None:
-    """Show what every virtual machine on this host, or of a XenServer pool, uses.
+    """Show what every virtual machine on this host, a XenServer pool or a vCenter uses.
 
     \b
     Exit status: 0 success; 1 something failed, and a message says what;
