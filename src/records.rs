@@ -154,10 +154,11 @@ pub struct InstanceStats {
     /// Time that the vCPUs have waited for a CPU of the host since boot, nanoseconds (`vcpu.N.wait`,
     /// all vCPUs or none). It is the kernel's `wait_sum`, the time on the run queue, which
     /// `vcpu_delay` has by another counter: not waiting for I/O, whatever libvirt's manual says. 0
-    /// unless the host has `kernel.sched_schedstats = 1`.
+    /// unless the host has `kernel.sched_schedstats = 1`. With vSphere, `cpu.wait` less `cpu.idle`: blocked
+    /// by disks or by `VMkernel`'s swap.
     pub vcpu_wait: Option<i128>,
     /// Time that the vCPUs could have run but had no host CPU, nanoseconds: what the guest calls
-    /// steal (`vcpu.N.delay`, all vCPUs or none).
+    /// steal (`vcpu.N.delay`, all vCPUs or none). With vSphere, `cpu.ready` and `cpu.costop`.
     pub vcpu_delay: Option<i128>,
     /// Page faults in the guest since boot that had to read from a disk (`major_fault`).
     pub memory_major_faults: Option<u64>,

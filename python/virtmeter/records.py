@@ -111,10 +111,12 @@ class InstanceStats(NamedTuple):
     """Time that the vCPUs have waited for a CPU of the host since the start, nanoseconds
     (``vcpu.N.wait``); None unless all of them have it. It is the kernel's ``wait_sum``, the time on
     the run queue, which ``vcpu_delay`` has by another counter: not waiting for I/O, whatever
-    libvirt's manual says. 0 unless the host has ``kernel.sched_schedstats = 1``."""
+    libvirt's manual says. 0 unless the host has ``kernel.sched_schedstats = 1``. With vSphere,
+    ``cpu.wait`` less ``cpu.idle``: blocked by disks or by VMkernel's swap."""
     vcpu_delay: int | None = None
     """Time that the vCPUs could have run but had no host CPU, since the start, nanoseconds: what
-    the guest calls steal (``vcpu.N.delay``); None unless all vCPUs have it."""
+    the guest calls steal (``vcpu.N.delay``); None unless all vCPUs have it. With vSphere,
+    ``cpu.ready`` and ``cpu.costop``."""
     memory_major_faults: int | None = None
     """Page faults in the guest since its start that had to read a disk (``major_fault``)."""
     memory_minor_faults: int | None = None
