@@ -165,7 +165,11 @@ def test_of_instances_that_are_not_wanted_nothing_is_asked(daemon: Daemon) -> No
     daemon.add(*(Domain(uuid, uuid[-2:], xml=domain(1, FULL)) for uuid in uuids))
     with virtmeter.LibvirtInspector(daemon.uri) as inspector:
         instances = inspector.list_instances()
-        wanted = [instances[1], uuids[2].upper(), UUID.format(99)]
+        wanted: list[virtmeter.Instance | str] = [
+            instances[1],
+            uuids[2].upper(),
+            UUID.format(99),
+        ]
         assert [server.id for server in inspector.list_servers(wanted)] == uuids[1:]
         assert daemon.calls["DOMAIN_GET_XML_DESC"] == 2
         assert inspector.list_servers([]) == []

@@ -1,5 +1,6 @@
 """What a vCenter's samples add up to, in the plainest way: all that pyvmomi was ever told, in a
-dictionary, and its sum at the end."""
+dictionary, and its sum at the end.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +48,8 @@ class Life:
 
     def complete(self, counters: tuple[str, ...], instance: str) -> Iterator[tuple[int, int]]:
         """Yield hosts and times of the samples of which all of these counters are there."""
-        first, *others = counters
         for counter, name, host, t in self.samples:
-            if (counter, name) == (first, instance) and all(
+            if (counter, name) == (counters[0], instance) and all(
                 self.samples.get((other, instance, host, t), -1) >= 0 for other in counters
             ):
                 yield host, t
@@ -69,7 +69,7 @@ class Oracle:
         self.lives[ref].start = self.vcenter.now
 
     def read(self) -> None:
-        """Read all samples of the last hour that nobody has read yet, and those that were missing."""
+        """Read all samples of the last hour, also those that were missing before."""
         vms = {vm.ref: vm for vm in self.vcenter.vms() if not vm.template}
         told = self.client.samples(list(vms))
         for ref, series in told.items():

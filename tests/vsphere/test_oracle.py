@@ -1,4 +1,4 @@
-"""Every field of every record, against sums of what VMware's own client reads of the same samples."""
+"""Every field of every record, against sums of what VMware's client reads of the same samples."""
 
 from __future__ import annotations
 
