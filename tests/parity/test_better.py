@@ -82,14 +82,14 @@ def test_what_the_stock_inspector_does_not_have(pair: Pair, daemon: Daemon) -> N
         assert not [name for name in names if hasattr(record, name)]
     [size] = pair.ours.inspect_disk_info(UUID)
     assert size[len(shared_fields(size)) :] == (None,), "its file is not on this host"
-    assert read() == [(1, 2, 21, 1, 10.0, 4, 1, None, 1000, 1), (7, 1, 1)]
+    assert read() == [(1, 2, 21, 1, 10.0, 4, 1, None, None, 1000, 1), (7, 1, 1)]
     domain = daemon.domains[UUID]
     domain.memory[9] = 1_764_000_000
     assert read()[0][-3] == 1_764_000_000
     domain.memory, domain.disks["vda"].flags = {}, {}
     # One vCPU has its wait and its delay, and the other nothing.
     domain.stats["vcpu.current"] = xdr.UInt(2)
-    assert read() == [(*(None,) * 9, 1), (None, None, 1)]
+    assert read() == [(*(None,) * 10, 1), (None, None, 1)]
 
 
 def test_rates_that_the_stock_inspector_never_fills(pair: Pair, daemon: Daemon) -> None:

@@ -86,7 +86,7 @@ def answers(number: int = 1) -> dict[str, list[tuple[object, ...]]]:
             (
                 *(1, 1, number * 1000 + 1, 512.0, 500.0, 100.0, 300.0),
                 *(None, None, 77, None, None, None),
-                *(1, number * 2, 21, number, 10.0, 4, 1, None, number * 1000, number),
+                *(1, number * 2, 21, number, 10.0, 4, 1, None, None, number * 1000, number),
             )
         ],
         "inspect_vnics": [
