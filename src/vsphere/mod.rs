@@ -38,7 +38,7 @@ use objects::{Object, Page, PowerState, Swept};
 use requests::{Query, Request};
 use session::{Session, Trouble, Vcenter};
 use told::Subject;
-use totals::{Answer, Known, MOST_SAMPLES, Series, State as Running, Taken, Totals};
+use totals::{Answer, Known, MOST_SAMPLES, OVERLAP, Series, State as Running, Taken, Totals};
 
 /// How many calls are under way at a time, beside those to what does not answer: more of them only make
 /// others wait for the server.
@@ -47,8 +47,6 @@ const IN_FLIGHT: usize = 4;
 const PAGE: u32 = 2000;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
-/// Samples that are told once more, in case that one was late or missing.
-const OVERLAP: i64 = 2;
 const STEP: i64 = 20;
 /// So many VMs that are gone are taken out of a call one after the other; then it is halved.
 const MOST_GONE: usize = 3;

@@ -26,6 +26,8 @@ use used::Used;
 const OPEN: usize = 8;
 /// No time of a sample, nor of a start, is further from 1970 than that.
 const FAR: i64 = 1 << 42;
+/// So many samples are asked for once more, in case that one was late or missing.
+pub(super) const OVERLAP: i64 = 2;
 /// A clock that is off by no more than this is one whose newest samples are late.
 const LATE: i64 = 60;
 /// By so much the time of a VM's start may seem to move without being another one.
@@ -215,6 +217,15 @@ impl Vm {
         }
     }
 
+    /// The first of the newest samples in which something is missing that may come yet.
+    fn first_open(&self) -> Option<i64> {
+        let newest =
+            self.times.iter().enumerate().skip(self.times.len().saturating_sub(OVERLAP as usize));
+        let mut open =
+            newest.filter(|(place, _)| self.used.iter().any(|used| used.is_open(*place)));
+        open.next().map(|(_, t)| *t)
+    }
+
     fn newest(&self) -> Option<i64> {
         self.times.last().copied().or(self.from)
     }
@@ -228,7 +239,7 @@ impl Vm {
             return Taken::Whole { any: false };
         }
         if self.host.as_ref().is_some_and(|before| before != host) {
-            self.move_to(host, newest);
+            self.move_to(host, answer);
         }
         let too_short = match self.newest() {
             None => self.begin(answer, all),
@@ -239,8 +250,9 @@ impl Vm {
             }
             Some(last) => {
                 let step = answer.step();
-                let missing = newest.saturating_sub(last) / step.max(1) + 2;
-                (!all && oldest > last.saturating_add(step)).then_some(missing)
+                let next = self.first_open().unwrap_or(last.saturating_add(step));
+                let missing = newest.saturating_sub(next.min(last)) / step.max(1) + 2;
+                (!all && oldest > next).then_some(missing)
             }
         };
         if let Some(samples) = too_short {
@@ -253,8 +265,8 @@ impl Vm {
     }
 
     /// Its samples come from another host now, which may have another clock, and has only those since it
-    /// came there.
-    fn move_to(&mut self, host: &Arc<str>, newest: i64) {
+    /// came there. What was taken is not taken again.
+    fn move_to(&mut self, host: &Arc<str>, answer: &Answer<'_>) {
         let Some(last) = self.newest() else { return };
         let known = self.left.iter().position(|(left, _)| left == host);
         let before = known.map(|place| self.left.remove(place).1);
@@ -265,14 +277,30 @@ impl Vm {
             }
         }
         (self.has_moved, self.may_begin_anew) = (true, true);
-        // Where the clocks agree, what was taken is not taken again. Where they do not, all that the other
-        // host tells is of the time since then, but for what it told when the VM was there before.
-        if newest < last - LATE {
-            self.forget_times(before.unwrap_or(i64::MIN));
-            self.started = i64::MIN;
-        } else {
-            self.from = self.from.max(before);
+        let from = match self.place_of_last(answer, before) {
+            Some(place) => before.map_or(place, |before| before.max(place)),
+            None if answer.end(answer.times.len() - 1) < last - LATE => before.unwrap_or(i64::MIN),
+            None => before.map_or(last, |before| before.max(last)),
+        };
+        self.forget_times(from);
+        self.started = i64::MIN;
+    }
+
+    /// When its last sample ended by the clock of another host, as far as the VM's uptime tells that; `before`
+    /// that there are only samples of another time on the same host.
+    fn place_of_last(&self, answer: &Answer<'_>, before: Option<i64>) -> Option<i64> {
+        let (last, was) = self.uptime?;
+        let mut told = (0..answer.times.len())
+            .filter_map(|at| Some((answer.end(at), answer.value(Counter::Uptime, at)?)))
+            .filter(|(t, _)| before.is_none_or(|before| *t > before));
+        let (_, oldest) = told.next()?;
+        let (t, up) = told.last().unwrap_or((answer.end(0), oldest));
+        let is_same_clock = (t - up).abs_diff(last - was) <= JITTER.unsigned_abs();
+        if oldest < was && !is_same_clock {
+            // It began anew with the move: all that this host tells is later.
+            return Some(t - up - 1);
         }
+        Some(t - (up - was).max(0))
     }
 
     /// No sample up to then is taken any more, and all later ones are.

@@ -61,13 +61,25 @@ fn host(name: &str) -> Arc<str> {
 
 /// As the driver does it: once more with as many as are missing.
 fn poll(totals: &mut Totals, name: &str, feed: &Feed, until: i64, most: usize) -> Taken {
-    let taken = feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, false));
-    match taken {
+    poll_as_needed(totals, name, feed, until, most).0
+}
+
+/// The same, and how many samples were asked for.
+fn poll_as_needed(
+    totals: &mut Totals,
+    name: &str,
+    feed: &Feed,
+    until: i64,
+    most: usize,
+) -> (Taken, usize) {
+    let mut take =
+        |most, all| feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, all));
+    match take(most, false) {
         Taken::TooShort { samples } => {
             let most = usize::try_from(samples).unwrap();
-            feed.tell(until, most, |answer| totals.take(&VM, &host(name), answer, true))
+            (take(most, true), most)
         }
-        taken => taken,
+        taken => (taken, most),
     }
 }
 
@@ -118,6 +130,29 @@ fn what_is_missing_is_not_covered_and_may_be_filled_in_later() {
     poll(&mut totals, "a", &feed, 100, 4);
     assert_eq!(sums(&totals, &nic)[..2], [Some(3 * 7 * 1024 * 20), Some(5 * 1024 * 20)]);
     assert_eq!(totals.vm(&VM).unwrap().told(&nic).unwrap().covered, Duration::from_secs(60));
+}
+
+#[test]
+fn a_few_samples_do_not_show_that_a_counter_is_not_told() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let values = |sent: i64| [(NicReceived, "4000", 1), (NicSent, "4000", sent)];
+    feed.sample(20, &values(1)).sample(40, &values(1)).sample(60, &values(-1));
+    poll(&mut totals, "a", &feed, 40, 3);
+    let nic = Device::Nic(4000);
+    poll(&mut totals, "a", &feed, 60, 1);
+    assert_eq!(sums(&totals, &nic)[0], Some(0));
+    feed.sample(60, &values(1));
+    // As it is open, it is asked for again.
+    feed.sample(80, &values(1)).sample(100, &values(1)).sample(120, &values(1));
+    poll(&mut totals, "a", &feed, 120, 3);
+    assert_eq!(sums(&totals, &nic)[0], Some(4 * 20 * 1024));
+    // A server that does not tell it any more does not stop the other one.
+    for t in (140..=200).step_by(20) {
+        feed.sample(t, &[(NicReceived, "4000", 1)]);
+    }
+    poll(&mut totals, "a", &feed, 200, 4);
+    assert_eq!(sums(&totals, &nic)[..2], [Some(8 * 20 * 1024), Some(4 * 20 * 1024)]);
 }
 
 #[test]
@@ -247,6 +282,24 @@ fn a_vm_that_moves_or_sleeps_is_not_started_anew() {
 }
 
 #[test]
+fn a_host_whose_clock_is_off_by_less_than_the_time_between_readings_loses_nothing() {
+    for ahead in [-250, -45, -7, 0, 7, 300] {
+        let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());
+        totals.enter(VM, &known(State::Running, None), true);
+        for t in (20..=100).step_by(20) {
+            a.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+        }
+        poll(&mut totals, "a", &a, 40, 3);
+        poll(&mut totals, "a", &a, 100, 3);
+        for t in (120..=400).step_by(20) {
+            b.sample(t + ahead, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+        }
+        poll(&mut totals, "b", &b, 400 + ahead, 30);
+        assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 18), "{ahead}");
+    }
+}
+
+#[test]
 fn a_vm_that_is_started_on_another_host_begins_anew() {
     let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());
     totals.enter(VM, &known(State::Running, Some(-9000)), true);
@@ -325,7 +378,8 @@ proptest! {
                 feed.sample(t, &[(CpuRun, "", value), (Uptime, "", up + t)]);
             }
             let most = if first.is_none() { 3 } else { (now - newest + overlap).max(1) };
-            poll(&mut totals, "a", &feed, i64::try_from(now).unwrap() * STEP, most);
+            let until = i64::try_from(now).unwrap() * STEP;
+            let most = poll_as_needed(&mut totals, "a", &feed, until, most).1;
             // A VM that was started within what is told is known since then.
             let from = *first.get_or_insert_with(|| start(now).copied().unwrap_or(now + 1));
             let oldest = if newest == 0 { from } else { (now + 1).saturating_sub(most) };

@@ -81,7 +81,7 @@ class Oracle:
                 continue
             if is_first:
                 up = series["sys.uptime.latest", ""][times[-1]]
-                is_young = times[-1] - up > times[0] - STEP
+                is_young = times[-1] - up >= times[0] - STEP
                 life.since[vm.host] = times[-1] - up - 1 if is_young else times[-1]
             since = life.since.setdefault(vm.host, float("-inf"))
             for (counter, instance), values in series.items():

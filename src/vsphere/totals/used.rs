@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answer::{Answer, Of, Series};
-use super::{Device, MemoryTold, OPEN, Told, Vm, VmTotals};
+use super::{Device, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
 use crate::vsphere::perf::Counter;
 
 /// Of a device, or of all vCPUs together.
@@ -137,6 +137,11 @@ impl Used {
         Self { device, open: u8::MAX, covered: 0, counts: [count; 6] }
     }
 
+    /// Whether something is missing in one of the newest samples.
+    pub(super) fn is_open(&self, place: usize) -> bool {
+        self.open >> place & 1 == 1
+    }
+
     /// No sample that is missing is filled in any more.
     pub(super) fn close(&mut self) {
         self.open = 0;
@@ -169,9 +174,11 @@ impl Used {
         let together = self.together();
         let samples = window.answer.times.len();
         let mut taken = vec![false; samples];
-        // What the host does not tell at all is not waited for.
+        // What the host does not tell at all is not waited for; a few samples do not show that.
         let first: Vec<&Series<'_>> = rows[..together].iter().copied().flatten().collect();
-        if !first.is_empty() {
+        let may_come = |(place, count): (usize, &Count)| count.is_told && rows[place].is_none();
+        let lacks = self.counts[..together].iter().enumerate().any(may_come);
+        if !first.is_empty() && !(lacks && samples <= OVERLAP as usize) {
             for (at, taken) in taken.iter_mut().enumerate() {
                 let is_whole = first.iter().all(|series| series.value(at).is_some());
                 *taken = is_whole && window.is_open(self.open, at);
