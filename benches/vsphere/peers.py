@@ -118,7 +118,7 @@ EACH = (
     ),
     *(f"virtualDisk.{name}.average" for name in ("totalReadLatency", "totalWriteLatency")),
 )
-IN_A_CALL, IN_A_PAGE, IN_FLIGHT, SAMPLES = 100, 2000, 4, 3
+IN_A_CALL, IN_A_PAGE, IN_FLIGHT, SAMPLES = 100, 600, 4, 3
 ENVELOPE = (
     '<?xml version="1.0" encoding="UTF-8"?>'
     '<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/" '

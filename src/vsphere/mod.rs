@@ -43,8 +43,9 @@ use totals::{Answer, Known, MOST_SAMPLES, OVERLAP, Series, State as Running, Tak
 /// How many calls are under way at a time, beside those to what does not answer: more of them only make
 /// others wait for the server.
 const IN_FLIGHT: usize = 4;
-/// So many objects are asked for in a page.
-const PAGE: u32 = 2000;
+/// So many objects are asked for in a page: reading one takes about 8 kB for each, which its thread keeps
+/// for the next one.
+const PAGE: u32 = 600;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
 const STEP: i64 = 20;
