@@ -4,6 +4,8 @@
 //! Pure: bytes in, values out. Elements and types are told by their namespaces, never by a prefix:
 //! each server has prefixes of its own.
 
+use std::borrow::Cow;
+
 use roxmltree::Node;
 
 use super::faults::Fault;
@@ -138,7 +140,10 @@ pub(super) fn answer<T>(
         return Err(SoapError::Unusable(format!("it is longer than {MAX_ANSWER} bytes")));
     }
     // A name with a broken character costs that character.
-    let said = String::from_utf8_lossy(body);
+    let said = match std::str::from_utf8(body) {
+        Ok(said) => Cow::Borrowed(said),
+        Err(_) => String::from_utf8_lossy(body),
+    };
     let document = xml::parse(&said, &BOUNDS).map_err(|reason| unusable(&said, reason))?;
     let envelope = document.root_element();
     if !is(envelope, SOAP, "Envelope") {
