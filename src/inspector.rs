@@ -284,11 +284,13 @@ impl Inspector {
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
         callers::check(caller)?;
-        let (mut all, mut lost, mut lost_count) = (Vec::new(), None, 0);
+        let (mut lost, mut lost_count) = (None, 0);
         let begun = Instant::now();
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
+        // Room for all at once: what grows holds up to three times as much while it does.
+        let mut all = Vec::with_capacity(ids.len());
         let mut cancellation = Cancellation::new(self.limits());
         self.source.expect(Parts::COUNTERS, &ids);
         for id in ids {

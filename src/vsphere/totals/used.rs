@@ -65,6 +65,8 @@ impl Vm {
         for series in answer.series {
             if let Some(device) = series.device().filter(|_| series.has_values()) {
                 if !self.used.iter().any(|used| used.device == device) {
+                    // Few, and for good: no room for more.
+                    self.used.reserve_exact(1);
                     self.used.push(Used::new(device));
                 }
             }
