@@ -62,6 +62,7 @@ METERS = {
         for what in ("bytes", "bytes_delta", "packets", "packets_drop")
     ),
 }
+# They are there for the one polling that has a new sample, which is a second here.
 RATES = {f"network_{way}_bytes_rate" for way in ("incoming", "outgoing")}
 
 
@@ -155,7 +156,7 @@ def test_the_meters_of_simulated_vms_are_delivered(
         return cpu(last) > cpu(first)
 
     wait_for(has_grown, "new samples of the VM", timeout=120, log=agent.log)
-    assert of(vm, last).keys() == METERS | RATES
+    assert METERS <= of(vm, last).keys() <= METERS | RATES
     # What was added is the sum of successive samples. Which ones, the agent does not tell.
     times = [time for time in vm.times(vcenter.now) if time > begun - 60]
     run = {time: vm.value("cpu.run.summation", "", time) * 10**6 for time in times}
