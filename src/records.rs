@@ -337,6 +337,8 @@ pub struct VmCounters {
     pub vcpus: Option<Vec<(u32, VcpuTimes)>>,
     /// Time for which the vCPUs have run since boot, nanoseconds.
     pub vcpu_time: Option<i128>,
+    /// When the vCPUs' times were measured; `None` if with the whole reading.
+    pub vcpus_measured: Option<Instant>,
     /// CPU time of the whole instance since boot, with what its hypervisor does for it, nanoseconds.
     pub cpu_time: Option<i128>,
     /// When that was measured, if by itself; `None` if with the whole reading.

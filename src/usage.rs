@@ -133,7 +133,7 @@ impl Usage {
             let read = Stamp { at: measured.unwrap_or(read.at), ..read };
             Some(Sample { read, counters: [time] })
         };
-        let of_vcpus = |time| sample(time, None);
+        let of_vcpus = |time| sample(time, now.vcpus_measured);
         // Measured by a call of its own, it may be older than the last one, and then is none.
         let is_later = |now: &CpuTime| self.cpus[0].is_none_or(|last| now.read.at > last.read.at);
         let whole = sample(now.cpu_time, now.cpu_measured).filter(is_later);

@@ -350,8 +350,7 @@ impl State {
             totals.enter(*uuid, &known, is_first);
             if std::mem::take(&mut vm.has_begun) {
                 // The time for which it stood still is nobody's.
-                let cpu = totals.vm(uuid).and_then(|used| used.cpu());
-                let covered = cpu.map_or(Duration::ZERO, |cpu| cpu.covered);
+                let covered = totals.vm(uuid).map_or(Duration::ZERO, |used| used.covered());
                 vm.began = Instant::now().checked_sub(covered).unwrap_or(vm.began).max(vm.began);
             }
         }

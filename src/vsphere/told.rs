@@ -54,7 +54,7 @@ impl Subject<'_> {
 
     /// When the counters were measured, by the time that they cover, and of which start they are.
     pub(super) fn stamp(&self, part: Parts) -> Stamp {
-        let covered = self.cpu().map_or(Duration::ZERO, |cpu| cpu.covered);
+        let covered = self.used.as_ref().map_or(Duration::ZERO, VmTotals::covered);
         // Sums go on over a new start; counters since the start do not.
         let is_sum = part == Parts::COUNTERS;
         let start = self.used.as_ref().map(VmTotals::start).filter(|_| !is_sum);
@@ -88,12 +88,15 @@ impl Subject<'_> {
     }
 
     fn counters(&self) -> VmCounters {
-        let cpu = self.cpu().map(|told| told.sums);
-        let [run, used, ready, costop, wait, _] = cpu.unwrap_or_default();
+        let cpu = self.cpu();
+        let [run, used, ready, costop, wait, _] = cpu.map(|told| told.sums).unwrap_or_default();
+        let measured = cpu.map(|told| self.vm.began + told.covered);
         VmCounters {
             cpu_number: self.vm.vcpus,
             vcpu_time: run,
             cpu_time: used.or(run),
+            vcpus_measured: measured,
+            cpu_measured: measured,
             vcpu_wait: wait,
             vcpu_delay: delayed(ready, costop),
             memory: self.memory(),

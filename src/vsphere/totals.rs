@@ -86,6 +86,8 @@ struct Vm {
     /// The newest samples that were taken, from old to new: at most [`OPEN`].
     times: Vec<i64>,
     used: Vec<Used>,
+    /// Seconds of all samples that came, whatever is missing in them.
+    covered: u64,
     /// The number of its start, and the first sample of that.
     starts: u32,
     started: i64,
@@ -204,6 +206,7 @@ impl Vm {
             from: None,
             times: Vec::new(),
             used: Vec::new(),
+            covered: 0,
             starts: 0,
             started: i64::MIN,
             uptime: None,

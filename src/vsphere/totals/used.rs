@@ -62,6 +62,7 @@ impl Vm {
     /// Adds what is new in an answer.
     pub(super) fn add(&mut self, answer: &Answer<'_>) {
         let window = self.window(answer);
+        self.covered += window.new_seconds();
         for series in answer.series {
             if let Some(device) = series.device().filter(|_| series.has_values()) {
                 if !self.used.iter().any(|used| used.device == device) {
@@ -114,6 +115,13 @@ impl Vm {
 }
 
 impl Window<'_> {
+    /// For how long those samples are that did not come before.
+    fn new_seconds(&self) -> u64 {
+        let new = self.answer.times.iter().zip(&self.places);
+        let new = new.filter(|(_, place)| matches!(place, Place::New));
+        new.map(|(time, _)| u64::from(time.seconds)).sum()
+    }
+
     /// Whether a sample can be taken that was open by this.
     fn is_open(&self, open: u8, at: usize) -> bool {
         match self.places[at] {
@@ -279,6 +287,11 @@ impl VmTotals<'_> {
     /// When its newest sample ends, by its host's clock; `None` if there is none.
     pub(in crate::vsphere) fn newest(&self) -> Option<i64> {
         self.vm.newest()
+    }
+
+    /// How much time its samples cover, whatever is missing in them.
+    pub(in crate::vsphere) fn covered(&self) -> Duration {
+        Duration::from_secs(self.vm.covered)
     }
 
     /// What its vCPUs did: `None` if nothing was told of it yet.
