@@ -115,7 +115,7 @@ pub(crate) struct Target {
 pub(crate) enum TargetError {
     #[error(
         "the URI does not begin with xenserver:// or vsphere://; write it like \
-         xenserver://USER@HOST/?password_file=FILE"
+         xenserver://USER@HOST/?password_file=FILE or vsphere://USER@HOST/?password_file=FILE"
     )]
     UnknownScheme,
     #[error(
@@ -129,7 +129,7 @@ pub(crate) enum TargetError {
         "the user in the URI has characters that must be percent-encoded: write @ as %40, \\ as %5C"
     )]
     BadUser,
-    #[error("the URI names no host; write it like xenserver://USER@HOST/")]
+    #[error("the URI names no host; write it like SCHEME://USER@HOST/")]
     NoHost,
     #[error(
         "the host in the URI is neither a name nor an address; a name has letters, digits, dots and \

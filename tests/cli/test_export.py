@@ -43,7 +43,7 @@ OF_POOLS = {
     ("virtmeter_host_rows_wrong", "gauge"),
     ("virtmeter_calls_total", "counter"),
 }
-"""Metrics that only a pool of XenServer has."""
+"""Metrics that libvirt has not: those of hosts and of requests."""
 
 PROMTOOL = ROOT / "build/prometheus/usr/bin/promtool"
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}

@@ -90,8 +90,9 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default="",
             envvar=default_uri.VARIABLE,
             metavar="URI",
-            help="libvirt's connection URI, or that of a XenServer or XCP-ng pool: "
-            "xenserver://USER@HOST/?password_file=FILE&sha256=FINGERPRINT.  "
+            help="libvirt's connection URI, or that of a XenServer or XCP-ng pool, a vCenter or "
+            "an ESXi host: xenserver://USER@HOST/?password_file=FILE&sha256=FINGERPRINT, "
+            "vsphere://USER@HOST/?….  "
             f"[default: LIBVIRT_DEFAULT_URI, libvirt.conf's uri_default, or {default_uri.SYSTEM}]",
         ),
         click.option(
@@ -100,8 +101,8 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
             default=5.0,
             show_default=True,
             metavar="SECONDS",
-            help="A VM that has not answered within this time counts as hung, a host of a pool as "
-            "away.",
+            help="A VM that has not answered within this time counts as hung, a host of a "
+            "pool or vCenter as away.",
         ),
         click.option(
             "--workers",

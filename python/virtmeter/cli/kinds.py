@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-NAMES = {"xenserver": "XenServer", "vsphere": "vSphere"}
+XENSERVER, VSPHERE = "xenserver", "vsphere"
+NAMES = {XENSERVER: "XenServer", VSPHERE: "vSphere"}
 """Of the kinds that are not libvirt, by the schemes of their URIs."""
 LIBVIRT = "libvirt"
-NEW_AFTER = {"xenserver": 6.0, "vsphere": 25.0}
-"""Seconds after which a reading of these has something new for sure: XenServer has new values every
-5 s, vSphere every 20 s."""
+NEW_EVERY = {XENSERVER: 5, VSPHERE: 20}
+"""How often these have new values, in seconds."""
+NEW_AFTER = {XENSERVER: 6.0, VSPHERE: 25.0}
+"""Seconds after which a reading of these has something new for sure."""
 
 
 def kind(uri: str) -> str:

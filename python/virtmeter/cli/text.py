@@ -57,6 +57,8 @@ def shown_uri(uri: str) -> str:
     'xenserver://monitor@host/'
     >>> shown_uri("xenserver://monitor:secret@host/")
     'xenserver://***'
+    >>> shown_uri("vsphere://monitor%40vsphere.local@vcenter/?password_file=/etc/pass&sha256=AB")
+    'vsphere://monitor%40vsphere.local@vcenter/'
     """
     if not kinds.is_libvirt(uri):
         place = PLACE.match(uri)

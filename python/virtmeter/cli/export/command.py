@@ -161,7 +161,7 @@ def export(
 
     Scrapes are answered even if the hypervisor is away or VMs hang, with what is available; the
     metrics virtmeter_up, virtmeter_scrape_complete and virtmeter_domain_answering show that, and
-    virtmeter_host_up for the hosts of a pool.
+    virtmeter_host_up for the hosts of a pool or vCenter.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ from virtmeter.cli.export.tables import (
     TABLES,
     device,
 )
-from virtmeter.cli.kinds import LIBVIRT
+from virtmeter.cli.kinds import LIBVIRT, VSPHERE, XENSERVER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -139,16 +139,19 @@ def of_hosts(read: Snapshot, health: Health) -> Iterator[Family]:
     """Yield what is to be known of the hosts of a pool; nothing where there is none."""
     if read.hypervisor == LIBVIRT:
         return
-    up = Family("virtmeter_host_up", "1 when a host of the pool answers.")
+    up = Family("virtmeter_host_up", "1 when a host of the pool or vCenter answers.")
     wrong = Family(
         "virtmeter_host_rows_wrong",
         "1 when the averages of a host differ from its counters, which are read instead.",
     )
     for host in read.hosts:
         labels = label(("host", "uuid"), (host.name, host.id))
-        up.add(labels, host.name not in health.away)
+        is_heard_of = read.hypervisor != VSPHERE or host.live is not False
+        up.add(labels, is_heard_of and host.name not in health.away)
         wrong.add(labels, host.exact)
-    yield from (up, wrong)
+    yield up
+    if read.hypervisor == XENSERVER:
+        yield wrong
 
 
 def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:

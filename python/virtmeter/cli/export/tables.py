@@ -49,7 +49,7 @@ INSTANCE = (
         "vcpu_wait",
         "vcpu_wait_seconds_total",
         "Time that vCPUs waited for a host CPU, by the scheduler's statistics (0 without them); "
-        "not for I/O.",
+        "not for I/O. vSphere: for I/O, and for memory that the host swaps in.",
         _seconds,
     ),
     Field(
@@ -64,7 +64,13 @@ INSTANCE = (
     Field(
         "memory_resident",
         "memory_resident_bytes",
-        "Its resident memory on the host, without its huge pages (hugetlbfs).",
+        "Its resident memory on the host, without its huge pages (hugetlbfs); vSphere: consumed.",
+        _bytes,
+    ),
+    Field(
+        "memory_active",
+        "memory_active_bytes",
+        "Memory used of late, as the hypervisor estimates by samples of pages (vSphere).",
         _bytes,
     ),
     Field("memory_disk_caches", "memory_disk_caches_bytes", "Caches it could give up.", _bytes),
@@ -122,18 +128,19 @@ DISK_INFO = (
         "allocation",
         "disk_allocation_bytes",
         "libvirt's allocation: what a qcow2 file occupies, or else the highest offset written; "
-        "XenServer: what it takes up in its storage.",
+        "XenServer, vSphere: what it takes up in its storage.",
     ),
     Field(
         "physical",
         "disk_physical_bytes",
         "libvirt's physical: the length of the file or device, or what a raw image occupies; "
-        "XenServer: as allocation.",
+        "XenServer, vSphere: as allocation.",
     ),
     Field(
         "occupied",
         "disk_occupied_bytes",
-        "What the image's file occupies on the host, as du says; XenServer: as allocation.",
+        "What the image's file occupies on the host, as du says; XenServer, vSphere: as "
+        "allocation.",
     ),
 )
 

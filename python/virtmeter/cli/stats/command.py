@@ -69,7 +69,8 @@ def stats(
             )
         if interval < (least := kinds.new_after(uri)):
             raise click.UsageError(
-                f"{kinds.name(uri)} has new values every 5 s: give --interval {least:g} or more"
+                f"{kinds.name(uri)} has new values every {kinds.NEW_EVERY[kinds.kind(uri)]} s: "
+                f"give --interval {least:g} or more"
             )
         return _usage(wanted, form, interval, uri, timeout, workers)
     with connection.inspector(

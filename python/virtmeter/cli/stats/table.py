@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 import virtmeter
-from virtmeter.cli import balloon, states, tables, units
+from virtmeter.cli import balloon, kinds, states, tables, units
 from virtmeter.cli.stats.formats import total
 from virtmeter.cli.text import printable, shown_uri
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from virtmeter.cli.stats.readings import Reading
 
 Column = tables.Column["Reading"]
+
+SINCE_NOW = (
+    "vSphere knows an hour: CPU time, NICs and disks of VMs that were started before are 0 here.\n"
+    "What VMs use is shown by 'virtmeter stats --interval 25' and 'virtmeter watch'."
+)
 
 
 def shown(readings: Sequence[Reading], uri: str, width: int | None) -> RenderableType:
@@ -33,6 +38,8 @@ def shown(readings: Sequence[Reading], uri: str, width: int | None) -> Renderabl
     table = tables.table(tables.fitting(columns, readings, width), readings)
     is_old = any(balloon.is_old(reading.stats.memory_updated) for reading in readings)
     legend = [Text(balloon.LEGEND, style="dim")] if is_old else []
+    if kinds.kind(uri) == kinds.VSPHERE:
+        legend.append(Text(SINCE_NOW, style="dim"))
     return Group(title, Text(), table, *legend)
 
 

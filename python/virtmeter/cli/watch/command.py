@@ -21,8 +21,9 @@ INTERVAL = 2.0
     "--interval",
     type=connection.Seconds(0.1),
     metavar="SECONDS",
-    help=f"Time between two readings.  [default: {INTERVAL:g}; with XenServer "
-    f"{kinds.NEW_AFTER['xenserver']:g}, as it has new values every 5 s]",
+    help=f"Time between two readings.  [default: {INTERVAL:g}; "
+    + ", ".join(f"with {kinds.NAMES[kind]} {after:g}" for kind, after in kinds.NEW_AFTER.items())
+    + ", as there are no new values before]",
 )
 @click.option(
     "--count", type=click.IntRange(min=1), metavar="N", help="Quit after this many readings."

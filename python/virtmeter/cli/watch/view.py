@@ -34,7 +34,7 @@ Columns
   CPU            share of the time that the VM's vCPUs have run
   steal          share of the time that they could run, but had no host CPU
   wait           the same by another counter, and not I/O (0 unless the host's
-                 kernel has sched_schedstats = 1)
+                 kernel has sched_schedstats = 1); vSphere: I/O and swapping
   memory         used in the guest, of the most that it may have; a ? means
                  reported over a minute ago: see virtmeter doctor
   NICs, disks    bytes per second, K = 1024; reads, writes: requests per second
