@@ -357,3 +357,37 @@ pub struct Host {
     /// Whether its values were found wrong, so that each instance is read by itself.
     pub exact: bool,
 }
+
+/// What a server tells of itself and of its samples, just as it tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Examined {
+    /// Its product, version and build.
+    pub server: String,
+    /// Its clock, in seconds since the epoch.
+    pub clock: i64,
+    /// The counters that are of use, and that it does not have.
+    pub lacking: Vec<&'static str>,
+    /// How many properties of the inventory the user may not see.
+    pub refused: usize,
+    /// How many instances cannot be told.
+    pub left_out: usize,
+    /// With which fault a call was answered that was also about an instance that does not exist; `None`
+    /// where that one was just left out.
+    pub unknown: Option<String>,
+    /// The newest samples of instances that have any.
+    pub sampled: Vec<Sampled>,
+}
+
+/// The samples of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sampled {
+    /// Of which one.
+    pub instance: Uuid,
+    /// Whether they came from old to new.
+    pub comes_in_order: bool,
+    /// From old to new: the end of each by the host's clock, in seconds since the epoch, and how long it is.
+    pub times: Vec<(i64, u32)>,
+    /// Counter, device (empty for the whole instance), and a value for each of the times; `None` where it is
+    /// missing.
+    pub series: Vec<(&'static str, String, Vec<Option<i64>>)>,
+}

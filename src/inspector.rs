@@ -18,7 +18,7 @@ use crate::deltas::Deltas;
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
 use crate::error::{Error, Reason, Result};
 use crate::health::Health;
-use crate::hypervisor::{Content, Host, Hypervisor, Parts, Stamp};
+use crate::hypervisor::{Content, Examined, Host, Hypervisor, Parts, Stamp};
 use crate::limits::Limits;
 use crate::per_process::PerProcess;
 use crate::records::{
@@ -374,6 +374,14 @@ impl Inspector {
     /// [`Error::Unsupported`] with libvirt, and else as [`instances`](Self::instances).
     pub fn hosts(&self) -> Result<Vec<Host>> {
         self.source.hosts()
+    }
+
+    /// What a server tells of itself, and of the newest samples of these instances.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] except with vSphere, and else as [`instances`](Self::instances).
+    pub fn examine(&self, instances: &[Uuid], samples: u32) -> Result<Examined> {
+        self.source.examine(instances, samples)
     }
 
     /// The answer to a question about an instance, and when its values were measured; if the

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::hypervisor::{Content, Host, Parts, Stamp};
+use crate::hypervisor::{Content, Examined, Host, Parts, Stamp};
 use crate::limits::Limits;
 use crate::records::{Instance, InstanceId};
 
@@ -63,6 +63,12 @@ pub(crate) trait Source: Send + Sync {
 
     /// Every host, once the instances of all of them were read.
     fn hosts(&self) -> Result<Vec<Host>>;
+
+    /// What a server tells of itself, and of the newest samples of these instances, for whoever looks for
+    /// what is wrong.
+    fn examine(&self, _: &[Uuid], _samples: u32) -> Result<Examined> {
+        Err(Error::Unsupported { hypervisor: "libvirt", what: "samples, as it has counters" })
+    }
 
     /// What was done and is done; takes no reading.
     fn health(&self) -> Health;

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self, final
+from typing import Any, Protocol, Self, final
 from uuid import UUID
 
 from typing_extensions import disjoint_base
@@ -230,6 +230,7 @@ class Inspector:
         :raises NotImplementedError: this is libvirt, which knows one host.
         """
 
+    def _examine(self, instances: list[str], samples: int) -> tuple[Any, ...]: ...
     def health(self) -> Health:
         """Return what the inspector does and has done; this takes no reading and never blocks."""
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList};
+use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use super::arguments::{InstanceArgument, type_name};
 use super::errors::exception;
@@ -267,6 +267,32 @@ impl AnyInspector {
 
     fn list_hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         list(py, self.read(py, Inspector::hosts)?)
+    }
+
+    /// What `virtmeter doctor` says of a vCenter: see `doctor/vsphere.py`.
+    fn _examine<'py>(
+        &self,
+        py: Python<'py>,
+        instances: Vec<InstanceArgument>,
+        samples: u32,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let instances: Vec<_> = instances.iter().map(|instance| instance.0.uuid).collect();
+        let found = self.read(py, |inspector| inspector.examine(&instances, samples))?;
+        let of_each: Vec<_> = found
+            .sampled
+            .into_iter()
+            .map(|of| (of.instance.to_string(), of.comes_in_order, of.times, of.series))
+            .collect();
+        (
+            found.server,
+            found.clock,
+            found.lacking,
+            found.refused,
+            found.left_out,
+            found.unknown,
+            of_each,
+        )
+            .into_pyobject(py)
     }
 
     fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

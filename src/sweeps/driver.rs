@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::shared::MOST_THREADS;
-#[allow(unused_imports)] // for the links below
-use crate::error::Error;
-use crate::error::Result;
-use crate::hypervisor::{Content, Host, Parts, Stamp};
+use crate::error::{Error, Result};
+use crate::hypervisor::{Content, Examined, Host, Parts, Stamp};
 use crate::records::{Instance, InstanceId};
 
 /// What one call to a hypervisor that answers for many instances reads.
@@ -78,6 +76,15 @@ pub(crate) trait HostWide: Send + Sync + 'static {
 
     /// Every host of the last inventory, and how its readings are.
     fn hosts(&self) -> Vec<Host>;
+
+    /// What the server tells of itself, and of the newest samples of these instances. Each call for that
+    /// may take so long.
+    ///
+    /// # Errors
+    /// [`Error::ConnectionLost`], [`Error::Unsupported`].
+    fn examine(&self, _: &[Uuid], _samples: u32, _longest: Duration) -> Result<Examined> {
+        Err(Error::Unsupported { hypervisor: "this hypervisor", what: "its samples as they are" })
+    }
 
     /// The round trips so far, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::cancellation::Cancellation;
 use crate::error::{Error, Reason, Result};
 use crate::health::Health;
-use crate::hypervisor::{Content, Host, Parts, Stamp};
+use crate::hypervisor::{Content, Examined, Host, Parts, Stamp};
 use crate::libvirt::generation;
 use crate::limits::Limits;
 use crate::logs::log_all;
@@ -162,6 +162,11 @@ impl<H: HostWide> Source for Sweeps<H> {
             }
             Ok(here.driver.hosts())
         })
+    }
+
+    fn examine(&self, instances: &[Uuid], samples: u32) -> Result<Examined> {
+        self.list()?;
+        self.with(|here| here.driver.examine(instances, samples, self.limits.timeout()))
     }
 
     fn health(&self) -> Health {

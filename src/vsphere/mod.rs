@@ -4,6 +4,7 @@
 //! What the samples add up to is kept here.
 
 mod devices;
+mod examine;
 mod faults;
 #[cfg(test)]
 mod fixtures;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime};
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Reason, Result};
-use crate::hypervisor::{self, Content, Parts, Stamp};
+use crate::hypervisor::{self, Content, Examined, Parts, Stamp};
 use crate::printable::Printable;
 use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
@@ -34,7 +35,7 @@ use crate::target::{PasswordSource, Target};
 use faults::FaultKind;
 use groups::{Group, Groups, Kind};
 use inventory::{About, AboutRead, Inventory, Vm};
-use objects::{Object, Page, PowerState, Swept};
+use objects::{Missing, Object, Page, PowerState, Swept};
 use requests::{Query, Request};
 use session::{Session, Trouble, Vcenter};
 use told::Subject;
@@ -71,6 +72,8 @@ struct State {
     lags: HashMap<Arc<str>, (i64, f64)>,
     /// How many VMs were left out when the log was told of that.
     left_out: usize,
+    /// What the last inventory was not told.
+    missing: Missing,
 }
 
 /// The samples that are wanted of a VM.
@@ -102,13 +105,15 @@ impl VSphere {
             Request::view_properties(&session.refs, &session.view, &wanted, PAGE)
         };
         let (mut vms, mut hosts) = (Vec::new(), Vec::new());
-        for object in self.pages(first, deadline)? {
+        let Page { objects, missing, .. } = self.pages(first, deadline)?;
+        for object in objects {
             match object {
                 Swept::Vm(vm) => vms.push(*vm),
                 Swept::Host(host) => hosts.push(*host),
             }
         }
         let mut state = self.lock();
+        state.missing = missing;
         state.inventory.enter(vms, hosts, Instant::now());
         state.follow();
         Ok(state.notes())
@@ -136,7 +141,7 @@ impl VSphere {
         let morefs: Vec<&str> = wanted.iter().map(|(_, moref, _)| &**moref).collect();
         let first =
             |session: &Session| Request::vm_properties(&session.refs, &morefs, &AboutRead::PATHS);
-        let found: Vec<AboutRead> = self.pages(first, deadline)?;
+        let found: Vec<AboutRead> = self.pages(first, deadline)?.objects;
         let mut state = self.lock();
         let State { inventory, totals, .. } = &mut *state;
         for read in found {
@@ -154,12 +159,12 @@ impl VSphere {
         Ok(())
     }
 
-    /// Properties of objects, page by page.
+    /// Properties of objects, page by page, as if it were one.
     fn pages<T: Object>(
         &self,
         first: impl Fn(&Session) -> Request,
         deadline: Instant,
-    ) -> Result<Vec<T>> {
+    ) -> Result<Page<T>> {
         // Pages are of one session: where it ends between two of them, they are asked for anew.
         match self.pages_once(&first, deadline) {
             Err(Trouble::Fault(..)) => self.pages_once(&first, deadline),
@@ -172,16 +177,14 @@ impl VSphere {
         &self,
         first: &impl Fn(&Session) -> Request,
         deadline: Instant,
-    ) -> std::result::Result<Vec<T>, Trouble> {
+    ) -> std::result::Result<Page<T>, Trouble> {
         let read = |_: &Session, body: &[u8]| objects::page(body, "RetrievePropertiesEx");
-        let mut page: Page<T> = self.vcenter.call(first, read, deadline)?;
-        let mut all = page.objects;
-        while let Some(token) = page.token {
+        let mut all: Page<T> = self.vcenter.call(first, read, deadline)?;
+        while let Some(token) = all.token.take() {
             let next = |session: &Session| Request::continue_properties(&session.refs, &token);
             let read =
                 |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
-            page = self.vcenter.call(next, read, deadline)?;
-            all.append(&mut page.objects);
+            all.extend(self.vcenter.call(next, read, deadline)?);
         }
         Ok(all)
     }
@@ -560,6 +563,10 @@ impl HostWide for VSphere {
         let mut hosts: Vec<_> = state.inventory.hosts.iter().map(host).collect();
         hosts.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         hosts
+    }
+
+    fn examine(&self, vms: &[Uuid], samples: u32, longest: Duration) -> Result<Examined> {
+        self.look(vms, samples, longest).map_err(|trouble| self.vcenter.error(trouble))
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {

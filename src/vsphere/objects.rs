@@ -106,6 +106,23 @@ pub(super) fn page<T: Object>(body: &[u8], method: &str) -> Result<Page<T>> {
     })
 }
 
+impl<T> Page<T> {
+    /// Adds the page after it.
+    pub(super) fn extend(&mut self, next: Self) {
+        let Self {
+            objects,
+            token,
+            missing: Missing { no_permission, not_authenticated, other, first },
+        } = next;
+        self.objects.extend(objects);
+        self.token = token;
+        self.missing.no_permission += no_permission;
+        self.missing.not_authenticated += not_authenticated;
+        self.missing.other += other;
+        self.missing.first = self.missing.first.take().or(first);
+    }
+}
+
 impl Missing {
     fn add(&mut self, object: &str, missing: Node<'_, '_>) {
         // The fault, and a message beside it, are in another element of this name.

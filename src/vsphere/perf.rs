@@ -47,6 +47,13 @@ pub(super) enum Counter {
     DiskWriteLatency,
 }
 
+impl Counter {
+    /// Group, name and rollup.
+    pub(super) fn name(self) -> &'static str {
+        TABLE.iter().find(|(counter, ..)| *counter == self).map_or("", |(_, name, ..)| *name)
+    }
+}
+
 const COUNTERS: usize = 22;
 
 /// All of a VM.
@@ -116,7 +123,11 @@ impl Counters {
             .collect()
     }
 
-    #[allow(dead_code)] // doctor will tell them
+    /// The same of all instances, where there are some beside the whole VM.
+    pub(super) fn asked_of_each(&self) -> Vec<(u32, &'static str)> {
+        self.asked().into_iter().map(|(id, _)| (id, EACH)).collect()
+    }
+
     /// The names of those that the server does not have, or has in another unit.
     pub(super) fn lacking(&self) -> impl Iterator<Item = &'static str> {
         let has = |counter| self.0.values().any(|other| *other == counter);
@@ -156,9 +167,15 @@ pub(super) struct Entity<'a> {
     times: Vec<Time>,
     series: Vec<(Counter, &'a str, Range<usize>)>,
     values: Vec<Option<i64>>,
+    comes_in_order: bool,
 }
 
 impl<'a> Entity<'a> {
+    /// Whether its samples came from old to new, too, each time once.
+    pub(super) fn comes_in_order(&self) -> bool {
+        self.comes_in_order
+    }
+
     /// When its samples were taken: from old to new, each time once.
     pub(super) fn times(&self) -> &[Time] {
         &self.times
@@ -197,8 +214,13 @@ pub(super) fn samples(
 ) -> Result<Dropped> {
     answer(body, "QueryPerfResponse", |response| {
         let mut dropped = Dropped::default();
-        let mut entity =
-            Entity { moref: "", times: Vec::new(), series: Vec::new(), values: Vec::new() };
+        let mut entity = Entity {
+            moref: "",
+            times: Vec::new(),
+            series: Vec::new(),
+            values: Vec::new(),
+            comes_in_order: true,
+        };
         let (mut plan, mut seen, mut told) = (Plan::default(), HashSet::new(), Vec::new());
         for metric in children(response, "returnval") {
             let moref = child(metric, "entity").and_then(text).map(str::trim);
@@ -211,6 +233,7 @@ pub(super) fn samples(
             entity.values.clear();
             seen.clear();
             plan.read(metric, &mut entity.times);
+            entity.comes_in_order = plan.order.is_empty();
             for series in children(metric, "value") {
                 let Some((counter, instance)) = identity(series, counters) else {
                     dropped.unknown += 1;

@@ -62,6 +62,11 @@ impl Request {
         Self::new("Logout", ("SessionManager", &refs.session_manager), |_| ())
     }
 
+    /// Answered with [`current_time`](super::soap::current_time).
+    pub(super) fn current_time() -> Self {
+        Self::new("CurrentTime", ("ServiceInstance", "ServiceInstance"), |_| ())
+    }
+
     /// A view of all objects of these types, answered with [`view`](super::soap::view). It ends with the session.
     pub(super) fn create_view(refs: &Refs, types: &[&str]) -> Self {
         Self::new("CreateContainerView", ("ViewManager", &refs.view_manager), |body| {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use roxmltree::Node;
 
 use super::faults::Fault;
+use super::time;
 use crate::printable::Printable;
 use crate::xml::{self, Bounds};
 
@@ -120,6 +121,14 @@ pub(super) fn login(body: &[u8]) -> Result<()> {
 /// Whether a call of this name was carried out that has no result.
 pub(super) fn nothing(body: &[u8], method: &str) -> Result<()> {
     answer(body, &format!("{method}Response"), |_| Ok(()))
+}
+
+/// The server's time, in seconds since the epoch.
+pub(super) fn current_time(body: &[u8]) -> Result<i64> {
+    answer(body, "CurrentTimeResponse", |response| {
+        let time = returned(response).and_then(text).and_then(time::seconds);
+        time.ok_or(SoapError::Unexpected("it has no time"))
+    })
 }
 
 /// The reference of a view.

@@ -80,6 +80,7 @@ fn a_call_is_what_the_schema_wants() {
              locale=en_US",
         ),
         (Request::logout(&refs), "Logout", "_this:SessionManager=SessionManager"),
+        (Request::current_time(), "CurrentTime", "_this:ServiceInstance=ServiceInstance"),
         (
             Request::create_view(&refs, &["VirtualMachine", "HostSystem"]),
             "CreateContainerView",
@@ -156,6 +157,7 @@ fn the_answers_of_vcsim_are_understood() {
     assert_eq!(about.instance_uuid.as_deref(), Some("dbed6e0c-bd88-4ef6-b594-21283e1c677f"));
     assert_eq!(&*about.full_name, "VMware vCenter Server 6.5.0 build-5973321");
     assert_eq!(login(raw!("Login")), Ok(()));
+    assert_eq!(current_time(raw!("CurrentTime")), Ok(1_795_653_418));
     let view = view(raw!("CreateContainerView")).unwrap();
     let expected = "session[2241cb7a-fa09-45bd-93d4-bfe257195aa3]\
                     3e234d5d-240a-4eec-880d-2899e48502d8";
@@ -341,7 +343,7 @@ proptest! {
         let response =
             format!("<CreateContainerViewResponse xmlns='urn:vim25'>{inside}</CreateContainerViewResponse>");
         for body in [bytes, enveloped(&inside).into_bytes(), enveloped(&response).into_bytes()] {
-            let _ = (refs(&body), login(&body), view(&body));
+            let _ = (refs(&body), login(&body), current_time(&body), view(&body));
             let _ = nothing(&body, "CreateContainerView");
         }
     }

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+import ssl
 import subprocess
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,10 @@ from tests.cli.exporter import Exporter
 from tests.support import cli
 from tests.support.qemu import wait_for
 from tests.support.vcsim import PASSWORD, VCenter, unavailable
+from tests.support.xapi.certificates import openssl
 from virtmeter.cli import kinds, units
+from virtmeter.cli.doctor import https, vsphere
+from virtmeter.cli.doctor import samples as of_samples
 from virtmeter.cli.export import metrics
 from virtmeter.cli.export.reading import Pass
 
@@ -303,3 +308,184 @@ def test_check_is_for_libvirt_alone() -> None:
     done = run("check", "--uri", "vsphere://monitor@127.0.0.1/")
     assert done.returncode == 2
     assert "Ceilometer has no inspector of vSphere" in done.stderr
+
+
+def test_doctor_says_what_a_report_needs(vcenter: VCenter) -> None:
+    found, status = findings("--uri", vcenter.uri)
+    assert status == 0
+    told = [each["what"] for each in found]
+    assert said(found, "logged in at ")["what"].startswith(
+        f"logged in at {place(vcenter)}: VMware vCenter Server "
+    )
+    assert "its certificate is the one that is pinned by sha256=" in told
+    assert said(found, "its certificate expires on ")["level"] == "ok"
+    assert "2 host(s), 9 VM(s), 8 running" in told
+    for host in vcenter.hosts():
+        about = next(line for line in told if line.startswith(f"host {host['name']}: VMware ESX"))
+        assert f"{host['threads']} CPU threads" in about
+    # It stands still, years from now.
+    assert said(found, "its clock is ")["level"] == "warning"
+    assert said(found, "the ages of the newest samples of 2 hosts differ by 0 s")["level"] == "ok"
+    assert "libvirt's" not in " ".join(told)
+    assert vcenter.logins() == vcenter.calls()["Logout"] == 1
+
+
+def test_doctor_says_what_samples_are_like(vcenter: VCenter) -> None:
+    """The simulator's are known: sums are exact, and all time is accounted for."""
+    found, _ = findings("--uri", vcenter.uri)
+    vms = [vm for vm in vcenter.vms() if vm.state == "poweredOn"]
+    count = len(vms) * len(vms[0].times(vcenter.now))
+    assert (
+        "over 20 s, 0 s after a multiple of 20 s, from old to new for 8 VM(s)"
+        in (said(found, "samples of 8 VM(s)")["what"])
+    )
+    assert (
+        f"100.00 to 100.00 % of the time of the vCPUs, median 100.00 %, in {count} samples"
+        in (said(found, "cpu: run + ready + costop + wait")["what"])
+    )
+    assert (
+        f"0 in {count} of {count} samples, 0 to 0 ms"
+        in (said(found, "cpu.run.summation of the whole VM")["what"])
+    )
+    assert "0 to 0 KBps" in said(found, "net.received.average of the whole VM less")["what"]
+    assert said(found, "virtualDisk.read.average has no value of the whole VM")
+    assert "4000" in said(found, "instances: net.*: ")["what"]
+    assert said(found, " values are missing")["what"].startswith("0 of ")
+    fault = said(found, "a call that is also about a VM that does not exist")["what"]
+    assert "does not exist any more (vm-999999999)" in fault
+    newest = vms[0].value("cpu.run.summation", "", vms[0].times(vcenter.now)[-1])
+    shown = said(found, f"samples of {vms[0].name} at ")["what"]
+    assert re.search(rf"cpu\.run\.summation\[\] \d+, \d+, {newest};", shown)
+
+
+def test_doctor_tells_samples_that_are_otherwise(vcenter: VCenter) -> None:
+    vm = vcenter.vms()[0]
+    vcenter.limits(omit_deleted=True, disk_aggregate=True, newest_first=True)
+    vcenter.missing(vm.name, "cpu.run.summation", "", [vm.times(vcenter.now)[3]])
+    vcenter.migrate(vm.name, host=1 - vm.host)
+    vcenter.step(40)
+    found, _ = findings("--uri", vcenter.uri)
+    assert "from old to new for 0 VM(s)" in said(found, "samples of 8 VM(s)")["what"]
+    assert said(found, "leaves that one out")
+    assert "0 to 0 KBps" in said(found, "virtualDisk.read.average of the whole VM less")["what"]
+    assert "(whole VM)" in said(found, "instances: net.*: ")["what"].partition("virtualDisk")[2]
+    assert said(found, f"{vm.name} has samples since ")["level"] == "ok"
+
+
+def test_doctor_sees_what_is_filled_in(vcenter: VCenter) -> None:
+    vm = vcenter.vms()[0]
+    [*_, last] = vm.times(vcenter.now)
+    vcenter.missing(vm.name, "cpu.run.summation", "", [last])
+    with virtmeter.Inspector(vcenter.uri, password=lambda: PASSWORD) as inspector:
+        ids = [each.id for each in inspector.list_instances()]
+        before = vsphere.examine(inspector, ids)
+        assert "1 of cpu.run.summation" in of_samples.missing(before.sampled)
+        vcenter.heal(vm.name)
+        vcenter.step(20)
+        after = vsphere.examine(inspector, ids)
+    told = of_samples.changed(before.sampled, after.sampled, 20).what
+    assert "1 were filled in and 0 were not; 0 others had changed; 0 samples had come" in told
+
+
+def test_doctor_asks_again(vcenter: VCenter) -> None:
+    found, _ = findings("--uri", vcenter.uri, "--check-rows", "1")
+    assert "0 others had changed" in said(found, "asked again after 1 s")["what"]
+
+
+def test_doctor_finds_what_is_wrong(vcenter: VCenter) -> None:
+    vcenter.connection(1, "notResponding")
+    vcenter.half_clone()
+    found, status = findings("--uri", f"{place(vcenter)}?insecure=1")
+    assert status == 1
+    problems = [each for each in found if each["level"] == "problem"]
+    name = vcenter.hosts()[1]["name"]
+    assert [name in each["what"] for each in problems] == [True]
+    insecure = said(found, "insecure=1: ")["advice"].replace(":", "")
+    assert f"sha256={vcenter.sha256.upper()}" in insecure
+    assert said(found, "1 VM(s) are left out")["level"] == "warning"
+    assert said(found, "the state of VMs is unknown: ")["level"] == "warning"
+
+
+def test_doctor_says_that_nothing_may_be_seen(vcenter: VCenter) -> None:
+    found, status = findings("--uri", vcenter.uri_of("nobody"))
+    assert status == 1
+    nothing = said(found, "0 host(s), 0 VM(s)")
+    assert nothing["level"] == "problem"
+    assert "role Read-only at the root" in nothing["advice"]
+
+
+def test_doctor_sees_clocks_that_differ(vcenter: VCenter) -> None:
+    vcenter.clock_off(1, 300)
+    vcenter.step(40)
+    found, _ = findings("--uri", vcenter.uri)
+    apart = said(found, "the ages of the newest samples of 2 hosts differ by 300 s")
+    assert apart["level"] == "warning"
+    first, second = (host["name"] for host in vcenter.hosts())
+    assert f"{second} is ahead of {first}" in apart["what"]
+
+
+def test_doctor_over_an_esxi_host() -> None:
+    with VCenter(esxi=True, vms=2) as host:
+        host.step(120)
+        found, status = findings("--uri", host.uri)
+    assert status == 0
+    assert "VMware ESX" in said(found, "logged in at ")["what"]
+    assert said(found, "1 host(s), 2 VM(s), 2 running")["level"] == "ok"
+
+
+@pytest.mark.parametrize("days", [2, 20000])
+def test_until_when_a_certificate_is_good(days: int, tmp_path: Path) -> None:
+    key, file = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    openssl(
+        *("req", "-x509", "-days", str(days), "-nodes", "-subj", "/CN=x", "-newkey", "ec"),
+        *("-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", key, "-out", file),
+    )
+    shown = ssl.PEM_cert_to_DER_cert(file.read_text())
+    until = openssl("x509", "-noout", "-enddate", "-in", file)
+    end = https.expiry(shown)
+    assert end
+    assert end.timestamp() == ssl.cert_time_to_seconds(until.strip().removeprefix("notAfter="))
+    assert https.expiry(shown[:40]) is None
+
+
+def test_a_certificate_that_expires() -> None:
+    now = datetime(2027, 1, 15, tzinfo=timezone.utc)
+    soon, later = now + timedelta(days=9), now + timedelta(days=90)
+    assert https.expires(soon, now, pinned=False).level == "warning"
+    assert https.expires(later, now, pinned=False).level == "ok"
+    assert https.expires(soon, now, pinned=True).level == "ok"
+
+
+def test_what_a_server_does_not_have_or_does_not_show() -> None:
+    told = vsphere.Examined("vCenter", 0, ["cpu.ready.summation"], 3, 2, None, [])
+    found = list(vsphere.lacks(told))
+    assert [each.level for each in found] == ["warning"] * 3
+    assert "cpu.ready.summation" in found[0].what
+    assert "role Read-only at the root" in found[1].advice
+    assert list(vsphere.lacks(told._replace(lacking=[], refused=0, left_out=0))) == []
+
+
+def test_how_values_are_rounded_is_seen_by_their_sum() -> None:
+    """12.6 KBps and 3.7 KBps are 13 + 4 where they are rounded, and 12 + 3 where they are cut."""
+    times = [(1_800_000_000, 20)]
+    for parts, whole, less in (((13, 4), 16, -1), ((12, 3), 16, 1)):
+        values = dict(zip(("4000", "4001", "vmnic0", ""), (*parts, whole, whole)))
+        series: list[of_samples.Series] = [
+            ("net.received.average", name, [value]) for name, value in values.items()
+        ]
+        vm = of_samples.Samples("0a", True, times, series)
+        told = of_samples.wholes("net.received.average", "KBps", "NICs", [vm])
+        assert f"0 in 0 of 1 samples, {less} to {less} KBps" in told
+
+
+def test_a_vm_that_is_gone_by_then_is_a_warning(
+    vcenter: VCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> vsphere.Examined:
+        raise virtmeter.NoDataException("an object does not exist any more")
+
+    with virtmeter.Inspector(vcenter.uri, password=lambda: PASSWORD) as inspector:
+        running = inspector.list_instances()
+        monkeypatch.setattr(vsphere, "examine", fail)
+        [found] = vsphere.of_samples(inspector, running, None)
+    assert found.level == "warning"

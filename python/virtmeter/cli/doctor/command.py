@@ -18,6 +18,7 @@ from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
 from virtmeter.cli.doctor.sockets import sockets
 from virtmeter.cli.doctor.versions import versions
 from virtmeter.cli.doctor.vms import vms
+from virtmeter.cli.doctor.vsphere import vcenter
 from virtmeter.cli.doctor.xenserver import pool
 from virtmeter.cli.text import printable, shown_uri
 
@@ -39,14 +40,14 @@ OPERATION_TIMEOUT = 68
     show_default=True,
     metavar="N",
     help="Measure NICs and disks of at most this many VMs; with XenServer, read the exact counters "
-    "of so many.",
+    "of so many; with vSphere, look at the samples of so many.",
 )
 @click.option(
     "--check-rows",
     type=connection.Seconds(1),
     metavar="SECONDS",
-    help="XenServer only: read again for so long, to compare its rows with exact counters; "
-    "90 is enough.",
+    help="XenServer: read again for so long, to compare its rows with exact counters; 90 is "
+    "enough. vSphere: ask for the same samples again after so long.",
 )
 @connection.connects
 def doctor(
@@ -55,7 +56,7 @@ def doctor(
     """Check this host for problems, and say what to do about them.
 
     Checks libvirt's library, socket and daemon, reads every VM, and checks Ceilometer if it is
-    installed. With a URI of XenServer, it logs in once, checks every host of the pool, and prints
+    installed. With a URI of XenServer or vSphere, it logs in once, checks every host, and prints
     what a report of a fault should have. Changes nothing. Exit status 1: there is a problem.
 
     \b
@@ -94,7 +95,8 @@ def look(
             if kinds.is_libvirt(uri):
                 yield from libvirt(uri, timeout, workers, sample)
             else:
-                yield from pool(uri, timeout, workers, sample, check_rows)
+                look_at = vcenter if kinds.kind(uri) == kinds.VSPHERE else pool
+                yield from look_at(uri, timeout, workers, sample, check_rows)
         except virtmeter.ConnectionLost as error:
             if error.error_code == OPERATION_TIMEOUT:
                 yield Finding(PROBLEM, f"libvirt did not answer within {timeout:g} s", RESTART)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import socket
-import ssl
-import stat
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 import virtmeter
 from virtmeter import PowerState
 from virtmeter.cli import connection, units
+from virtmeter.cli.doctor import https
 from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 from virtmeter.cli.doctor.vms import read
 from virtmeter.cli.text import natural, shown_uri
@@ -23,9 +17,8 @@ from virtmeter.cli.text import natural, shown_uri
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from virtmeter import Health, Host, Inspector, Instance, VmUsage
+    from virtmeter import Host, Inspector, Instance, VmUsage
 
-HTTPS = 443
 CALLER = "doctor"
 AGAIN = 6.0
 """Seconds after which there is something new to read."""
@@ -58,13 +51,11 @@ def pool(
     :raises ValueError: the URI cannot be used.
     """
     with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-        yield from password(uri)
-        if is_set(uri, "insecure"):
-            yield insecure(uri, timeout)
+        yield from https.password(uri)
+        yield from https.insecure(uri, timeout, SAME_PIN)
         instances = inspector.list_instances()
         yield Finding(OK, f"logged in at {shown_uri(uri)}")
-        if not is_set(uri, "insecure"):
-            yield certificate(uri, timeout)
+        yield from https.certificate(uri, timeout)
         usages = inspector.usage_all(caller=CALLER)
         hosts = inspector.list_hosts()
         until = time.monotonic() + (check_rows or 0)
@@ -86,72 +77,7 @@ def pool(
         told = {usage.id for usage in usages}
         running = [vm for vm in instances if vm.id in told and vm.state == PowerState.RUNNING]
         yield from counters(inspector, running[:sample])
-        yield requests(inspector.health())
-
-
-def options(uri: str) -> dict[str, str]:
-    """Return the options of a URI that an inspector has taken."""
-    given = (option.partition("=") for option in urlsplit(uri).query.split("&"))
-    return {name: unquote(value) for name, _, value in given}  # where + is +, unlike in forms
-
-
-def is_set(uri: str, name: str) -> bool:
-    """Return whether it has an option."""
-    return name in options(uri)
-
-
-def password(uri: str) -> Iterator[Finding]:
-    """Say where the password comes from, and who else can read it there."""
-    name = options(uri).get("password_file")
-    if name is None:
-        if os.environ.get("VIRTMETER_PASSWORD"):
-            yield Finding(OK, "the password comes from the environment's VIRTMETER_PASSWORD")
-        return
-    try:
-        mode = stat.S_IMODE(Path(name).stat().st_mode)
-    except (OSError, ValueError):
-        return  # the login says what is wrong with it
-    if mode & 0o004:
-        what = f"everybody can read the password file {name} (mode {mode:03o})"
-        yield Finding(WARNING, what, f"'chmod o= {name}' keeps others out")
-    else:
-        yield Finding(OK, f"the password comes from {name}")
-
-
-def insecure(uri: str, timeout: float) -> Finding:
-    """Say what goes with ``insecure=1``, and what to write in its place."""
-    pin = fingerprint(uri, timeout)
-    return Finding(
-        WARNING,
-        "insecure=1: anybody between here and the pool can read the password, and answer in its "
-        "place",
-        f"put sha256={pin} in its place, {SAME_PIN}" if pin else "put sha256= in its place",
-    )
-
-
-def certificate(uri: str, timeout: float) -> Finding:
-    """Say by what the server was found to be the right one."""
-    if is_set(uri, "sha256"):
-        return Finding(OK, "its certificate is the one that is pinned by sha256=")
-    pin = fingerprint(uri, timeout)
-    what = "its certificate is signed by a CA that is trusted here"
-    return Finding(OK, f"{what}; its SHA-256 is {pin}" if pin else what)
-
-
-def fingerprint(uri: str, timeout: float) -> str | None:
-    """Return the SHA-256 of the certificate that is shown now, which nobody has verified."""
-    parts = urlsplit(uri)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        address = (parts.hostname or "", parts.port or HTTPS)
-        with socket.create_connection(address, timeout) as plain, context.wrap_socket(plain) as tls:
-            shown = tls.getpeercert(binary_form=True)
-    except (OSError, ValueError):
-        return None
-    digits = hashlib.sha256(shown or b"").hexdigest().upper()
-    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)) if shown else None
+        yield https.requests(inspector.health())
 
 
 def of_host(host: Host, away: dict[str, tuple[str, float]]) -> Iterator[Finding]:
@@ -255,9 +181,3 @@ def counters(inspector: Inspector, instances: Sequence[Instance]) -> Iterator[Fi
     if unrecorded:
         what = f"waiting for a host CPU is not recorded for VMs with one vCPU: {names(unrecorded)}"
         yield Finding(OK, what, RECORD)
-
-
-def requests(health: Health) -> Finding:
-    """Say how much was asked."""
-    calls = (f"{count} {call}" for call, count in health.calls.items() if count)
-    return Finding(OK, f"requests for all of this: {', '.join(calls)}")
