@@ -523,9 +523,15 @@ impl HostWide for VSphere {
 
     fn host_name(&self, group: Uuid) -> Option<String> {
         let state = self.lock();
-        let hosts = &state.groups.get(group)?.hosts;
+        let Group { hosts, kind, .. } = state.groups.get(group)?;
         let first = hosts.first().map(|host| state.host_label(host));
+        let is_well =
+            |host: &Arc<str>| state.inventory.hosts.get(host).is_some_and(|host| host.is_connected);
         Some(match (first, hosts.len()) {
+            // The others on it are read.
+            (Some(first), _) if *kind == Kind::Away && hosts.first().is_some_and(is_well) => {
+                format!("{first} (VMs that are not connected)")
+            }
             (Some(first), 1) => first.to_owned(),
             (Some(first), more) => format!("{first} and {} more", more - 1),
             (None, _) => "(none)".to_owned(),
@@ -579,5 +585,66 @@ impl HostWide for VSphere {
 
     fn close(&self, deadline: Instant) -> Result<()> {
         self.vcenter.close(deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(name: &str, host: &str, connection: objects::ConnectionState) -> objects::Vm {
+        objects::Vm {
+            moref: name.into(),
+            name: Some(name.into()),
+            instance_uuid: Some(groups::made_of(name)),
+            is_template: Some(false),
+            change_version: None,
+            vcpus: Some(1),
+            memory_mib: Some(1),
+            memory_limit_mib: None,
+            power_state: Some(PowerState::On),
+            host: Some(host.into()),
+            connection_state: Some(connection),
+            boot_time: None,
+        }
+    }
+
+    fn host(name: &str, connection: objects::ConnectionState) -> objects::Host {
+        objects::Host {
+            moref: name.into(),
+            name: Some(name.into()),
+            uuid: None,
+            threads: None,
+            connection_state: Some(connection),
+            product: None,
+        }
+    }
+
+    #[test]
+    fn a_vm_that_is_not_connected_is_no_host_that_is_away() {
+        use objects::ConnectionState::{Connected, NotResponding, Unusable};
+        let driver = VSphere::new(
+            "vsphere://u@h/".parse().unwrap(),
+            Box::new(|| Err("there is none".to_owned())),
+            false,
+        );
+        {
+            let mut state = driver.lock();
+            let vms = vec![
+                vm("a", "well", Connected),
+                vm("b", "well", Unusable),
+                vm("c", "away", Connected),
+            ];
+            let hosts = vec![host("well", Connected), host("away", NotResponding)];
+            state.inventory.enter(vms, hosts, Instant::now());
+            state.follow();
+        }
+        let name_of = |vm: &str| {
+            let id = driver.lock().groups.of(groups::made_of(vm)).unwrap().id;
+            driver.host_name(id).unwrap()
+        };
+        assert_eq!(name_of("a"), "well");
+        assert_eq!(name_of("b"), "well (VMs that are not connected)");
+        assert_eq!(name_of("c"), "away");
     }
 }
