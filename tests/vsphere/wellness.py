@@ -1,0 +1,63 @@
+"""Whether a vCenter is read as it should be, and what it says where it is not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import virtmeter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtmeter import Inspector, VmUsage
+
+ALL = 8  # VMs of the fixture that are on, half of them on each host
+
+ENVELOPE = (
+    '<?xml version="1.0" encoding="UTF-8"?>'
+    '<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"'
+    ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+    "<soapenv:Body>{}</soapenv:Body></soapenv:Envelope>"
+)
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until, "that has not come about"
+        time.sleep(0.05)
+
+
+def usages(inspector: Inspector) -> dict[str, VmUsage]:
+    return {usage.id: usage for usage in inspector.usage_all()}
+
+
+def count(inspector: Inspector) -> int:
+    try:
+        return len(inspector.usage_all())
+    except virtmeter.ConnectionLost:
+        return 0
+
+
+def is_well(inspector: Inspector, vms: int = ALL) -> bool:
+    """Say whether all VMs are read."""
+    health = inspector.health
+    return count(inspector) == vms and not health().away and not health().outage
+
+
+def failure(ask: Callable[[], object]) -> str:
+    """Return all that can be seen of why something fails."""
+    try:
+        return repr(ask())
+    except virtmeter.InspectorException as error:
+        return repr(error) + str(error)
+
+
+def soap_fault(kind: str, text: str = "", inside: str = "") -> str:
+    """Return the body of a fault, as vCenter writes it."""
+    return ENVELOPE.format(
+        f"<soapenv:Fault><faultcode>ServerFaultCode</faultcode><faultstring>{text}</faultstring>"
+        f'<detail><{kind}Fault xmlns="urn:vim25" xsi:type="{kind}">{inside}</{kind}Fault></detail>'
+        "</soapenv:Fault>"
+    )
