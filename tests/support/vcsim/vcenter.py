@@ -199,6 +199,10 @@ class VCenter:
         """Add a VM that is not cloned yet, without config and host, and return its reference."""
         return str(self.control("half_clone"))
 
+    def hide(self, vm: str, *, hidden: bool = True) -> None:
+        """Have the configuration of a VM not be told, as while its files cannot be read."""
+        self.control("hide", vm=vm, hidden=hidden)
+
     def delete(self, vm: str) -> None:
         self.control("delete", vm=vm)
 

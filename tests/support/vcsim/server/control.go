@@ -34,7 +34,7 @@ func newControl(f *front) *control {
 		"sessions": c.sessions, "end_sessions": c.endSessions, "idle": c.idle, "page": c.page, "limits": c.limits,
 		"power": c.power, "migrate": c.migrate, "delete": c.delete, "create": c.create,
 		"add_nic": c.addNIC, "add_disk": c.addDisk, "remove_device": c.removeDevice,
-		"spoil": c.spoil, "heal": c.heal, "host": c.host, "fail": c.fail,
+		"spoil": c.spoil, "heal": c.heal, "host": c.host, "fail": c.fail, "hide": c.hide,
 		"restart": c.restart, "style": c.style, "half_clone": c.halfClone, "reconfigure": c.reshape,
 	}
 	return c
@@ -159,6 +159,17 @@ func (c *control) heal(asked map[string]json.RawMessage) (interface{}, error) {
 	defer theWorld.mu.Unlock()
 	v.rules, v.gaps, v.silent, v.late, v.short = nil, nil, nil, 0, false
 	return nil, nil
+}
+
+// hide has the configuration of a VM not be told, or be told again.
+func (c *control) hide(asked map[string]json.RawMessage) (interface{}, error) {
+	v, _, err := findVM(asked)
+	if err != nil {
+		return nil, err
+	}
+	theWorld.mu.Lock()
+	defer theWorld.mu.Unlock()
+	return nil, get(asked, "hidden", &v.hidden)
 }
 
 // host changes a host: its clock, how long it hangs, and its connection.

@@ -18,7 +18,8 @@ import (
 //   - without a session, NotAuthenticated;
 //   - a property that a type does not have is a fault of the whole call;
 //   - config.extraConfig["key"];
-//   - a user without rights sees no VM and no host.
+//   - a user without rights sees no VM and no host;
+//   - the configuration of a VM may be hidden.
 //
 // Each session has one of its own, made from the zero value.
 type properties struct {
@@ -144,6 +145,9 @@ func (p *properties) retrieve(ctx *simulator.Context, specs []types.PropertyFilt
 				return nil, simulator.Fault("", name)
 			}
 		}
+		if isHidden(object.Obj) {
+			object.PropSet = withoutConfig(object.PropSet)
+		}
 		for _, option := range options {
 			if value := extra(object.Obj, option); value != nil {
 				object.PropSet = append(object.PropSet, types.DynamicProperty{Name: option, Val: value})
@@ -152,6 +156,22 @@ func (p *properties) retrieve(ctx *simulator.Context, specs []types.PropertyFilt
 		kept = append(kept, object)
 	}
 	return kept, nil
+}
+
+func isHidden(ref types.ManagedObjectReference) bool {
+	theWorld.mu.RLock()
+	defer theWorld.mu.RUnlock()
+	v := theWorld.vms[ref.Value]
+	return v != nil && v.hidden
+}
+
+func withoutConfig(properties []types.DynamicProperty) (kept []types.DynamicProperty) {
+	for _, property := range properties {
+		if !strings.HasPrefix(property.Name, "config") {
+			kept = append(kept, property)
+		}
+	}
+	return kept
 }
 
 // hide empties what a view has in it.

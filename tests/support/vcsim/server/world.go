@@ -43,6 +43,7 @@ type vm struct {
 	silent    []rule  // series that are not told
 	late      float64 // seconds until a sample can be read
 	short     bool    // its series are shorter than their times
+	hidden    bool    // its configuration is not told, as where its files cannot be read
 }
 
 type host struct {

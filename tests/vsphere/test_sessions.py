@@ -1,0 +1,285 @@
+"""Sessions of a vCenter: one for all, and none that is left; and that no secret is shown."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import virtmeter
+from tests.cli.exporter import Exporter
+from tests.support import cli
+from tests.support.vcsim import PASSWORD
+from tests.vsphere.test_faults import ALWAYS, ANSWERS
+from tests.vsphere.wellness import ALL, count, eventually, failure, is_well, soap_fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.vcsim import VCenter
+    from tests.vsphere.conftest import Opens
+
+OPTIONS: dict[str, Any] = {"password": lambda: PASSWORD}
+
+READS_AND_WAITS = """
+import sys, virtmeter
+inspector = virtmeter.Inspector(sys.argv[1])
+print(len(inspector.usage_all()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_leaves_logs_out(vcenter: VCenter) -> None:
+    with virtmeter.Inspector(vcenter.uri, **OPTIONS) as inspector:
+        inspector.list_instances()
+        (session,) = vcenter.sessions()
+        assert session["user"] == "monitor"
+        assert inspector.connected
+    assert vcenter.sessions() == []
+    inspector.close()
+    assert not inspector.connected
+    dropped = virtmeter.Inspector(vcenter.uri, **OPTIONS)
+    dropped.list_instances()
+    assert len(vcenter.sessions()) == 1
+    del dropped
+    gc.collect()
+    eventually(lambda: not vcenter.sessions())
+
+
+def test_whoever_asks_again_after_close_logs_in_again(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    inspector.close()
+    assert vcenter.sessions() == []
+    assert count(inspector) == ALL
+    assert vcenter.logins() == 2
+    assert len(vcenter.sessions()) == 1
+
+
+def test_a_hundred_inspectors_leave_none(vcenter: VCenter) -> None:
+    for _ in range(100):
+        with virtmeter.Inspector(vcenter.uri, **OPTIONS) as inspector:
+            assert len(inspector.list_instances()) == ALL + 2
+    assert vcenter.logins() == 100
+    assert vcenter.sessions() == []
+
+
+def test_a_close_that_is_not_answered_is_not_waited_for(vcenter: VCenter) -> None:
+    inspector = virtmeter.Inspector(vcenter.uri, **OPTIONS)
+    inspector.list_instances()
+    vcenter.fail("Logout", times=ALWAYS, delay=600)
+    closing = threading.Thread(target=inspector.close)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert vcenter.calls()["Logout"] == 1
+    vcenter.fail(times=0)
+
+
+def test_many_threads_share_one(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter, max_age=3600.0)
+    with ThreadPoolExecutor(16) as threads:
+        all_told = list(threads.map(lambda _: count(inspector), range(64)))
+    assert all_told == [ALL] * 64
+    assert vcenter.logins() == 1
+    assert vcenter.calls()["QueryPerf"] == 1
+    # It is renewed once for all as well.
+    inspector = opens(vcenter)
+    for logins in (3, 4):
+        with ThreadPoolExecutor(8) as threads:
+            all_told = list(threads.map(lambda _: count(inspector), range(32)))
+        assert all_told == [ALL] * 32
+        assert vcenter.logins() == logins - 1
+        vcenter.expire_sessions()
+
+
+def test_a_child_logs_in_by_itself_and_leaves_its_parents_session(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    mine = vcenter.sessions()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            told = len(inspector.usage_all())
+            inspector.close()
+            del inspector
+            gc.collect()
+            os.write(writing, str(told).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    assert answer == str(ALL)
+    assert vcenter.logins() == 2
+    assert vcenter.sessions() == mine
+    vcenter.step(20)
+    assert count(inspector) == ALL
+    assert vcenter.logins() == 2
+
+
+def test_a_child_that_does_nothing_leaves_its_parents_session(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    child = os.fork()
+    if child == 0:
+        try:
+            inspector.close()
+            del inspector
+            gc.collect()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(vcenter.sessions()) == 1
+    vcenter.step(20)
+    assert count(inspector) == ALL
+    assert vcenter.logins() == 1
+
+
+@pytest.fixture
+def password_file(tmp_path: Path) -> Path:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    file.chmod(0o600)
+    return file
+
+
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_a_signal_ends_logs_out(
+    vcenter: VCenter, password_file: Path, ends: signal.Signals
+) -> None:
+    uri = f"{vcenter.uri}&password_file={password_file}"
+    done = cli.interrupted(
+        *("stats", "--interval", "600", "--uri", uri),
+        when=lambda: "QueryPerf" in vcenter.calls(),
+        number=ends,
+    )
+    assert "Traceback" not in done.stderr
+    assert PASSWORD not in done.stderr + done.stdout
+    assert vcenter.logins() == 1
+    assert vcenter.sessions() == []
+
+
+def test_an_exporter_that_is_ended_logs_out(vcenter: VCenter, password_file: Path) -> None:
+    with Exporter(f"{vcenter.uri}&password_file={password_file}") as exporter:
+        assert exporter.scrape()
+        assert len(vcenter.sessions()) == 1
+    assert PASSWORD not in exporter.said
+    assert vcenter.sessions() == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_process_that_ends_without_closing_logs_out_unless_it_is_killed(
+    vcenter: VCenter, password_file: Path, killed: bool
+) -> None:
+    uri = f"{vcenter.uri}&password_file={password_file}"
+    with subprocess.Popen(
+        [sys.executable, "-c", READS_AND_WAITS, uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == f"{ALL}\n".encode()
+            if killed:
+                process.kill()
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    # Nobody can log out after a SIGKILL: vCenter ends it after half an hour.
+    assert len(vcenter.sessions()) == int(killed)
+    assert all("virtmeter" in session["agent"] for session in vcenter.sessions())
+
+
+def test_no_secret_is_shown(vcenter: VCenter, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    sessions: set[str] = set()
+    options = {**OPTIONS, "max_age": 0.0}
+    with virtmeter.Inspector(vcenter.uri, **options) as inspector:
+        shown += [repr(inspector), inspector.uri]
+        methods = ["QueryPerf", "RetrievePropertiesEx", "Login"]
+        for n, (fault, _) in enumerate(ANSWERS.values()):
+            assert count(inspector) == ALL
+            sessions.update(session["key"] for session in vcenter.sessions())
+            vcenter.expire_sessions()
+            vcenter.fail(methods[n % 3], times=ALWAYS, **fault)
+            vm = vcenter.vms()[0]
+            shown.append(failure(inspector.usage_all))
+            shown.append(failure(lambda uuid=vm.uuid: inspector.usage(uuid)))  # type: ignore[misc]
+            shown.append(repr(inspector.health()) + repr(inspector))
+            vcenter.fail(times=0)
+            eventually(lambda: is_well(inspector))
+    shown += [record.getMessage() for record in caplog.records]
+    assert len(sessions) >= len(ANSWERS)
+    for text in shown:
+        for secret in (PASSWORD, *sessions):
+            assert secret not in text
+
+
+def test_a_server_that_quotes_the_password_is_not_quoted(
+    opens: Opens, vcenter: VCenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "open sesame"
+    for status in (200, 500):
+        inspector = opens(vcenter, password=lambda: secret)
+        for kind in ("InvalidLogin", "SystemError"):
+            body = soap_fault(kind, f"cannot log in with {secret}", f"<user>{secret}</user>")
+            vcenter.fail("Login", times=1, status=status, body=body)
+            said = failure(inspector.usage_all) + repr(inspector.health())
+            assert "InspectorException" in said or "ConnectionLost" in said
+            assert secret not in said
+    assert secret not in caplog.text
+
+
+def test_what_a_password_function_raises_is_not_shown(
+    opens: Opens, vcenter: VCenter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    answers: list[Any] = [ValueError("my secret"), 5, PASSWORD]
+
+    def password() -> Any:
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    inspector = opens(vcenter, password=password)
+    for _ in range(2):
+        assert "secret" not in failure(inspector.usage_all)
+        assert inspector.health().outage
+        answers.pop(0)
+        time.sleep(0.6)
+    eventually(lambda: is_well(inspector))
+    assert "secret" not in caplog.text
+    assert vcenter.logins() == 1
+
+
+def test_a_password_file_that_is_not_there_is_named_and_nobody_is_asked(
+    opens: Opens, vcenter: VCenter, tmp_path: Path
+) -> None:
+    file = tmp_path / "later"
+    inspector = opens(vcenter, uri=f"{vcenter.uri}&password_file={file}", password=None)
+    for prepare in (lambda: None, file.mkdir, file.rmdir, lambda: file.write_text("")):
+        prepare()
+        time.sleep(0.6)
+        assert str(file) in failure(inspector.usage_all)
+    assert vcenter.calls() == {}
+    file.write_text(PASSWORD)
+    file.chmod(0o600)
+    eventually(lambda: is_well(inspector))
