@@ -70,12 +70,19 @@ impl Subject<'_> {
     }
 
     fn stats(&self) -> InstanceStats {
+        let known = InstanceStats {
+            power_state: Some(self.vm.state()),
+            cpu_number: self.vm.vcpus.map(Into::into),
+            ..InstanceStats::default()
+        };
+        if !self.vm.runs() {
+            // What it used before it was stopped is not what it uses now.
+            return InstanceStats { memory_actual: self.most_memory(), ..known };
+        }
         let cpu = self.cpu().map(|told| told.since_start);
         let [run, _, ready, costop, wait, _] = cpu.unwrap_or_default();
         let memory = self.used.as_ref().map(VmTotals::memory).unwrap_or_default();
         InstanceStats {
-            power_state: Some(self.vm.state()),
-            cpu_number: self.vm.vcpus.map(Into::into),
             cpu_time: run,
             vcpu_time: run,
             vcpu_delay: delayed(ready, costop),
@@ -83,8 +90,13 @@ impl Subject<'_> {
             memory_actual: self.target().and_then(|kib| kib.try_into().ok().map(mib)),
             memory_resident: memory.consumed.map(mib),
             memory_active: memory.active.map(mib),
-            ..InstanceStats::default()
+            ..known
         }
+    }
+
+    /// MiB that it may have.
+    fn most_memory(&self) -> Option<f64> {
+        self.vm.memory_mib.and_then(|mib| u32::try_from(mib).ok()).map(f64::from)
     }
 
     fn counters(&self) -> VmCounters {
@@ -207,7 +219,7 @@ impl Subject<'_> {
 
     fn details(&self) -> InstanceDetails {
         let about = self.about();
-        let memory = self.vm.memory_mib.and_then(|mib| u32::try_from(mib).ok()).map(f64::from);
+        let memory = self.most_memory();
         let disk = |disk: &Drive| {
             let name = disk.name.as_deref()?;
             let bus = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == ':');
