@@ -399,6 +399,21 @@ def test_series_that_a_host_does_not_tell_cost_their_own_values(
     assert bool(disks) == (group != "virtualDisk")
 
 
+def test_how_long_requests_took_is_not_known_without_their_number(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    vm = a_vm(vcenter)
+    vcenter.silent(vm.ref, "virtualDisk.numberReadAveraged.average")
+    inspector = opens(vcenter)
+    count(inspector)
+    vcenter.step(40)
+    disk = next(iter(inspector.inspect_disks(vm.uuid)))
+    assert disk.read_requests == -1
+    assert disk.rd_total_times is None
+    assert disk.read_bytes > 0
+    assert disk.wr_total_times
+
+
 def test_a_vm_without_any_sample_yet(opens: Opens, vcenter: VCenter) -> None:
     vcenter.step(7)
     inspector = opens(vcenter)

@@ -217,9 +217,9 @@ impl Used {
         let told = |value: fn(&Count) -> i64| {
             let mut place = 0;
             self.counts.map(|count| {
-                let unit = self.unit(place);
+                let (unit, is_known) = (self.unit(place), self.is_known(place));
                 place += 1;
-                count.is_told.then(|| i128::from(value(&count)) * unit)
+                is_known.then(|| i128::from(value(&count)) * unit)
             })
         };
         Told {
@@ -227,6 +227,13 @@ impl Used {
             since_start: told(|count| count.sum - count.base),
             covered: Duration::from_secs(self.covered),
         }
+    }
+
+    /// How long requests took is their mean times their number, and unknown without either.
+    fn is_known(&self, place: usize) -> bool {
+        let is_told = |place: usize| self.counts[place].is_told;
+        is_told(place)
+            && !(matches!(self.device, Device::Disk(_)) && place >= 4 && !is_told(place - 2))
     }
 
     /// How many ns, bytes, packets or requests are one of what is counted.
