@@ -363,7 +363,7 @@ def test_what_vsphere_does_not_tell(opens: Opens, vcenter: VCenter) -> None:
         assert (disk.errors, disk.flush_requests, disk.flush_total_times) == (-1, None, None)
 
 
-@pytest.mark.parametrize("group", ["net", "virtualDisk", "mem"])
+@pytest.mark.parametrize("group", ["cpu", "net", "virtualDisk", "mem"])
 def test_series_that_a_host_does_not_tell_cost_their_own_values(
     opens: Opens, vcenter: VCenter, group: str
 ) -> None:

@@ -306,6 +306,12 @@ impl VmTotals<'_> {
         self.told(&Device::Cpu)
     }
 
+    /// How much time its samples cover: those of its vCPUs, or of what else its host tells.
+    pub(in crate::vsphere) fn covered(&self) -> Duration {
+        let longest = || self.vm.used.iter().map(|used| used.covered).max().unwrap_or_default();
+        self.cpu().map_or_else(|| Duration::from_secs(longest()), |cpu| cpu.covered)
+    }
+
     /// What a device did, which is `None` if the host tells nothing of it.
     pub(in crate::vsphere) fn told(&self, device: &Device) -> Option<Told> {
         self.vm.used.iter().find(|used| used.device == *device).map(Used::told)
