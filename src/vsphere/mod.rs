@@ -165,28 +165,32 @@ impl VSphere {
         first: impl Fn(&Session) -> Request,
         deadline: Instant,
     ) -> Result<Page<T>> {
-        // Pages are of one session: where it ends between two of them, they are asked for anew.
-        match self.pages_once(&first, deadline) {
-            Err(Trouble::Fault(..)) => self.pages_once(&first, deadline),
-            answer => answer,
-        }
-        .map_err(|trouble| self.vcenter.error(trouble))
+        self.pages_of_one_session(&first, deadline).map_err(|trouble| self.vcenter.error(trouble))
     }
 
-    fn pages_once<T: Object>(
+    fn pages_of_one_session<T: Object>(
         &self,
         first: &impl Fn(&Session) -> Request,
         deadline: Instant,
     ) -> std::result::Result<Page<T>, Trouble> {
-        let read = |_: &Session, body: &[u8]| objects::page(body, "RetrievePropertiesEx");
-        let mut all: Page<T> = self.vcenter.call(first, read, deadline)?;
-        while let Some(token) = all.token.take() {
-            let next = |session: &Session| Request::continue_properties(&session.refs, &token);
-            let read =
-                |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
-            all.extend(self.vcenter.call(next, read, deadline)?);
+        let mut is_again = false;
+        'anew: loop {
+            let read = |_: &Session, body: &[u8]| objects::page(body, "RetrievePropertiesEx");
+            let mut all: Page<T> = self.vcenter.call(first, read, deadline)?;
+            while let Some(token) = all.token.take() {
+                let next = |session: &Session| Request::continue_properties(&session.refs, &token);
+                let read =
+                    |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
+                match self.vcenter.call(next, read, deadline) {
+                    // Where the session ends between two pages, they are asked for anew, once.
+                    Err(Trouble::Fault(..)) if !std::mem::replace(&mut is_again, true) => {
+                        continue 'anew;
+                    }
+                    page => all.extend(page?),
+                }
+            }
+            return Ok(all);
         }
-        Ok(all)
     }
 
     /// Reads what all VMs of a group use.
