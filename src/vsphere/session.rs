@@ -19,6 +19,8 @@ use crate::target::{Password, PasswordSource, Secret, Target, Trust};
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
 /// does not learn of it, and would try it again.
 const LOGIN: Duration = Duration::from_secs(20);
+/// A session of which no use can be made is closed within that.
+const CLOSING: Duration = Duration::from_secs(1);
 /// Until it is looked again whether a login is over.
 const MOMENT: Duration = Duration::from_millis(10);
 const COOKIE: &str = "vmware_soap_session";
@@ -126,7 +128,7 @@ impl Vcenter {
         if !is_over {
             return answer;
         }
-        self.forget(&session);
+        self.forget(&session, deadline)?;
         once(&*self.session(deadline)?)
     }
 
@@ -223,8 +225,9 @@ impl Vcenter {
         match more() {
             Ok((view, counters)) => Ok(Session { client, cookie, refs, view, counters }),
             Err(trouble) => {
-                // No session is left behind.
-                let _ = self.log_out(&client, &refs, &cookie, deadline);
+                // No session is left behind, also where what followed the login took all the time.
+                let until = deadline.max(Instant::now() + CLOSING);
+                let _ = self.log_out(&client, &refs, &cookie, until);
                 Err(trouble)
             }
         }
@@ -313,13 +316,14 @@ impl Vcenter {
         }
     }
 
-    /// Forgets a session that is over, unless there is another by now.
-    fn forget(&self, over: &Arc<Session>) {
-        let mut login = lock(&self.login);
+    /// Forgets a session that is over, unless there is another by now, or is going to be.
+    fn forget(&self, over: &Arc<Session>, deadline: Instant) -> std::result::Result<(), Trouble> {
+        let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
         if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
             login.session = None;
             self.is_open.store(false, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// vSphere, or a host of it, cannot be read, and why.
