@@ -408,7 +408,7 @@ impl State {
         let wanted = |uuid: &Uuid| {
             let vm = self.inventory.vms.get(uuid)?;
             let since = now.zip(self.totals.newest(uuid)).map(|(now, t)| now.saturating_sub(t));
-            let samples = since.map_or(1, |since| since.max(0) / STEP + 1) + OVERLAP;
+            let samples = since.map_or(1, |since| since.max(0) / STEP + 1) + i64::from(OVERLAP);
             Some(Wanted {
                 vm: *uuid,
                 moref: vm.moref.clone(),

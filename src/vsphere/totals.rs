@@ -27,7 +27,7 @@ const OPEN: usize = 8;
 /// No time of a sample, nor of a start, is further from 1970 than that.
 const FAR: i64 = 1 << 42;
 /// So many samples are asked for once more, in case that one was late or missing.
-pub(super) const OVERLAP: i64 = 2;
+pub(super) const OVERLAP: u8 = 2;
 /// A clock that is off by no more than this is one whose newest samples are late.
 const LATE: i64 = 60;
 /// By so much the time of a VM's start may seem to move without being another one.
@@ -223,7 +223,7 @@ impl Vm {
     /// The first of the newest samples in which something is missing that may come yet.
     fn first_open(&self) -> Option<i64> {
         let newest =
-            self.times.iter().enumerate().skip(self.times.len().saturating_sub(OVERLAP as usize));
+            self.times.iter().enumerate().skip(self.times.len().saturating_sub(OVERLAP.into()));
         let mut open =
             newest.filter(|(place, _)| self.used.iter().any(|used| used.is_open(*place)));
         open.next().map(|(_, t)| *t)
@@ -297,7 +297,7 @@ impl Vm {
             .filter_map(|at| Some((answer.end(at), answer.value(Counter::Uptime, at)?)))
             .filter(|(t, _)| before.is_none_or(|before| *t > before));
         let (_, oldest) = told.next()?;
-        let (t, up) = told.last().unwrap_or((answer.end(0), oldest));
+        let (t, up) = told.next_back().unwrap_or((answer.end(0), oldest));
         let is_same_clock = (t - up).abs_diff(last - was) <= JITTER.unsigned_abs();
         if oldest < was && !is_same_clock {
             // It began anew with the move: all that this host tells is later.

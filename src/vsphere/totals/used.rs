@@ -188,7 +188,8 @@ impl Used {
         let first: Vec<&Series<'_>> = rows[..together].iter().copied().flatten().collect();
         let may_come = |(place, count): (usize, &Count)| count.is_told && rows[place].is_none();
         let lacks = self.counts[..together].iter().enumerate().any(may_come);
-        if !first.is_empty() && !(lacks && samples <= OVERLAP as usize) {
+        let is_short = samples <= usize::from(OVERLAP);
+        if !(first.is_empty() || lacks && is_short) {
             for (at, taken) in taken.iter_mut().enumerate() {
                 let is_whole = first.iter().all(|series| series.value(at).is_some());
                 *taken = is_whole && window.is_open(self.open, at);
@@ -304,12 +305,6 @@ impl VmTotals<'_> {
     /// What its vCPUs did: `None` if nothing was told of it yet.
     pub(in crate::vsphere) fn cpu(&self) -> Option<Told> {
         self.told(&Device::Cpu)
-    }
-
-    /// How much time its samples cover: those of its vCPUs, or of what else its host tells.
-    pub(in crate::vsphere) fn covered(&self) -> Duration {
-        let longest = || self.vm.used.iter().map(|used| used.covered).max().unwrap_or_default();
-        self.cpu().map_or_else(|| Duration::from_secs(longest()), |cpu| cpu.covered)
     }
 
     /// What a device did, which is `None` if the host tells nothing of it.
