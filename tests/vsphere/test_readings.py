@@ -153,7 +153,7 @@ def test_a_restart_that_nobody_has_seen(opens: Opens, vcenter: VCenter) -> None:
     assert least <= usage.network_read_kib <= most
 
 
-@pytest.mark.parametrize("ahead", [0, 600])
+@pytest.mark.parametrize("ahead", [0, 90, 600])
 def test_a_migration_loses_nothing_that_hosts_tell(
     opens: Opens, vcenter: VCenter, ahead: int
 ) -> None:
