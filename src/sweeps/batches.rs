@@ -32,6 +32,8 @@ struct Known {
     failed: Option<Failed>,
     /// Since when it is waiting for a thread, or is being read.
     ordered: Option<Instant>,
+    /// Since when a thread reads it.
+    begun: Option<Instant>,
     used: Instant,
 }
 
@@ -73,6 +75,7 @@ impl Batches {
             read: None,
             failed: None,
             ordered: None,
+            begun: None,
             used: now,
         });
         known.used = now;
@@ -99,17 +102,41 @@ impl Batches {
         }
     }
 
+    /// Notes that it does not wait for a thread any more.
+    pub(super) fn is_not_ordered(&mut self, batch: Batch) {
+        if let Some(known) = self.known.get_mut(&batch) {
+            known.ordered = None;
+        }
+    }
+
+    /// Notes that a thread reads it now.
+    pub(super) fn begins(&mut self, batch: Batch, now: Instant) {
+        if let Some(known) = self.known.get_mut(&batch) {
+            known.begun = Some(now);
+        }
+    }
+
+    /// How many have been read for longer than that.
+    pub(super) fn held_up(&self, longest: Duration, now: Instant) -> usize {
+        let is_held_up = |known: &&Known| {
+            known.begun.is_some_and(|begun| now.saturating_duration_since(begun) > longest)
+        };
+        self.known.values().filter(is_held_up).count()
+    }
+
     /// Notes that it was read by a reading that was begun then. Returns the failure that this ends.
     pub(super) fn was_read(&mut self, batch: Batch, begun: Instant) -> Option<Failed> {
         let known = self.known.get_mut(&batch)?;
-        known.ordered = None;
+        (known.ordered, known.begun) = (None, None);
         known.read = Some(begun);
         known.failed.take()
     }
 
-    /// Notes that somebody has waited for it in vain: whoever comes later does not, while it is being read.
+    /// Notes that somebody has waited for it in vain: whoever comes later does not, while it is being read. It
+    /// is nobody's fault if no thread has begun it.
     pub(super) fn is_late(&mut self, batch: Batch, error: &Error, now: Instant) {
-        let Some(known) = self.known.get_mut(&batch) else { return };
+        let known = self.known.get_mut(&batch).filter(|known| known.begun.is_some());
+        let Some(known) = known else { return };
         let error = error.clone();
         let late = Failed { error, since: now, last: now, pause: SHORTEST, is_late: true };
         known.failed.get_or_insert(late);
@@ -118,7 +145,7 @@ impl Batches {
     /// Notes that it was not read. Returns whether that is new.
     pub(super) fn has_not_been_read(&mut self, batch: Batch, error: Error, now: Instant) -> bool {
         let Some(known) = self.known.get_mut(&batch) else { return false };
-        known.ordered = None;
+        (known.ordered, known.begun) = (None, None);
         let before = known.failed.take();
         let is_new = before.as_ref().is_none_or(|before| before.is_late);
         let (since, pause) = before
@@ -166,7 +193,9 @@ impl Batches {
 
     /// How many of what has failed are being read again, or still.
     pub(super) fn retried(&self) -> usize {
-        let is_retried = |known: &&Known| known.failed.is_some() && known.ordered.is_some();
+        let has_failed =
+            |known: &&Known| known.failed.as_ref().is_some_and(|failed| !failed.is_late);
+        let is_retried = |known: &&Known| known.ordered.is_some() && has_failed(known);
         self.known.values().filter(is_retried).count()
     }
 

@@ -134,12 +134,16 @@ impl<H: HostWide> Source for Sweeps<H> {
         self.with(|here| {
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
             let mut batches = here.driver.batches(part, instance)?;
-            let mut is_first = true;
-            while let Err((batch, error)) = here.have_all(part, &batches, asked)? {
-                // What has held it up may be read apart from it by now.
-                batches = here.driver.batches(part, instance)?;
-                if !std::mem::take(&mut is_first) || batches.contains(&batch) {
-                    return Err(here.no_data(batch, instance, &error));
+            for is_last in [false, true] {
+                let answer = here.have_all(part, &batches, asked)?;
+                // What has held it up may be read apart from it by now, or it together with others.
+                let before = std::mem::replace(&mut batches, here.driver.batches(part, instance)?);
+                match answer {
+                    Err((batch, error)) if is_last || batches.contains(&batch) => {
+                        return Err(here.no_data(batch, instance, &error));
+                    }
+                    Ok(()) if batches == before => break,
+                    _ => {}
                 }
             }
             here.handed_out();
@@ -182,6 +186,8 @@ impl<H: HostWide> Source for Sweeps<H> {
 
     fn close(&self) {
         let closed = self.with(|here| {
+            // What nobody waits for would log in again.
+            here.forget_orders();
             let longest = CLOSING.min(self.limits.timeout());
             here.driver.close(Instant::now() + longest)
         });

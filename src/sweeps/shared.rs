@@ -46,6 +46,13 @@ pub(super) struct State {
     pub(super) timeouts: u64,
 }
 
+impl State {
+    /// Whether what waits first is what everybody waits for.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.queue.front() == Some(&Batch::Inventory)
+    }
+}
+
 impl<H: HostWide> Shared<H> {
     pub(super) fn new(driver: H, uri: String, limits: Limits) -> Self {
         let (read, work) = (Condvar::new(), Condvar::new());
@@ -96,6 +103,9 @@ impl<H: HostWide> Shared<H> {
                         .wait_timeout(state, left.min(self.limits.slow()))
                         .unwrap_or_else(PoisonError::into_inner)
                         .0;
+                    if !state.queue.is_empty() {
+                        self.find_thread(&mut state, Instant::now());
+                    }
                     if cancellation.is_due() {
                         drop(state);
                         let before = generation();
@@ -165,12 +175,22 @@ impl<H: HostWide> Shared<H> {
     /// Finds a thread that reads it.
     fn order(self: &Arc<Self>, state: &mut State, batch: Batch, now: Instant) {
         state.batches.ordered(batch, now);
-        state.queue.push_back(batch);
+        // Everybody waits for the inventory.
+        match batch {
+            Batch::Inventory => state.queue.push_front(batch),
+            _ => state.queue.push_back(batch),
+        }
+        self.find_thread(state, now);
+    }
+
+    /// Finds a thread for what waits for one, if there are not enough.
+    fn find_thread(self: &Arc<Self>, state: &mut State, now: Instant) {
         if state.queue.len() <= state.idle {
             self.work.notify_one();
-        } else if state.threads
-            < MOST_THREADS.min(self.driver.in_flight() + state.batches.retried())
-        {
+            return;
+        }
+        let most = self.most_threads(state, now) + usize::from(state.is_urgent());
+        if state.threads < most {
             match worker::spawn(self) {
                 Ok(()) => state.threads += 1,
                 // Those that there are must do; without any, the caller's time runs out.
@@ -179,6 +199,21 @@ impl<H: HostWide> Shared<H> {
                 }
             }
         }
+    }
+
+    /// Forgets what waits for a thread: whoever still wants it orders it anew.
+    pub(super) fn forget_orders(&self) {
+        let mut state = self.lock();
+        for batch in std::mem::take(&mut state.queue) {
+            state.batches.is_not_ordered(batch);
+        }
+    }
+
+    /// How many threads there may be: as many as the driver wants, and those that what does not answer holds
+    /// up.
+    pub(super) fn most_threads(&self, state: &State, now: Instant) -> usize {
+        let held_up = state.batches.held_up(self.limits.timeout() / 2, now);
+        MOST_THREADS.min(self.driver.in_flight() + state.batches.retried() + held_up)
     }
 
     pub(super) fn read_since(&self, batch: Batch, since: Instant) -> Option<Instant> {

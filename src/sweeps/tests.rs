@@ -39,6 +39,8 @@ struct World {
 #[derive(Clone, Default)]
 struct Scripted {
     hosts: u128,
+    /// How many readings may be under way; 0 for any number.
+    in_flight: usize,
     world: Arc<(Mutex<World>, Condvar)>,
 }
 
@@ -127,6 +129,10 @@ impl HostWide for Scripted {
         (self.lock().left != Some(number)).then(|| format!("host{number}"))
     }
 
+    fn in_flight(&self) -> usize {
+        if self.in_flight > 0 { self.in_flight } else { shared::MOST_THREADS }
+    }
+
     fn everything(&self) -> Vec<Batch> {
         (0..self.hosts).map(host).collect()
     }
@@ -156,7 +162,14 @@ fn host(number: u128) -> Batch {
 }
 
 fn engine(hosts: u128, timeout: Duration, max_age: Duration) -> (Scripted, Sweeps<Scripted>) {
-    let driver = Scripted { hosts, ..Scripted::default() };
+    engine_over(Scripted { hosts, ..Scripted::default() }, timeout, max_age)
+}
+
+fn engine_over(
+    driver: Scripted,
+    timeout: Duration,
+    max_age: Duration,
+) -> (Scripted, Sweeps<Scripted>) {
     let limits = Limits { timeout, max_age, ..Limits::default() };
     let (made, uri) = (driver.clone(), "scripted://".to_owned());
     (driver, Sweeps::new(uri.clone(), uri, limits, move || made.clone()))
@@ -344,6 +357,29 @@ fn hosts_that_are_read_together_are_parted_where_one_holds_them_up() {
     assert!(matches!(&error, Error::NoData { reason: Reason::HostAway { .. }, .. }), "{error}");
     ask(&engine, 8).unwrap();
     assert_eq!(driver.reads(host(TOGETHER)), 1);
+}
+
+#[test]
+fn few_are_read_at_a_time_and_what_hangs_is_not_one_of_them() {
+    let driver = Scripted { hosts: 12, in_flight: 2, ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, Duration::from_secs(2), Duration::ZERO);
+    let (instances, _) = engine.list().unwrap();
+    engine.expect(Parts::COUNTERS, &ids(&instances));
+    for number in 0..12 {
+        ask(&engine, number * INSTANCES).unwrap();
+    }
+    // And the inventory, which nothing is to hold up.
+    assert!(driver.lock().most <= 3);
+    // Both threads are held up by hosts that hang: the others, and the inventory, are read all the same.
+    driver.will(host(0), Some(Does::Hang));
+    driver.will(host(1), Some(Does::Hang));
+    engine.expect(Parts::COUNTERS, &ids(&instances));
+    let until = Instant::now() + LONG;
+    while (2..12).any(|number| ask(&engine, number * INSTANCES).is_err()) {
+        assert!(Instant::now() < until);
+    }
+    driver.will(host(0), None);
+    driver.will(host(1), None);
 }
 
 #[test]

@@ -22,9 +22,14 @@ pub(super) fn spawn<H: HostWide>(shared: &Arc<Shared<H>>) -> io::Result<()> {
 fn run<H: HostWide>(shared: &Shared<H>) {
     let mut state = shared.lock();
     while !state.ended {
+        if state.threads > shared.most_threads(&state, Instant::now()).max(1) && !state.is_urgent()
+        {
+            break;
+        }
         if let Some(batch) = state.queue.pop_front() {
-            drop(state);
             let begun = Instant::now();
+            state.batches.begins(batch, begun);
+            drop(state);
             let answer = shared.driver.read(batch, begun + shared.limits.timeout());
             state = shared.lock();
             let now = Instant::now();

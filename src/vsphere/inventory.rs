@@ -30,6 +30,8 @@ pub(super) struct Vm {
     pub(super) about: Option<Box<About>>,
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     pub(super) began: Instant,
+    /// When a new sample of it last came, or it was found to run.
+    pub(super) sampled: Instant,
     /// It runs, and did not by the inventory before.
     pub(super) has_begun: bool,
 }
@@ -191,6 +193,8 @@ impl Inventory {
             });
             let (began, ran) = old.as_ref().map_or((now, false), |old| (old.began, old.runs()));
             let last = old.as_ref();
+            let has_begun = !ran && vm.power_state == Some(PowerState::On);
+            let sampled = last.map(|old| old.sampled).filter(|_| !has_begun).unwrap_or(now);
             let version = vm.change_version.or_else(|| last.map(|old| old.version.clone()));
             let known = Vm {
                 name: vm.name.unwrap_or_else(|| vm.moref.clone()),
@@ -203,7 +207,8 @@ impl Inventory {
                 boot: vm.boot_time,
                 about: old.and_then(|old| old.about),
                 began,
-                has_begun: !ran && vm.power_state == Some(PowerState::On),
+                sampled,
+                has_begun,
                 moref: vm.moref,
             };
             self.vms.insert(uuid, known);

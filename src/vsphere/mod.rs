@@ -39,7 +39,7 @@ use objects::{Missing, Object, Page, PowerState, Swept};
 use requests::{Query, Request};
 use session::{Session, Trouble, Vcenter};
 use told::Subject;
-use totals::{Answer, Known, MOST_SAMPLES, OVERLAP, Series, State as Running, Taken, Totals};
+use totals::{Answer, Known, LATE, MOST_SAMPLES, OVERLAP, Series, State as Running, Taken, Totals};
 
 /// How many calls are under way at a time, beside those to what does not answer: more of them only make
 /// others wait for the server.
@@ -50,8 +50,12 @@ const PAGE: u32 = 600;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
 const STEP: i64 = 20;
+/// A VM of which there is no new sample for so long is told no old ones.
+const SILENT: Duration = Duration::from_secs(180);
 /// So many VMs that are gone are taken out of a call one after the other; then it is halved.
 const MOST_GONE: usize = 3;
+/// If more VMs than that are refused before one is answered for, it is not about VMs.
+const MOST_REFUSED: usize = 3;
 
 /// A vCenter, or a single ESXi host.
 pub(crate) struct VSphere {
@@ -66,14 +70,19 @@ struct State {
     inventory: Inventory,
     groups: Groups,
     totals: Totals,
-    /// The newest sample of any VM, and when it came.
-    newest: Option<(i64, Instant)>,
-    /// How old the newest samples of a host were when they came, by our clock, which decides nothing.
-    lags: HashMap<Arc<str>, (i64, f64)>,
+    feeds: HashMap<Arc<str>, Feed>,
     /// How many VMs were left out when the log was told of that.
     left_out: usize,
     /// What the last inventory was not told.
     missing: Missing,
+}
+
+/// The newest sample of a host's VMs.
+struct Feed {
+    newest: i64,
+    came: Instant,
+    /// How old it was then, by our clock, which decides nothing.
+    lag: f64,
 }
 
 /// The samples that are wanted of a VM.
@@ -85,6 +94,16 @@ struct Wanted {
     samples: i64,
     /// Whatever is told then is all that there is.
     is_again: bool,
+}
+
+/// What came of the calls about a group so far.
+#[derive(Default)]
+struct Asked {
+    answered: usize,
+    /// The VMs about which alone there is no answer.
+    refused: usize,
+    /// What the log is to say.
+    lines: Vec<String>,
 }
 
 impl VSphere {
@@ -175,7 +194,9 @@ impl VSphere {
     ) -> std::result::Result<Page<T>, Trouble> {
         let mut is_again = false;
         'anew: loop {
-            let read = |_: &Session, body: &[u8]| objects::page(body, "RetrievePropertiesEx");
+            let read = |_: &Session, body: &[u8]| {
+                objects::page(body, "RetrievePropertiesEx")?.in_session()
+            };
             let mut all: Page<T> = self.vcenter.call(first, read, deadline)?;
             while let Some(token) = all.token.take() {
                 let next = |session: &Session| Request::continue_properties(&session.refs, &token);
@@ -213,11 +234,11 @@ impl VSphere {
         } else {
             deadline
         };
-        let mut lines = Vec::new();
-        match self.query(wanted, early, &mut lines) {
+        let mut so_far = Asked::default();
+        match self.query(wanted, early, &mut so_far) {
             Ok(()) => {
                 self.lock().groups.answered(id);
-                Ok(lines)
+                Ok(so_far.lines)
             }
             Err(trouble) => {
                 if matches!(trouble, Trouble::TimedOut(_)) {
@@ -234,11 +255,11 @@ impl VSphere {
         &self,
         mut wanted: Vec<Wanted>,
         deadline: Instant,
-        lines: &mut Vec<String>,
+        so_far: &mut Asked,
     ) -> std::result::Result<(), Trouble> {
         let mut gone = 0;
         while !wanted.is_empty() {
-            match self.query_once(&wanted, deadline, lines) {
+            match self.query_once(&wanted, deadline, so_far) {
                 // What has more samples than were asked for.
                 Ok(again) => wanted = again,
                 Err(Trouble::Fault(FaultKind::ManagedObjectNotFound(moref), _))
@@ -252,18 +273,27 @@ impl VSphere {
                     }
                 }
                 Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) && wanted.len() > 1 => {
-                    if matches!(
+                    let (all, refused) = (wanted.len(), so_far.refused);
+                    let half = wanted.split_off(all / 2);
+                    self.query(wanted, deadline, so_far)?;
+                    self.query(half, deadline, so_far)?;
+                    let is_too_much = !matches!(
                         kind,
-                        FaultKind::TooManyElements | FaultKind::RestrictedByAdministrator
-                    ) {
-                        self.lock().groups.take_fewer(wanted.len());
+                        FaultKind::InvalidArgument(_) | FaultKind::ManagedObjectNotFound(_)
+                    );
+                    if is_too_much && so_far.refused == refused {
+                        self.lock().groups.take_fewer(all);
                     }
-                    let half = wanted.split_off(wanted.len() / 2);
-                    self.query(wanted, deadline, lines)?;
-                    wanted = half;
+                    return Ok(());
                 }
-                // It is told as one that nothing is known of.
-                Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) => return Ok(()),
+                // Nothing is known of this one; if it is so of each, it is not about them.
+                Err(Trouble::Fault(kind, text)) if is_about_a_vm(&kind) => {
+                    so_far.refused += 1;
+                    if so_far.answered == 0 && so_far.refused > MOST_REFUSED {
+                        return Err(Trouble::Fault(kind, text));
+                    }
+                    return Ok(());
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -275,7 +305,7 @@ impl VSphere {
         &self,
         wanted: &[Wanted],
         deadline: Instant,
-        lines: &mut Vec<String>,
+        so_far: &mut Asked,
     ) -> std::result::Result<Vec<Wanted>, Trouble> {
         let queries: Vec<Query<'_>> = wanted
             .iter()
@@ -306,10 +336,11 @@ impl VSphere {
             Ok((again, went_back))
         };
         let (again, mut went_back) = self.vcenter.call(request, read, deadline)?;
+        so_far.answered += 1;
         went_back.sort_unstable();
         went_back.dedup();
         let state = self.lock();
-        lines.extend(went_back.iter().map(|host| {
+        so_far.lines.extend(went_back.iter().map(|host| {
             format!(
                 "the clock of host {} went back: what its VMs used until now is not known",
                 Printable(state.host_label(host))
@@ -342,7 +373,7 @@ fn is_about_a_vm(fault: &FaultKind) -> bool {
 impl State {
     /// Has groups and totals know what the inventory says.
     fn follow(&mut self) {
-        let Self { inventory, groups, totals, lags, .. } = self;
+        let Self { inventory, groups, totals, feeds, .. } = self;
         let is_first = inventory.read == 1;
         for (uuid, vm) in &mut inventory.vms {
             let known = Known {
@@ -362,7 +393,7 @@ impl State {
             }
         }
         totals.keep(|uuid| inventory.vms.contains_key(uuid));
-        lags.retain(|host, _| inventory.hosts.contains_key(host));
+        feeds.retain(|host, _| inventory.hosts.contains_key(host));
         groups.keep_hosts(|host| inventory.hosts.contains_key(host));
         groups.arrange(inventory.members());
     }
@@ -401,18 +432,20 @@ impl State {
 
     /// The samples that are wanted of a group's VMs: those since the last one, and a few before that.
     fn wanted(&self, group: &Group) -> Vec<Wanted> {
-        // By the server's clock, as far as it is known: that of its newest sample, which goes on with ours.
-        let now = self.newest.map(|(t, came)| {
-            t.saturating_add(came.elapsed().as_secs().try_into().unwrap_or(i64::MAX))
-        });
         let wanted = |uuid: &Uuid| {
             let vm = self.inventory.vms.get(uuid)?;
+            let host = vm.host.as_ref()?;
+            // By its host's clock, as far as it is known: that of its newest sample, which goes on with ours.
+            let now = self.feeds.get(host).map(|feed| {
+                let since = feed.came.elapsed().as_secs().try_into().unwrap_or(i64::MAX);
+                feed.newest.saturating_add(since)
+            });
             let since = now.zip(self.totals.newest(uuid)).map(|(now, t)| now.saturating_sub(t));
             let samples = since.map_or(1, |since| since.max(0) / STEP + 1) + i64::from(OVERLAP);
             Some(Wanted {
                 vm: *uuid,
                 moref: vm.moref.clone(),
-                host: vm.host.clone()?,
+                host: Arc::clone(host),
                 samples: samples.clamp(1, MOST_SAMPLES),
                 is_again: false,
             })
@@ -422,17 +455,23 @@ impl State {
 
     fn take(&mut self, wanted: &Wanted, answer: &Answer<'_>, came: Instant) -> Taken {
         if let Some(newest) = answer.times.last().map(|time| time.end) {
-            if self.newest.is_none_or(|(t, _)| newest > t) {
-                self.newest = Some((newest, came));
-            }
-            let known = self.lags.get(&wanted.host).map(|(t, _)| *t);
-            if known != Some(newest) {
-                self.lags.insert(Arc::clone(&wanted.host), (newest, lag(newest)));
+            let known = self.feeds.get(&wanted.host).map(|feed| feed.newest);
+            // Some VM's samples may be late; a clock that was set back stays so.
+            if known.is_none_or(|known| newest > known || newest < known - LATE) {
+                let feed = Feed { newest, came, lag: lag(newest) };
+                self.feeds.insert(Arc::clone(&wanted.host), feed);
             }
         }
         let told = i64::try_from(answer.times.len()).unwrap_or(i64::MAX);
         let all = wanted.is_again || told < wanted.samples;
-        self.totals.take(&wanted.vm, &wanted.host, answer, all)
+        let before = self.totals.newest(&wanted.vm);
+        let taken = self.totals.take(&wanted.vm, &wanted.host, answer, all);
+        if self.totals.newest(&wanted.vm) != before {
+            if let Some(vm) = self.inventory.vms.get_mut(&wanted.vm) {
+                vm.sampled = came;
+            }
+        }
+        taken
     }
 
     /// What people call a host.
@@ -504,13 +543,16 @@ impl HostWide for VSphere {
         let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
         let needs_samples =
             part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));
-        if needs_samples && vm.runs() && !subject.is_sampled() {
-            return Err(Error::NoData {
-                instance: instance.clone(),
-                reason: Reason::Refused(Failure::of(
-                    "vSphere has no sample of this VM yet; it takes one every 20 s",
-                )),
-            });
+        let why = if !subject.is_sampled() {
+            Some("vSphere has no sample of this VM yet; it takes one every 20 s")
+        } else if vm.sampled.elapsed() > SILENT {
+            Some("vSphere has told no new sample of this VM for minutes, though it runs")
+        } else {
+            None
+        };
+        if let Some(why) = why.filter(|_| needs_samples && vm.runs()) {
+            let reason = Reason::Refused(Failure::of(why));
+            return Err(Error::NoData { instance: instance.clone(), reason });
         }
         Ok((subject.tell(part), subject.stamp(part)))
     }
@@ -557,7 +599,7 @@ impl HostWide for VSphere {
             *instances.entry(vm.host.as_deref().unwrap_or_default()).or_default() += 1;
         }
         let host = |(moref, known): (&Arc<str>, &inventory::Host)| {
-            let lag = state.lags.get(moref);
+            let feed = state.feeds.get(moref);
             hypervisor::Host {
                 id: known.uuid,
                 name: known.name.to_string(),
@@ -565,8 +607,8 @@ impl HostWide for VSphere {
                 product: known.product.as_deref().map(str::to_owned),
                 cpus: known.threads,
                 instances: instances.get(&**moref).copied().unwrap_or_default(),
-                newest: lag.map(|(newest, _)| *newest),
-                lag: lag.map(|(_, lag)| *lag),
+                newest: feed.map(|feed| feed.newest),
+                lag: feed.map(|feed| feed.lag),
                 ..hypervisor::Host::default()
             }
         };

@@ -9,8 +9,10 @@ use std::borrow::Cow;
 use roxmltree::Node;
 use uuid::Uuid;
 
-use super::faults::FaultKind;
-use super::soap::{self, MAX_NAME, Result, answer, child, children, cut, reference, text};
+use super::faults::{Fault, FaultKind};
+use super::soap::{
+    self, MAX_NAME, Result, SoapError, answer, child, children, cut, reference, text,
+};
 use super::time;
 
 /// Longer names are cut: they are only ever shown.
@@ -79,6 +81,17 @@ impl<'a, 'i> Properties<'a, 'i> {
 
     pub(super) fn name(&self, path: &str) -> Option<Box<str>> {
         self.text(path).and_then(short)
+    }
+}
+
+impl<T> Page<T> {
+    /// The page, if the session has not ended while it was made.
+    pub(super) fn in_session(self) -> Result<Self> {
+        if self.missing.not_authenticated == 0 {
+            return Ok(self);
+        }
+        let kind = FaultKind::NotAuthenticated;
+        Err(SoapError::Fault(Fault { kind, text: Box::default() }))
     }
 }
 

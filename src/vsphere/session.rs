@@ -35,6 +35,8 @@ pub(super) struct Vcenter {
     login: Mutex<Login>,
     opened: AtomicU64,
     is_open: AtomicBool,
+    /// How often it was closed.
+    closed: AtomicU64,
     /// What the log is to say.
     lines: Mutex<Vec<String>>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
@@ -69,6 +71,16 @@ pub(super) enum Trouble {
     TimedOut(Error),
 }
 
+impl Trouble {
+    /// A login that took too long is nothing that a VM has to do with.
+    fn of_login(self) -> Self {
+        match self {
+            Self::TimedOut(error) => Self::Lost(error),
+            trouble => trouble,
+        }
+    }
+}
+
 impl Vcenter {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
         Self {
@@ -77,6 +89,7 @@ impl Vcenter {
             login: Mutex::default(),
             opened: AtomicU64::new(0),
             is_open: AtomicBool::new(false),
+            closed: AtomicU64::new(0),
             lines: Mutex::default(),
             calls: Mutex::default(),
         }
@@ -116,7 +129,8 @@ impl Vcenter {
                 read(session, &answer.body)
             })
         };
-        let session = self.session(deadline)?;
+        let closed = self.closed.load(Ordering::Relaxed);
+        let session = self.session(deadline).map_err(Trouble::of_login)?;
         let answer = once(&session);
         let is_over = match &answer {
             Err(Trouble::Fault(FaultKind::NotAuthenticated, _)) => true,
@@ -128,12 +142,17 @@ impl Vcenter {
         if !is_over {
             return answer;
         }
+        if self.closed.load(Ordering::Relaxed) != closed {
+            // Whoever has closed it wants no other one.
+            return answer;
+        }
         self.forget(&session, deadline)?;
-        once(&*self.session(deadline)?)
+        once(&*self.session(deadline).map_err(Trouble::of_login)?)
     }
 
     /// Logs out, if there is a session.
     pub(super) fn close(&self, deadline: Instant) -> Result<()> {
+        self.closed.fetch_add(1, Ordering::Relaxed);
         let session = {
             let mut login = self.login_until(deadline)?;
             self.is_open.store(false, Ordering::Relaxed);
@@ -176,7 +195,13 @@ impl Vcenter {
             let client = client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
             Arc::clone(login.client.insert(Arc::new(client)))
         };
+        let closed = self.closed.load(Ordering::Relaxed);
         match self.log_in(client, &secret, deadline.max(Instant::now() + LOGIN)) {
+            Ok(session) if self.closed.load(Ordering::Relaxed) != closed => {
+                let deadline = Instant::now() + CLOSING;
+                let _ = self.log_out(&session.client, &session.refs, &session.cookie, deadline);
+                Err(Trouble::Lost(self.lost("it was closed while it was logged in to")))
+            }
             Ok(session) => {
                 self.opened.fetch_add(1, Ordering::Relaxed);
                 self.is_open.store(true, Ordering::Relaxed);
@@ -280,7 +305,8 @@ impl Vcenter {
         *lock(&self.calls).entry(request.method).or_default() += 1;
         let answer = client.send(&post, deadline).map_err(|error| {
             let lost = self.lost(&error.to_string());
-            if error.why.is_timeout() { Trouble::TimedOut(lost) } else { Trouble::Lost(lost) }
+            let is_late = error.why.is_timeout() && !error.why.is_before_request();
+            if is_late { Trouble::TimedOut(lost) } else { Trouble::Lost(lost) }
         })?;
         let why = match answer.status {
             // Faults come as 500.

@@ -29,11 +29,13 @@ const FAR: i64 = 1 << 42;
 /// So many samples are asked for once more, in case that one was late or missing.
 pub(super) const OVERLAP: u8 = 2;
 /// A clock that is off by no more than this is one whose newest samples are late.
-const LATE: i64 = 60;
+pub(super) const LATE: i64 = 60;
 /// By so much the time of a VM's start may seem to move without being another one.
 const JITTER: i64 = 10;
 /// A host keeps the samples of an hour.
 pub(super) const MOST_SAMPLES: i64 = 180;
+/// Beyond so many, devices that are not plugged in any more are forgotten.
+const MOST_DEVICES: usize = 32;
 /// Of so many hosts where a VM was before it is known up to where their samples were taken.
 const MOST_HOSTS: usize = 4;
 
@@ -160,7 +162,11 @@ impl Totals {
     /// Forgets the devices of a VM that are not plugged in any more.
     pub(super) fn keep_devices(&mut self, uuid: &Uuid, is_there: impl Fn(&Device) -> bool) {
         if let Some(vm) = self.vms.get_mut(uuid) {
-            vm.used.retain(|used| used.device == Device::Cpu || is_there(&used.device));
+            let is_gone = |used: &Used| used.device != Device::Cpu && !is_there(&used.device);
+            vm.used.iter_mut().filter(|used| is_gone(used)).for_each(Used::unplug);
+            if vm.used.len() > MOST_DEVICES {
+                vm.used.retain(|used| !is_gone(used));
+            }
         }
     }
 
@@ -350,6 +356,10 @@ impl Vm {
             };
             is_told = true;
             if let Some((last, was)) = before {
+                if t <= last && !self.has_moved {
+                    // It came late.
+                    continue;
+                }
                 let is_hinted = self.was_off || self.has_other_boot;
                 let fell = up <= was && (is_hinted || !self.may_begin_anew);
                 let leapt = is_hinted && !self.may_begin_anew && (t - up) - (last - was) > JITTER;

@@ -156,6 +156,62 @@ fn a_few_samples_do_not_show_that_a_counter_is_not_told() {
 }
 
 #[test]
+fn a_whole_sample_that_comes_after_later_ones_is_no_new_start() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    for t in [60, 80, 100, 140] {
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+    }
+    poll(&mut totals, "a", &feed, 80, 3);
+    poll(&mut totals, "a", &feed, 140, 3);
+    feed.sample(120, &[(CpuRun, "", 1), (Uptime, "", 9120)]);
+    feed.sample(160, &[(CpuRun, "", 1), (Uptime, "", 9160)]);
+    poll(&mut totals, "a", &feed, 160, 4);
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 4));
+}
+
+#[test]
+fn the_time_of_a_device_that_takes_anothers_place_goes_on() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let nic = Device::Nic(4001);
+    let values = [(CpuRun, "", 1), (NicReceived, "4001", 1), (NicSent, "4001", 1)];
+    for t in (20..=200).step_by(20) {
+        feed.sample(t, &values);
+    }
+    poll(&mut totals, "a", &feed, 20, 3);
+    poll(&mut totals, "a", &feed, 100, 3);
+    let before = totals.vm(&VM).unwrap().told(&nic).unwrap();
+    totals.keep_devices(&VM, |_| false);
+    poll(&mut totals, "a", &feed, 120, 3);
+    let after = totals.vm(&VM).unwrap().told(&nic).unwrap();
+    assert!(after.sums[0] < before.sums[0]);
+    assert_eq!(after.covered, before.covered + Duration::from_secs(20));
+    assert_eq!(after.covered, totals.vm(&VM).unwrap().covered());
+}
+
+#[test]
+fn memory_that_was_told_long_ago_or_before_the_start_is_not_known() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    feed.sample(20, &[(CpuRun, "", 1), (Uptime, "", 9000), (MemActive, "", 7)]);
+    let active = |totals: &Totals| totals.vm(&VM).unwrap().memory().active;
+    poll(&mut totals, "a", &feed, 20, 3);
+    assert_eq!(active(&totals), Some(7));
+    for t in (40..=100).step_by(20) {
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t), (MemActive, "", -1)]);
+    }
+    poll(&mut totals, "a", &feed, 60, 3);
+    assert_eq!(active(&totals), Some(7));
+    poll(&mut totals, "a", &feed, 100, 3);
+    assert_eq!(active(&totals), None);
+    feed.sample(120, &[(CpuRun, "", 1), (Uptime, "", 9120), (MemActive, "", 8)]);
+    feed.sample(140, &[(CpuRun, "", 1), (Uptime, "", 5)]);
+    poll(&mut totals, "a", &feed, 140, 3);
+    assert_eq!(active(&totals), None);
+}
+
+#[test]
 fn neither_the_sum_over_all_nics_nor_those_of_the_host_are_nics() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);

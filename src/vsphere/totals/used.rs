@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answer::{Answer, Of, Series};
-use super::{Device, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
+use super::{Device, LATE, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
 use crate::vsphere::perf::Counter;
 
 /// Of a device, or of all vCPUs together.
@@ -62,7 +62,6 @@ impl Vm {
     /// Adds what is new in an answer.
     pub(super) fn add(&mut self, answer: &Answer<'_>) {
         let window = self.window(answer);
-        self.covered += window.new_seconds();
         for series in answer.series {
             if let Some(device) = series.device().filter(|_| series.has_values()) {
                 if !self.used.iter().any(|used| used.device == device) {
@@ -73,8 +72,9 @@ impl Vm {
             }
         }
         for used in &mut self.used {
-            used.add(&window);
+            used.add(&window, self.covered);
         }
+        self.covered += window.new_seconds();
         for series in answer.series {
             let (Of::Vm, place @ 0..3) = series.counter.of() else { continue };
             let mut values = (0..answer.times.len()).rev();
@@ -158,6 +158,17 @@ impl Used {
         self.counts.iter_mut().for_each(|count| count.open = 0);
     }
 
+    /// The device is not plugged in any more. One that takes its place counts from 0, and only samples that
+    /// have not come yet.
+    pub(super) fn unplug(&mut self) {
+        self.close();
+        self.counts = [Count::default(); 6];
+    }
+
+    fn is_told(&self) -> bool {
+        self.counts.iter().any(|count| count.is_told)
+    }
+
     /// The VM is started anew.
     pub(super) fn start(&mut self) {
         self.counts.iter_mut().for_each(|count| count.base = count.sum);
@@ -172,7 +183,11 @@ impl Used {
         }
     }
 
-    fn add(&mut self, window: &Window<'_>) {
+    fn add(&mut self, window: &Window<'_>, covered: u64) {
+        if !self.is_told() {
+            // The time of a new device goes on from that of the VM: it is no older one.
+            self.covered = self.covered.max(covered);
+        }
         let mut rows: Rows<'_> = [None; 6];
         for series in window.answer.series.iter().filter(|series| series.is_of(&self.device)) {
             if series.has_values() {
@@ -309,17 +324,21 @@ impl VmTotals<'_> {
 
     /// What a device did, which is `None` if the host tells nothing of it.
     pub(in crate::vsphere) fn told(&self, device: &Device) -> Option<Told> {
-        self.vm.used.iter().find(|used| used.device == *device).map(Used::told)
+        self.vm.used.iter().find(|used| used.device == *device && used.is_told()).map(Used::told)
     }
 
     /// Every device of which something was told.
     #[cfg(test)]
     pub(in crate::vsphere) fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.vm.used.iter().map(|used| &used.device)
+        self.vm.used.iter().filter(|used| used.is_told()).map(|used| &used.device)
     }
 
     pub(in crate::vsphere) fn memory(&self) -> MemoryTold {
-        let [consumed, active, balloon] = self.vm.memory.map(|told| told.map(|(_, value)| value));
+        // What was told long before the newest sample, or of another start, is not known any more.
+        let oldest = self.vm.started.max(self.newest().unwrap_or(i64::MIN).saturating_sub(LATE));
+        let told = |told: Option<(i64, i64)>| told.filter(|(t, _)| *t >= oldest);
+        let [consumed, active, balloon] =
+            self.vm.memory.map(|memory| told(memory).map(|(_, value)| value));
         MemoryTold { consumed, active, balloon }
     }
 }
