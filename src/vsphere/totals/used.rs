@@ -149,7 +149,9 @@ impl Used {
 
     /// Whether something is missing in one of the newest samples.
     pub(super) fn is_open(&self, place: usize) -> bool {
-        self.open >> place & 1 == 1
+        let apart = self.counts[self.together()..].iter().filter(|count| count.is_told);
+        let open = apart.fold(self.open, |open, count| open | count.open);
+        open >> place & 1 == 1
     }
 
     /// No sample that is missing is filled in any more.
