@@ -52,6 +52,13 @@ def hang(domains: Sequence[Domain]) -> None:
         domain.hung, domain.most_asking = True, 0
 
 
+def nics(answers: Answers, uuid: str) -> list[tuple[object, ...]]:
+    """Return what is told of NICs, but for their start: not told where QEMU is not asked."""
+    answer = answers["inspect_vnics", uuid]
+    assert isinstance(answer, list), answer
+    return [nic[: virtmeter.InterfaceStats._fields.index("start")] for nic in answer]
+
+
 def assert_hung(answers: Answers, before: Answers, hung: Sequence[Domain]) -> None:
     """A guest that hangs keeps what needs no answer."""
     for domain in hung:
@@ -61,7 +68,7 @@ def assert_hung(answers: Answers, before: Answers, hung: Sequence[Domain]) -> No
         [stats], [full] = answer, then
         assert stats[0] == full[0], "its power state"
         assert stats[3:7] == (None,) * 4, "its memory"
-        assert answers["inspect_vnics", domain.uuid] == before["inspect_vnics", domain.uuid]
+        assert nics(answers, domain.uuid) == nics(before, domain.uuid)
         for method in ("inspect_disks", "inspect_disk_info"):
             assert isinstance(answers[method, domain.uuid], virtmeter.InspectionTimeout)
 
@@ -150,7 +157,7 @@ def test_state_and_nics_are_told_where_fewer_workers_are_than_guests_hang(
         answers = cycle(inspector, uuids, methods)
         assert all_told(answers)
         for uuid in uuids:
-            assert answers["inspect_vnics", uuid] == before["inspect_vnics", uuid]
+            assert nics(answers, uuid) == nics(before, uuid)
         assert inspector.health().outage is None
         for domain in hung:
             domain.hung = False
