@@ -7,6 +7,7 @@
 
 // The drivers that will use it are not there yet.
 
+mod login;
 pub(crate) mod password;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+pub(crate) use login::{Passwords, lock_until};
 pub(crate) use password::{Password, PasswordError, PasswordSource, Secret};
 
 /// What speaks there.

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::faults::FaultKind;
@@ -13,16 +12,13 @@ use super::requests::{ACTION, CONTENT_TYPE, Request};
 use super::soap::{self, Refs, SoapError};
 use crate::error::{Error, Failure, Result};
 use crate::https::{self, Client, Response};
-use crate::printable::Printable;
-use crate::target::{Password, PasswordSource, Secret, Target, Trust};
+use crate::target::{PasswordSource, Passwords, Secret, Target, lock_until};
 
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
 /// does not learn of it, and would try it again.
 const LOGIN: Duration = Duration::from_secs(20);
 /// A session of which no use can be made is closed within that.
 const CLOSING: Duration = Duration::from_secs(1);
-/// Until it is looked again whether a login is over.
-const MOMENT: Duration = Duration::from_millis(10);
 const COOKIE: &str = "vmware_soap_session";
 /// What is in the view of a session.
 const TYPES: [&str; 2] = ["VirtualMachine", "HostSystem"];
@@ -46,9 +42,7 @@ pub(super) struct Vcenter {
 struct Login {
     client: Option<Arc<Client>>,
     session: Option<Arc<Session>>,
-    /// The password that was refused, and in which words.
-    refused: Option<(Secret, Failure)>,
-    warned: bool,
+    passwords: Passwords,
 }
 
 /// A session, and what is the same for all of it.
@@ -169,25 +163,9 @@ impl Vcenter {
         if let Some(session) = &login.session {
             return Ok(Arc::clone(session));
         }
-        let password = (self.password)().map_err(|why| Trouble::Lost(self.lost(&why)))?;
-        let Password { secret, warning } = password;
-        if let Some((_, failure)) = login.refused.as_ref().filter(|(refused, _)| *refused == secret)
-        {
-            let failure = failure.clone();
-            return Err(Trouble::Lost(Error::LoginRefused { uri: self.uri(), failure }));
-        }
-        login.refused = None;
-        if !std::mem::replace(&mut login.warned, true) {
-            let mut lines = lock(&self.lines);
-            lines.extend(warning);
-            if self.target.trust == Trust::Anything {
-                lines.push(format!(
-                    "insecure=1: anybody between here and {} can read the password; give sha256= or \
-                     ca_file= instead",
-                    Printable(&self.target.host)
-                ));
-            }
-        }
+        let next = login.passwords.next(&self.target, &self.password);
+        let (secret, said) = next.map_err(Trouble::Lost)?;
+        lock(&self.lines).extend(said);
         let client = if let Some(client) = &login.client {
             Arc::clone(client)
         } else {
@@ -210,9 +188,7 @@ impl Vcenter {
             Err(Trouble::Fault(FaultKind::InvalidLogin, _)) => {
                 let message = "wrong user name or password; it is not tried again until the password \
                                changes, as accounts are locked after a few tries";
-                let failure = Failure::of(message);
-                login.refused = Some((secret, failure.clone()));
-                Err(Trouble::Lost(Error::LoginRefused { uri: self.uri(), failure }))
+                Err(Trouble::Lost(login.passwords.refuse(&self.target, secret, message)))
             }
             Err(trouble) => Err(trouble),
         }
@@ -273,16 +249,7 @@ impl Vcenter {
 
     /// Whoever logs in now is not waited for any longer than that.
     fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, Login>> {
-        loop {
-            match self.login.try_lock() {
-                Ok(login) => return Ok(login),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(MOMENT),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(self.lost("it is still being logged in"));
-                }
-            }
-        }
+        lock_until(&self.login, deadline).ok_or_else(|| self.lost("it is still being logged in"))
     }
 
     fn send<T>(

@@ -7,22 +7,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::rpc::{self, Call, RpcError, Session};
 use crate::error::{Error, Failure, Result};
 use crate::https::{Client, HttpError, Request, Response, Why, fingerprint_of_pem};
 use crate::printable::Printable;
-use crate::target::{Fingerprint, Password, PasswordSource, Secret, Target, Trust};
+use crate::target::{Fingerprint, PasswordSource, Passwords, Secret, Target, Trust, lock_until};
 
 /// XAPI waits 5 s before it answers a wrong password.
 const WRONG: Duration = Duration::from_secs(7);
 /// Whoever gives up before that does not learn of it, and would try it again.
 const LOGIN: Duration = Duration::from_secs(20);
-/// Until it is looked again whether a login is over.
-const MOMENT: Duration = Duration::from_millis(10);
 /// An answer of XAPI about a whole pool.
 const LONGEST_RPC: usize = rpc::MAX_ANSWER;
 /// Of a master that is asked for another one's certificate.
@@ -50,9 +47,7 @@ pub(super) struct Pool {
 struct Login {
     session: Option<Arc<LoggedIn>>,
     master: Option<Master>,
-    /// The password that was refused, and in which words.
-    refused: Option<(Secret, Failure)>,
-    warned: bool,
+    passwords: Passwords,
 }
 
 /// How a host is trusted, once that is known. Whoever finds that out locks it.
@@ -214,16 +209,7 @@ impl Pool {
 
     /// Whoever logs in now is not waited for any longer than that.
     fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, Login>> {
-        loop {
-            match self.login.try_lock() {
-                Ok(login) => return Ok(login),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(MOMENT),
-                Err(TryLockError::WouldBlock) => {
-                    return Err(self.lost("it is still being logged in"));
-                }
-            }
-        }
+        lock_until(&self.login, deadline).ok_or_else(|| self.lost("it is still being logged in"))
     }
 
     fn get_once(
@@ -297,24 +283,9 @@ impl Pool {
         if let (Some(session), Some(master)) = (&login.session, &login.master) {
             return Ok((Arc::clone(session), master.clone()));
         }
-        let Password { secret, warning } = (self.password)().map_err(|why| self.lost(&why))?;
-        if let Some((_, failure)) = login.refused.as_ref().filter(|(refused, _)| *refused == secret)
-        {
-            return Err(Error::LoginRefused { uri: self.uri(), failure: failure.clone() });
-        }
-        login.refused = None;
-        if !login.warned {
-            login.warned = true;
-            let mut lines = lock(&self.lines);
-            lines.extend(warning);
-            if self.target.trust == Trust::Anything {
-                lines.push(format!(
-                    "insecure=1: anybody between here and {} can read the password; give sha256= or \
-                     ca_file= instead",
-                    Printable(&self.target.host)
-                ));
-            }
-        }
+        let next = login.passwords.next(&self.target, &self.password);
+        let (secret, said) = next?;
+        lock(&self.lines).extend(said);
         let deadline = deadline.max(Instant::now() + LOGIN);
         let mut master = match &login.master {
             Some(master) => master.clone(),
@@ -343,9 +314,7 @@ impl Pool {
             Err((Trouble::Rpc(RpcError::AuthenticationFailed), _)) => {
                 let message = "wrong user name or password; it is not tried again until the password \
                                changes";
-                let failure = Failure::of(message);
-                login.refused = Some((secret, failure.clone()));
-                Err(Error::LoginRefused { uri: self.uri(), failure })
+                Err(login.passwords.refuse(&self.target, secret, message))
             }
             Err((trouble, _)) => {
                 login.master = None;
