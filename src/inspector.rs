@@ -289,7 +289,7 @@ impl Inspector {
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
-        // Room for all at once: what grows holds up to three times as much while it does.
+        // Allocated for all at once: what grows holds up to three times as much while it does.
         let mut all = Vec::with_capacity(ids.len());
         let mut cancellation = Cancellation::new(self.limits());
         self.source.expect(Parts::COUNTERS, &ids);
