@@ -6,11 +6,11 @@ import random
 import threading
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.remote import eventually, resident_kib, size
 from tests.support.vcsim import VCenter
-from tests.vsphere.wellness import ENVELOPE, eventually, soap_fault
+from tests.vsphere.wellness import ENVELOPE, soap_fault
 from virtmeter import InspectorException
 
 if TYPE_CHECKING:
@@ -43,17 +43,6 @@ FAULTS: list[dict[str, Any]] = [
     {"expire": True},
 ]
 METHODS = ["QueryPerf", "QueryPerf", "RetrievePropertiesEx", "Login", "CreateContainerView"]
-
-
-def resident_kib() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
-def size() -> tuple[int, int]:
-    """Return how many threads and descriptors this process has."""
-    threads, descriptors = (list(Path(f"/proc/self/{what}").iterdir()) for what in ("task", "fd"))
-    return len(threads), len(descriptors)
 
 
 def answers(inspector: Inspector) -> bool:

@@ -10,13 +10,12 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.support.remote import eventually, failure
 from tests.support.vcsim import PASSWORD, VCenter
 from tests.vsphere.wellness import (
     ALL,
     ENVELOPE,
     count,
-    eventually,
-    failure,
     is_well,
     soap_fault,
     usages,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
-from tests.vsphere.wellness import ALL, count, eventually, usages
+from tests.support.remote import eventually
+from tests.vsphere.wellness import ALL, count, usages
 from virtmeter import InstanceNotFoundException, InstanceShutOffException, NoDataException
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ import pytest
 import virtmeter
 from tests.cli.exporter import Exporter
 from tests.support import cli
+from tests.support.remote import Bad, eventually, failure, usages_in_a_child
 from tests.support.vcsim import PASSWORD
 from tests.vsphere.test_faults import ALWAYS, ANSWERS
-from tests.vsphere.wellness import ALL, count, eventually, failure, is_well, soap_fault
+from tests.vsphere.wellness import ALL, count, is_well, soap_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,24 +109,7 @@ def test_a_child_logs_in_by_itself_and_leaves_its_parents_session(
     inspector = opens(vcenter)
     assert count(inspector) == ALL
     mine = vcenter.sessions()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            told = len(inspector.usage_all())
-            inspector.close()
-            del inspector
-            gc.collect()
-            os.write(writing, str(told).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        answer = pipe.read()
-    assert os.waitpid(child, 0)[1] == 0
-    assert answer == str(ALL)
+    assert usages_in_a_child(inspector) == ALL
     assert vcenter.logins() == 2
     assert vcenter.sessions() == mine
     vcenter.step(20)
@@ -248,18 +232,12 @@ def test_what_a_password_function_raises_is_not_shown(
     opens: Opens, vcenter: VCenter, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    answers: list[Any] = [ValueError("my secret"), 5, PASSWORD]
-
-    def password() -> Any:
-        if isinstance(answers[0], Exception):
-            raise answers[0]
-        return answers[0]
-
+    password = Bad(PASSWORD)
     inspector = opens(vcenter, password=password)
     for _ in range(2):
         assert "secret" not in failure(inspector.usage_all)
         assert inspector.health().outage
-        answers.pop(0)
+        password.answers.pop(0)
         time.sleep(0.6)
     eventually(lambda: is_well(inspector))
     assert "secret" not in caplog.text

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import virtmeter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from virtmeter import Inspector, VmUsage
 
 ALL = 8  # VMs of the fixture that are on, half of them on each host
@@ -20,13 +17,6 @@ ENVELOPE = (
     ' xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
     "<soapenv:Body>{}</soapenv:Body></soapenv:Envelope>"
 )
-
-
-def eventually(holds: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until, "that has not come about"
-        time.sleep(0.05)
 
 
 def usages(inspector: Inspector) -> dict[str, VmUsage]:
@@ -44,14 +34,6 @@ def is_well(inspector: Inspector, vms: int = ALL) -> bool:
     """Say whether all VMs are read."""
     health = inspector.health
     return count(inspector) == vms and not health().away and not health().outage
-
-
-def failure(ask: Callable[[], object]) -> str:
-    """Return all that can be seen of why something fails."""
-    try:
-        return repr(ask())
-    except virtmeter.InspectorException as error:
-        return repr(error) + str(error)
 
 
 def soap_fault(kind: str, text: str = "", inside: str = "") -> str:

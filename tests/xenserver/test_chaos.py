@@ -6,13 +6,13 @@ import random
 import threading
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.remote import eventually, resident_kib, size
 from tests.support.xapi import PASSWORD, Pool
-from tests.xenserver.test_faults import ALL, eventually, is_well
+from tests.xenserver.test_faults import ALL, is_well
 from virtmeter import InspectorException
 
 if TYPE_CHECKING:
@@ -47,17 +47,6 @@ FAULTS: list[dict[str, Any]] = [
     {"method": "session.login_with_password", "error": ("HOST_STILL_BOOTING",)},
     {"method": "host.get_server_certificate", "error": ("HANDLE_INVALID", "host", "x")},
 ]
-
-
-def resident_kib() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
-def size() -> tuple[int, int]:
-    """Return how many threads and descriptors this process has."""
-    threads, descriptors = (list(Path(f"/proc/self/{what}").iterdir()) for what in ("task", "fd"))
-    return len(threads), len(descriptors)
 
 
 @pytest.mark.parametrize("data", ["xapi-1.249_8.2_drift", "xapi-26.17_steady"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import virtmeter
+from tests.support.remote import Bad, eventually, failure
 from tests.support.xapi import PASSWORD, Pool
 from virtmeter import ConnectionLost, NoDataException
 
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 ALL = 14  # VMs that run on two hosts
 
 
-def eventually(holds: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < until, "that has not come about"
-        time.sleep(0.05)
-
-
 def count(inspector: Inspector) -> int:
     try:
         return len(inspector.usage_all())
@@ -40,14 +34,6 @@ def count(inspector: Inspector) -> int:
 def is_well(inspector: Inspector) -> bool:
     """Say whether all VMs are read again."""
     return count(inspector) == ALL and not inspector.health().away and not inspector.health().outage
-
-
-def failure(ask: Callable[[], object]) -> str:
-    """Return all that can be seen of why something fails."""
-    try:
-        return repr(ask())
-    except virtmeter.InspectorException as error:
-        return repr(error) + str(error)
 
 
 def end(thread: threading.Thread) -> None:
@@ -313,19 +299,13 @@ def test_what_a_password_function_raises_is_not_shown(
     opens: Opens, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    answers: list[Any] = [ValueError("my secret"), 5, PASSWORD]
-
-    def password() -> Any:
-        if isinstance(answers[0], Exception):
-            raise answers[0]
-        return answers[0]
-
+    password = Bad(PASSWORD)
     inspector = opens(pool, password=password)
     for _ in range(2):
         with pytest.raises(ConnectionLost) as caught:
             inspector.usage_all()
         assert "secret" not in str(caught.value)
-        answers.pop(0)
+        password.answers.pop(0)
         time.sleep(0.6)
     eventually(lambda: is_well(inspector))
     assert "secret" not in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import signal
 import time
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
+from tests.support.remote import eventually, usages_in_a_child
 from tests.support.xapi import PASSWORD, SETS, Pool
-from tests.xenserver.test_faults import ALL, eventually
+from tests.xenserver.test_faults import ALL
 from virtmeter import InstanceNotFoundException, InstanceShutOffException
 
 if TYPE_CHECKING:
@@ -352,24 +352,7 @@ def test_a_child_logs_in_by_itself_and_leaves_its_parents_session(opens: Opens, 
     inspector = opens(pool)
     assert len(inspector.usage_all()) == ALL
     mine = set(pool.sessions.open)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            told = len(inspector.usage_all())
-            inspector.close()
-            del inspector
-            gc.collect()
-            os.write(writing, str(told).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        answer = pipe.read()
-    assert os.waitpid(child, 0)[1] == 0
-    assert answer == str(ALL)
+    assert usages_in_a_child(inspector) == ALL
     assert pool.sessions.logins == 2
     assert set(pool.sessions.open) == mine
     pool.now += 10

@@ -1,0 +1,97 @@
+"""What the tests of hypervisors that are read over HTTPS share."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import virtmeter
+from tests.support import cli
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < until, "that has not come about"
+        time.sleep(0.05)
+
+
+def failure(ask: Callable[[], object]) -> str:
+    """Return all that can be seen of why something fails."""
+    try:
+        return repr(ask())
+    except virtmeter.InspectorException as error:
+        return repr(error) + str(error)
+
+
+def resident_kib() -> int:
+    """Return how much memory this process takes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def size() -> tuple[int, int]:
+    """Return how many threads and descriptors this process has."""
+    threads, descriptors = (list(Path(f"/proc/self/{what}").iterdir()) for what in ("task", "fd"))
+    return len(threads), len(descriptors)
+
+
+def usages_in_a_child(inspector: virtmeter.Inspector) -> int:
+    """Return of how many VMs a forked child is told, which closes the inspector and lets it go."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            told = len(inspector.usage_all())
+            inspector.close()
+            del inspector
+            gc.collect()
+            os.write(writing, str(told).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        answer = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return int(answer)
+
+
+class Bad:
+    """A password function that raises, then returns no text, then the password."""
+
+    def __init__(self, password: str) -> None:
+        self.answers: list[Any] = [ValueError("my secret"), 5, password]
+
+    def __call__(self) -> Any:
+        if isinstance(self.answers[0], Exception):
+            raise self.answers[0]
+        return self.answers[0]
+
+
+def run(
+    *arguments: str, password: str, secrets: tuple[str, ...], **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with the password in its environment; it must never say it, nor the others."""
+    done = cli.run(*arguments, VIRTMETER_PASSWORD=password, **more)
+    for secret in (*secrets, password):
+        assert secret not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def findings(done: subprocess.CompletedProcess[str]) -> tuple[list[dict[str, str]], int]:
+    """What the doctor has found, in JSON, and its exit status."""
+    assert done.stderr == ""
+    found: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+    return found, done.returncode
