@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
+#[cfg(feature = "https")]
+use std::time::SystemTime;
 
 use uuid::Uuid;
 
@@ -324,6 +326,14 @@ pub trait Connection {
     /// # Errors
     /// Any [`Error`](crate::Error).
     fn is_free(&mut self, instance: &InstanceId) -> Result<Option<bool>>;
+}
+
+/// How long ago a time since the epoch was, seconds, by our clock: it decides nothing.
+#[cfg(feature = "https")]
+#[allow(clippy::cast_precision_loss)] // of seconds since 1970
+pub(crate) fn lag(newest: i64) -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_secs_f64() - newest as f64
 }
 
 /// A host of a pool, and how its readings are: for whoever looks for what is wrong.

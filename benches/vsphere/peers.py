@@ -97,7 +97,7 @@ class Ceilometer:
 # What virtmeter asks for: src/vsphere/objects.rs and perf.rs.
 OF_VM = (
     *("name", "config.instanceUuid", "config.template", "config.changeVersion"),
-    *("config.hardware.numCPU", "config.hardware.memoryMB", "config.hotPlugMemoryLimit"),
+    *("config.hardware.numCPU", "config.hardware.memoryMB"),
     *("runtime.powerState", "runtime.host", "runtime.connectionState", "runtime.bootTime"),
 )
 OF_HOST = (

@@ -22,7 +22,7 @@ mod totals;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -458,7 +458,7 @@ impl State {
             let known = self.feeds.get(&wanted.host).map(|feed| feed.newest);
             // Some VM's samples may be late; a clock that was set back stays so.
             if known.is_none_or(|known| newest > known || newest < known - LATE) {
-                let feed = Feed { newest, came, lag: lag(newest) };
+                let feed = Feed { newest, came, lag: hypervisor::lag(newest) };
                 self.feeds.insert(Arc::clone(&wanted.host), feed);
             }
         }
@@ -478,13 +478,6 @@ impl State {
     fn host_label<'a>(&'a self, moref: &'a str) -> &'a str {
         self.inventory.hosts.get(moref).map_or(moref, |host| &host.name)
     }
-}
-
-/// How long ago that was, by our clock.
-#[allow(clippy::cast_precision_loss)] // of seconds since 1970
-fn lag(newest: i64) -> f64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_secs_f64() - newest as f64
 }
 
 impl HostWide for VSphere {
@@ -647,7 +640,6 @@ mod tests {
             change_version: None,
             vcpus: Some(1),
             memory_mib: Some(1),
-            memory_limit_mib: None,
             power_state: Some(PowerState::On),
             host: Some(host.into()),
             connection_state: Some(connection),

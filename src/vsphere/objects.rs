@@ -227,8 +227,6 @@ pub(super) struct Vm {
     pub(super) change_version: Option<Box<str>>,
     pub(super) vcpus: Option<u32>,
     pub(super) memory_mib: Option<u64>,
-    /// Up to how much memory can be plugged in while it runs, in MiB, if any can.
-    pub(super) memory_limit_mib: Option<u64>,
     pub(super) power_state: Option<PowerState>,
     pub(super) host: Option<Box<str>>,
     pub(super) connection_state: Option<ConnectionState>,
@@ -238,14 +236,13 @@ pub(super) struct Vm {
 
 impl Vm {
     /// What is asked of each.
-    pub(super) const PATHS: [&str; 11] = [
+    pub(super) const PATHS: [&str; 10] = [
         "name",
         "config.instanceUuid",
         "config.template",
         "config.changeVersion",
         "config.hardware.numCPU",
         "config.hardware.memoryMB",
-        "config.hotPlugMemoryLimit",
         "runtime.powerState",
         "runtime.host",
         "runtime.connectionState",
@@ -263,7 +260,6 @@ impl Vm {
             change_version: properties.name("config.changeVersion"),
             vcpus: properties.number("config.hardware.numCPU"),
             memory_mib: properties.number("config.hardware.memoryMB"),
-            memory_limit_mib: properties.number("config.hotPlugMemoryLimit"),
             power_state: properties.text("runtime.powerState").and_then(PowerState::read),
             host: properties.get("runtime.host").and_then(reference),
             connection_state: properties

@@ -21,7 +21,7 @@ mod vm;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -126,7 +126,7 @@ impl XenServer {
             let mut state = self.lock();
             let taken = state.totals.take(host, &answer.body);
             let taken = taken.map_err(|error| self.pool.lost(&error.to_string()))?;
-            state.lags.insert(host, lag(taken.newest));
+            state.lags.insert(host, hypervisor::lag(taken.newest));
             (taken, state.totals.due(&host))
         };
         let mut lines = Vec::new();
@@ -196,13 +196,6 @@ impl XenServer {
             _ => false,
         }
     }
-}
-
-/// How long ago that was, by our clock.
-#[allow(clippy::cast_precision_loss)] // of seconds since 1970
-fn lag(newest: i64) -> f64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.as_secs_f64() - newest as f64
 }
 
 /// What is known of a VM beside its counters.
