@@ -226,4 +226,13 @@ DISK_DETAILS = ("device", "bus", "serial", "source", "format", "cache")
 NIC_DETAILS = ("nic", "mac", "type", "model", "source", "port_id", "mtu")
 """What disks and NICs are, as labels."""
 
+LABELS = frozenset(
+    (
+        *(name for _, names in TABLES.values() for name in names),
+        *(*NOVA, *DESCRIBED, *DISK_DETAILS, *NIC_DETAILS),
+        *("hypervisor", "reason", "limit", "host", "call", "version"),
+    )
+)
+"""All that series have: whoever adds one of these in Prometheus would have two."""
+
 STATES = ", ".join(f"{state.value} {state.name.lower()}" for state in virtmeter.PowerState)
