@@ -22,6 +22,7 @@ import pytest
 from tests.cli.exporter import Exporter, Samples, everything, run
 from virtmeter.cli.export import server
 from virtmeter.cli.export.access import Access
+from virtmeter.cli.export.reload import Reload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +217,7 @@ def test_sighup_is_heard_again_whatever_failed(
     for error in (PermissionError(errno.EACCES, "Permission denied"), RuntimeError("odd")):
         monkeypatch.setattr(Path, "is_file", fails(error))
         with pytest.raises(Empty):
-            access.read_when_asked(Sighups(2))
+            Reload(access).when_asked(Sighups(2))
     denied = f"reload failed, nothing changed: {passwords} cannot be read: Permission denied"
     odd = "reload failed, nothing changed: odd"
     assert caplog.messages == [denied, denied, odd, odd]
@@ -227,7 +228,7 @@ def test_sighups_that_come_at_once_are_one(
 ) -> None:
     access = Access(None, None, None, passwords)
     with pytest.raises(Empty):
-        access.read_when_asked(Sighups(1000, at_once=True))
+        Reload(access).when_asked(Sighups(1000, at_once=True))
     assert caplog.messages == [f"reloaded {passwords}"]
 
 

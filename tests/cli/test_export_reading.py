@@ -12,7 +12,7 @@ import pytest
 import virtmeter
 from virtmeter.cli.export import reading
 from virtmeter.cli.export.messages import Request
-from virtmeter.cli.export.pages import Pages
+from virtmeter.cli.export.pages import Pages, Scrapes
 from virtmeter.cli.export.reading import RECENT, Pass, Reader
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def test_a_scrape_waits_until_there_is_just_the_time_to_render(
     asked: Any = Asked()
     headers = Message()
     headers["X-Prometheus-Scrape-Timeout-Seconds"] = header
-    pages = Pages(asked, cast("Renderer", Slow()), 8, 1)
+    pages = Pages(asked, cast("Renderer", Slow()), Scrapes(8, 1))
     request = Request("GET", "/metrics", {}, headers)
     assert pages.answer(request, cast("Connection", Client())).body == (b"text",)
     assert asked.left == pytest.approx(seconds - 0.0625 - 0.125)

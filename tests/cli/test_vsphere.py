@@ -20,7 +20,7 @@ from tests.support import cli, remote
 from tests.support.qemu import wait_for
 from tests.support.vcsim import PASSWORD, VCenter, unavailable
 from tests.support.xapi.certificates import openssl
-from virtmeter.cli import kinds, units
+from virtmeter.cli import certificates, kinds, units
 from virtmeter.cli.doctor import https, vsphere
 from virtmeter.cli.doctor import samples as of_samples
 from virtmeter.cli.export import metrics
@@ -433,10 +433,10 @@ def test_until_when_a_certificate_is_good(days: int, tmp_path: Path) -> None:
     )
     shown = ssl.PEM_cert_to_DER_cert(file.read_text())
     until = openssl("x509", "-noout", "-enddate", "-in", file)
-    end = https.expiry(shown)
+    end = certificates.expiry(shown)
     assert end
     assert end.timestamp() == ssl.cert_time_to_seconds(until.strip().removeprefix("notAfter="))
-    assert https.expiry(shown[:40]) is None
+    assert certificates.expiry(shown[:40]) is None
 
 
 def test_a_certificate_that_expires() -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import resource
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,6 +118,28 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def libvirts(workers: int) -> int:
+    """Return how many descriptors the connections of one inspector of libvirt may take.
+
+    For each worker, one that reads and one that waits for its closing; those that are stuck and
+    those that ask after them.
+    """
+    return 2 * (2 * workers + MOST_STUCK + PROBERS)
+
+
+def limit() -> int:
+    """Return how many descriptors this process may have."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if allowed == resource.RLIM_INFINITY else allowed
+
+
+def raise_limit() -> None:
+    """Have as many as an administrator allows: what 1024 is kept for, select(), nobody calls."""
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def descriptors(workers: int, more: int = 0) -> int:
     """Return how many there are beside those for libvirt's connections, which need two each.
 
@@ -126,19 +148,14 @@ def descriptors(workers: int, more: int = 0) -> int:
     :param more: how many are needed beside those at least.
     :raises click.ClickException: there are too few.
     """
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        limit = sys.maxsize
-    # For each worker, one that reads and one that waits for its closing; those that are stuck and
-    # those that ask after them.
-    libvirts = 2 * (2 * workers + MOST_STUCK + PROBERS)
-    least = libvirts + OWN + more
-    if limit < least:
+    allowed, libvirt = limit(), libvirts(workers)
+    least = libvirt + OWN + more
+    if allowed < least:
         raise click.ClickException(
-            f"with {workers} workers, {least} file descriptors are needed, and only {limit} are "
+            f"with {workers} workers, {least} file descriptors are needed, and only {allowed} are "
             "allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or lower --workers"
         )
-    return limit - libvirts
+    return allowed - libvirt
 
 
 @contextmanager

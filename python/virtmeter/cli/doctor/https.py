@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import socket
-import ssl
 import stat
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
+from virtmeter.cli.certificates import certificate_shown, expiry, fingerprint, is_set, options
 from virtmeter.cli.doctor.finding import OK, WARNING, Finding
 
 if TYPE_CHECKING:
@@ -20,24 +16,8 @@ if TYPE_CHECKING:
 
     from virtmeter import Health
 
-HTTPS = 443
 SOON = 30
 """Days: a certificate that expires within them has to be renewed."""
-VALIDITY = re.compile(
-    rb"\x30[\x1e\x20\x22](?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
-)
-"""From when until when, in a certificate."""
-
-
-def options(uri: str) -> dict[str, str]:
-    """Return the options of a URI that an inspector has taken."""
-    given = (option.partition("=") for option in urlsplit(uri).query.split("&"))
-    return {name: unquote(value) for name, _, value in given}  # where + is +, unlike in forms
-
-
-def is_set(uri: str, name: str) -> bool:
-    """Return whether it has an option."""
-    return name in options(uri)
 
 
 def password(uri: str) -> Iterator[Finding]:
@@ -99,40 +79,6 @@ def expires(end: datetime, now: datetime, *, pinned: bool) -> Finding:
     if days < SOON:
         return Finding(WARNING, f"{what}, in {days} day(s)", "renew it: it is refused after that")
     return Finding(OK, what)
-
-
-def certificate_shown(uri: str, timeout: float) -> bytes | None:
-    """Return the certificate that is shown now, which nobody has verified."""
-    parts = urlsplit(uri)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        address = (parts.hostname or "", parts.port or HTTPS)
-        with socket.create_connection(address, timeout) as plain, context.wrap_socket(plain) as tls:
-            return tls.getpeercert(binary_form=True)
-    except (OSError, ValueError):
-        return None
-
-
-def fingerprint(shown: bytes) -> str:
-    """Return the SHA-256 of a certificate."""
-    digits = hashlib.sha256(shown).hexdigest().upper()
-    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2))
-
-
-def expiry(shown: bytes) -> datetime | None:
-    """Return until when a certificate is good, if that can be made out."""
-    found = VALIDITY.search(shown)
-    if not found:
-        return None
-    short, full = ((part or b"").decode() for part in found.groups())
-    # Of two digits, 50 is 1950 (RFC 5280).
-    text = full or ("19" if short >= "50" else "20") + short
-    try:
-        return datetime.strptime(text, "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return None
 
 
 def requests(health: Health) -> Finding:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from virtmeter.cli.export.users import Seals, Users
 from virtmeter.cli.files import LONGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from queue import SimpleQueue
-
-LOG = logging.getLogger(__name__)
-LOG.setLevel(logging.INFO)  # what is said on request
-
-NOTHING = "nothing to reload: there is no certificate and no file of users"
 
 
 class Access:
@@ -31,7 +24,7 @@ class Access:
         """
         self._cert, self._key, self._client_ca = cert, key, client_ca
         self._auth_file = auth_file
-        self._files = [each for each in (cert, key, client_ca, auth_file) if each]
+        self.files = [each for each in (cert, key, client_ca, auth_file) if each]
         self.tls: ssl.SSLContext | None = None
         self.users: Users | None = None
         self._seals = Seals()
@@ -42,7 +35,7 @@ class Access:
 
         :raises ValueError: one cannot be used; nothing has changed.
         """
-        for file in self._files:
+        for file in self.files:
             try:
                 there = file.is_file()  # a pipe may have taken its place, and never come to its end
                 too_long = there and file.stat().st_size > LONGEST
@@ -55,20 +48,6 @@ class Access:
         tls = tls_context(self._cert, self._key, self._client_ca) if self._cert else None
         users = Users(self._auth_file, self._seals) if self._auth_file else None
         self.tls, self.users = tls, users
-
-    def read_when_asked(self, asked: SimpleQueue[None]) -> NoReturn:
-        """Read them whenever there is something in the queue, and say what has come of it."""
-        while True:
-            asked.get()
-            while not asked.empty():  # whoever has asked by now gets the same answer
-                asked.get()
-            try:
-                self.read()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next SIGHUP is heard
-                LOG.info("reload failed, nothing changed: %s", error)
-            else:
-                read = ", ".join(map(str, self._files))
-                LOG.info("%s", f"reloaded {read}" if read else NOTHING)
 
 
 def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSLContext:

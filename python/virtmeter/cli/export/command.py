@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import queue
 import signal
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
 
 import virtmeter
-from virtmeter.cli import connection, files, kinds
-from virtmeter.cli.export import logs, reading
+from virtmeter.cli import connection, files, kinds, targets
+from virtmeter.cli.export import reading
 from virtmeter.cli.export.access import Access
 from virtmeter.cli.export.choice import BY_DEFAULT, PARTS, Choice
-from virtmeter.cli.export.pages import Pages
 from virtmeter.cli.export.reading import Pass, Reader, failures
 from virtmeter.cli.export.rendering import Renderer
-from virtmeter.cli.export.server import LEAST, Server, bounds
-from virtmeter.cli.text import say, shown_uri
+from virtmeter.cli.export.server import LEAST
+from virtmeter.cli.export.serving import SPARE, Address, Serving
+from virtmeter.cli.text import say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOG = logging.getLogger(__name__)
-LOG.setLevel(logging.INFO)  # its start is said
-
 ALL = "[::]"
 """Every address of this host, IPv4 and IPv6."""
-
-DEADLINE = 8.0
-"""Seconds; Prometheus waits for 10 where nobody has told it otherwise."""
-
-
-class Address(NamedTuple):
-    """Where to listen."""
-
-    host: str
-    port: int
 
 
 def address(_context: click.Context, _parameter: click.Parameter, value: str) -> Address:
@@ -63,9 +48,6 @@ def address(_context: click.Context, _parameter: click.Parameter, value: str) ->
         f"'{value}' is not HOST:PORT, as 127.0.0.1:9177 or [::1]:9177 are, nor :PORT"
     )
 
-
-SPARE = 100
-"""Descriptors that are not given to clients if there are so many, to be on the safe side."""
 
 FILE = files.Readable()
 PART = click.Choice(list(PARTS))
@@ -130,6 +112,18 @@ OF_SERVING = ("listen", "tls_cert", "tls_key", "tls_client_ca", "auth_file")
     metavar="WHAT",
     help="Do not read this. May be repeated.",
 )
+@click.option(
+    "--targets",
+    "targets_file",
+    type=FILE,
+    metavar="FILE",
+    help="Serve many hypervisors, which this file names, each at /probe?target=NAME.",
+)
+@click.option(
+    "--check-targets",
+    is_flag=True,
+    help="Say whether there is a mistake in the file of --targets, and exit.",
+)
 @click.option("--once", is_flag=True, help="Print the metrics once and exit, without serving them.")
 @click.option(
     "--output",
@@ -154,6 +148,8 @@ def export(
     vms: tuple[str, ...],
     collect: tuple[str, ...],
     no_collect: tuple[str, ...],
+    targets_file: Path | None,
+    check_targets: bool,
     once: bool,
     output: Path | None,
 ) -> int:
@@ -169,42 +165,50 @@ def export(
       virtmeter export --listen :9177 --tls-cert host.pem --auth-file users
       virtmeter export --vm 'web-*' --no-collect disk-sizes
       virtmeter export --once --output /var/lib/prometheus/node-exporter/virtmeter.prom
+      virtmeter export --targets /etc/virtmeter/targets.toml
     """
     if output and not once:
         raise click.UsageError("--output needs --once")
+    if check_targets and not targets_file:
+        raise click.UsageError("--check-targets needs --targets")
+    if targets_file and (once or _is_typed(context, "uri")):
+        raise click.UsageError("--targets names what is served: leave out --uri and --once")
     if once and (given := [name for name in OF_SERVING if _is_given(context, name)]):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise click.UsageError(f"--once serves nothing: leave out {options}")
     if (tls_key or tls_client_ca) and not tls_cert:
         raise click.UsageError("--tls-key and --tls-client-ca need --tls-cert")
     choice = chosen(vms, collect, no_collect)
+    defaults = targets.Defaults(timeout, workers, ask_sizes, choice)
+    if targets_file and check_targets:
+        count = len(targets.read(targets_file, defaults))
+        click.echo(f"{targets_file}: {count} target{'s' if count > 1 else ''}, no mistake")
+        return 0
     asked: queue.SimpleQueue[None] = queue.SimpleQueue()
     if not once:
-        bound = bounds(connection.descriptors(workers, LEAST) - SPARE)
         signal.signal(signal.SIGHUP, lambda *_: asked.put(None))
-    access = Access(tls_cert, tls_key, tls_client_ca, auth_file)
+    how = Serving(listen, Access(tls_cert, tls_key, tls_client_ca, auth_file), asked, deadline)
+    if targets_file:
+        how.serve_fleet(targets_file, defaults)
+    if not once:
+        descriptors = connection.descriptors(workers, LEAST) - SPARE
     with connection.inspector(uri, timeout, workers, reckon_sizes=not ask_sizes) as inspector:
         if once:
             for logger in ("virtmeter.collector", reading.__name__):
                 logging.getLogger(logger).addFilter(_is_not_raised)
             until = time.monotonic() + (deadline or math.inf)
-            current = Reader(inspector, choice).read(lambda _: until - time.monotonic())
+            current = Reader(inspector, choice, once=True).read(lambda _: until - time.monotonic())
             return write_once(current, inspector, output)
-        reader, renderer = Reader(inspector, choice), Renderer(inspector.health)
-        pages = Pages(reader, renderer, deadline or DEADLINE, bound.scrapes)
-        try:
-            server = Server(listen.host, listen.port, access, pages, bound)
-        except (OSError, UnicodeError) as error:  # a name that cannot be one is the latter
-            why = getattr(error, "strerror", error)
-            raise click.ClickException(
-                f"cannot listen on {listen.host}, port {listen.port}: {why}"
-            ) from None
-        serve(server, access, asked, uri)
+        how.serve(inspector, choice, descriptors)
     return 0
 
 
 def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) != ParameterSource.DEFAULT
+
+
+def _is_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
 def chosen(vms: tuple[str, ...], more: tuple[str, ...], less: tuple[str, ...]) -> Choice:
@@ -215,26 +219,6 @@ def chosen(vms: tuple[str, ...], more: tuple[str, ...], less: tuple[str, ...]) -
     if both := sorted({*more} & {*less}):
         raise click.UsageError(f"--collect and --no-collect both name {', '.join(both)}")
     return Choice(BY_DEFAULT.union(more).difference(less), vms)
-
-
-def serve(server: Server, access: Access, asked: queue.SimpleQueue[None], uri: str) -> None:
-    """Serve until a signal comes that ends it."""
-    signal.signal(signal.SIGTERM, terminate)
-    with logs.unblocked():
-        LOG.info("reading the VMs at %s", shown_uri(uri))
-        thread = threading.Thread(target=access.read_when_asked, args=(asked,), daemon=True)
-        thread.start()
-        if access.users and not access.tls and not ipaddress.ip_address(server.host).is_loopback:
-            LOG.warning("without TLS, passwords can be read in transit")
-        host = f"[{server.host}]" if ":" in server.host else server.host
-        scheme = "https" if access.tls else "http"
-        LOG.info("serving %s://%s:%s/metrics", scheme, host, server.port)
-        server.serve_forever()
-
-
-def terminate(*_: object) -> NoReturn:
-    """End at once, and well."""
-    sys.exit(0)
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:

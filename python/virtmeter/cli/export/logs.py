@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,27 @@ LAST = 1.0
 
 LINES = 1000
 """Lines that wait to be written; what comes while there are so many is lost."""
+
+
+TARGET: ContextVar[str] = ContextVar("TARGET", default="")
+"""The name of what a thread reads, where there are many."""
+
+
+@contextmanager
+def about(target: str) -> Iterator[None]:
+    """Have lines that are logged while a block runs begin with this name."""
+    token = TARGET.set(target)
+    try:
+        yield
+    finally:
+        TARGET.reset(token)
+
+
+def named(record: logging.LogRecord) -> bool:
+    """Put the name of what is read before a line."""
+    if target := TARGET.get():
+        record.msg, record.args = f"{target}: {record.getMessage()}", ()
+    return True
 
 
 class Seldom(logging.Filter):
@@ -86,6 +108,7 @@ def unblocked() -> Iterator[None]:
     logging.raiseExceptions = False  # it would print a traceback when stderr is gone
     threading.excepthook = lambda args: LOG.error("a thread failed: %s", args.exc_value)
     root.handlers = [_Queue(lines)]
+    root.handlers[0].addFilter(named)
     root.handlers[0].addFilter(Seldom())
     try:
         yield

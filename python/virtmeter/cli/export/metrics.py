@@ -117,11 +117,16 @@ def label(names: Sequence[str], values: Sequence[str]) -> str:
     return "{" + ",".join(f'{name}="{value}"' for name, value in sorted(zip(names, escaped))) + "}"
 
 
-def of_scrape(read: Snapshot) -> Iterator[Family]:
-    """Yield what is to be known of the reading itself."""
+def build_info() -> Family:
+    """Return which version this is."""
     build = Family("virtmeter_build_info", "The version that is running.")
     build.add(label(("version",), (virtmeter.__version__,)), 1)
-    yield build
+    return build
+
+
+def of_scrape(read: Snapshot) -> Iterator[Family]:
+    """Yield what is to be known of the reading itself."""
+    yield build_info()
     yield _single("virtmeter_up", "1 when the hypervisor answers.", read.reached)
     yield _single(
         "virtmeter_scrape_complete", "1 when there was time to ask every VM.", read.complete

@@ -8,9 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import virtmeter
+from virtmeter import PowerState
 from virtmeter.cli import kinds, session
+from virtmeter.cli.export import logs
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.export.created import Created
+from virtmeter.cli.export.seen import Seen
+from virtmeter.cli.export.workers import Workers
 from virtmeter.cli.text import printable
 
 if TYPE_CHECKING:
@@ -82,6 +86,22 @@ class Pass:
         self.failure: BaseException | None = None
         """Why it ended early."""
         self.ended = False
+        self.took = 0.0
+        """Seconds, once it has ended."""
+        self.vms: int | None = None
+        """How many were listed that are wanted, if they were."""
+
+    def is_recent(self) -> bool:
+        """Return whether it serves who asks now, though it has ended."""
+        return self.began >= time.monotonic() - RECENT
+
+    def forgotten(self) -> Pass:
+        """Return when it was and how it went, without what was read."""
+        rest = Pass(self.hypervisor)
+        rest.began, rest.asked, rest.took = self.began, self.asked, self.took
+        rest.reached, rest.complete, rest.vms = self.reached, self.complete, self.vms
+        rest.ended = True
+        return rest
 
     def snapshot(self) -> Snapshot:
         """Return what it has read by now."""
@@ -118,29 +138,43 @@ class Reader:
 
     Whoever asks meanwhile shares it.
 
-    All readings are taken by one thread in one order, so that the inspector knows what comes next
-    and takes it ahead, several at a time.
+    All readings of a pass are taken by one thread in one order, so that the inspector knows what
+    comes next and takes it ahead, several at a time.
     """
 
-    def __init__(self, inspector: virtmeter.Inspector, choice: Choice | None = None) -> None:
+    def __init__(
+        self,
+        inspector: virtmeter.Inspector,
+        choice: Choice | None = None,
+        workers: Workers | None = None,
+        target: str = "",
+        *,
+        once: bool = False,
+    ) -> None:
         """Begin to wait for the first who asks.
 
         :param choice: what to read; all that is read by default if there is none.
+        :param workers: whose threads read; one of its own if there are none.
+        :param target: the name of what is read, for the log, where there are many.
+        :param once: whether nobody asks a second time.
+        :raises RuntimeError: there can be no thread.
         """
         self._inspector = inspector
         self._hypervisor = kinds.kind(inspector.uri)
         self._choice = choice or Choice()
         self._missing: set[str] = set()
+        self._workers, self._target = workers or Workers(1), target
         self._changed = threading.Condition()
         self._pass: Pass | None = None
+        self._last: Pass | None = None
+        """The last that has ended; once it is forgotten, only when that was and how it went."""
         self._metadata_read = float("-inf")
         self._metadata_asked: set[str] = set()
         self._described: set[str] = set()
         self._servers: dict[str, virtmeter.Server] = {}
         self._details: dict[str, virtmeter.InstanceDetails] = {}
         self._created = Created()
-        # It may be waiting for a guest when the process is to end.
-        threading.Thread(target=self._run, name="virtmeter-export", daemon=True).start()
+        self._seen = Seen() if self._hypervisor == kinds.XENSERVER and not once else None
 
     def read(
         self,
@@ -154,35 +188,62 @@ class Reader:
         """
         check()
         with self._changed:
-            recent = time.monotonic() - RECENT
-            if self._pass is None or (self._pass.ended and self._pass.began < recent):
-                self._pass = Pass(self._hypervisor, self._pass)
-                self._changed.notify_all()
-            current = self._pass
+            current = self._begin()
             current.asked = time.monotonic()
             while not current.ended and (left := time_left(current)) > 0:
                 self._changed.wait(min(left, GLANCE))
                 check()
             return current
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pass is not None and not self._pass.ended)
-                current = self._pass
-            assert current is not None
-            try:
-                self._fill(current)
-            # The next pass may do better, after a panic of the core as well, which is no Exception.
-            except BaseException as error:  # noqa: BLE001
-                current.failure = error
-                if isinstance(error, virtmeter.ConnectionLost):
-                    current.reached = False  # which the inspector logs
-                else:
-                    LOG.warning("not all VMs could be read: %s", error)
-            with self._changed:
-                current.ended = True
-                self._changed.notify_all()
+    def begin(self) -> None:
+        """Have everything read, which nobody waits for: the inspector adds up what it is told."""
+        with self._changed:
+            self._begin()
+
+    def last(self) -> Pass | None:
+        """Return the last pass that has ended, if there was one."""
+        return self._last
+
+    def is_reading(self) -> bool:
+        """Return whether a pass is under way."""
+        current = self._pass
+        return current is not None and not current.ended
+
+    def forget(self) -> None:
+        """Hold nothing of a pass that serves nobody any more."""
+        with self._changed:
+            if self._pass is not None and self._pass.ended and not self._pass.is_recent():
+                self._last = self._pass.forgotten()
+                self._pass = None
+
+    def _begin(self) -> Pass:
+        """Return the pass that is under way or recent, or begin one. The lock is held."""
+        before = self._pass or self._last
+        if self._pass is None or (self._pass.ended and not self._pass.is_recent()):
+            current = self._pass = Pass(self._hypervisor, before)
+            doubtful = before is not None and not before.complete
+            self._workers.begin(lambda: self._run(current), doubtful=doubtful)
+        return self._pass
+
+    def _run(self, current: Pass) -> None:
+        with logs.about(self._target):
+            self._read(current)
+        with self._changed:
+            current.took = time.monotonic() - current.began
+            current.ended = True
+            self._last = current
+            self._changed.notify_all()
+
+    def _read(self, current: Pass) -> None:
+        try:
+            self._fill(current)
+        # The next pass may do better, after a panic of the core as well, which is no Exception.
+        except BaseException as error:  # noqa: BLE001
+            current.failure = error
+            if isinstance(error, virtmeter.ConnectionLost):
+                current.reached = False  # which the inspector logs
+            else:
+                LOG.warning("not all VMs could be read: %s", error)
 
     def _fill(self, current: Pass) -> None:
         try:
@@ -194,15 +255,17 @@ class Reader:
         current.servers, current.described = self._servers, self._described
         session.tell(self._inspector.uri, listed)
         self._created.list(listed, current.between)
+        if self._seen:
+            self._seen.keep({each.id for each in listed if each.state != PowerState.SHUTOFF})
         self._tell_missing(listed)
         if self._hypervisor != kinds.LIBVIRT:
             current.hosts = self._inspector.list_hosts()  # all at once, and their VMs with them
         instances = [each for each in listed if self._choice.wants(each)]
-        current.instances = instances
+        current.instances, current.vms = instances, len(instances)
         known = self._details
         current.details = {each.id: known[each.id] for each in instances if each.id in known}
         self._details = current.details
-        running = [each for each in instances if each.state != virtmeter.PowerState.SHUTOFF]
+        running = [each for each in instances if each.state != PowerState.SHUTOFF]
         for method in self._choice.methods():
             if method == "list_servers":
                 self._read_metadata(current)
@@ -227,7 +290,10 @@ class Reader:
             records = self._choice.records(method, answer)
             before = current.details.get(instance.id)
             seen = (method, answer, records, current.between, before)
-            current.created.update(self._created.read(instance, *seen))
+            began = dict(self._created.read(instance, *seen))
+            current.created.update(began)
+            if self._seen:
+                records = self._seen.since(instance.id, records, began)
             if isinstance(answer, virtmeter.InstanceDetails):
                 current.details[instance.id] = answer
             current.answers.append((instance, records))

@@ -34,12 +34,15 @@ GZIP = 16 + zlib.MAX_WBITS
 class Renderer:
     """Renders one thing at a time, and none twice."""
 
-    def __init__(self, health: Callable[[], Health]) -> None:
-        """Take who knows the inspector's health."""
+    def __init__(self, health: Callable[[], Health], texts: Texts | None = None) -> None:
+        """Take who knows the inspector's health.
+
+        :param texts: the texts of others, which count together with these.
+        """
         self._health = health
         self._lock = threading.Lock()
         self._renderings: WeakKeyDictionary[Pass, Rendering] = WeakKeyDictionary()
-        self._texts = Texts()
+        self._texts = texts or Texts()
         self._seconds_an_answer = SECONDS_AN_ANSWER
 
     def time_for(self, current: Pass) -> float:

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from virtmeter.cli.export import messages
 from virtmeter.cli.export.connections import Connection, GoneError
@@ -19,8 +19,7 @@ from virtmeter.cli.export.places import Places, slow
 
 if TYPE_CHECKING:
     from virtmeter.cli.export.access import Access
-    from virtmeter.cli.export.messages import Answer
-    from virtmeter.cli.export.pages import Pages
+    from virtmeter.cli.export.messages import Answer, Request
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +39,17 @@ TICK = 0.5
 
 LEAST, MOST = 4 * WAITING, 512
 """Connections at a time, as there are descriptors for so many."""
+
+
+class Answers(Protocol):
+    """Who finds the answer to each request."""
+
+    def answer(self, request: Request, connection: Connection) -> Answer:
+        """Return the answer.
+
+        :raises RefusalError: there is none.
+        :raises GoneError: the client has not waited for it.
+        """
 
 
 class Bounds(NamedTuple):
@@ -102,7 +112,7 @@ class Server:
     bound how many do.
     """
 
-    def __init__(self, host: str, port: int, access: Access, pages: Pages, bound: Bounds) -> None:
+    def __init__(self, host: str, port: int, access: Access, pages: Answers, bound: Bounds) -> None:
         """Listen.
 
         :raises OSError: that cannot be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Union
 
@@ -48,24 +49,27 @@ Part = Union[bytes, Text]
 
 
 class Texts:
-    """All texts that somebody still needs, the oldest ones first."""
+    """All texts that somebody still needs, the oldest ones first, of whatever is rendered."""
 
     def __init__(self) -> None:
         """Begin without any."""
+        self._lock = threading.Lock()
         self._known: list[weakref.ref[Text]] = []
 
     def hold(self, content: bytes) -> Text:
         """Return a text that counts until nobody needs it any more."""
         text = Text(content)
-        self._known.append(weakref.ref(text))
+        with self._lock:
+            self._known.append(weakref.ref(text))
         return text
 
     def bound(self, latest: Collection[Text]) -> None:
         """Drop the oldest ones, if all are too many bytes; but not the latest."""
-        texts = [text for text in (each() for each in self._known) if text is not None]
-        excess = sum(map(len, texts)) - HELD
-        for text in texts:
-            if excess > 0 and text not in latest:
-                text.drop()
-                excess -= len(text)
-        self._known = [weakref.ref(text) for text in texts if not text.dropped]
+        with self._lock:
+            texts = [text for text in (each() for each in self._known) if text is not None]
+            excess = sum(map(len, texts)) - HELD
+            for text in texts:
+                if excess > 0 and text not in latest:
+                    text.drop()
+                    excess -= len(text)
+            self._known = [weakref.ref(text) for text in texts if not text.dropped]

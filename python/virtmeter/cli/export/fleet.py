@@ -1,0 +1,240 @@
+"""Many targets: each is opened when somebody asks for it, and closed when nobody does any more."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+
+import virtmeter
+from virtmeter.cli import certificates, connection, kinds, targets
+from virtmeter.cli.export import logs
+from virtmeter.cli.export.messages import RefusalError
+from virtmeter.cli.export.reading import Reader
+from virtmeter.cli.export.rendering import Renderer
+from virtmeter.cli.export.texts import Texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import NoReturn
+
+    from virtmeter.cli.export.workers import Workers
+    from virtmeter.cli.targets import Target
+
+LOG = logging.getLogger(__name__)
+
+KEPT = 3600.0
+"""Seconds for which a target stays open that nobody asks for."""
+
+PACE = {kinds.XENSERVER: 240.0, kinds.VSPHERE: 1500.0}
+"""Seconds after which one of these is read without being asked: less than half of the time that its
+hosts remember, so that a reading may fail and nothing is lost."""
+
+LOOKED = 3600.0
+"""Seconds for which it is known how long a certificate is good."""
+
+ROUND = 2.0
+"""Seconds between two looks at all targets."""
+
+MOST_CONNECTED = 256
+"""Targets of libvirt's that are open at a time: it has a thread and a connection for each."""
+
+LAST = 2.0
+"""Seconds that all have together to log out at the end."""
+LEAVING = 32
+"""How many do at a time."""
+
+
+class Opened(NamedTuple):
+    """What reads a target."""
+
+    inspector: virtmeter.Inspector
+    reader: Reader
+    renderer: Renderer
+
+
+class Entry:
+    """A target, and what is known of it."""
+
+    def __init__(self, target: Target) -> None:
+        """Begin without asking it anything."""
+        self.target = target
+        self.lock = threading.Lock()
+        self.opened: Opened | None = None
+        self.asked = 0.0
+        """When somebody last asked for it, by the monotonic clock."""
+        self.scrapes = 0
+        self.expires: float | None = None
+        """When its certificate does, seconds since the epoch, if that matters and is known."""
+        self.looked: float | None = None
+        """When that was looked at, by the monotonic clock."""
+
+
+class Fleet:
+    """The targets of a file, and what reads those that are asked for."""
+
+    def __init__(
+        self, file: Path, defaults: targets.Defaults, workers: Workers, descriptors: int
+    ) -> None:
+        """Read the file; connect to nothing yet.
+
+        :param workers: whose threads read all of them.
+        :param descriptors: how many there are for libvirt's connections.
+        :raises ValueError: there is a mistake in it.
+        """
+        self.file, self._defaults, self._workers = file, defaults, workers
+        self._descriptors = descriptors
+        self._texts = Texts()
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self.take(self.read())
+
+    def read(self) -> dict[str, Target]:
+        """Return what the file says now.
+
+        :raises ValueError: there is a mistake in it.
+        """
+        return targets.read(self.file, self._defaults)
+
+    def take(self, read: Mapping[str, Target]) -> None:
+        """Go on with these; those that did not change keep their sessions and counters."""
+        with self._lock:
+            before, self._entries = self._entries, {}
+            for name, target in read.items():
+                entry = before.get(name)
+                if entry is None or _reads(entry.target) != _reads(target):
+                    entry = Entry(target)
+                entry.target = target
+                self._entries[name] = entry
+        # What nobody has any more closes behind our backs.
+
+    def entries(self) -> list[Entry]:
+        """Return all targets, in the order of the file."""
+        return list(self._entries.values())
+
+    def open(self, name: str) -> Opened:
+        """Return what reads a target, and note that somebody asks.
+
+        :raises KeyError: there is no such target.
+        :raises RefusalError: it cannot be read now.
+        """
+        entry = self._entries[name]
+        with entry.lock:
+            entry.asked = time.monotonic()
+            entry.scrapes += 1
+            if entry.opened is None:
+                entry.opened = self._opened(entry.target)
+            return entry.opened
+
+    def _opened(self, target: Target) -> Opened:
+        if target.kind == kinds.LIBVIRT:
+            self._make_room()
+        try:
+            inspector = _inspector(target)
+        except (ImportError, ValueError, virtmeter.InspectorException) as error:
+            with logs.about(target.name):
+                LOG.warning("it cannot be read: %s", error)
+            raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
+        reader = Reader(inspector, target.choice, self._workers, target.name)
+        return Opened(inspector, reader, Renderer(inspector.health, self._texts))
+
+    def _make_room(self) -> None:
+        """Close a target of libvirt's that is not read now, if there are as many as may be.
+
+        Nothing is lost by that: their counters are the hypervisor's own.
+        """
+        is_open = [
+            each
+            for each in self.entries()
+            if each.target.kind == kinds.LIBVIRT and each.opened is not None
+        ]
+        idle = sorted(
+            (each for each in is_open if each.opened and not each.opened.reader.is_reading()),
+            key=lambda each: each.asked,
+        )
+        each_takes = connection.libvirts(max(each.target.workers for each in self.entries()))
+        most = min(MOST_CONNECTED, max(1, self._descriptors // each_takes))
+        for each in idle[: max(0, len(is_open) + 1 - most)]:
+            each.opened = None
+        if len(is_open) - len(idle) >= most:
+            LOG.warning(
+                "%d targets of libvirt's are being read, and there are descriptors for no more: "
+                "raise the limit (systemd's LimitNOFILE=)",
+                len(is_open),
+            )
+            raise RefusalError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "Too many targets are being read; try again.",
+                ("Retry-After", "1"),
+            )
+
+    def look_after_all(self) -> NoReturn:
+        """Look after all targets for ever."""
+        while True:
+            time.sleep(ROUND)
+            try:
+                self.look_after(time.monotonic())
+            except Exception as error:  # noqa: BLE001 - the next round may do better
+                LOG.warning("the targets could not be looked after: %s", error)
+
+    def look_after(self, now: float) -> None:
+        """Close what nobody asks for, and read what would be lost if nobody did."""
+        for entry in self.entries():
+            opened = entry.opened
+            if opened is None:
+                continue
+            if now - entry.asked > KEPT:
+                with entry.lock:
+                    if now - entry.asked > KEPT:
+                        entry.opened = None
+                continue
+            opened.reader.forget()
+            last, pace = opened.reader.last(), PACE.get(entry.target.kind)
+            if pace and last and now - last.began > pace:
+                opened.reader.begin()
+            known = entry.looked is not None and now - entry.looked <= LOOKED
+            if pace and last and last.reached and not known:
+                entry.looked = now
+                self._workers.begin(_looked(entry), doubtful=True)
+
+    def close(self) -> None:
+        """Log out of all, as far as that takes no longer than a moment."""
+        opened = [each.opened.inspector for each in self.entries() if each.opened]
+        if not opened:
+            return
+        with suppress(RuntimeError):  # there can be no threads; sessions end by themselves
+            leaving = ThreadPoolExecutor(min(LEAVING, len(opened)))
+            wait([leaving.submit(each.close) for each in opened], LAST)
+            leaving.shutdown(wait=False, cancel_futures=True)
+
+
+def _reads(target: Target) -> Target:
+    """Return what of it matters to who reads it."""
+    return target._replace(labels={})
+
+
+def _inspector(target: Target) -> virtmeter.Inspector:
+    if target.kind == kinds.LIBVIRT:
+        return virtmeter.LibvirtInspector(
+            target.uri,
+            timeout=target.timeout,
+            workers=target.workers,
+            reckon_sizes=not target.ask_sizes,
+            all_vnics=True,
+        )
+    return virtmeter.Inspector(target.uri, timeout=target.timeout)
+
+
+def _looked(entry: Entry) -> Callable[[], None]:
+    """Return what looks at a target's certificate, where one matters that expires."""
+    target = entry.target
+
+    def look() -> None:
+        entry.expires = certificates.expires(target.uri, target.timeout)
+
+    return look

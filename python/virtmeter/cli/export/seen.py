@@ -1,0 +1,61 @@
+"""Counters of XenServer's, since this exporter has seen them. Pure.
+
+XenServer's are told as its exact counters, read once, and what its averages add up to after that.
+An exporter that is started anew reads the exact ones again, and these may be a little less than
+what it said last: the averages have but a few digits. Prometheus would take that for a new start,
+and the whole counter for what was used in a moment. So what a counter said first is taken from it,
+unless it was seen to begin: Prometheus sees it begin at 0 each time, which costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from virtmeter import DiskStats, InstanceStats, InterfaceStats
+from virtmeter.cli.export.tables import TABLES, device
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from virtmeter.cli.export.created import Key
+
+KINDS = (InstanceStats, InterfaceStats, DiskStats)
+FIELDS = {kind: tuple(field.field for field in TABLES[kind][0] if field.begins) for kind in KINDS}
+
+
+class Seen:
+    """What counters said first, by the VMs that are there."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._vms: dict[str, dict[Key, tuple[int | None, dict[str, int]]]] = {}
+
+    def keep(self, ids: Collection[str]) -> None:
+        """Forget those that are not running any more."""
+        self._vms = {id_: said for id_, said in self._vms.items() if id_ in ids}
+
+    def since(self, uuid: str, records: Sequence[Any], begun: Collection[Key]) -> list[Any]:
+        """Return the records with what was counted since they were first seen.
+
+        :param begun: of which counters it was seen that they began.
+        """
+        return [
+            self._since(uuid, record, begun) if isinstance(record, KINDS) else record
+            for record in records
+        ]
+
+    def _since(self, uuid: str, record: Any, begun: Collection[Key]) -> Any:  # noqa: ANN401
+        key = (uuid, type(record), device(record))
+        if key in begun:
+            return record
+        vm = self._vms.setdefault(uuid, {})
+        start, first = vm.get(key, (record.start, {}))
+        if start != record.start:
+            first = {}
+        vm[key] = (record.start, first)
+        told = {}
+        for field in FIELDS[type(record)]:
+            value = getattr(record, field)
+            if value is not None and value >= 0:
+                told[field] = value - first.setdefault(field, value)
+        return record._replace(**told)
