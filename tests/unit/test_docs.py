@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+FORMS = [ROOT / f".github/ISSUE_TEMPLATE/{form}.yml" for form in ("something-else", "wrong-value")]
 
 
 def test_every_row_of_parity_has_its_test_and_every_such_test_its_row() -> None:
@@ -41,3 +43,13 @@ def test_nothing_says_that_vcpus_wait_for_io() -> None:
     found = [line for line in lines if re.search(r"\bwait.*\bI/O\b", line)]
     assert [line for line in found if not re.search(r"\bnot (waiting )?(for )?I/O", line)] == []
     assert len(found) > 5
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.stem)
+def test_issue_forms_ask_what_doctor_says_and_link_to_pages(form: Path) -> None:
+    ids = [field["id"] for field in yaml.safe_load(form.read_text())["body"] if "id" in field]
+    assert "doctor" in ids
+    assert len(set(ids)) == len(ids)
+    links = re.findall(r"\]\(\.\./blob/HEAD/([^)]+)\)", form.read_text())
+    assert "SECURITY.md" in links
+    assert [link for link in links if not (ROOT / link).exists()] == []
