@@ -34,7 +34,7 @@ wheel:
 	@tools/wheel
 	@ls dist/*.whl
 
-# Everything that needs no rig: formatting, lints, types, and the core's own tests.
+# Everything that needs no rig: formatting, lints, types, and the core's own tests; what is unsafe in workflows.
 check:
 	cargo fmt --check
 	cargo clippy --locked --all-targets --no-default-features -- -D warnings
@@ -46,6 +46,7 @@ check:
 	ruff format --check
 	mypy
 	python -m mypy.stubtest virtmeter._native
+	zizmor --offline --quiet .github
 
 clean:
 	rm -rf target .venv build dist

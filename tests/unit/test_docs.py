@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tomllib
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -53,3 +54,17 @@ def test_issue_forms_ask_what_doctor_says_and_link_to_pages(form: Path) -> None:
     links = re.findall(r"\]\(\.\./blob/HEAD/([^)]+)\)", form.read_text())
     assert "SECURITY.md" in links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_workflows_use_the_versions_that_the_project_names() -> None:
+    checks, release = (
+        (ROOT / f".github/workflows/{name}.yml").read_text() for name in ("checks", "release")
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    python = project["project"]["requires-python"].removeprefix(">=")
+    rust = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["rust-version"]
+    assert f'python: ["{python}", ' in checks
+    assert f'rust: ["{rust}", ' in checks
+    for tool in project["dependency-groups"]["wheel"]:
+        name, version = tool.split("==")
+        assert tool in release or f'{name.upper()}: "{version}"' in release
