@@ -40,7 +40,7 @@ class Exporter:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | None,
         *options: str,
         listen: str = "127.0.0.1:0",
         ends_with: int = 0,
@@ -51,7 +51,8 @@ class Exporter:
         self.process = subprocess.Popen(
             [
                 *("prlimit", f"--nofile={descriptors}", *COMMAND, "export"),
-                *("--uri", uri, "--listen", listen, *options),
+                *(() if uri is None else ("--uri", uri)),
+                *("--listen", listen, *options),
             ],
             stderr=subprocess.PIPE,
             text=True,

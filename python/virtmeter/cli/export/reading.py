@@ -239,6 +239,7 @@ class Reader:
             self._fill(current)
         # The next pass may do better, after a panic of the core as well, which is no Exception.
         except BaseException as error:  # noqa: BLE001
+            error.__traceback__ = None  # it would hold this reader, and what that reads
             current.failure = error
             if isinstance(error, virtmeter.ConnectionLost):
                 current.reached = False  # which the inspector logs

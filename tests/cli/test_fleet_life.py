@@ -1,0 +1,215 @@
+"""What becomes of targets over time: who is closed, who is read unasked, whose certificate ends."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+
+import virtmeter
+from tests.support import sample
+from tests.support.libvirtd import Daemon, Never
+from tests.support.remote import eventually
+from tests.support.xapi import PASSWORD, Pool, synthetic
+from virtmeter.cli import certificates, targets
+from virtmeter.cli.export import fleet as lives
+from virtmeter.cli.export.fleet import Fleet
+from virtmeter.cli.export.messages import RefusalError
+from virtmeter.cli.export.reading import RECENT
+from virtmeter.cli.export.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DESCRIPTORS = 100_000
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    with synthetic(hosts=1, vms=3, delay=0.0) as pool:
+        yield pool
+
+
+@pytest.fixture
+def file(tmp_path: Path, daemon: Daemon, pool: Pool) -> Path:
+    daemon.add(sample.domain())
+    (tmp_path / "pass").write_text(PASSWORD)
+    file = tmp_path / "targets.toml"
+    file.write_text(
+        f'[targets.kvm]\nuri = "{daemon.uri}"\n'
+        f'[targets.pool]\nuri = "{pool.uri()}&password_file={tmp_path}/pass"\n'
+    )
+    return file
+
+
+@pytest.fixture
+def fleet(file: Path) -> Iterator[Fleet]:
+    fleet = Fleet(file, targets.Defaults(), Workers(4), DESCRIPTORS)
+    yield fleet
+    fleet.close()
+
+
+def read(fleet: Fleet, name: str) -> None:
+    assert fleet.open(name).reader.read(lambda _: 30).complete
+
+
+def test_a_target_that_nobody_asks_for_is_closed(fleet: Fleet, daemon: Daemon, pool: Pool) -> None:
+    for name in ("kvm", "pool"):
+        read(fleet, name)
+    now = time.monotonic()
+    fleet.look_after(now + lives.KEPT - 1)
+    assert daemon.open_connections
+    assert pool.count("session.logout") == 0
+    [kvm, _] = fleet.entries()
+    kvm.asked += 10  # it was asked for again
+    fleet.look_after(now + lives.KEPT + 1)
+    eventually(lambda: pool.count("session.logout") == 1)
+    assert daemon.open_connections
+    fleet.look_after(now + 3 * lives.KEPT)
+    eventually(lambda: not daemon.open_connections)
+    for name in ("kvm", "pool"):
+        read(fleet, name)
+    assert pool.count("session.login_with_password") == 2
+
+
+def test_what_a_pool_forgets_is_read_before_that_and_libvirt_is_left_alone(
+    fleet: Fleet, daemon: Daemon
+) -> None:
+    for name in ("kvm", "pool"):
+        read(fleet, name)
+    reader, pace = fleet.open("pool").reader, lives.PACE["xenserver"]
+    first = reader.last()
+    assert first is not None
+    eventually(lambda: not first.is_recent())
+    calls = sum(daemon.calls.values())
+    fleet.look_after(first.began + pace - 1)
+    assert not reader.is_reading()
+    fleet.look_after(first.began + pace + 1)
+    eventually(lambda: getattr(reader.last(), "began", 0.0) > first.began)
+    second = reader.last()
+    assert second is not None
+    assert second.complete
+    assert sum(daemon.calls.values()) == calls
+
+
+def test_nothing_of_a_reading_is_held_when_it_serves_nobody(fleet: Fleet) -> None:
+    read(fleet, "kvm")
+    reader = fleet.open("kvm").reader
+    last = reader.last()
+    assert last is not None
+    assert last.answers
+    eventually(lambda: not last.is_recent())
+    fleet.look_after(time.monotonic())
+    forgotten = reader.last()
+    assert forgotten is not None
+    assert (forgotten.answers, forgotten.instances, forgotten.details) == ([], [], {})
+    assert (forgotten.began, forgotten.vms, forgotten.complete) == (last.began, 1, True)
+
+
+def test_one_that_failed_is_closed_at_once_as_well(fleet: Fleet, daemon: Daemon) -> None:
+    """An exception that is kept would keep its traceback, and that all that reads."""
+    read(fleet, "kvm")
+    reader = fleet.open("kvm").reader
+    time.sleep(RECENT)
+    daemon.stop()
+    failure = reader.read(lambda _: 30).failure
+    assert isinstance(failure, virtmeter.ConnectionLost)
+    gone = weakref.ref(reader)
+    gc.disable()
+    try:
+        del reader
+        fleet.look_after(time.monotonic() + 2 * lives.KEPT)
+        eventually(lambda: gone() is None)
+    finally:
+        gc.enable()
+
+
+def test_targets_of_libvirt_give_way_to_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "targets.toml"
+    one_needs = 2 * (2 * 4 + 18)
+    with Daemon() as first, Daemon() as second, Daemon() as third:
+        daemons = {"first": first, "second": second, "third": third}
+        file.write_text(
+            "".join(f'[targets.{name}]\nuri = "{each.uri}"\n' for name, each in daemons.items())
+        )
+        fleet = Fleet(file, targets.Defaults(), Workers(4), 2 * one_needs)
+        for name in daemons:
+            read(fleet, name)
+        eventually(lambda: not first.open_connections)
+        assert second.open_connections
+        assert third.open_connections
+        for daemon in (second, third):
+            daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), repeat=True)
+        eventually(lambda: not fleet.open("third").reader.last().is_recent())  # type: ignore[union-attr]
+        for name in ("second", "third"):
+            fleet.open(name).reader.begin()
+        eventually(
+            lambda: all(fleet.open(each).reader.is_reading() for each in ("second", "third"))
+        )
+        with pytest.raises(RefusalError, match="Too many targets"):
+            fleet.open("first")
+
+
+def test_until_when_a_certificate_is_good_is_known_where_that_matters(pool: Pool) -> None:
+    place = pool.uri().partition("?")[0]
+    assert certificates.expires(pool.uri(), 30) is None, "it is pinned"
+    assert certificates.expires(f"{place}?insecure=1", 30) is None
+    by_a_ca = certificates.expires(place, 30)
+    assert by_a_ca is not None
+    assert by_a_ca > time.time()
+
+
+def test_a_certificate_is_looked_at_once_an_hour(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def expires(uri: str, _: float) -> float:
+        asked.append(uri)
+        return 7.0
+
+    monkeypatch.setattr(certificates, "expires", expires)
+    [kvm, pool] = fleet.entries()
+    for name in ("kvm", "pool"):
+        read(fleet, name)
+    for looks in (1, 1, 2):
+        if looks == 2:
+            assert pool.looked is not None
+            pool.looked -= lives.LOOKED
+        fleet.look_after(time.monotonic())
+        wanted = [pool.target.uri] * looks
+        eventually(lambda wanted=wanted: asked == wanted)  # type: ignore[misc]
+    assert (kvm.expires, pool.expires) == (None, 7.0)
+
+
+def test_what_has_failed_leaves_threads_to_what_has_not() -> None:
+    workers = Workers(4)
+    go_on, begun = threading.Event(), []
+
+    def hang() -> None:
+        begun.append(1)
+        go_on.wait(30)
+
+    for _ in range(10):
+        workers.begin(hang, doubtful=True)
+    eventually(lambda: len(begun) == 2)
+    done = threading.Event()
+    workers.begin(done.set)
+    assert done.wait(30)
+    assert len(begun) == 2
+    go_on.set()
+    eventually(lambda: len(begun) == 10)
+
+
+def test_a_reading_that_fails_ends_no_thread() -> None:
+    workers = Workers(1)
+    for _ in range(3):
+        workers.begin(lambda: 1 / 0)
+    done = threading.Event()
+    workers.begin(done.set)
+    assert done.wait(30)
