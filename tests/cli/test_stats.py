@@ -25,8 +25,10 @@ from tests.support.procedures import (
     Disk,
     Error,
 )
+from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.stats import table
 from virtmeter.cli.stats.readings import Reading
+from virtmeter.cli.targets import Target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -360,10 +362,11 @@ def test_a_terminal_is_not_too_narrow(tmp_path: Path, width: int) -> None:
 def test_a_row_is_one_line_however_long_the_name_and_narrow_the_terminal(name: str) -> None:
     stats = virtmeter.InstanceStats(cpu_number=128, memory_usage=1 << 20, power_state=1)
     readings = [Reading(virtmeter.Instance("id", each, 1), stats) for each in (name, "a", "b")]
+    targets = [Target("", "", {}, 1, 1, ask_sizes=False, choice=Choice())]
     columns = []
     for width in range(1, 250):
         console = Console(width=width, file=io.StringIO(), color_system=None)
-        console.print(table.shown(readings, "", width))
+        console.print(table.shown(readings, targets, 1, width))
         assert isinstance(console.file, io.StringIO)
         *_, first, second, third = (line.rstrip() for line in console.file.getvalue().splitlines())
         assert (second[0], third[0]) == ("a", "b"), width

@@ -147,9 +147,9 @@ def test_a_rate_is_over_the_time_that_its_value_is_over(model: Model) -> None:
 def test_an_outage_keeps_what_was_read(model: Model) -> None:
     lost = virtmeter.ConnectionLost("no connection; virtmeter keeps trying")
     model.update(Snapshot(1.0, error=lost))
-    assert (model.outage, len(model.rows)) == ("no connection", 3)
+    assert (model.watched[""].outage, len(model.rows)) == ("no connection", 3)
     model.update(snapshot(used(2), taken=2.0))
-    assert (model.outage, len(model.rows)) == ("", 1)
+    assert (model.watched[""].outage, len(model.rows)) == ("", 1)
 
 
 def test_a_first_reading_that_fails_is_an_error() -> None:
@@ -199,13 +199,16 @@ def picture(
     *,
     width: int = 120,
     height: int = 12,
+    uri: str = "qemu:///system",
     **more: Any,
 ) -> list[str]:
     """What is on the screen, line by line."""
+    if not model.has_names:
+        model.watched[""].uri, model.watched[""].interval = uri, 2.0
     console = Console(
         file=io.StringIO(), width=width, height=height, force_terminal=True, highlight=False
     )
-    settings: dict[str, Any] = {"uri": "qemu:///system", "interval": 2.0, "now": 0.0} | more
+    settings: dict[str, Any] = {"now": 0.0} | more
     shown = view.screen(model, commands or Commands(model), width, height, **settings)
     console.print(Screen(shown), end="")
     assert isinstance(console.file, io.StringIO)

@@ -15,7 +15,7 @@ import virtmeter
 from virtmeter.cli import default_uri, kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 UNSUPPORTED = "[libvirt error 3,"
 """Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
@@ -31,6 +31,9 @@ MOST_STUCK, PROBERS = 12 + 3, 3
 
 OWN = 10
 """Descriptors that the process itself needs."""
+
+OF_OTHERS = 48
+"""Those that a pool or vCenter may need, whose hosts are read side by side."""
 
 
 class Uri(click.types.StringParamType):
@@ -158,6 +161,59 @@ def descriptors(workers: int, more: int = 0) -> int:
     return allowed - libvirt
 
 
+def allow_descriptors(workers: Sequence[int], others: int) -> None:
+    """Let this process have the descriptors for several hypervisors at once.
+
+    :param workers: of each libvirt.
+    :param others: how many hypervisors are not libvirt.
+    :raises click.ClickException: it may not have so many.
+    """
+    least = OWN + sum(map(libvirts, workers)) + OF_OTHERS * others
+    raise_limit()
+    if limit() < least:
+        raise click.ClickException(
+            f"for all targets, {least} file descriptors may be needed, and only {limit()} are "
+            "allowed: raise the limit ('ulimit -Hn', systemd's LimitNOFILE=) or lower --workers"
+        )
+
+
+def opened(
+    uri: str,
+    timeout: float,
+    workers: int,
+    *,
+    report_stopped: bool = False,
+    reckon_sizes: bool = True,
+    parity: bool = False,
+) -> virtmeter.Inspector:
+    """Return an inspector with what these options say, which connects to nothing yet."""
+    if not kinds.is_libvirt(uri):
+        return virtmeter.Inspector(uri, timeout=timeout, report_stopped=report_stopped)
+    return virtmeter.LibvirtInspector(
+        uri,
+        timeout=timeout,
+        workers=workers,
+        report_stopped=report_stopped,
+        reckon_sizes=reckon_sizes,
+        parity=parity,
+        all_vnics=not parity,
+    )
+
+
+@contextmanager
+def unsaid(*, quiet: bool, tells_vms: bool) -> Iterator[None]:
+    """Keep from being logged what the command tells itself, as ``inspector`` has it."""
+    logger = logging.getLogger("virtmeter.collector")
+    filters = [_said_by_the_command] * quiet + [_said_of_vms] * tells_vms
+    for each in filters:
+        logger.addFilter(each)
+    try:
+        yield
+    finally:
+        for each in filters:
+            logger.removeFilter(each)
+
+
 @contextmanager
 def inspector(
     uri: str,
@@ -181,39 +237,28 @@ def inspector(
     if is_libvirt:
         descriptors(workers)
     made: virtmeter.Inspector | None = None
-    logger = logging.getLogger("virtmeter.collector")
-    filters = [_said_by_the_command] * quiet + [_said_of_vms] * tells_vms
-    for each in filters:
-        logger.addFilter(each)
-    try:
-        if is_libvirt:
-            made = virtmeter.LibvirtInspector(
-                uri,
-                timeout=timeout,
-                workers=workers,
+    with unsaid(quiet=quiet, tells_vms=tells_vms):
+        try:
+            made = opened(
+                *(uri, timeout, workers),
                 report_stopped=report_stopped,
                 reckon_sizes=reckon_sizes,
                 parity=parity,
-                all_vnics=not parity,
             )
-        else:
-            made = virtmeter.Inspector(uri, timeout=timeout, report_stopped=report_stopped)
-        yield made
-        # Not after an exception: the process ends, and who hangs would not say good-bye.
-        if is_libvirt:
-            made.close()
-    except (virtmeter.InspectorException, ValueError) as error:
-        if _is_about_connection(error):
-            message = str(error).removesuffix(GOES_ON)  # a command that has failed does not
-            error.args = (default_uri.explained(message),)
-        raise
-    finally:
-        # Whatever ends the command: a pool keeps sessions for a day that nobody has ended, and is
-        # waited for no longer than a second.
-        if made and not is_libvirt:
-            made.close()
-        for each in filters:
-            logger.removeFilter(each)
+            yield made
+            # Not after an exception: the process ends, and who hangs would not say good-bye.
+            if is_libvirt:
+                made.close()
+        except (virtmeter.InspectorException, ValueError) as error:
+            if _is_about_connection(error):
+                message = str(error).removesuffix(GOES_ON)  # a command that has failed does not
+                error.args = (default_uri.explained(message),)
+            raise
+        finally:
+            # Whatever ends the command: a pool keeps sessions for a day that nobody has ended, and
+            # is waited for no longer than a second.
+            if made and not is_libvirt:
+                made.close()
 
 
 def _is_about_connection(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import virtmeter
+from virtmeter.cli import threads
 from virtmeter.cli.starting import INTERRUPTED, interruptible
 from virtmeter.cli.text import discard, printable, say
 
@@ -150,7 +151,7 @@ class _Said(logging.Handler):
     """What is logged is said."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(threads.logged(record))
 
 
 def status(command: click.Command) -> int:

@@ -21,13 +21,21 @@ def select(
 ) -> list[Instance]:
     """Return those that were asked for, as ``is_wanted`` tells; none may be asked for in vain."""
     instances = list(instances)
+    check(instances, wanted)
+    return [each for each in instances if is_wanted(each, wanted, stopped=stopped)]
+
+
+def check(instances: Sequence[Instance], wanted: Sequence[str]) -> None:
+    """See that none is asked for in vain.
+
+    :raises click.UsageError: one is.
+    """
     for pattern in wanted:
         if not any(_matches(each, pattern) for each in instances):
             name = printable(pattern)
             raise click.UsageError(
                 f"no VM is named '{name}': 'virtmeter stats --all' lists all VMs"
             )
-    return [each for each in instances if is_wanted(each, wanted, stopped=stopped)]
 
 
 def is_wanted(instance: Instance, wanted: Sequence[str], *, stopped: bool) -> bool:

@@ -28,6 +28,8 @@ class Column(Generic[Row]):
     left: bool = False
     width: int = 5
     """What it has at least, so that it stands still while its numbers change."""
+    is_name: bool = False
+    """Whether it may be cut: a number that is cut is another one."""
 
     def text(self, row: Row) -> Text:
         """Return the cell; a string is shown as it is, whatever brackets are in it."""
@@ -45,22 +47,22 @@ def fitting(
 ) -> dict[Column[Row], int]:
     """Return the columns that there is room for, with their widths; all of them without a width.
 
-    What is still too wide then is at the cost of the first column, which has the names, of the last
-    ones after that, and in the end of the names again.
+    What is still too wide then is at the cost of the names, of the last columns after that, and in
+    the end of the names again.
     """
     kept = {column: column.room(rows) for column in columns}
     if width is None:
         return kept
-    name = columns[0]
-    whole = max(SHORTEST_NAME, kept[name])
-    kept[name] = min(whole, LONGEST_NAME)
+    whole = {column: max(SHORTEST_NAME, room) for column, room in kept.items() if column.is_name}
+    kept.update((name, min(room, LONGEST_NAME)) for name, room in whole.items())
     while total(kept) > width and (least := max(column.spare for column in kept)):
         kept = {column: room for column, room in kept.items() if column.spare < least}
     if total(kept) > width:
-        kept[name] = SHORTEST_NAME
+        kept.update(dict.fromkeys(whole, SHORTEST_NAME))
     while total(kept) > width and len(kept) > 1:
         kept.popitem()
-    kept[name] = max(1, min(whole, kept[name] + width - total(kept)))
+    for name in [column for column in whole if column in kept]:
+        kept[name] = max(1, min(whole[name], kept[name] + width - total(kept)))
     return kept
 
 

@@ -135,7 +135,10 @@ class Fleet:
         if target.kind == kinds.LIBVIRT:
             self._make_room()
         try:
-            inspector = _inspector(target)
+            inspector = connection.opened(
+                *(target.uri, target.timeout, target.workers),
+                reckon_sizes=not target.ask_sizes,
+            )
         except (ImportError, ValueError, virtmeter.InspectorException) as error:
             with logs.about(target.name):
                 LOG.warning("it cannot be read: %s", error)
@@ -216,18 +219,6 @@ class Fleet:
 def _reads(target: Target) -> Target:
     """Return what of it matters to who reads it."""
     return target._replace(labels={})
-
-
-def _inspector(target: Target) -> virtmeter.Inspector:
-    if target.kind == kinds.LIBVIRT:
-        return virtmeter.LibvirtInspector(
-            target.uri,
-            timeout=target.timeout,
-            workers=target.workers,
-            reckon_sizes=not target.ask_sizes,
-            all_vnics=True,
-        )
-    return virtmeter.Inspector(target.uri, timeout=target.timeout)
 
 
 def _looked(entry: Entry) -> Callable[[], None]:

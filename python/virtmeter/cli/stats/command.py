@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Callable
 
 import click
 from rich.console import Console
 
-from virtmeter.cli import connection, kinds, session
-from virtmeter.cli.selection import select
+from virtmeter.cli import connection, fleet, kinds
+from virtmeter.cli.selection import check
 from virtmeter.cli.stats import formats, table, usage
 from virtmeter.cli.stats.readings import read_all
 from virtmeter.cli.text import natural, say
@@ -17,6 +18,8 @@ from virtmeter.cli.watch import formats as formats_of_usage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from virtmeter.cli.targets import Target
 
 FORMATS = {"json": formats.as_json, "jsonl": formats.as_jsonl, "csv": formats.as_csv}
 
@@ -40,15 +43,13 @@ ENDLESS = 1 << 16
     metavar="SECONDS",
     help="Show usage over this many seconds from now instead.",
 )
-@connection.connects
+@fleet.reads
 def stats(
     wanted: tuple[str, ...],
     stopped: bool,
     form: str,
     interval: float | None,
-    uri: str,
-    timeout: float,
-    workers: int,
+    targets: list[Target],
 ) -> int:
     """Show what every running VM has used, since it was started or within an interval.
 
@@ -60,6 +61,7 @@ def stats(
       virtmeter stats web-1 'db-*'
       virtmeter stats --interval 10
       virtmeter stats --all --uri qemu:///system
+      virtmeter stats --targets /etc/virtmeter/targets.toml
       virtmeter stats --format json | jq '.[] | {name, memory_usage}'
     """
     if interval is not None:
@@ -67,47 +69,65 @@ def stats(
             raise click.UsageError(
                 "VMs that are shut off use nothing: leave out --all or --interval"
             )
-        if interval < (least := kinds.new_after(uri)):
+        slowest = max(targets, key=lambda target: kinds.new_after(target.uri)).uri
+        if interval < (least := kinds.new_after(slowest)):
             raise click.UsageError(
-                f"{kinds.name(uri)} has new values every {kinds.NEW_EVERY[kinds.kind(uri)]} s: "
-                f"give --interval {least:g} or more"
+                f"{kinds.name(slowest)} has new values every "
+                f"{kinds.NEW_EVERY[kinds.kind(slowest)]} s: give --interval {least:g} or more"
             )
-        return _usage(wanted, form, interval, uri, timeout, workers)
-    with connection.inspector(
-        uri, timeout, workers, report_stopped=True, quiet=True, tells_vms=True
-    ) as inspector:
-        listed = inspector.list_instances()
-        session.tell(uri, listed)
-        instances = select(listed, wanted, stopped=stopped)
-        if not wanted and not kinds.is_libvirt(uri):
-            inspector.list_hosts()  # all of them at once, and what is told of VMs comes from that
-        readings = read_all(inspector, instances, workers)
-    readings.sort(key=lambda reading: (natural(reading.instance.name), reading.instance.id))
-    if form == "table":
-        _print_table(lambda width: table.shown(readings, uri, width))
-    elif text := FORMATS[form](readings):
+        return _usage(wanted, form, interval, targets)
+    with fleet.opened(targets, report_stopped=True, tells_vms=True) as sources:
+        came, failed = fleet.ask(sources, lambda source: read_all(source, wanted, stopped=stopped))
+    try:
+        check([instance for listed, _ in came for instance in listed], wanted)
+    except click.UsageError as error:
+        if not failed:
+            raise
+        say(error.message)  # one that could not be read may have it
+    readings = [reading for _, some in came for reading in some]
+    readings.sort(
+        key=lambda each: (natural(each.target), natural(each.instance.name), each.instance.id)
+    )
+    if form == "table" and came:
+        _print_table(lambda width: table.shown(readings, targets, len(came), width))
+    elif came and (text := FORMATS[form](readings, bool(targets[0].name))):
         click.echo(text)
-    troubled = [reading for reading in readings if reading.hung or reading.problem]
-    for reading in troubled:
-        name = reading.instance.name
-        say(_hangs(name, timeout) if reading.hung else f"{name}: {reading.problem}")
-    return 1 if troubled else 0
+    fleet.tell(failed)
+    status = fleet.status(failed, len(targets))
+    timeouts = {target.name: target.timeout for target in targets}
+    for reading in readings:
+        name = fleet.named(reading.target, reading.instance.name)
+        if reading.hung:
+            say(_hangs(name, timeouts[reading.target]))
+        elif reading.problem:
+            say(f"{name}: {reading.problem}")
+        else:
+            continue
+        status = status or 1
+    return status
 
 
-def _usage(
-    wanted: tuple[str, ...], form: str, interval: float, uri: str, timeout: float, workers: int
-) -> int:
+def _usage(wanted: tuple[str, ...], form: str, interval: float, targets: list[Target]) -> int:
     """Show what is used within an interval; the core has said which VM could not be read."""
-    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-        rows = usage.over(inspector, wanted, interval)
-    if form == "table":
-        _print_table(lambda width: usage.shown(rows, uri, interval, width))
-    elif text := formats_of_usage.ONCE[form](rows, formats_of_usage.now()):
+    with fleet.opened(targets) as sources:
+        rows, failed = usage.over(sources, wanted, interval)
+    read = len(targets) - len(failed)
+    if form == "table" and read:
+        _print_table(lambda width: usage.shown(rows, targets, read, interval, width))
+    elif read and (
+        text := formats_of_usage.ONCE[form](
+            rows, formats_of_usage.when(time.time()), bool(targets[0].name)
+        )
+    ):
         click.echo(text)
+    fleet.tell(failed)
+    status = fleet.status(failed, len(targets))
+    timeouts = {target.name: target.timeout for target in targets}
     for row in rows:
         if row.hung:
-            say(_hangs(row.name, timeout))
-    return int(any(row.hung or (row.usage is None and not row.busy) for row in rows))
+            say(_hangs(fleet.named(row.target, row.name), timeouts[row.target]))
+    is_missing = any(row.hung or (row.usage is None and not row.busy) for row in rows)
+    return status or int(is_missing)
 
 
 def _print_table(shown: Callable[[int | None], RenderableType]) -> None:

@@ -30,20 +30,24 @@ DISK_STATS = tuple(name for name in DiskStats._fields[1:] if name not in UNTOLD)
 DISK_COUNTERS = (*DISK_STATS, *DiskInfo._fields[1:])
 
 
-def as_json(readings: Sequence[Reading]) -> str:
+def as_json(readings: Sequence[Reading], targets: bool) -> str:  # noqa: ARG001 - as the others
     """Return one list of all VMs."""
     return json.dumps([plain(reading) for reading in readings], indent=2)
 
 
-def as_jsonl(readings: Sequence[Reading]) -> str:
+def as_jsonl(readings: Sequence[Reading], targets: bool) -> str:  # noqa: ARG001
     """Return one line for each VM."""
     return "\n".join(json.dumps(plain(reading)) for reading in readings)
 
 
-def as_csv(readings: Sequence[Reading]) -> str:
-    """Return one row for each VM, with sums over its NICs and its disks."""
+def as_csv(readings: Sequence[Reading], targets: bool) -> str:
+    """Return one row for each VM, with sums over its NICs and its disks.
+
+    :param targets: whether the first field is the VM's target.
+    """
     stats = InstanceStats._fields
     header = [
+        *(["target"] if targets else []),
         *("id", "name", "state", "reason", "hung", *stats, *CONFIGURED),
         *("nics", *(f"nic_{name}" for name in NIC_COUNTERS)),
         *("disks", *(f"disk_{name}" for name in DISK_COUNTERS)),
@@ -58,6 +62,7 @@ def as_csv(readings: Sequence[Reading]) -> str:
         details = one["details"] or {}
         rows.writerow(
             [
+                *([reading.target] if targets else []),
                 *(one["id"], name, one["state"], one["reason"], hung),
                 *(one[field] for field in stats),
                 *(details.get(field) for field in CONFIGURED),
@@ -73,6 +78,7 @@ def as_csv(readings: Sequence[Reading]) -> str:
 def plain(reading: Reading) -> dict[str, Any]:
     """Return a reading as dictionaries, lists, strings, numbers and None."""
     return {
+        **({"target": reading.target} if reading.target else {}),
         "id": reading.instance.id,
         "name": reading.instance.name,
         "state": word(reading.state),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 import virtmeter
 from virtmeter import InstanceStats
+from virtmeter.cli import kinds, session, threads
+from virtmeter.cli.selection import is_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from virtmeter import (
         DiskInfo,
@@ -22,10 +21,11 @@ if TYPE_CHECKING:
         InstanceDetails,
         InterfaceStats,
     )
+    from virtmeter.cli.export.choice import Choice
+    from virtmeter.cli.fleet import Source
 
 Value = TypeVar("Value")
 NOTHING = InstanceStats()
-AWAKE = 0.1
 
 
 @dataclass
@@ -41,6 +41,8 @@ class Reading:
     hung: bool = False
     busy: bool = False
     problem: str | None = None
+    target: str = ""
+    """The name of its hypervisor, where there are several."""
 
     @property
     def state(self) -> int:
@@ -49,23 +51,38 @@ class Reading:
         return self.instance.state if state is None else state
 
 
-def read_all(inspector: Inspector, instances: Sequence[Instance], workers: int) -> list[Reading]:
-    """Return a reading of each, without those that have gone away meanwhile.
+def read_all(
+    source: Source, wanted: Sequence[str], *, stopped: bool
+) -> tuple[list[Instance], list[Reading]]:
+    """Return the VMs of a target, and readings of those that are wanted, as ``is_wanted`` tells.
+
+    Those that have gone away meanwhile are left out.
 
     The inspector can read ahead of a caller only from its second round on, in an order that it
     knows by then. Here is but one round, so there are as many callers as it has workers.
     """
-    readings = _in_threads(lambda each: _read(inspector, each), instances, workers)
+    target, inspector = source.target, source.inspector
+    listed = [each for each in inspector.list_instances() if target.choice.wants(each)]
+    session.tell(target.uri, listed)
+    instances = [each for each in listed if is_wanted(each, wanted, stopped=stopped)]
+    if not (wanted or target.choice.vms or kinds.is_libvirt(target.uri)):
+        inspector.list_hosts()  # all of them at once, and what is told of VMs comes from that
+    came = threads.call_each(
+        lambda each: _read(inspector, each, target.choice), instances, target.workers
+    )
+    readings = [reading for reading in came if reading is not None]
     health = inspector.health()
     for reading in readings:
         reading.hung = reading.instance.id in health.hung
         reading.busy = reading.instance.id in health.busy
-    return readings
+        reading.target = target.name
+    return listed, readings
 
 
-def _read(inspector: Inspector, instance: Instance) -> Reading | None:
+def _read(inspector: Inspector, instance: Instance, choice: Choice) -> Reading | None:
     """Read one VM, as far as it can be read; None where there is none any more."""
     reading = Reading(instance)
+    asked = choice.methods()
 
     def what(answer: Callable[[], Value]) -> Value | None:
         try:
@@ -81,68 +98,17 @@ def _read(inspector: Inspector, instance: Instance) -> Reading | None:
             return None
 
     try:
+        # Always: which devices a sum is over, it tells.
         reading.details = what(lambda: inspector.inspect_details(instance))
-        reading.stats = what(lambda: inspector.inspect_instance(instance)) or NOTHING
-        reading.nics = what(lambda: list(inspector.inspect_vnics(instance)))
-        reading.disks = what(lambda: list(inspector.inspect_disks(instance)))
-        reading.sizes = what(lambda: list(inspector.inspect_disk_info(instance)))
+        if "inspect_instance" in asked:
+            stats = what(lambda: inspector.inspect_instance(instance))
+            reading.stats = choice.narrowed(stats or NOTHING)
+        if "inspect_vnics" in asked:
+            reading.nics = what(lambda: list(inspector.inspect_vnics(instance)))
+        if "inspect_disks" in asked:
+            reading.disks = what(lambda: list(inspector.inspect_disks(instance)))
+        if "inspect_disk_info" in asked:
+            reading.sizes = what(lambda: list(inspector.inspect_disk_info(instance)))
     except virtmeter.InstanceNotFoundException:
         return None
     return reading
-
-
-def _get(answers: queue.SimpleQueue[Value]) -> Value:
-    """Wait for an answer; now and then for none, as Python may oversleep a Ctrl-C otherwise."""
-    while True:
-        with suppress(queue.Empty):
-            return answers.get(timeout=AWAKE)
-
-
-def _start(threads: Iterable[threading.Thread]) -> None:
-    """Start as many as this process may have.
-
-    :raises RuntimeError: it may have none.
-    """
-    started = False
-    for thread in threads:
-        try:
-            thread.start()
-        except RuntimeError:
-            if not started:
-                raise
-            return
-        started = True
-
-
-def _in_threads(
-    read: Callable[[Instance], Reading | None], instances: Iterable[Instance], threads: int
-) -> list[Reading]:
-    """Return what comes of all of them, in their order; the first exception is the caller's.
-
-    The threads are daemons, as those of a pool are not: a Ctrl-C waits for none of them.
-    """
-    to_do = list(enumerate(instances))
-    waiting = iter(to_do)
-    turn = threading.Lock()
-    done: queue.SimpleQueue[tuple[int, Reading | BaseException | None]] = queue.SimpleQueue()
-
-    def work() -> None:
-        while True:
-            with turn:
-                index, instance = next(waiting, (-1, None))
-            if instance is None:
-                return
-            try:
-                done.put((index, read(instance)))
-            except BaseException as error:  # noqa: BLE001  # raised where it is waited for
-                done.put((index, error))
-
-    _start([threading.Thread(target=work, daemon=True) for _ in to_do[:threads]])
-    answers: dict[int, Reading] = {}
-    for _ in to_do:
-        index, answer = _get(done)
-        if isinstance(answer, BaseException):
-            raise answer
-        if answer is not None:
-            answers[index] = answer
-    return [answers[index] for index in sorted(answers)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from virtmeter.cli.stats.readings import Reading
+    from virtmeter.cli.targets import Target
 
 Column = tables.Column["Reading"]
 
@@ -27,20 +28,34 @@ SINCE_NOW = (
 )
 
 
-def shown(readings: Sequence[Reading], uri: str, width: int | None) -> RenderableType:
-    """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
+def shown(
+    readings: Sequence[Reading], targets: Sequence[Target], read: int, width: int | None
+) -> RenderableType:
+    """Return a line about the targets, and the table as wide as this, or as it has to be.
+
+    :param read: how many of the targets could be read.
+    """
     what = states.told([(reading.state, reading.hung) for reading in readings])
-    title = Text(f"{what} at {shown_uri(uri)}", style="dim")
+    title = Text(f"{what} at {place(targets, read)}", style="dim")
     if not readings:
         return title
     # Why a VM does not run matters where there is one.
     columns = [column for column in COLUMNS if column is not WHY or any(map(_why, readings))]
+    if targets[0].name:
+        columns.insert(0, TARGET)
     table = tables.table(tables.fitting(columns, readings, width), readings)
     is_old = any(balloon.is_old(reading.stats.memory_updated) for reading in readings)
     legend = [Text(balloon.LEGEND, style="dim")] if is_old else []
-    if kinds.kind(uri) == kinds.VSPHERE:
+    if any(target.kind == kinds.VSPHERE for target in targets):
         legend.append(Text(SINCE_NOW, style="dim"))
     return Group(title, Text(), table, *legend)
+
+
+def place(targets: Sequence[Target], read: int) -> str:
+    """Return what was read: a URI, or how many targets."""
+    if not targets[0].name:
+        return shown_uri(targets[0].uri)
+    return f"{read} of {len(targets)} targets" if read < len(targets) else f"{read} target(s)"
 
 
 def _mebibytes(field: str) -> Callable[[Reading], str]:
@@ -91,10 +106,11 @@ def _state(reading: Reading) -> Text:
     return states.cell(reading.state, hung=reading.hung, busy=reading.busy)
 
 
+TARGET = Column("\ntarget", lambda reading: reading.target, left=True, is_name=True)
 WHY = Column("\nwhy", _why, left=True, spare=1)
 
 COLUMNS = (
-    Column("\nVM", lambda reading: printable(reading.instance.name), left=True),
+    Column("\nVM", lambda reading: printable(reading.instance.name), left=True, is_name=True),
     Column("\nstate", _state, left=True, width=7),
     WHY,
     Column("\nvCPUs", lambda reading: units.number(reading.stats.cpu_number), spare=3),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
-from virtmeter.cli import states, tables
-from virtmeter.cli.text import shown_uri
+from virtmeter.cli import fleet, states, tables
+from virtmeter.cli.stats.table import place
 from virtmeter.cli.watch.columns import CURVE, needed
-from virtmeter.cli.watch.model import BY_NAME, Model, Row
+from virtmeter.cli.watch.model import BY_NAME, Model, NoneReadError, Row, Watched
 from virtmeter.cli.watch.readings import sleep, take
 
 if TYPE_CHECKING:
@@ -19,29 +19,47 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from virtmeter import Inspector
+    from virtmeter.cli.fleet import Source
+    from virtmeter.cli.targets import Target
 
 
-def over(inspector: Inspector, wanted: Sequence[str], interval: float) -> list[Row]:
+def over(
+    sources: Sequence[Source], wanted: Sequence[str], interval: float
+) -> tuple[list[Row], dict[str, Exception]]:
     """Return the VMs that were asked for, by name, with what they use within so many seconds.
 
-    :raises virtmeter.InspectorException: the hypervisor cannot be reached, or lists no VMs.
+    And the targets that could not be read, by name, with why.
+
+    :raises virtmeter.InspectorException: that of ``--uri`` cannot be reached, or lists no VMs.
     """
-    model = Model(wanted)
+    model = Model(wanted, [Watched(each.target.name, each.target.uri) for each in sources])
     model.order = BY_NAME
+    failed: dict[str, Exception] = {}
     for wait in (interval, 0.0):
-        snapshot = take(inspector, wanted)
-        if snapshot.error:
-            raise snapshot.error
-        model.update(snapshot)
+        snapshots, _ = fleet.ask(sources, lambda source: take(source, wanted))
+        for snapshot in snapshots:
+            if snapshot.error and not snapshot.target:
+                raise snapshot.error
+            if snapshot.error:
+                failed.setdefault(snapshot.target, snapshot.error)
+            try:
+                model.update(snapshot)
+            except NoneReadError:
+                return [], failed
         sleep(time.monotonic(), wait)  # after a reading that a VM that hangs may have held up
-    return model.shown()
+    return [row for row in model.shown() if row.target not in failed], failed
 
 
-def shown(rows: Sequence[Row], uri: str, interval: float, width: int | None) -> RenderableType:
-    """Return a line about the host, and the table as wide as this, or as wide as it has to be."""
+def shown(
+    rows: Sequence[Row],
+    targets: Sequence[Target],
+    read: int,
+    interval: float,
+    width: int | None,
+) -> RenderableType:
+    """Return a line about the targets, and the table as wide as this, or as it has to be."""
     what = states.told([(row.state, row.hung) for row in rows])
-    title = Text(f"{what} at {shown_uri(uri)}, within {interval:g} s", style="dim")
+    title = Text(f"{what} at {place(targets, read)}, within {interval:g} s", style="dim")
     if not rows:
         return title
     columns = [column for column in needed(rows) if column.title != CURVE]

@@ -34,7 +34,8 @@ def fitting(rows: Sequence[Row], width: int) -> dict[Column, int]:
 
 def needed(rows: Sequence[Row]) -> list[Column]:
     """Return the columns; why a VM does not run is one where there is such a VM."""
-    return [column for column in COLUMNS if column is not WHY or any(row.reason for row in rows)]
+    columns = [column for column in COLUMNS if column is not WHY or any(row.reason for row in rows)]
+    return [TARGET, *columns] if any(row.target for row in rows) else columns
 
 
 def share(percent: float | None) -> Text:
@@ -110,10 +111,11 @@ def _state(row: Row) -> Text:
     return states.cell(row.state, hung=row.hung, busy=row.busy)
 
 
+TARGET = Column("\ntarget", lambda row: row.target, left=True, is_name=True)
 WHY = Column("\nwhy", lambda row: row.reason, left=True, spare=1)
 
 COLUMNS = (
-    Column("\nVM", _name, left=True),
+    Column("\nVM", _name, left=True, is_name=True),
     Column("\nstate", _state, left=True, width=7),
     WHY,
     Column("CPU\n%", _share("cpu_utilization")),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
-from virtmeter.cli import connection, kinds
+from virtmeter.cli import connection, fleet, kinds
 from virtmeter.cli.watch import formats, lines, screen
-from virtmeter.cli.watch.model import BY_NAME, Model
+from virtmeter.cli.watch.model import Model, NoneReadError, Watched
+
+if TYPE_CHECKING:
+    from virtmeter.cli.targets import Target
 
 INTERVAL = 2.0
 """Seconds, where the hypervisor has something new by then."""
@@ -36,15 +40,13 @@ INTERVAL = 2.0
     show_default=True,
     help="Output format: a table for people, or every value for programs.",
 )
-@connection.connects
+@fleet.reads
 def watch(
     wanted: tuple[str, ...],
     interval: float | None,
     count: int | None,
     form: str,
-    uri: str,
-    timeout: float,
-    workers: int,
+    targets: list[Target],
 ) -> int:
     """Show live what every running VM uses. Press ? for the keys, q to quit.
 
@@ -56,15 +58,29 @@ def watch(
     Examples:
       virtmeter watch
       virtmeter watch 'db-*' --interval 5
+      virtmeter watch --targets /etc/virtmeter/targets.toml
       virtmeter watch --interval 60 >> usage.log
       virtmeter watch --format jsonl | jq -c '{time, name, cpu_utilization}'
     """
-    if interval is None:
-        interval = max(INTERVAL, kinds.new_after(uri))
     console = Console(highlight=False)
-    model = Model(wanted)
-    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-        if form == "table" and sys.stdout.isatty() and not console.is_dumb_terminal:
-            return screen.show(console, inspector, model, interval=interval, count=count)
-        model.order = BY_NAME
-        return lines.show(inspector, model, form=form, interval=interval, count=count)
+    model = Model(
+        wanted, [Watched(each.name, each.uri, interval_of(each, interval)) for each in targets]
+    )
+    try:
+        with fleet.opened(targets) as sources:
+            if form == "table" and sys.stdout.isatty() and not console.is_dumb_terminal:
+                return screen.show(console, sources, model, count=count)
+            return lines.show(sources, model, form=form, count=count)
+    except NoneReadError as error:
+        fleet.tell(error.failed)
+        return fleet.status(error.failed, len(targets))
+
+
+def interval_of(target: Target, wanted: float | None) -> float:
+    """Return the seconds between two readings of a target.
+
+    If there are several, none of them is read again before it has new values.
+    """
+    if wanted is None or target.name:
+        return max(wanted or INTERVAL, kinds.new_after(target.uri))
+    return wanted

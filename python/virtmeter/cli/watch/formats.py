@@ -19,35 +19,44 @@ if TYPE_CHECKING:
 
 USAGE = VmUsage._fields[2:]
 FIELDS = ("time", "id", "name", "state", "hung", *USAGE)
+"""Those of several targets have ``target`` after the time."""
 
 
-def now() -> str:
-    """Return the time of day as RFC 3339 has it, in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def when(time: float) -> str:
+    """Return seconds since the epoch as RFC 3339 has them, in UTC."""
+    at = datetime.fromtimestamp(time, timezone.utc)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def header(*, targets: bool) -> tuple[str, ...]:
+    """Return the fields."""
+    return (FIELDS[0], "target", *FIELDS[1:]) if targets else FIELDS
 
 
 def plain(row: Row, time: str) -> dict[str, Any]:
-    """Return what is known of a VM, by ``FIELDS``; None is what is not."""
-    values = row.usage[2:] if row.usage else (None,) * len(USAGE)
-    return dict(zip(FIELDS, (time, row.id, row.name, word(row.state), row.hung, *values)))
+    """Return what is known of a VM, by its fields; None is what is not."""
+    usage = row.usage[2:] if row.usage else (None,) * len(USAGE)
+    target = (row.target,) if row.target else ()
+    values = (time, *target, row.id, row.name, word(row.state), row.hung, *usage)
+    return dict(zip(header(targets=bool(target)), values))
 
 
-def as_json(rows: Sequence[Row], time: str) -> str:
+def as_json(rows: Sequence[Row], time: str, targets: bool) -> str:  # noqa: ARG001 - as the others
     """Return one list of all VMs."""
     return json.dumps([plain(row, time) for row in rows], indent=2)
 
 
-def as_jsonl(rows: Sequence[Row], time: str) -> str:
+def as_jsonl(rows: Sequence[Row], time: str, targets: bool) -> str:  # noqa: ARG001
     """Return one line for each VM."""
     return "\n".join(json.dumps(plain(row, time)) for row in rows)
 
 
-def as_csv(rows: Sequence[Row], time: str) -> str:
+def as_csv(rows: Sequence[Row], time: str, targets: bool) -> str:
     """Return one row for each VM, below a header."""
-    return _csv([FIELDS, *(_cells(row, time) for row in rows)])
+    return _csv([header(targets=targets), *(_cells(row, time) for row in rows)])
 
 
-def csv_rows(rows: Sequence[Row], time: str) -> str:
+def csv_rows(rows: Sequence[Row], time: str, targets: bool) -> str:  # noqa: ARG001
     """Return one row for each VM."""
     return _csv(_cells(row, time) for row in rows)
 
@@ -63,11 +72,11 @@ def _csv(rows: Iterable[Iterable[Any]]) -> str:
     return file.getvalue().rstrip("\n")
 
 
-ONCE: dict[str, Callable[[Sequence[Row], str], str]] = {
+ONCE: dict[str, Callable[[Sequence[Row], str, bool], str]] = {
     "json": as_json,
     "jsonl": as_jsonl,
     "csv": as_csv,
 }
 """For what is written once."""
-EACH: dict[str, Callable[[Sequence[Row], str], str]] = {"jsonl": as_jsonl, "csv": csv_rows}
+EACH: dict[str, Callable[[Sequence[Row], str, bool], str]] = {"jsonl": as_jsonl, "csv": csv_rows}
 """For what is written again and again."""

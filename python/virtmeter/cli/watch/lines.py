@@ -2,62 +2,84 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from typing import TYPE_CHECKING
 
 import click
 
-from virtmeter.cli import balloon, states, units
+from virtmeter.cli import balloon, fleet, states, threads, units
 from virtmeter.cli.text import printable, say
 from virtmeter.cli.watch import formats
-from virtmeter.cli.watch.readings import sleep, take
+from virtmeter.cli.watch.model import NoneReadError, name_of
+from virtmeter.cli.watch.readings import followed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from virtmeter import Inspector
+    from virtmeter.cli.fleet import Source
     from virtmeter.cli.watch.model import Model, Row
+    from virtmeter.cli.watch.readings import Snapshot
 
-LAYOUT = "{:<19}  {:<8}" + " {:>6}" * 7 + " {:>7}" * 3 + " {:>8}  {}"
-HEADER = LAYOUT.format(
-    *("time", "state", "CPU%", "wait%", "steal%", "memory", "of"),
+LAYOUT = "{:<19}  {}{:<8}" + " {:>6}" * 7 + " {:>7}" * 3 + " {:>8}  {}"
+TITLES = (
+    *("state", "CPU%", "wait%", "steal%", "memory", "of"),
     *("in/s", "out/s", "read/s", "write/s", "reads/s", "writes/s", "VM"),
 )
 
-HEADERS = {"table": HEADER, "csv": ",".join(formats.FIELDS)}
 
-
-def show(
-    inspector: Inspector, model: Model, *, form: str, interval: float, count: int | None
-) -> int:
+def show(sources: Sequence[Source], model: Model, *, form: str, count: int | None) -> int:
     """Print until there were so many readings, or for ever; return the exit status.
 
     :param form: ``table``, or one of ``formats.EACH``.
     """
-    while True:
-        begun = time.monotonic()
-        first, outage = model.taken is None, model.outage
-        model.update(take(inspector, model.wanted))
-        if first and (header := HEADERS.get(form)):
-            click.echo(header)
-        if not model.outage:
-            write = formats.EACH.get(form, _lines)
-            now = time.strftime("%Y-%m-%dT%H:%M:%S") if form == "table" else formats.now()
-            if text := write(model.shown(), now):
-                click.echo(text)
-        elif not outage:
-            say(model.outage)
-        if count is not None and (count := count - 1) <= 0:
-            return 0
-        sleep(begun, interval)
+    wide = max(map(len, ("target", *model.watched))) if model.has_names else 0
+    headers = {
+        "table": LAYOUT.format("time", _padded("target", wide), *TITLES),
+        "csv": ",".join(formats.header(targets=model.has_names)),
+    }
+    header = headers.get(form)
+    # Who cannot print any more reads no more.
+    came: queue.Queue[Snapshot] = queue.Queue(maxsize=1)
+    with followed(sources, model, came.put):
+        while True:
+            snapshot = threads.get(came)
+            watched = model.watched[snapshot.target]
+            outage = watched.outage
+            try:
+                model.update(snapshot)
+            except NoneReadError as error:
+                say(fleet.named(watched.name, watched.outage))
+                return fleet.status(error.failed, len(sources))
+            if header and not watched.error:
+                click.echo(header)
+                header = None
+            if not watched.error:
+                rows = sorted(watched.rows, key=name_of)
+                if text := _text(rows, snapshot.time, form, wide):
+                    click.echo(text)
+            elif not outage:
+                say(fleet.named(watched.name, watched.outage))
+            if model.is_complete(count):
+                return model.status
 
 
-def _lines(rows: Sequence[Row], now: str) -> str:
-    return "\n".join(line(now, row) for row in rows)
+def _text(rows: Sequence[Row], at: float, form: str, wide: int) -> str:
+    if form in formats.EACH:
+        return formats.EACH[form](rows, formats.when(at), bool(wide))
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at))
+    return "\n".join(line(now, row, wide) for row in rows)
 
 
-def line(now: str, row: Row) -> str:
-    """Return a line about one VM."""
+def _padded(target: str, wide: int) -> str:
+    return f"{target:<{wide}}  " if wide else ""
+
+
+def line(now: str, row: Row, wide: int = 0) -> str:
+    """Return a line about one VM.
+
+    :param wide: how wide the column of targets is, if there is one.
+    """
 
     def of(name: str) -> float | None:
         return row.usage and getattr(row.usage, name)
@@ -67,6 +89,7 @@ def line(now: str, row: Row) -> str:
 
     return LAYOUT.format(
         now,
+        _padded(row.target, wide),
         states.cell(row.state, hung=row.hung, busy=row.busy).plain,
         *(units.percent(of(f"cpu_{name}")) for name in ("utilization", "wait", "steal")),
         balloon.marked(size(of("memory_used")), row.memory_updated),

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from virtmeter import InspectorException
-from virtmeter.cli.selection import is_wanted, select
+from virtmeter.cli import fleet
+from virtmeter.cli.selection import check, is_wanted
 from virtmeter.cli.text import natural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from virtmeter import VmUsage
+    from virtmeter import Instance, VmUsage
     from virtmeter.cli.watch.readings import Snapshot
 
 STEP = 5.0
@@ -54,6 +55,8 @@ class Row:
     history: History
     reason: str
     """Why it does not run; empty if it does, or where that is not known."""
+    target: str = ""
+    """The name of its hypervisor, where there are several."""
 
     @property
     def memory_updated(self) -> int | None:
@@ -68,6 +71,11 @@ class Row:
         """Return the sum of several, where there is any."""
         known = [rate for rate in map(self.rate, names) if rate is not None]
         return sum(known) if known else None
+
+
+def name_of(row: Row) -> tuple[object, ...]:
+    """Return a key that sorts by name, and the VMs of each target together."""
+    return natural(row.target), natural(row.name), row.id
 
 
 class Order(NamedTuple):
@@ -97,39 +105,47 @@ ORDERS = {
 """By the keys that choose them; the greatest first, but names in their order."""
 
 
-class Model:
-    """The VMs as they were last read, and what the user has chosen to see of them."""
+class NoneReadError(Exception):
+    """Already the first reading of every target has failed."""
 
-    def __init__(self, wanted: Sequence[str] = ()) -> None:
-        """Start without any VM; ``wanted`` says which are to be watched, if not all that run."""
-        self.rows: list[Row] = []
-        self.order = "c"
-        self.reverse = False
-        self.filter = ""
-        self.top = 0
-        """The first row that the screen has room for."""
-        self.taken: float | None = None
-        """When the last reading came that told anything."""
-        self.outage = ""
-        """Why the last reading told nothing."""
-        self.away: Mapping[str, tuple[str, float]] = {}
-        """The hosts that it lacked: by name, why, and for how many seconds by then."""
-        self.wanted = wanted
+    def __init__(self, failed: Mapping[str, Exception]) -> None:
+        """Take why, by the targets' names."""
+        super().__init__()
+        self.failed = failed
 
-    def update(self, snapshot: Snapshot) -> None:
-        """Take in a reading; one that failed leaves the rows as they were.
 
-        If already the first one fails, there is nothing to be watched, and it is raised why.
-        """
-        outage = isinstance(snapshot.error, InspectorException) and self.taken is not None
-        if snapshot.error and not outage:
-            raise snapshot.error
-        self.outage = str(snapshot.error or "").removesuffix("; virtmeter keeps trying")
+@dataclass
+class Watched:
+    """One target, as it was last read."""
+
+    name: str = ""
+    """Empty if it is the one of ``--uri``."""
+    uri: str = ""
+    interval: float = 0.0
+    """Seconds between two readings."""
+    readings: int = 0
+    """How many have come, those that failed among them."""
+    instances: Sequence[Instance] = ()
+    rows: list[Row] = field(default_factory=list)
+    taken: float | None = None
+    """When the last reading came that told anything."""
+    error: Exception | None = None
+    """Why the last reading told nothing."""
+    away: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    """The hosts that it lacked: by name, why, and for how many seconds by then."""
+
+    @property
+    def outage(self) -> str:
+        """Why the last reading told nothing, in words."""
+        return fleet.why(self.error) if self.error else ""
+
+    def update(self, snapshot: Snapshot, wanted: Sequence[str]) -> None:
+        """Take in a reading; one that failed leaves the rows as they were."""
+        self.readings += 1
+        self.error = snapshot.error
         if snapshot.error:
             return
-        if self.taken is None:
-            select(snapshot.instances, self.wanted, stopped=False)
-        self.taken, self.away = snapshot.taken, snapshot.away
+        self.taken, self.away, self.instances = snapshot.taken, snapshot.away, snapshot.instances
         usages = {usage.id: usage for usage in snapshot.usages}
         histories = {row.id: row.history for row in self.rows}
         self.rows = [
@@ -139,26 +155,98 @@ class Model:
                 usage=usages.get(each.id),
                 history=histories.get(each.id) or History(),
                 reason=snapshot.reasons.get(each.id, ""),
+                target=self.name,
             )
             for each in snapshot.instances
-            if is_wanted(each, self.wanted, stopped=False)
+            if is_wanted(each, wanted, stopped=False)
         ]
         for row in self.rows:
             row.history.add(snapshot.taken, row.usage and row.usage.cpu_utilization)
+
+
+class Model:
+    """The VMs as they were last read, and what the user has chosen to see of them."""
+
+    def __init__(self, wanted: Sequence[str] = (), watched: Iterable[Watched] = ()) -> None:
+        """Start without any VM.
+
+        :param wanted: which VMs are to be watched, if not all that run.
+        :param watched: the targets; by default, there is one, without a name.
+        """
+        self.watched = {each.name: each for each in watched} or {"": Watched()}
+        self.order = "c"
+        self.reverse = False
+        self.filter = ""
+        self.top = 0
+        """The first row that the screen has room for."""
+        self.wanted = wanted
+
+    @property
+    def rows(self) -> list[Row]:
+        """The VMs of all targets."""
+        return [row for each in self.watched.values() for row in each.rows]
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the targets have names, and the VMs are shown with them."""
+        return "" not in self.watched
+
+    @property
+    def failed(self) -> dict[str, Exception]:
+        """The targets whose last reading has failed, with why."""
+        return {each.name: each.error for each in self.watched.values() if each.error}
+
+    @property
+    def status(self) -> int:
+        """The exit status: 1 if one of several targets is away in the end."""
+        return int(self.has_names and bool(self.failed))
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Take in a reading; one that failed leaves the rows as they were.
+
+        If already the first one fails of all targets, there is nothing to be watched.
+
+        :raises Exception: why the first one of ``--uri`` failed.
+        :raises NoneReadError: why those of all targets did.
+        :raises click.UsageError: no target has a VM that was asked for.
+        """
+        watched = self.watched[snapshot.target]
+        watched.update(snapshot, self.wanted)
+        if snapshot.error and not self.has_names:
+            if watched.taken is None or not isinstance(snapshot.error, InspectorException):
+                raise snapshot.error
+        elif watched.readings == 1 and all(each.readings for each in self.watched.values()):
+            self._check()
+
+    def _check(self) -> None:
+        """See whether there is something to be watched, once all targets have been read."""
+        if all(each.taken is None for each in self.watched.values()):
+            raise NoneReadError(self.failed)
+        if not self.failed:  # one that could not be read may have those that are missing
+            listed = [vm for each in self.watched.values() for vm in each.instances]
+            check(listed, self.wanted)
+
+    def is_complete(self, count: int | None) -> bool:
+        """Return whether there were so many readings of each target."""
+        return count is not None and all(each.readings >= count for each in self.watched.values())
 
     def sort_by(self, key: str) -> None:
         """Sort by what this key stands for, in its usual direction."""
         self.order, self.reverse, self.top = key, False, 0
 
     def filter_by(self, text: str) -> None:
-        """Show only those VMs that have this in their name, or begin their id with it."""
+        """Show only VMs that have this in their name or target's, or begin their id with it."""
         self.filter, self.top = text, 0
 
     def shown(self) -> list[Row]:
         """Return the rows that pass the filter, in order; those without a value at the end."""
         text = self.filter.lower()
-        rows = [row for row in self.rows if text in row.name.lower() or row.id.startswith(text)]
-        rows.sort(key=lambda row: (natural(row.name), row.id), reverse=self._names_reversed())
+        rows = [
+            row
+            for row in self.rows
+            if text in row.name.lower() or text in row.target.lower() or row.id.startswith(text)
+        ]
+        rows.sort(key=name_of, reverse=self._names_reversed())
         if self.order == BY_NAME:
             return rows
         value = ORDERS[self.order].value

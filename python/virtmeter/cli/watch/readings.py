@@ -1,23 +1,26 @@
-"""Readings of the whole host, one after the other, in a thread that may be kept waiting."""
+"""Readings of whole hosts, one after the other, each in a thread that may be kept waiting."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import virtmeter
 from virtmeter import Instance, PowerState, VmUsage
-from virtmeter.cli import session
+from virtmeter.cli import session, threads
+from virtmeter.cli.fleet import AT_ONCE, FAILURES
 from virtmeter.cli.selection import is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from virtmeter import Inspector
+    from virtmeter.cli.fleet import Source
+    from virtmeter.cli.watch.model import Model
 
 LOG = logging.getLogger(__name__)
 
@@ -42,20 +45,25 @@ class Snapshot:
     """The hosts of a pool that do not answer: by name, why, and for how many seconds."""
     error: Exception | None = None
     """Why there is nothing of all this."""
+    target: str = ""
+    """The name of what was read, where there are several."""
+    time: float = 0.0
+    """When it was complete, seconds since the epoch."""
 
 
-def take(inspector: Inspector, wanted: Sequence[str] = ()) -> Snapshot:
-    """Read the host once, or only the VMs that are wanted of it, named as ``is_wanted`` has it."""
+def take(source: Source, wanted: Sequence[str] = ()) -> Snapshot:
+    """Read a target once, or only the VMs that are wanted of it, named as ``is_wanted`` has it."""
+    target, inspector = source.target, source.inspector
     try:
-        if wanted:
-            listed = inspector.list_instances()
+        if wanted or target.choice.vms:
+            listed = [each for each in inspector.list_instances() if target.choice.wants(each)]
             usages = list(_usages(inspector, listed, wanted))
         else:
             usages = inspector.usage_all(caller=CALLER)
             listed = inspector.list_instances()
         health = inspector.health()
-    except (virtmeter.InspectorException, ValueError, ImportError) as error:
-        return Snapshot(time.monotonic(), error=error)
+    except FAILURES as error:
+        return Snapshot(time.monotonic(), error=error, target=target.name, time=time.time())
     session.tell(inspector.uri, listed)
     hung, busy = frozenset(health.hung), frozenset(health.busy)
     asked = (
@@ -68,6 +76,8 @@ def take(inspector: Inspector, wanted: Sequence[str] = ()) -> Snapshot:
         busy=busy,
         reasons=reasons,
         away=health.away,
+        target=target.name,
+        time=time.time(),
     )
 
 
@@ -118,26 +128,57 @@ class Reader(threading.Thread):
 
     def __init__(
         self,
-        inspector: Inspector,
+        source: Source,
         interval: float,
         came: Callable[[Snapshot], object],
-        wanted: Sequence[str] = (),
+        wanted: Sequence[str],
+        turns: threading.Semaphore,
     ) -> None:
-        """Start nothing yet; ``came`` is called in this thread."""
+        """Start nothing yet.
+
+        :param came: is called in this thread.
+        :param turns: bounds how many read at a time.
+        """
         super().__init__(name="virtmeter-watch", daemon=True)
-        self._inspector = inspector
+        self._source = source
         self._interval = interval
         self._came = came
         self._wanted = wanted
+        self._turns = turns
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Read until nobody watches any more."""
+        threads.name_after(self._source.target.name)
         while not self._ended.is_set():
-            begun = time.monotonic()
-            self._came(take(self._inspector, self._wanted))
+            with self._turns, self._source.reading:
+                begun = time.monotonic()
+                snapshot = take(self._source, self._wanted)
+            self._came(snapshot)
             self._ended.wait(pause(begun, self._interval))
 
     def end(self) -> None:
         """Have it end after the reading that it may be in; nobody needs to wait for that."""
         self._ended.set()
+
+
+@contextmanager
+def followed(
+    sources: Sequence[Source], model: Model, came: Callable[[Snapshot], object]
+) -> Iterator[None]:
+    """Have each target read at its own pace meanwhile, and hand the readings over.
+
+    :param came: is called in threads of the readers.
+    """
+    turns = threading.BoundedSemaphore(AT_ONCE)
+    readers = [
+        Reader(source, model.watched[source.target.name].interval, came, model.wanted, turns)
+        for source in sources
+    ]
+    try:
+        for reader in readers:
+            reader.start()
+        yield
+    finally:
+        for reader in readers:
+            reader.end()

@@ -17,19 +17,20 @@ from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.screen import Screen
 
+from virtmeter.cli import threads
 from virtmeter.cli.text import discard
 from virtmeter.cli.watch import view
 from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.keys import Keyboard
-from virtmeter.cli.watch.readings import Reader, Snapshot
+from virtmeter.cli.watch.readings import Snapshot, followed
 from virtmeter.cli.watch.signals import ENDS, NEWS, Bell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
-    from virtmeter import Inspector
+    from virtmeter.cli.fleet import Source
     from virtmeter.cli.watch.model import Model
 
 WIDEST, HIGHEST = 1000, 1000
@@ -39,14 +40,7 @@ TICK = 1.0
 """Seconds after which the screen is drawn anew, though nothing came: it tells how old it is."""
 
 
-def show(
-    console: Console,
-    inspector: Inspector,
-    model: Model,
-    *,
-    interval: float,
-    count: int | None,
-) -> int:
+def show(console: Console, sources: Sequence[Source], model: Model, *, count: int | None) -> int:
     """Show the model until the user has seen enough; return the exit status."""
     came: queue.SimpleQueue[Snapshot] = queue.SimpleQueue()
     keyboard = Keyboard(sys.stdin.fileno()) if sys.stdin.isatty() else None
@@ -59,8 +53,6 @@ def show(
             came.put(snapshot)
             bell.ring()
 
-        reader = Reader(inspector, interval, hand_over, model.wanted)
-        stack.callback(reader.end)
         stack.enter_context(log.instead_of_stderr())
         selector = stack.enter_context(selectors.DefaultSelector())
         selector.register(bell, selectors.EVENT_READ)
@@ -69,10 +61,10 @@ def show(
         face = _Face(console, keyboard)
         stack.callback(face.leave)
         face.enter()
-        reader.start()
+        stack.enter_context(followed(sources, model, hand_over))
         while True:
             try:
-                face.draw(model, commands, inspector.uri, interval, log.line)
+                face.draw(model, commands, log.line)
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
@@ -83,7 +75,7 @@ def show(
                     if pressed is None:
                         selector.unregister(keyboard)
                     elif not all(commands.do(name, face.room()) for name in pressed):
-                        return 0
+                        return model.status
                     continue
                 heard = bell.heard()
                 if signal.SIGINT in heard:
@@ -96,10 +88,12 @@ def show(
                     bell.stop_process()
                     face.enter()
                 while NEWS in heard and not came.empty():
-                    model.update(came.get())
-                    log.next()
-                    if count is not None and (count := count - 1) <= 0:
-                        return 0
+                    snapshot = came.get()
+                    model.update(snapshot)
+                    if snapshot.target == sources[0].target.name:  # each has its turn
+                        log.next()
+                    if model.is_complete(count):
+                        return model.status
 
 
 class _Face:
@@ -130,7 +124,7 @@ class _Face:
     def room(self) -> int:
         return view.room(self._console.height)
 
-    def draw(self, model: Model, commands: Commands, uri: str, interval: float, note: str) -> None:
+    def draw(self, model: Model, commands: Commands, note: str) -> None:
         # What rich takes for the size may be a variable that no resize changes.
         width, height = os.get_terminal_size(self._console.file.fileno())
         size = ConsoleDimensions(min(width or 80, WIDEST), min(height or 24, HIGHEST))
@@ -141,8 +135,6 @@ class _Face:
                 model,
                 commands,
                 *self._console.size,
-                uri=uri,
-                interval=interval,
                 now=time.monotonic(),
                 note=note,
             )
@@ -164,7 +156,7 @@ class _LastLine(logging.Handler):
         self._lines = [self._lines[1], ""]
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines[1] = record.getMessage()
+        self._lines[1] = threads.logged(record)
 
     @contextmanager
     def instead_of_stderr(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.layout import Layout
 from rich.text import Text
 
-from virtmeter.cli import kinds, states, tables, units
+from virtmeter.cli import fleet, kinds, states, tables, units
 from virtmeter.cli.text import printable, shown_uri
 from virtmeter.cli.watch import columns
 from virtmeter.cli.watch.model import BY_NAME, ORDERS
@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from virtmeter.cli.watch.actions import Commands
-    from virtmeter.cli.watch.model import Model, Row
+    from virtmeter.cli.watch.model import Model, Row, Watched
 
 HEAD, TITLES, FOOT = 3, 2, 1
 LATE = 2
 """Intervals after which a reading is said to be old."""
 
+BAD, SLOW = "bold red", "bold yellow"
+
 HELP = """\
 Keys
   c  w  s   sort by CPU, wait, steal       r     reverse the order
-  m  n      by memory, NICs                /     filter by name or id
+  m  n      by memory, NICs                /     filter by name, id or target
   d  o      by disks' bytes, operations    Esc   show all VMs; close this page
-  v         by name                        q     quit, as Ctrl-C does
+  v         by (target and) name           q     quit, as Ctrl-C does
   ↑ ↓ PgUp PgDn Home End   scroll          ? h   this page
 
 Columns
@@ -53,8 +55,6 @@ def screen(
     width: int,
     height: int,
     *,
-    uri: str,
-    interval: float,
     now: float,
     note: str = "",
 ) -> RenderableType:
@@ -64,9 +64,9 @@ def screen(
     seen = rows[model.top : model.top + room(height)]
     head = Text("\n", no_wrap=True, overflow="ellipsis").join(
         (
-            _host(model, uri, interval),
-            _totals(model, kinds.is_libvirt(uri)),
-            _news(model, kinds.name(uri), interval, now, note),
+            _targets(model),
+            _totals(model),
+            _news(model, now, note),
         )
     )
     body: RenderableType = Text(HELP)
@@ -79,19 +79,26 @@ def screen(
     return page
 
 
-def _host(model: Model, uri: str, interval: float) -> Text:
+def _targets(model: Model) -> Text:
     what = states.told([(row.state, row.hung) for row in model.rows])
+    watched = list(model.watched.values())
+    read = [each for each in watched if each.taken is not None]
+    paces = sorted({each.interval for each in watched})
+    pace = " to ".join(f"{each:g}" for each in (paces[0], *paces[1:][-1:]))
+    well = [each for each in read if not each.error]
+    place = f"{len(well)} of {len(watched)} targets" if model.has_names else watched[0].uri
     return Text("   ").join(
         (
-            Text(what if model.taken is not None else "reading", style="bold"),
-            Text(f"every {interval:g} s", style="dim"),
-            Text(shown_uri(uri), style="dim"),
+            Text(what if read else "reading", style="bold"),
+            Text(f"every {pace} s", style="dim"),
+            Text(shown_uri(place), style="dim"),
         )
     )
 
 
-def _totals(model: Model, is_one_host: bool) -> Text:
+def _totals(model: Model) -> Text:
     """Return what all of them use. Shares of several hosts have no sum, but busy vCPUs have."""
+    is_one_host = [kinds.is_libvirt(each.uri) for each in model.watched.values()] == [True]
 
     def busy_vcpus(row: Row) -> float | None:
         usage = row.usage
@@ -125,22 +132,34 @@ def _kib(kib: float | None) -> str:
     return units.size(None if kib is None else kib * units.KIB)
 
 
-def _news(model: Model, name: str, interval: float, now: float, note: str) -> Text:
-    """Return what is not as it should be; ``name`` is what the hypervisor is called."""
-    age = 0.0 if model.taken is None else now - model.taken
-    if model.outage:
-        lines = f"{age:.0f} s without {name}, which is tried again: {model.outage}"
-        return Text(printable(lines), style="bold red")
-    if age > LATE * interval + 1:
-        return Text(
-            f"no reading for {age:.0f} s: {name} or a VM does not answer", style="bold yellow"
-        )
-    if model.away:
+def _news(model: Model, now: float, note: str) -> Text:
+    """Return what is not as it should be."""
+    found = {each.name: news for each in model.watched.values() if (news := _trouble(each, now))}
+    if not found:
+        return Text(printable(note), style="yellow")
+    style = BAD if any(style == BAD for _, style in found.values()) else SLOW
+    said = "; ".join(fleet.named(name, what) for name, (what, _) in found.items())
+    if len(found) > 1:  # the names first, as there may be no room for all that is said
+        said = f"trouble with {', '.join(found)}. {said}"
+    return Text(printable(said), style=style)
+
+
+def _trouble(watched: Watched, now: float) -> tuple[str, str] | None:
+    """Return what is wrong with a target, if anything is, and how that is shown."""
+    age = 0.0 if watched.taken is None else now - watched.taken
+    name = kinds.name(watched.uri)
+    if watched.error and watched.taken is None:
+        return watched.outage, BAD
+    if watched.error:
+        return f"{age:.0f} s without {name}, which is tried again: {watched.outage}", BAD
+    if age > LATE * watched.interval + 1:
+        return f"no reading for {age:.0f} s: {name} or a VM does not answer", SLOW
+    if watched.away:
         hosts = "; ".join(
-            f"{host} for {age + since:.0f} s: {why}" for host, (why, since) in model.away.items()
+            f"{host} for {age + since:.0f} s: {why}" for host, (why, since) in watched.away.items()
         )
-        return Text(printable(f"no answer from {hosts}"), style="bold red")
-    return Text(printable(note), style="yellow")
+        return f"no answer from {hosts}", BAD
+    return None
 
 
 def _foot(model: Model, commands: Commands, count: int) -> Text:
