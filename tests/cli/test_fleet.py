@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from tests.support import sample
 from tests.support.libvirtd import Daemon, Never
 from tests.support.qemu import wait_for
 from tests.support.xapi import PASSWORD, Pool, synthetic
+from virtmeter.cli.export.reading import RECENT
+from virtmeter.cli.export.reload import PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +87,7 @@ def probe(exporter: Exporter, name: str, timeout: float | None = None) -> Sample
 
 
 def metrics(exporter: Exporter) -> Samples:
+    time.sleep(RECENT)  # those that were written just now would do
     with exporter.get("/metrics") as answer:
         return Samples(answer.read().decode())
 
@@ -278,6 +283,18 @@ def test_a_file_with_a_mistake_changes_nothing_and_says_where_it_is(
         assert b"reloaded" in post(exporter, "/-/reload")
         assert probe(exporter, "b")("virtmeter_up") == 1
         assert metrics(exporter)("virtmeter_config_last_reload_successful") == 1
+
+
+def test_who_asks_for_a_reload_again_and_again_gets_one_a_second(
+    targets: Targets, kvm: Daemon
+) -> None:
+    targets["kvm"] = of(kvm.uri)
+    with serving(targets) as exporter, ThreadPoolExecutor(20) as clients:
+        began = time.monotonic()
+        answers = list(clients.map(lambda _: post(exporter, "/-/reload"), range(100)))
+        seconds = time.monotonic() - began
+        assert all(b"reloaded" in answer for answer in answers)
+    assert exporter.said.count("reloaded") <= seconds / PAUSE + 1
 
 
 def test_all_log_out_at_the_end(targets: Targets, pool: Pool, tmp_path: Path) -> None:

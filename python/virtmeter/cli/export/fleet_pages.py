@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
+import time
 from html import escape
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -12,10 +14,12 @@ from urllib.parse import quote
 from virtmeter.cli.export import fleet_metrics
 from virtmeter.cli.export.messages import Answer, RefusalError
 from virtmeter.cli.export.pages import HEALTHY, HTML, answered, form_of, only
+from virtmeter.cli.export.reading import RECENT
 
 if TYPE_CHECKING:
     from virtmeter.cli.export.connections import Connection
     from virtmeter.cli.export.fleet import Fleet
+    from virtmeter.cli.export.formats import Format
     from virtmeter.cli.export.messages import Request
     from virtmeter.cli.export.pages import Scrapes
     from virtmeter.cli.export.reload import Reload
@@ -38,6 +42,9 @@ class FleetPages:
     def __init__(self, fleet: Fleet, reload: Reload, scrapes: Scrapes) -> None:
         """Take where they come from."""
         self._fleet, self._reload, self._scrapes = fleet, reload, scrapes
+        self._lock = threading.Lock()
+        self._metrics: dict[Format, tuple[float, bytes]] = {}
+        """This exporter's own, and when they were written."""
 
     def answer(self, request: Request, connection: Connection) -> Answer:
         """Return the answer.
@@ -52,7 +59,7 @@ class FleetPages:
         if request.path == "/probe":
             return self._probe(request, connection)
         if request.path == "/metrics":
-            return self._metrics(request)
+            return self._own_metrics(request)
         if request.path == "/targets":
             return Answer(HTTPStatus.OK, (self._discovered(),), JSON)
         if request.path == "/":
@@ -73,10 +80,18 @@ class FleetPages:
             raise RefusalError(HTTPStatus.NOT_FOUND, "No such target; see /targets.") from None
         return self._scrapes.answer(request, connection, opened.reader, opened.renderer)
 
-    def _metrics(self, request: Request) -> Answer:
+    def _own_metrics(self, request: Request) -> Answer:
         form = form_of(request)
-        text = fleet_metrics.text(self._fleet.entries(), self._reload, openmetrics=form.openmetrics)
-        return answered((gzip.compress(text) if form.gzip else text,), form)
+        with self._lock:
+            written, text = self._metrics.get(form, (float("-inf"), b""))
+            if time.monotonic() - written > RECENT:  # however many ask
+                written = time.monotonic()
+                text = fleet_metrics.text(
+                    self._fleet.entries(), self._reload, openmetrics=form.openmetrics
+                )
+                text = gzip.compress(text) if form.gzip else text
+                self._metrics[form] = written, text
+        return answered((text,), form)
 
     def _discovered(self) -> bytes:
         """Return the targets as Prometheus' http_sd_configs takes them: see docs/fleet.md."""
