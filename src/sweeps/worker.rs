@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::driver::HostWide;
 use super::shared::Shared;
 
-/// A thread that has had nothing to do for so long ends.
-const IDLE: Duration = Duration::from_secs(10);
+/// A thread that has had nothing to do for so long ends: a process may read a thousand pools.
+const IDLE: Duration = Duration::from_secs(1);
 /// Logging out is not waited for any longer.
 const CLOSING: Duration = Duration::from_secs(5);
 

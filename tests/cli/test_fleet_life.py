@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ import pytest
 import virtmeter
 from tests.support import sample
 from tests.support.libvirtd import Daemon, Never
-from tests.support.remote import eventually
+from tests.support.remote import eventually, size
 from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter.cli import certificates, targets
 from virtmeter.cli.export import fleet as lives
@@ -213,3 +214,18 @@ def test_a_reading_that_fails_ends_no_thread() -> None:
     done = threading.Event()
     workers.begin(done.set)
     assert done.wait(30)
+
+
+def test_a_thousand_targets_need_no_thousand_threads(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    (tmp_path / "pass").write_text("x")
+    uri = f"xenserver://u@127.0.0.1:{port}/?insecure=1&password_file={tmp_path}/pass"
+    file = tmp_path / "targets.toml"
+    file.write_text("".join(f'[targets.t{n}]\nuri = "{uri}"\n' for n in range(1000)))
+    fleet = Fleet(file, targets.Defaults(), Workers(4), DESCRIPTORS)
+    before = size()[0]
+    for entry in fleet.entries():
+        assert not fleet.open(entry.target.name).reader.read(lambda _: 30).reached
+    assert sum(entry.opened is not None for entry in fleet.entries()) == 1000
+    eventually(lambda: size()[0] < before + 20)
