@@ -3,6 +3,7 @@
 //! A pool is asked for its inventory, and each host for the rows of all its VMs. What the rows add up to
 //! is kept here; `totals` tells where exact counters are wanted as well, and of which VM.
 
+mod check;
 mod counted;
 #[cfg(test)]
 mod fixtures;
@@ -131,12 +132,11 @@ impl XenServer {
         };
         let mut lines = Vec::new();
         for vm in due {
-            // It is compared another time. Whoever waits for the rows does not wait long for that.
+            // Where that fails, it is compared another time; and whoever waits for the rows does not wait
+            // long for it.
             let now = Instant::now();
             let until = now + deadline.saturating_duration_since(now) / 2;
-            let read = self.read_exact(vm, &place, host, until);
-            if read.is_err() && Instant::now() >= until {
-                self.lock().totals.put_off_check(&host);
+            if self.read_exact(vm, &place, host, until).is_err() && Instant::now() >= until {
                 break;
             }
         }

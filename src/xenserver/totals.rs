@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::names::{Counter, Measure, Named, PLUGINS, named};
+use super::check::Check;
+use super::names::{Counter, Measure, Named, named};
 use super::quirks::{Quirks, capped_share};
 use super::rrd::{Consolidation, Head, Owner, Unreadable, Updates, VmRrd};
 use super::vm::{Entry, Known, MeasuredAt, Vm, Way};
@@ -21,14 +22,6 @@ use crate::samples::{Mark, Sum};
 const FIRST_START: i64 = -15;
 /// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
 const MOST_AGAIN: i64 = 480;
-/// Between an exact reading and the one that it is compared with, in seconds: first, and later.
-const CHECK_AFTER: [i64; 2] = [60, 600];
-/// VMs of a host that are read for that at a time.
-const CHECKED_AT_ONCE: usize = 2;
-/// So many of the compared counters of a plugin, and one in so many, have to differ.
-const DIFFER: [u32; 2] = [2, 5];
-/// Older evidence counts half after so many comparisons.
-const FORGET_AFTER: u32 = 200;
 /// Two hosts of a pool whose newest rows are no farther apart have the same time, as far as can be seen.
 const SAME_TIME: i64 = 10;
 /// Farther apart, nothing can be said of one's time by the other's.
@@ -48,11 +41,9 @@ struct Host {
     mark: Option<Mark>,
     /// Exact counters are used in place of its rows.
     lies: bool,
-    /// Its rows are not checked before, by its own clock: it took too long for that.
-    check_from: Option<i64>,
-    /// Counters that were compared with their rows, and that differed, of each plugin: the rows of one
-    /// may be wrong while those of others are right.
-    compared: [[u32; 2]; PLUGINS],
+    check: Check,
+    /// Its VMs that ran most in the newest rows, first those that ran more.
+    busiest: Vec<Uuid>,
 }
 
 /// What came of an answer.
@@ -79,17 +70,6 @@ pub(crate) struct Checked {
     pub(crate) compared: [u32; 2],
     /// Exact counters are used in their place.
     pub(crate) lies: bool,
-}
-
-/// Why exact counters of a VM are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// There are no counters since the VM's start without them.
-    SinceStart,
-    /// Whether its host's rows are right is to be seen.
-    Check,
-    /// Its host's rows are wrong: each time.
-    Always,
 }
 
 /// A counter as it is handed out, in ns, bytes, or requests.
@@ -208,6 +188,7 @@ impl Totals {
             }
         }
         // From here on nothing fails.
+        let mut busiest = Vec::new();
         for group in &mut groups {
             group.entries.iter_mut().for_each(Entry::follow_the_last);
             if let Some(vm) = self.vms.get_mut(&group.vm) {
@@ -216,8 +197,11 @@ impl Totals {
                 }
                 vm.add(&group.entries, group.way);
             }
+            busiest.push((Reverse(group.ran()), group.vm));
         }
-        let mut evidence = [[0; 2]; PLUGINS];
+        busiest.retain(|(ran, _)| ran.0 > 0);
+        busiest.sort_unstable();
+        let mut compared = Vec::new();
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
             if anew {
@@ -225,16 +209,20 @@ impl Totals {
             } else if rows > 0 {
                 vm.pass(Mark(newest), shifts.get(uuid).copied().unwrap_or(0));
             }
-            add(&mut evidence, vm.compare().unwrap_or_default());
+            compared.extend(vm.compare().map(|found| (*uuid, found)));
         }
         let known = self.hosts.entry(host).or_default();
         if anew {
             known.mark = Some(Mark(newest));
-            known.check_from = None;
+            known.check.begin_anew();
         } else if let Some(mark) = &mut known.mark {
             mark.advance(newest);
         }
-        let found_to_lie = known.weigh(evidence) && !known.lies;
+        known.busiest = busiest.into_iter().map(|(_, vm)| vm).collect();
+        for (vm, found) in compared {
+            known.check.enter(&vm, found);
+        }
+        let found_to_lie = known.check.weigh() && !known.lies;
         if found_to_lie {
             self.rows_lie(host);
         }
@@ -258,7 +246,7 @@ impl Totals {
     pub(crate) fn checked(&self, host: &Uuid) -> Checked {
         self.hosts.get(host).map_or_else(Checked::default, |host| Checked {
             newest: host.mark.map(|mark| mark.0),
-            compared: [0, 1].map(|which| host.compared.iter().map(|both| both[which]).sum()),
+            compared: host.check.compared(),
             lies: host.lies,
         })
     }
@@ -269,56 +257,16 @@ impl Totals {
     }
 
     /// The VMs by which the rows of a host are to be checked now: a few, whatever callers ask for.
-    pub(crate) fn due(&self, host: &Uuid) -> Vec<Uuid> {
-        let is_due = |host: &Host| host.check_from <= host.mark.map(|mark| mark.0);
-        let may_lie = |host: &Host| host.quirks.rows_may_lie() && !host.lies && is_due(host);
-        if !self.hosts.get(host).is_some_and(may_lie) {
-            return Vec::new();
-        }
-        let wanted = self.wanted(host);
-        let of = |why| wanted.iter().filter(move |(_, wanted)| *wanted == why).map(|(vm, _)| *vm);
-        let mut due: Vec<Uuid> = of(Wanted::Check).collect();
-        // Nothing can be compared that was not read once, and who does nothing tells nothing.
-        let residents = self.vms.iter().filter(|(_, vm)| vm.host == Some(*host));
-        let mut busy: Vec<_> = residents.map(|(uuid, vm)| (Reverse(vm.ran()), *uuid)).collect();
-        busy.sort_unstable();
-        let busiest = busy.into_iter().take(CHECKED_AT_ONCE).map(|(_, vm)| vm);
-        due.extend(busiest.filter(|vm| of(Wanted::SinceStart).any(|wanted| wanted == *vm)));
-        due
-    }
-
-    /// Has the rows of a host checked later.
-    pub(crate) fn put_off_check(&mut self, host: &Uuid) {
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.check_from = host.mark.map(|mark| mark.0.saturating_add(CHECK_AFTER[0]));
-        }
-    }
-
-    /// The VMs of a host of which exact counters are wanted. To be asked after an answer of it was taken.
-    pub(crate) fn wanted(&self, host: &Uuid) -> Vec<(Uuid, Wanted)> {
-        let Some(known) = self.hosts.get(host) else { return Vec::new() };
-        let Some(mark) = known.mark else { return Vec::new() };
-        let residents = self.vms.iter().filter(|(_, vm)| vm.host == Some(*host));
-        let usable = residents.filter(|(_, vm)| vm.takes_exact_at(mark.0));
-        let mut due = Vec::new();
-        let mut wanted = Vec::new();
-        for (uuid, vm) in usable {
-            if known.lies {
-                wanted.push((*uuid, Wanted::Always));
-            } else if vm.lacks_exact() {
-                wanted.push((*uuid, Wanted::SinceStart));
-            } else if known.quirks.rows_may_lie() {
-                // Where something differed, more is to be known soon.
-                let is_suspect = known.compared.iter().any(|both| both[1] > 0);
-                let after = CHECK_AFTER[usize::from(vm.was_compared && !is_suspect)];
-                due.extend(
-                    vm.anchored_at().filter(|at| mark.0 - at >= after).map(|at| (at, *uuid)),
-                );
-            }
-        }
-        due.sort_unstable();
-        wanted.extend(due.into_iter().take(CHECKED_AT_ONCE).map(|(_, vm)| (vm, Wanted::Check)));
-        wanted
+    pub(crate) fn due(&mut self, host: &Uuid) -> Vec<Uuid> {
+        let Self { hosts, vms } = self;
+        let known = hosts.get_mut(host).filter(|host| host.quirks.rows_may_lie() && !host.lies);
+        let Some(known) = known else { return Vec::new() };
+        let Some(Mark(now)) = known.mark else { return Vec::new() };
+        let can_be_compared = |vm: &Uuid| {
+            let vm = vms.get(vm).filter(|vm| vm.host == Some(*host));
+            vm.is_some_and(|vm| vm.can_be_compared_at(now))
+        };
+        known.check.due(now, can_be_compared, &known.busiest)
     }
 
     /// Takes the exact counters of a VM, which that host has told; answers whether they are of use. They
@@ -389,28 +337,6 @@ impl Totals {
     }
 }
 
-impl Host {
-    /// Whether what was compared until now says that the rows are wrong.
-    fn weigh(&mut self, evidence: [[u32; 2]; PLUGINS]) -> bool {
-        add(&mut self.compared, evidence);
-        let [at_least, one_in] = DIFFER;
-        let is_wrong = |[compared, differed]: &[u32; 2]| {
-            *differed >= at_least && differed * one_in >= *compared
-        };
-        let any = self.compared.iter().any(is_wrong);
-        for both in self.compared.iter_mut().filter(|both| both[0] >= FORGET_AFTER) {
-            *both = both.map(|count| count / 2);
-        }
-        any
-    }
-}
-
-fn add(to: &mut [[u32; 2]; PLUGINS], more: [[u32; 2]; PLUGINS]) {
-    for (to, more) in to.iter_mut().flatten().zip(more.into_iter().flatten()) {
-        *to += more;
-    }
-}
-
 /// The columns of a VM in an answer.
 struct Group {
     vm: Uuid,
@@ -426,6 +352,11 @@ struct Group {
 impl Group {
     fn new(vm: Uuid, way: Way) -> Self {
         Self { vm, way, shift: 0, entries: Vec::new(), measures: Vec::new(), measured: Vec::new() }
+    }
+
+    /// How long its vCPUs ran in these rows, in ns; those that did hardly anything left out.
+    fn ran(&self) -> i128 {
+        self.entries.iter().map(Entry::ran).sum()
     }
 
     /// Adds a row; they come from new to old.

@@ -16,7 +16,7 @@ use crate::samples::{Mark, Sum};
 mod exact;
 mod told;
 
-use exact::Next;
+use exact::{COMPARED_AFTER, LEAST_TIME, Next};
 
 /// In 10^-9.
 const SECOND: i64 = 1_000_000_000;
@@ -119,7 +119,6 @@ pub(crate) struct Vm {
     /// How often exact values are still to be read, as something has none that may have one. A disk that
     /// the host does not tell of never has.
     tries: u8,
-    pub(super) was_compared: bool,
     /// Exact values to compare with rows, once those have come.
     next: Option<Box<Next>>,
     memory: Option<MeasuredAt>,
@@ -203,6 +202,13 @@ impl Entry {
         }
     }
 
+    /// How long a vCPU ran, in ns, if that is enough to be compared; else 0.
+    pub(super) fn ran(&self) -> i128 {
+        let Sum { nanos, covered } = self.grown.sum;
+        let is_enough = nanos * i128::from(COMPARED_AFTER) >= LEAST_TIME * i128::from(covered);
+        if self.counter == Counter::Cpu && is_enough { nanos } else { 0 }
+    }
+
     /// Adds so many seconds of a row, at its end; some of them were covered before.
     pub(super) fn add(&mut self, t: i64, seconds: i64, at_rest: i64, mean: f64, sum: Sum) {
         let covered = u64::try_from((seconds - at_rest) * SECOND).unwrap_or(0);
@@ -243,7 +249,6 @@ impl Vm {
             still: None,
             exact: ExactFrom::At(i64::MIN),
             tries: TRIES,
-            was_compared: false,
             next: None,
             memory: None,
             memory_target: None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.xapi import Pool
+from tests.support.xapi import Pool, synthetic
 from tests.xenserver.test_faults import ALL
 
 if TYPE_CHECKING:
@@ -60,3 +60,21 @@ def test_a_cycle_costs_a_call_a_pool_and_one_a_host(
             time.sleep(AGE)
         # The self-check of newer releases reads two VMs of a host after a minute or more.
         assert vm_rrds <= (4 if data == "xapi-26.17_steady" else 0)
+
+
+def test_rows_are_checked_by_the_same_vms_though_others_get_busier(opens: Opens) -> None:
+    now = time.time()
+    with synthetic(hosts=2, vms=6, delay=0.0, now=lambda: now) as pool:
+        inspector = opens(pool)
+        inspector.usage_all()
+        vm_rrds = []
+        for _ in range(60):
+            now += 10
+            pool.forget()
+            assert len(inspector.usage_all()) == 12
+            assert pool.count("event.from") == 1
+            assert [pool.count("GET /rrd_updates", host) for host in (0, 1)] == [1, 1]
+            vm_rrds.append(pool.count("GET /vm_rrd"))
+        # Two of each host, of which the counters are read once, and compared a minute later.
+        assert [count for count in vm_rrds if count] == [4, 4]
+        assert all(host.compared and not host.differed for host in inspector.list_hosts())

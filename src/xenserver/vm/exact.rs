@@ -1,5 +1,6 @@
 //! Exact counters of a VM: those since its start, and what shows whether its rows are right.
 
+use super::super::check::Evidence;
 use super::super::counted::Anchor;
 use super::super::names::{Counter, PLUGINS, named};
 use super::super::quirks::Quirks;
@@ -8,9 +9,12 @@ use super::{ExactFrom, SECOND, Slot, State, Vm};
 use crate::samples::NANOS;
 
 /// Two exact readings are compared that are so far apart.
-const COMPARED_AFTER: i64 = 60 * SECOND;
+pub(super) const COMPARED_AFTER: i64 = 60 * SECOND;
 /// Growth of rows and of exact counters may differ by a hundredth.
 const TOLERANCE: i128 = 100;
+/// Growth by less than this says nothing: in 10^-9 s, and in 10^-9 bytes.
+pub(super) const LEAST_TIME: i128 = NANOS / 10;
+const LEAST_BYTES: i128 = 10_000 * NANOS;
 /// Counters that all lack so much were not told for a while, in 10^-9 s.
 const GAP: u64 = 1_000_000_000;
 
@@ -33,10 +37,10 @@ impl Vm {
         self.tries > 0
     }
 
-    /// When the oldest of its exact values was read.
-    pub(in crate::xenserver) fn anchored_at(&self) -> Option<i64> {
-        let anchors = self.counters.iter().filter_map(|slot| slot.counted.anchor());
-        anchors.map(|anchor| anchor.at / SECOND).min()
+    /// Whether exact values that are read then can be compared with its rows later. Those of a pause tell
+    /// its growth only in all.
+    pub(in crate::xenserver) fn can_be_compared_at(&self, at: i64) -> bool {
+        self.state == State::Running && self.still.is_none() && self.takes_exact_at(at)
     }
 
     /// Takes exact values, which were read then, in 10^-9 s.
@@ -103,13 +107,12 @@ impl Vm {
 
     /// Compares the growth by rows with that by exact values once all rows have come: how many counters
     /// of each plugin were compared, and how many differed.
-    pub(in crate::xenserver) fn compare(&mut self) -> Option<[[u32; 2]; PLUGINS]> {
+    pub(in crate::xenserver) fn compare(&mut self) -> Option<Evidence> {
         let mark = self.mark?.0.saturating_mul(SECOND);
         if self.next.as_ref().is_none_or(|next| next.at > mark) {
             return None;
         }
         let next = self.next.take()?;
-        self.was_compared = true;
         let (mut found, mut covered) = ([[0; 2]; PLUGINS], 0);
         let anchors = || {
             next.anchors.iter().filter_map(|(place, next)| {
@@ -125,8 +128,7 @@ impl Vm {
         for (place, counter, last, next) in anchors().collect::<Vec<_>>() {
             let (exact, rows) = (last.grown_to(&next), last.rows_to(&next));
             let most = exact.max(rows);
-            // A tenth of a second, or 10 kB: less says nothing.
-            let least = if counter.is_bytes() { 10_000 * NANOS } else { NANOS / 10 };
+            let least = if counter.is_bytes() { LEAST_BYTES } else { LEAST_TIME };
             let is_off = (exact - rows).abs() > most / TOLERANCE + last.edge + next.edge;
             if !is_gap && most >= least {
                 let [compared, differed] = &mut found[counter.plugin()];

@@ -20,11 +20,6 @@ impl Vm {
         self.counters.iter().filter(|slot| slot.counter == Counter::Cpu)
     }
 
-    /// How long its vCPUs ran, in ns.
-    pub(in crate::xenserver) fn ran(&self) -> i128 {
-        self.cpus().map(|slot| slot.counted.sum.nanos).sum()
-    }
-
     /// What it has used.
     pub(in crate::xenserver) fn totals(&self) -> VmTotals {
         let told = |counter, device: usize| {
@@ -35,7 +30,7 @@ impl Vm {
         let each = |counter| there().filter(move |slot| slot.counter == counter);
         let since_start = self.cpus().map(|slot| slot.counted.since_start());
         let cpu = Told {
-            sum: self.ran(),
+            sum: self.cpus().map(|slot| slot.counted.sum.nanos).sum(),
             covered: Duration::from_nanos(self.cpu_covered),
             since_start: since_start.sum::<Option<_>>().filter(|_| self.vcpus > 0),
         };

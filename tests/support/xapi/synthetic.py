@@ -228,8 +228,14 @@ def mac(vm: int, device: int) -> str:
     return f"aa:bb:{digits[:2]}:{digits[2:4]}:{digits[4:]}:{device:02x}"
 
 
-def synthetic(hosts: int = 64, vms: int = 16, sources: int = 30, delay: float = 0.5) -> Pool:
-    """Return a pool, to be used in a `with` statement; its time is the real one."""
+def synthetic(
+    hosts: int = 64,
+    vms: int = 16,
+    sources: int = 30,
+    delay: float = 0.5,
+    now: Callable[[], float] = time.time,
+) -> Pool:
+    """Return a pool, to be used in a `with` statement; its time is the real one by default."""
     if not 0 < sources <= len(SOURCES):
         message = f"there are 1 to {len(SOURCES)} sources"
         raise ValueError(message)
@@ -237,8 +243,8 @@ def synthetic(hosts: int = 64, vms: int = 16, sources: int = 30, delay: float = 
     there: dict[str, list[str]] = {ref: [] for ref in tables["host"]}
     for vm in tables["VM"].values():
         there[vm["resident_on"]].append(vm["uuid"])
-    metrics = Synthetic(list(there.values()), sources, time.time())
-    pool = Pool(now=time.time, parts=(metrics, Database(tables)))
+    metrics = Synthetic(list(there.values()), sources, now())
+    pool = Pool(now=now, parts=(metrics, Database(tables)))
     for host in pool.hosts:
         host.delay = delay
     return pool
