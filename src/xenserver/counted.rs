@@ -97,23 +97,7 @@ impl Counted {
     pub(super) fn set(&mut self, anchor: Anchor) {
         self.floor = self.since_start().unwrap_or(self.floor);
         self.anchor = Some(Box::new(anchor));
-    }
-
-    /// Sets an anchor by a value that is known to a few digits only: what rows lack is not made up by it.
-    pub(super) fn set_roughly(&mut self, value: i128, at: i64) {
         self.born = None;
-        self.set(self.reading(value, at));
-    }
-
-    /// Once all rows up to the first exact value have come: where they told less than was counted since
-    /// the counter began, the rest is added. Rows of a domain that was started just now lack some.
-    pub(super) fn make_up_since_birth(&mut self) {
-        let Some(anchor) = &mut self.anchor else { return };
-        if let Some(born) = self.born.take() {
-            let missing = (*born + anchor.exact - anchor.sum.nanos).max(0);
-            self.sum.nanos += missing;
-            anchor.sum.nanos += missing;
-        }
     }
 
     /// Takes an exact value whose rows have come, where those since the last one were wrong, or missing:
@@ -139,7 +123,6 @@ impl Counted {
     /// Goes on by exact values alone: since the anchor, the sum has grown by what those have, whatever
     /// rows said. Answers how many 10^-9 s more are covered.
     pub(super) fn catch_up(&mut self, exact: i128, at: i64) -> u64 {
-        self.make_up_since_birth();
         let reading = |sum| Anchor { exact, at, sum, edge: 0 };
         let (told, covered) = match (self.anchor(), self.born.take()) {
             // The first one: it was 0 at the birth. Rows have told the seconds, and of the domain before.

@@ -500,13 +500,6 @@ impl Vm {
                 Some(_) => {}
             },
         }
-        let Some(Mark(mark)) = self.mark else { return };
-        for slot in &mut self.counters {
-            if slot.counted.anchor().is_some_and(|anchor| anchor.at <= mark.saturating_mul(SECOND))
-            {
-                slot.counted.make_up_since_birth();
-            }
-        }
     }
 
     fn pass_start(&mut self, newest: Mark) {

@@ -65,14 +65,14 @@ impl Vm {
             let Some(exact) = source.last.map(|last| last.nanos).filter(|nanos| *nanos >= 0) else {
                 continue;
             };
+            let reading = counted.reading(exact, at);
             if !counter.is_bytes() && quirks.floats_have_five_digits() {
                 // Good enough to begin with, and for nothing else.
                 if counted.anchor().is_none() && !last.is_some_and(f32::is_nan) {
-                    counted.set_roughly(exact, at);
+                    counted.set(reading);
                 }
                 continue;
             }
-            let reading = counted.reading(exact, at);
             match counted.anchor() {
                 _ if rows_lie => {
                     let more = counted.catch_up(exact, at);
