@@ -195,7 +195,7 @@ impl Totals {
                 if rows > 0 && group.way.is_measured() {
                     vm.measure(&group.measured);
                 }
-                vm.add(&group.entries, group.way);
+                vm.add(&group.entries, group.way, newest);
             }
             busiest.push((Reverse(group.ran()), group.vm));
         }

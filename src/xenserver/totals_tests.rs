@@ -1006,6 +1006,41 @@ fn another_host_has_domains_of_its_own() {
     assert_eq!(totals.vm(&uuid('G')).unwrap().cpu.sum, after.cpu.sum + 1_000_000_000);
 }
 
+#[test]
+fn counters_since_the_start_are_read_again_after_a_gap_in_the_rows() {
+    for set in TRUE_SETS {
+        let mut client = Client::new(set);
+        let read = |client: &mut Client, seconds: i64, bytes: i64| {
+            let rrd = format!(
+                "<rrd><step>5</step><lastupdate>{}</lastupdate><ds><name>vif_0_rx</name>\
+                 <type>DERIVE</type><last_ds>{bytes}</last_ds></ds><rra>",
+                at(seconds)
+            );
+            let rrd = VmRrd::read(rrd.as_bytes()).unwrap();
+            assert!(client.totals.enter_exact(&uuid('G'), host(), &rrd));
+        };
+        let poll = |client: &mut Client, seconds: i64| {
+            let answer =
+                two_rows('G', at(seconds), ["1000.0", "1000.0"]).replace("cpu0", "vif_0_rx");
+            client.poll(at(seconds), answer.as_bytes());
+        };
+        poll(&mut client, 0);
+        // It has vCPUs and disks that the host does not tell of.
+        while client.totals.lacks_exact(&uuid('G')) {
+            read(&mut client, 3, 50_000);
+        }
+        poll(&mut client, 10);
+        assert!(!client.totals.lacks_exact(&uuid('G')), "{set}: nothing is missing");
+        poll(&mut client, 10_000);
+        assert!(client.totals.lacks_exact(&uuid('G')), "{set}");
+        read(&mut client, 10_003, 8_000_000);
+        poll(&mut client, 10_010);
+        let told = client.told('G', "vif_0_rx").unwrap();
+        assert_eq!(told.since_start, Some(8_006_500), "{set}: read in the middle of a second");
+        assert_eq!(told.covered, Duration::from_secs(10_010), "{set}");
+    }
+}
+
 fn op() -> impl Strategy<Value = (u8, usize, i64, char)> {
     (0_u8..8, 0_usize..11, 0_i64..400, prop::sample::select(VMS.to_vec()))
 }

@@ -16,7 +16,7 @@ use crate::samples::{Mark, Sum};
 mod exact;
 mod told;
 
-use exact::{COMPARED_AFTER, LEAST_TIME, Next};
+use exact::{COMPARED_AFTER, GAP, LEAST_TIME, Next};
 
 /// In 10^-9.
 const SECOND: i64 = 1_000_000_000;
@@ -424,7 +424,7 @@ impl Vm {
     }
 
     /// Adds what rows have added up to.
-    pub(super) fn add(&mut self, entries: &[Entry], way: Way) {
+    pub(super) fn add(&mut self, entries: &[Entry], way: Way, newest: i64) {
         if !matches!(way, Way::All { .. } | Way::Shifted { .. }) {
             return;
         }
@@ -439,6 +439,14 @@ impl Vm {
             for (_, anchor) in next.into_iter().flatten().filter(|(place, _)| place == index) {
                 anchor.sum.add(grown.before[1]);
                 anchor.edge = anchor.edge.saturating_add(grown.edge[1]);
+            }
+        }
+        if let Way::All { mark, covered: None, .. } = way {
+            let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
+            let has_rows = entries.iter().any(|entry| entry.newest.is_some());
+            // What was counted meanwhile is in no row.
+            if has_rows && longest + GAP < elapsed {
+                self.tries = TRIES;
             }
         }
         self.covered += longest;

@@ -16,7 +16,7 @@ const TOLERANCE: i128 = 100;
 pub(super) const LEAST_TIME: i128 = NANOS / 10;
 const LEAST_BYTES: i128 = 10_000 * NANOS;
 /// Counters that all lack so much were not told for a while, in 10^-9 s.
-const GAP: u64 = 1_000_000_000;
+pub(super) const GAP: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct Next {
