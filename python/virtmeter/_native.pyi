@@ -92,6 +92,8 @@ class Inspector:
         :param workers: for libvirt alone, see ``LibvirtInspector``; and so are the next two.
         :param password: returns the password of the URI's user whenever there is a login. Without
             it, the file is read that the URI names, or the environment's ``VIRTMETER_PASSWORD``.
+            It is called in a thread of its own, and waited for no longer than ``timeout``; what it
+            returns later is for the next login.
         :raises ValueError: a parameter is out of its range, or the URI cannot be used.
         """
 

@@ -1,7 +1,7 @@
 //! `virtmeter.Inspector` and `LibvirtInspector`: their documentation for users is in `_native.pyi`.
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -11,13 +11,14 @@ use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use super::arguments::{InstanceArgument, type_name};
 use super::errors::exception;
+use super::password::{self, Function};
 use super::records::{Record, list};
 use super::{put_back, raised_meanwhile};
 use crate::error;
 use crate::inspector::Inspector;
 use crate::libvirt::Libvirt;
 use crate::limits::{InvalidLimit, Limits};
-use crate::open::{Opening, PasswordSource};
+use crate::open::Opening;
 use crate::printable::Uri;
 
 /// Reads what virtual machines use.
@@ -27,11 +28,6 @@ pub(crate) struct AnyInspector {
     report_stopped: bool,
     password: Arc<Function>,
 }
-
-/// A function of Python's, or none. It may be a method of who has the inspector: the garbage collector
-/// looks at it, and takes it from an inspector that nobody has any more.
-#[derive(Default)]
-struct Function(Mutex<Option<Py<PyAny>>>);
 
 /// The one of libvirt's, whatever the URI.
 #[pyclass(frozen, extends = AnyInspector, module = "virtmeter")]
@@ -120,8 +116,8 @@ impl AnyInspector {
             }
         }
         let is_given = password.is_some();
-        let function = Arc::new(Function(Mutex::new(password)));
-        let password = is_given.then(|| password_of(Arc::clone(&function)));
+        let function = Arc::new(Function::new(password));
+        let password = is_given.then(|| password::source(Arc::clone(&function), limits.timeout()));
         let max_age = max_age.map(seconds);
         let opened = Inspector::open(uri, Opening { report_stopped, limits, max_age, password });
         let inspector = opened.map_err(|error| exception(py, &error))?;
@@ -129,9 +125,7 @@ impl AnyInspector {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // Whoever has the lock has just looked, or takes it away.
-        let password = self.password.0.try_lock();
-        password.map_or(Ok(()), |password| visit.call(&*password))
+        self.password.traverse(&visit)
     }
 
     fn __clear__(&self) {
@@ -364,37 +358,6 @@ fn libvirt(uri: &str, report_stopped: bool) -> PyResult<Libvirt> {
 fn has_nul(uri: &str) -> PyErr {
     let uri = Uri(uri);
     PyValueError::new_err(format!("the URI \"{uri}\" contains a NUL; use one like qemu:///system"))
-}
-
-/// What a Python function returns as a password. What it raises may hold that, and is not shown.
-fn password_of(function: Arc<Function>) -> PasswordSource {
-    Arc::new(move || {
-        let returned = Python::try_attach(|py| {
-            let Some(function) = function.get(py) else {
-                return Err("nobody has the inspector any more".to_owned());
-            };
-            let returned = function.call0(py).and_then(|text| text.extract::<String>(py));
-            returned.map_err(|error| {
-                let class = error.get_type(py).name().map(|name| name.to_string());
-                format!(
-                    "the function that returns the password has raised {}",
-                    class.unwrap_or_default()
-                )
-            })
-        });
-        returned.unwrap_or_else(|| Err("Python ends".to_owned()))
-    })
-}
-
-impl Function {
-    fn get(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let function = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        function.as_ref().map(|function| function.clone_ref(py))
-    }
-
-    fn take(&self) -> Option<Py<PyAny>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 /// What was given of the timeout, the greatest age, and the workers, what they read ahead, and how many

@@ -4,6 +4,7 @@
 mod arguments;
 mod errors;
 pub(crate) mod inspector;
+mod password;
 mod records;
 
 use std::cell::RefCell;
@@ -18,6 +19,7 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     arguments::look_up_classes(py)?;
     errors::look_up_classes(py)?;
     records::look_up_classes(py)?;
+    password::look_up(py)?;
     // Levels are not cached: an operator may change them while we run.
     let logger = Logger::new(py, Caching::Loggers)?;
     // Fails only where this module was initialised before, and its logger serves on.

@@ -105,3 +105,31 @@ while not inspector.health().calls.get("block_stats"):
 """
     assert run(script, daemon) == []
     assert daemon.calls["DOMAIN_BLOCK_STATS"] > 0
+
+
+PASSWORD = """
+import sys, threading, time
+import virtmeter
+
+asked = threading.Event()
+
+def password():
+    asked.set()
+    while True:  # waits for somebody who does not come
+        time.sleep(0.001)
+
+URI = "xenserver://u@127.0.0.1:1/?insecure=1"
+inspector = virtmeter.Inspector(URI, password=password, timeout=0.2)
+try:
+    inspector.list_instances()
+except virtmeter.ConnectionLost as error:
+    print(asked.is_set(), error)
+"""
+
+
+def test_a_password_function_that_does_not_return() -> None:
+    command = [sys.executable, "-W", "error", "-c", PASSWORD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("True no connection to xenserver://u@127.0.0.1:1/: ")
+    assert "the function that returns the password has not returned within 200ms" in done.stdout

@@ -311,6 +311,25 @@ def test_what_a_password_function_raises_is_not_shown(
     assert "secret" not in caplog.text
 
 
+def test_a_password_function_that_is_slow_is_not_called_twice(opens: Opens, pool: Pool) -> None:
+    known, called = threading.Event(), []
+
+    def password() -> str:
+        called.append(threading.current_thread())
+        known.wait(60)
+        return PASSWORD
+
+    inspector = opens(pool, password=password, timeout=0.3)
+    for _ in range(3):
+        late = failure(inspector.list_instances)
+        assert "the function that returns the password has not returned within 300ms" in late
+        assert not inspector.connected
+        time.sleep(0.6)
+    known.set()
+    eventually(lambda: is_well(inspector))
+    assert len(called) == pool.sessions.logins == 1
+
+
 def test_the_master_is_found_through_a_member_where_it_can_be_trusted(opens: Opens) -> None:
     with Pool("xapi-24.19_drift", hosts=2) as pool:
         inspector = opens(pool, uri=pool.uri(1))
