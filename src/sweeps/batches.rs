@@ -102,10 +102,10 @@ impl Batches {
         }
     }
 
-    /// Notes that it does not wait for a thread any more.
+    /// Notes that no thread is to read it any more: whoever still wants it orders it anew.
     pub(super) fn is_not_ordered(&mut self, batch: Batch) {
         if let Some(known) = self.known.get_mut(&batch) {
-            known.ordered = None;
+            (known.ordered, known.begun) = (None, None);
         }
     }
 

@@ -186,10 +186,8 @@ impl<H: HostWide> Source for Sweeps<H> {
 
     fn close(&self) {
         let closed = self.with(|here| {
-            // What nobody waits for would log in again.
-            here.forget_orders();
             let longest = CLOSING.min(self.limits.timeout());
-            here.driver.close(Instant::now() + longest)
+            here.close(Instant::now() + longest)
         });
         if let Err(error) = closed {
             let line = format!("the session was not closed, and ends by itself: {error}");

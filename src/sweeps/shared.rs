@@ -41,6 +41,9 @@ pub(super) struct State {
     pub(super) threads: usize,
     pub(super) idle: usize,
     pub(super) ended: bool,
+    /// How many are logging out, and how many have.
+    closing: usize,
+    closed: u64,
     pub(super) log: Vec<LogRecord>,
     handed_out: u64,
     pub(super) timeouts: u64,
@@ -50,6 +53,16 @@ impl State {
     /// Whether what waits first is what everybody waits for.
     pub(super) fn is_urgent(&self) -> bool {
         self.queue.front() == Some(&Batch::Inventory)
+    }
+
+    /// How often the session was closed: what begins now may fail if that comes to be more.
+    pub(super) fn closed(&self) -> u64 {
+        self.closed
+    }
+
+    /// Whether a session was closed that something may have used that began then.
+    pub(super) fn was_closed_since(&self, closed: u64) -> bool {
+        self.closing > 0 || self.closed != closed
     }
 }
 
@@ -201,12 +214,20 @@ impl<H: HostWide> Shared<H> {
         }
     }
 
-    /// Forgets what waits for a thread: whoever still wants it orders it anew.
-    pub(super) fn forget_orders(&self) {
+    /// Logs out. What waits for a thread is forgotten, as it would log in again: whoever still wants it
+    /// orders it anew.
+    pub(super) fn close(&self, deadline: Instant) -> Result<()> {
         let mut state = self.lock();
         for batch in std::mem::take(&mut state.queue) {
             state.batches.is_not_ordered(batch);
         }
+        state.closing += 1;
+        drop(state);
+        let answer = self.driver.close(deadline);
+        let mut state = self.lock();
+        state.closing -= 1;
+        state.closed += 1;
+        answer
     }
 
     /// How many threads there may be: as many as the driver wants, and those that what does not answer holds

@@ -18,6 +18,8 @@ enum Does {
     Fail,
     /// Does not answer until it is told something else.
     Hang,
+    /// Does not answer, and fails once somebody logs out.
+    LoseSession,
 }
 
 #[derive(Default)]
@@ -69,14 +71,23 @@ impl HostWide for Scripted {
         *world.reads.entry(batch).or_default() += 1;
         world.reading += 1;
         world.most = world.most.max(world.reading);
+        let closed = world.closed;
         // So that others come meanwhile.
         world = self.world.1.wait_timeout(world, Duration::from_millis(20)).unwrap().0;
         while world.does.get(&batch) == Some(&Does::Hang) {
             world = self.world.1.wait(world).unwrap();
         }
+        while world.does.get(&batch) == Some(&Does::LoseSession) && world.closed == closed {
+            world = self.world.1.wait(world).unwrap();
+        }
         world.reading -= 1;
         world.together &= batch != host(TOGETHER) || !world.does.contains_key(&batch);
-        match world.does.get(&batch) {
+        let does = world.does.get(&batch).copied();
+        if does == Some(Does::LoseSession) {
+            // Whoever logs in again has another one.
+            world.does.remove(&batch);
+        }
+        match does {
             None => Ok(Vec::new()),
             Some(_) => Err(Error::ConnectionLost {
                 uri: "scripted://".to_owned(),
@@ -445,6 +456,25 @@ fn what_is_read_of_one_instance_alone_is_read_ahead_of_its_caller() {
     ask(&engine, 11).unwrap();
     assert_eq!([3, 7, 11].map(|number| driver.reads(alone(number))), [1; 3]);
     assert!(driver.lock().most > 1, "they are read one after the other");
+}
+
+#[test]
+fn what_fails_as_somebody_has_logged_out_is_read_again() {
+    for lost in [Batch::Inventory, host(0)] {
+        let (driver, engine) = engine(1, Duration::from_secs(60), Duration::ZERO);
+        driver.will(lost, Some(Does::LoseSession));
+        thread::scope(|scope| {
+            let asked = scope.spawn(|| ask(&engine, 0));
+            while driver.reads(lost) == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            engine.close();
+            assert_eq!(asked.join().unwrap(), Ok(()));
+        });
+        assert_eq!(driver.reads(lost), 2);
+        let health = engine.health();
+        assert!(health.away.is_empty() && health.outage.is_none());
+    }
 }
 
 #[test]

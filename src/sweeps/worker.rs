@@ -27,7 +27,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             break;
         }
         if let Some(batch) = state.queue.pop_front() {
-            let begun = Instant::now();
+            let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
             let answer = shared.driver.read(batch, begun + shared.limits.timeout());
@@ -41,6 +41,8 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                         shared.tell(&mut state, batch, None);
                     }
                 }
+                // Its session was closed meanwhile, which is no failure: whoever wants it has it read again.
+                Err(_) if state.was_closed_since(closed) => state.batches.is_not_ordered(batch),
                 Err(error) => {
                     if state.batches.has_not_been_read(batch, error.clone(), now) {
                         shared.tell(&mut state, batch, Some(&error));

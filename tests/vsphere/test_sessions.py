@@ -103,6 +103,18 @@ def test_many_threads_share_one(opens: Opens, vcenter: VCenter) -> None:
         vcenter.expire_sessions()
 
 
+def test_a_close_in_the_middle_is_felt_by_nobody(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    with ThreadPoolExecutor(3) as threads:
+        all_told = threads.map(lambda _: count(inspector), range(300))
+        for _ in range(20):
+            time.sleep(0.05)
+            inspector.close()
+            assert len(inspector.list_instances()) == ALL + 2
+    assert list(all_told) == [ALL] * 300
+
+
 def test_a_child_logs_in_by_itself_and_leaves_its_parents_session(
     opens: Opens, vcenter: VCenter
 ) -> None:
