@@ -22,8 +22,6 @@ pub(super) struct Devices {
     pub(super) disks: Vec<Disk>,
     /// For example `ubuntu64Guest`: what its user has said that it runs.
     pub(super) guest_id: Option<Box<str>>,
-    /// `bios` or `efi`.
-    pub(super) firmware: Option<Box<str>>,
 }
 
 /// A virtual NIC.
@@ -31,12 +29,9 @@ pub(super) struct Devices {
 pub(super) struct Nic {
     /// What its samples are named by.
     pub(super) key: i32,
-    /// For example `Network adapter 1`.
-    pub(super) label: Option<Box<str>>,
     pub(super) mac: Option<Box<str>>,
     /// For example `vmxnet3`.
     pub(super) card: Box<str>,
-    pub(super) is_connected: Option<bool>,
     /// The port's id that whoever manages the network knows it by, as Neutron does.
     pub(super) interface_id: Option<Box<str>>,
     pub(super) network: Option<Network>,
@@ -73,17 +68,14 @@ pub(super) struct Disk {
     /// For example `[datastore1] web/web.vmdk`.
     pub(super) file: Option<Box<str>>,
     pub(super) uuid: Option<Box<str>>,
-    pub(super) is_thin: Option<bool>,
     /// Whether it is a LUN of its own.
     pub(super) is_raw: bool,
-    /// For example `persistent`.
-    pub(super) mode: Option<Box<str>>,
 }
 
 impl Devices {
     /// What is asked of each.
-    pub(super) const PATHS: [&str; 4] =
-        ["config.hardware.device", "config.extraConfig", "config.guestId", "config.firmware"];
+    pub(super) const PATHS: [&str; 3] =
+        ["config.hardware.device", "config.extraConfig", "config.guestId"];
 }
 
 impl Object for Devices {
@@ -107,7 +99,6 @@ impl Object for Devices {
             nics,
             disks: devices().filter_map(|device| disk(device, &controllers)).collect(),
             guest_id: properties.name("config.guestId"),
-            firmware: properties.name("config.firmware"),
         })
     }
 }
@@ -128,14 +119,10 @@ fn nic(device: Node<'_, '_>) -> Option<Nic> {
     let mac = child(device, "macAddress")?;
     let kind = kind(device).unwrap_or_default();
     let card = kind.strip_prefix("Virtual").unwrap_or(kind).to_ascii_lowercase();
-    let info = child(device, "deviceInfo");
-    let connectable = child(device, "connectable");
     Some(Nic {
         key: number(device, "key")?,
-        label: info.and_then(|info| named(info, "label")),
         mac: text(mac).map(str::trim).and_then(short),
         card: short(card.strip_suffix("ethernetcard").unwrap_or(&card)).unwrap_or_default(),
-        is_connected: connectable.and_then(|c| child(c, "connected")).and_then(flag),
         interface_id: named(device, "externalId"),
         network: child(device, "backing").and_then(network),
     })
@@ -183,9 +170,7 @@ fn disk(device: Node<'_, '_>, controllers: &HashMap<i32, (&str, u32)>) -> Option
         capacity: number(device, "capacityInBytes").or_else(in_kib),
         file: of("fileName").or_else(|| of("descriptorFileName")),
         uuid: of("uuid"),
-        is_thin: backing.and_then(|backing| child(backing, "thinProvisioned")).and_then(flag),
         is_raw: backing.and_then(kind).is_some_and(|kind| kind.contains("RawDisk")),
-        mode: of("diskMode"),
     })
 }
 
@@ -203,8 +188,6 @@ pub(super) struct DiskSize {
     /// The disk's.
     pub(super) key: i32,
     pub(super) size: u64,
-    /// So much of it is shared with no other file, where that is told.
-    pub(super) unique: Option<u64>,
 }
 
 impl Sizes {
@@ -222,20 +205,16 @@ impl Object for Sizes {
             let is_known = child(file, "accessible").and_then(flag) != Some(false);
             let size = number::<u64>(file, "size").filter(|_| is_known);
             if let (Some(key), Some(size)) = (number::<i32>(file, "key"), size) {
-                files.insert(key, (size, number::<u64>(file, "uniqueSize")));
+                files.insert(key, size);
             }
         }
         let size = |disk| {
             let keys = children(disk, "chain").flat_map(|link| children(link, "fileKey"));
             let keys: Option<HashSet<i32>> = keys.map(|key| parsed(key)).collect();
             let keys = keys.filter(|keys| !keys.is_empty())?;
-            let mut sum = DiskSize { key: number(disk, "key")?, size: 0, unique: Some(0) };
-            for key in keys {
-                let (size, unique) = files.get(&key)?;
-                sum.size = sum.size.checked_add(*size)?;
-                sum.unique = sum.unique.zip(*unique).and_then(|(sum, more)| sum.checked_add(more));
-            }
-            Some(sum)
+            let add = |sum: u64, key| sum.checked_add(*files.get(&key)?);
+            let size = keys.into_iter().try_fold(0, add)?;
+            Some(DiskSize { key: number(disk, "key")?, size })
         };
         let disks = properties.array("layoutEx.disk").filter_map(size).collect();
         Some(Self { moref, disks })

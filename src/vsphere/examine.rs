@@ -65,9 +65,7 @@ impl VSphere {
         let request = |session: &Session| {
             Request::query_perf(&session.refs, &queries, &session.counters.asked())
         };
-        let read = |session: &Session, body: &[u8]| {
-            perf::samples(body, &session.counters, |_| ()).map(|_| ())
-        };
+        let read = |session: &Session, body: &[u8]| perf::samples(body, &session.counters, |_| ());
         found.unknown = match self.vcenter.call(request, read, deadline()) {
             Ok(()) => None,
             Err(Trouble::Fault(_, text)) => Some(text),
@@ -80,7 +78,7 @@ impl VSphere {
 /// What the server is, from the answer to `CurrentTime`.
 fn about(session: &Session, body: &[u8]) -> soap::Result<Examined> {
     Ok(Examined {
-        server: session.refs.about.full_name.to_string(),
+        server: session.refs.full_name.to_string(),
         clock: soap::current_time(body)?,
         lacking: session.counters.lacking().collect(),
         ..Examined::default()

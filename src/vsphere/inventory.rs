@@ -102,11 +102,10 @@ impl Vm {
 
 impl AboutRead {
     /// What is asked of each.
-    pub(super) const PATHS: [&'static str; 7] = [
+    pub(super) const PATHS: [&'static str; 6] = [
         Devices::PATHS[0],
         Devices::PATHS[1],
         Devices::PATHS[2],
-        Devices::PATHS[3],
         Sizes::PATHS[0],
         Sizes::PATHS[1],
         ANNOTATION,

@@ -330,7 +330,7 @@ impl VSphere {
                         again.push(Wanted { samples, is_again: true, ..(*wanted).clone() });
                     }
                     Taken::WentBack => went_back.push(Arc::clone(&wanted.host)),
-                    Taken::Whole { .. } => {}
+                    Taken::Whole => {}
                 }
             })?;
             Ok((again, went_back))

@@ -34,17 +34,6 @@ pub(super) struct Missing {
     pub(super) no_permission: usize,
     /// As the session has ended.
     pub(super) not_authenticated: usize,
-    /// For any other reason.
-    pub(super) other: usize,
-    pub(super) first: Option<MissingProperty>,
-}
-
-/// One of these.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct MissingProperty {
-    pub(super) object: Box<str>,
-    pub(super) path: Box<str>,
-    pub(super) kind: FaultKind,
 }
 
 /// An object that is read from some of its properties.
@@ -107,7 +96,7 @@ pub(super) fn page<T: Object>(body: &[u8], method: &str) -> Result<Page<T>> {
             let Some(obj) = child(object, "obj") else { continue };
             let Some(moref) = reference(obj) else { continue };
             for missing in children(object, "missingSet") {
-                page.missing.add(&moref, missing);
+                page.missing.add(missing);
             }
             let named = |property| Some((text(child(property, "name")?)?, child(property, "val")?));
             properties.0.clear();
@@ -122,35 +111,23 @@ pub(super) fn page<T: Object>(body: &[u8], method: &str) -> Result<Page<T>> {
 impl<T> Page<T> {
     /// Adds the page after it.
     pub(super) fn extend(&mut self, next: Self) {
-        let Self {
-            objects,
-            token,
-            missing: Missing { no_permission, not_authenticated, other, first },
-        } = next;
+        let Self { objects, token, missing: Missing { no_permission, not_authenticated } } = next;
         self.objects.extend(objects);
         self.token = token;
         self.missing.no_permission += no_permission;
         self.missing.not_authenticated += not_authenticated;
-        self.missing.other += other;
-        self.missing.first = self.missing.first.take().or(first);
     }
 }
 
 impl Missing {
-    fn add(&mut self, object: &str, missing: Node<'_, '_>) {
+    fn add(&mut self, missing: Node<'_, '_>) {
         // The fault, and a message beside it, are in another element of this name.
         let fault = child(missing, "fault").and_then(|fault| child(fault, "fault"));
-        let kind = fault.map_or_else(|| FaultKind::Other("unknown".into()), FaultKind::read);
-        match &kind {
-            FaultKind::NotAuthenticated => self.not_authenticated += 1,
-            FaultKind::NoPermission(_) => self.no_permission += 1,
-            FaultKind::Other(kind) if &**kind == "SecurityError" => self.no_permission += 1,
-            _ => self.other += 1,
-        }
-        if self.first.is_none() {
-            let path = child(missing, "path").and_then(text).unwrap_or_default();
-            let (object, path) = (object.into(), cut(path, MAX_NAME));
-            self.first = Some(MissingProperty { object, path, kind });
+        match fault.map(FaultKind::read) {
+            Some(FaultKind::NotAuthenticated) => self.not_authenticated += 1,
+            Some(FaultKind::NoPermission(_)) => self.no_permission += 1,
+            Some(FaultKind::Other(kind)) if &*kind == "SecurityError" => self.no_permission += 1,
+            _ => {}
         }
     }
 }

@@ -191,19 +191,6 @@ impl<'a> Entity<'a> {
     }
 }
 
-/// What an answer had that is of no use.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Dropped {
-    /// Series with fewer or more values than there are times: whose they are is not known.
-    pub(super) uneven: usize,
-    /// Series that came twice.
-    pub(super) doubled: usize,
-    /// Series of a counter that was not asked for, or whose instance has no possible name.
-    pub(super) unknown: usize,
-    /// Entities without a name.
-    pub(super) nameless: usize,
-}
-
 /// Shows the samples of each VM in turn, from the answer to
 /// [`Request::query_perf`](super::requests::Request::query_perf). A VM that is off, or about which the
 /// server says nothing, is not among them, or has none.
@@ -211,9 +198,8 @@ pub(super) fn samples(
     body: &[u8],
     counters: &Counters,
     mut visit: impl FnMut(&Entity<'_>),
-) -> Result<Dropped> {
+) -> Result<()> {
     answer(body, "QueryPerfResponse", |response| {
-        let mut dropped = Dropped::default();
         let mut entity = Entity {
             moref: "",
             times: Vec::new(),
@@ -224,10 +210,7 @@ pub(super) fn samples(
         let (mut plan, mut seen, mut told) = (Plan::default(), HashSet::new(), Vec::new());
         for metric in children(response, "returnval") {
             let moref = child(metric, "entity").and_then(text).map(str::trim);
-            let Some(moref) = moref.filter(|moref| is_name(moref)) else {
-                dropped.nameless += 1;
-                continue;
-            };
+            let Some(moref) = moref.filter(|moref| is_name(moref)) else { continue };
             entity.moref = moref;
             entity.series.clear();
             entity.values.clear();
@@ -235,23 +218,18 @@ pub(super) fn samples(
             plan.read(metric, &mut entity.times);
             entity.comes_in_order = plan.order.is_empty();
             for series in children(metric, "value") {
-                let Some((counter, instance)) = identity(series, counters) else {
-                    dropped.unknown += 1;
-                    continue;
-                };
-                if !values(series, plan.len(), &mut told) {
-                    dropped.uneven += 1;
-                } else if seen.insert((counter, instance)) {
+                // Of a counter that was not asked for, or of what has no possible name.
+                let Some((counter, instance)) = identity(series, counters) else { continue };
+                // With fewer or more values than there are times, it is not known whose they are.
+                if values(series, plan.len(), &mut told) && seen.insert((counter, instance)) {
                     let begin = entity.values.len();
                     plan.arrange(&told, &mut entity.values);
                     entity.series.push((counter, instance, begin..entity.values.len()));
-                } else {
-                    dropped.doubled += 1;
                 }
             }
             visit(&entity);
         }
-        Ok(dropped)
+        Ok(())
     })
 }
 

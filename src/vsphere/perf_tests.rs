@@ -22,14 +22,15 @@ fn known() -> &'static Counters {
 /// The entities of an answer, with all that is in them.
 type Told = Vec<(String, Vec<(i64, u32)>, Vec<(Counter, String, Vec<Option<i64>>)>)>;
 
-fn read(body: &[u8]) -> (Told, Dropped) {
+fn read(body: &[u8]) -> Told {
     let mut told = Vec::new();
-    let dropped = samples(body, known(), |entity| {
+    let done = samples(body, known(), |entity| {
         let times = entity.times().iter().map(|time| (time.end, time.seconds)).collect();
         let series = entity.series().map(|(c, name, values)| (c, name.to_owned(), values.to_vec()));
         told.push((entity.moref.to_owned(), times, series.collect()));
     });
-    (told, dropped.unwrap())
+    done.unwrap();
+    told
 }
 
 fn answered(entities: &str) -> String {
@@ -80,7 +81,7 @@ fn normal(vm: &str, times: &str, series: &[(u32, &str, &str)]) -> String {
 }
 
 /// What both forms of an entity are read as, alike.
-fn both(times: &str, series: &[(u32, &str, &str)]) -> (Told, Dropped) {
+fn both(times: &str, series: &[(u32, &str, &str)]) -> Told {
     let comma_separated = read(answered(&csv("vm-1", times, series)).as_bytes());
     assert_eq!(comma_separated, read(answered(&normal("vm-1", times, series)).as_bytes()));
     comma_separated
@@ -142,7 +143,7 @@ fn the_table_is_in_order() {
 
 #[test]
 fn the_samples_of_vcsim_are_understood() {
-    let (told, dropped) = read(raw!("QueryPerf"));
+    let told = read(raw!("QueryPerf"));
     assert_eq!(told.len(), 3);
     let (moref, times, series) = &told[0];
     assert_eq!(moref, "vm-27");
@@ -153,7 +154,6 @@ fn the_samples_of_vcsim_are_understood() {
     assert_eq!(series[0], expected);
     // One series has two values for three times.
     assert!(series.iter().all(|(counter, ..)| *counter != Counter::DiskRead));
-    assert_eq!(dropped, Dropped { uneven: 3, ..Dropped::default() });
 }
 
 #[test]
@@ -165,8 +165,7 @@ fn the_samples_of_a_vcenter_are_understood() {
         (173, "scsi0:0", "0,9223372036854775807,0"),
     ];
     let body = answered(&[csv("vm-1", THREE, &first), csv("vm-2", "", &[(402, "", "")])].concat());
-    let (told, dropped) = read(body.as_bytes());
-    assert_eq!(dropped, Dropped::default());
+    let told = read(body.as_bytes());
     let series = vec![
         (Counter::CpuRun, String::new(), vec![Some(712), None, Some(509)]),
         (Counter::NicReceived, "4000".to_owned(), vec![Some(1), Some(2), Some(3)]),
@@ -176,16 +175,15 @@ fn the_samples_of_a_vcenter_are_understood() {
     assert_eq!(told[0], ("vm-1".to_owned(), THREE_TIMES.to_vec(), series));
     let empty = vec![(Counter::CpuRun, String::new(), vec![])];
     assert_eq!(told[1], ("vm-2".to_owned(), vec![], empty));
-    assert_eq!(both(THREE, &first).0[0], told[0]);
+    assert_eq!(both(THREE, &first)[0], told[0]);
 }
 
 #[test]
 fn a_series_that_is_too_short_or_too_long_is_dropped_alone() {
     let series = [(402, "", "1,2"), (14, "", "1,2,3"), (12, "", "1,2,3,4"), (11, "", "")];
-    let (told, dropped) = both(THREE, &series);
+    let told = both(THREE, &series);
     let expected = (Counter::CpuUsed, String::new(), vec![Some(1), Some(2), Some(3)]);
     assert_eq!(told[0].2, [expected]);
-    assert_eq!(dropped, Dropped { uneven: 3, ..Dropped::default() });
 }
 
 #[test]
@@ -193,25 +191,23 @@ fn each_time_is_told_once_and_in_order() {
     // In other zones, with fractions, from new to old, and one that cannot be read.
     let times = "20,2027-01-15T09:00:00.5+01:00,20,yesterday,20,2027-01-15T07:59:20Z,\
                  0,2027-01-15T07:59:40Z,20,2027-01-15T02:29:40-05:30";
-    let (told, dropped) = both(times, &[(402, "", "3,9,1,9,2")]);
-    assert_eq!(dropped, Dropped::default());
+    let told = both(times, &[(402, "", "3,9,1,9,2")]);
     assert_eq!(told[0].1, THREE_TIMES);
     assert_eq!(told[0].2[0].2, [Some(1), Some(2), Some(3)]);
 
     let time = |second: u32| format!("20,2027-01-15T08:00:{second:02}Z");
     let twice = [time(0), time(20), time(0), time(20), time(40), time(40)].join(",");
-    let (told, _) = both(&twice, &[(402, "", "5,-1,5,6,7,8"), (12, "", "-1,-1,-1,-1,-1,0")]);
+    let told = both(&twice, &[(402, "", "5,-1,5,6,7,8"), (12, "", "-1,-1,-1,-1,-1,0")]);
     assert_eq!(told[0].1, [(LAST, 20), (LAST + 20, 20), (LAST + 40, 20)]);
     // The same, one that came later, and two different ones.
     assert_eq!(told[0].2[0].2, [Some(5), Some(6), None]);
     assert_eq!(told[0].2[1].2, [None, None, Some(0)]);
     let longer = format!("{},40,2027-01-15T08:00:00Z", time(0));
-    let (told, _) = both(&longer, &[(402, "", "5,5")]);
+    let told = both(&longer, &[(402, "", "5,5")]);
     assert_eq!((told[0].1.len(), &told[0].2[0].2[..]), (1, [None].as_slice()));
 
-    let (told, dropped) = both("never", &[(402, "", "1"), (12, "", "1,2")]);
+    let told = both("never", &[(402, "", "1"), (12, "", "1,2")]);
     assert_eq!((told[0].1.len(), told[0].2.len(), told[0].2[0].2.len()), (0, 1, 0));
-    assert_eq!(dropped.uneven, 1);
 }
 
 #[test]
@@ -230,8 +226,7 @@ fn what_is_unknown_or_wrong_harms_nothing_else() {
     let nameless = csv("", THREE, &[(402, "", "1,2,3")]);
     let odd = "<returnval/>".to_owned();
     let good = csv("vm-2", THREE, &[(402, "", "1,2,3")]);
-    let (told, dropped) = read(answered(&[entity, nameless, odd, good].concat()).as_bytes());
-    assert_eq!(dropped, Dropped { uneven: 0, doubled: 1, unknown: 4, nameless: 2 });
+    let told = read(answered(&[entity, nameless, odd, good].concat()).as_bytes());
     assert_eq!(told.len(), 2);
     let expected = [
         (Counter::NicReceived, "4000".to_owned(), vec![Some(1), None, Some(3)]),
@@ -255,7 +250,7 @@ proptest! {
             order.iter().map(|n| format!("20,2027-01-15T08:{n:02}:00Z")).collect();
         // A value that tells its time.
         let values: Vec<_> = order.iter().map(ToString::to_string).collect();
-        let (told, _) = both(&times.join(","), &[(402, "", &values.join(","))]);
+        let told = both(&times.join(","), &[(402, "", &values.join(","))]);
         let mut expected: Vec<_> = order.iter().map(|n| i64::from(*n)).collect();
         expected.sort_unstable();
         expected.dedup();

@@ -43,23 +43,7 @@ pub(super) struct Refs {
     pub(super) view_manager: Box<str>,
     pub(super) perf_manager: Box<str>,
     pub(super) session_manager: Box<str>,
-    /// None on an ESXi host.
-    pub(super) setting: Option<Box<str>>,
-    pub(super) about: About,
-}
-
-/// What a server says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct About {
-    /// `VirtualCenter` or `HostAgent`.
-    pub(super) api_type: Box<str>,
-    /// For example `8.0.2`.
-    pub(super) version: Box<str>,
-    /// For example `5973321`.
-    pub(super) build: Box<str>,
-    /// Of a vCenter alone.
-    pub(super) instance_uuid: Option<Box<str>>,
-    /// For example `VMware vCenter Server 6.5.0 build-5973321`.
+    /// What the server says that it is, for example `VMware vCenter Server 6.5.0 build-5973321`.
     pub(super) full_name: Box<str>,
 }
 
@@ -88,22 +72,14 @@ pub(super) fn refs(body: &[u8]) -> Result<Refs> {
         let reference = |name| child(content, name).and_then(reference);
         let needed =
             |name| reference(name).ok_or(SoapError::Unexpected("a reference is missing in it"));
-        let about = child(content, "about");
-        let said = |name| Some(cut(text(child(about?, name)?)?, MAX_NAME));
+        let full_name = child(content, "about").and_then(|about| child(about, "fullName"));
         Ok(Refs {
             root_folder: needed("rootFolder")?,
             property_collector: needed("propertyCollector")?,
             view_manager: needed("viewManager")?,
             perf_manager: needed("perfManager")?,
             session_manager: needed("sessionManager")?,
-            setting: reference("setting"),
-            about: About {
-                api_type: said("apiType").unwrap_or_default(),
-                version: said("version").unwrap_or_default(),
-                build: said("build").unwrap_or_default(),
-                instance_uuid: said("instanceUuid"),
-                full_name: said("fullName").unwrap_or_default(),
-            },
+            full_name: cut(full_name.and_then(text).unwrap_or_default(), MAX_NAME),
         })
     })
 }

@@ -60,8 +60,8 @@ pub(super) struct Known<'a> {
 /// What came of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// It was taken. Whether there was a sample in it at all.
-    Whole { any: bool },
+    /// All that there was in it.
+    Whole,
     /// It was not, as samples are missing between what was taken before and its oldest one: so many have
     /// to be asked for.
     TooShort { samples: i64 },
@@ -184,7 +184,7 @@ impl Totals {
         answer: &Answer<'_>,
         all: bool,
     ) -> Taken {
-        self.vms.get_mut(uuid).map_or(Taken::Whole { any: false }, |vm| vm.take(host, answer, all))
+        self.vms.get_mut(uuid).map_or(Taken::Whole, |vm| vm.take(host, answer, all))
     }
 
     pub(super) fn vm(&self, uuid: &Uuid) -> Option<VmTotals<'_>> {
@@ -241,11 +241,11 @@ impl Vm {
 
     fn take(&mut self, host: &Arc<str>, answer: &Answer<'_>, all: bool) -> Taken {
         let (Some(oldest), Some(newest)) = (answer.times.first(), answer.times.last()) else {
-            return Taken::Whole { any: false };
+            return Taken::Whole;
         };
         let (oldest, newest) = (oldest.end, newest.end);
         if oldest < -FAR || newest > FAR {
-            return Taken::Whole { any: false };
+            return Taken::Whole;
         }
         if self.host.as_ref().is_some_and(|before| before != host) {
             self.move_to(host, answer);
@@ -270,7 +270,7 @@ impl Vm {
         self.host = Some(Arc::clone(host));
         self.find_start(answer);
         self.add(answer);
-        Taken::Whole { any: true }
+        Taken::Whole
     }
 
     /// Its samples come from another host now, which may have another clock, and has only those since it

@@ -103,7 +103,7 @@ fn a_sample_is_taken_once_and_only_since_somebody_looked() {
     for at in 1..10 {
         feed.sample(at * STEP, &[(CpuRun, "", 100), (Uptime, "", 100_000 + at * STEP)]);
     }
-    assert_eq!(poll(&mut totals, "a", &feed, 100, 3), Taken::Whole { any: true });
+    assert_eq!(poll(&mut totals, "a", &feed, 100, 3), Taken::Whole);
     let told = totals.vm(&VM).unwrap().cpu().unwrap();
     assert_eq!((told.sums[0], told.covered), (Some(0), Duration::ZERO));
     for _ in 0..3 {
