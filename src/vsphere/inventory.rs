@@ -24,7 +24,7 @@ pub(super) struct Vm {
     pub(super) vcpus: Option<u32>,
     pub(super) memory_mib: Option<u64>,
     /// Another whenever it is configured otherwise.
-    pub(super) version: Box<str>,
+    pub(super) version: Arc<str>,
     /// When it was powered on.
     pub(super) boot: Option<i64>,
     pub(super) about: Option<Box<About>>,
@@ -39,7 +39,7 @@ pub(super) struct Vm {
 /// What is asked about a VM only when it was configured otherwise.
 pub(super) struct About {
     /// Of the VM then.
-    pub(super) version: Box<str>,
+    pub(super) version: Arc<str>,
     /// Its sizes are of then.
     pub(super) read: Instant,
     pub(super) nics: Box<[Nic]>,
@@ -79,6 +79,47 @@ pub(super) struct Inventory {
 }
 
 impl Vm {
+    fn new(vm: objects::Vm, host: Option<Arc<str>>, now: Instant) -> Self {
+        Self {
+            name: vm.name.unwrap_or_else(|| vm.moref.clone()),
+            host,
+            power: vm.power_state,
+            is_connected: is_connected(vm.connection_state),
+            vcpus: vm.vcpus,
+            memory_mib: vm.memory_mib,
+            version: vm.change_version.unwrap_or_default().into(),
+            boot: vm.boot_time,
+            about: None,
+            began: now,
+            sampled: now,
+            has_begun: vm.power_state == Some(PowerState::On),
+            moref: vm.moref,
+        }
+    }
+
+    /// Takes what another inventory says of it. What that does not tell of its configuration is as before.
+    fn enter(&mut self, vm: objects::Vm, host: Option<Arc<str>>, now: Instant) {
+        let name = vm.name.unwrap_or(vm.moref);
+        if self.name != name {
+            self.name = name;
+        }
+        if self.host != host {
+            self.host = host;
+        }
+        if let Some(version) = vm.change_version.filter(|version| **version != *self.version) {
+            self.version = version.into();
+        }
+        self.vcpus = vm.vcpus.or(self.vcpus);
+        self.memory_mib = vm.memory_mib.or(self.memory_mib);
+        self.is_connected = is_connected(vm.connection_state);
+        self.boot = vm.boot_time;
+        self.has_begun = !self.runs() && vm.power_state == Some(PowerState::On);
+        self.power = vm.power_state;
+        if self.has_begun {
+            self.sampled = now;
+        }
+    }
+
     /// libvirt's `virDomainState`.
     pub(super) fn state(&self) -> u32 {
         match (self.is_connected, self.power) {
@@ -125,7 +166,7 @@ impl Object for AboutRead {
 }
 
 impl About {
-    pub(super) fn new(read: AboutRead, version: Box<str>, now: Instant) -> Self {
+    pub(super) fn new(read: AboutRead, version: Arc<str>, now: Instant) -> Self {
         let AboutRead { devices, sizes, server, .. } = read;
         let (nics, disks) = (devices.nics.into(), devices.disks.into());
         let sizes = sizes.disks.iter().map(|disk| (disk.key, disk.size)).collect();
@@ -143,14 +184,61 @@ impl About {
 }
 
 impl Inventory {
-    /// Takes another inventory for the last one.
-    pub(super) fn enter(&mut self, vms: Vec<objects::Vm>, hosts: Vec<objects::Host>, now: Instant) {
+    /// Takes another inventory for the last one. What is as before stays where it is in memory: the next
+    /// one is read by another thread, for which glibc keeps memory of its own.
+    pub(super) fn enter(
+        &mut self,
+        mut vms: Vec<objects::Vm>,
+        hosts: Vec<objects::Host>,
+        now: Instant,
+    ) {
         self.read += 1;
-        self.hosts.clear();
+        self.enter_hosts(hosts);
+        // What a VM is called while its host or its datastore does not tell its configuration.
+        let uuids: HashMap<&str, Uuid> = if vms.iter().any(|vm| vm.instance_uuid.is_none()) {
+            self.vms.iter().map(|(uuid, vm)| (&*vm.moref, *uuid)).collect()
+        } else {
+            HashMap::new()
+        };
+        vms.retain_mut(|vm| {
+            vm.instance_uuid = vm.instance_uuid.or_else(|| uuids.get(&*vm.moref).copied());
+            vm.is_template != Some(true)
+        });
+        let all = vms.len();
+        vms.retain(|vm| vm.instance_uuid.is_some());
+        // Of a VM and a copy that has not got a UUID of its own yet, the one that runs, or else that was
+        // there before.
+        let rank = |vm: &objects::Vm| {
+            let known = vm.instance_uuid.and_then(|uuid| self.vms.get(&uuid));
+            (vm.power_state != Some(PowerState::On), known.is_none_or(|old| old.moref != vm.moref))
+        };
+        vms.sort_unstable_by(|one, other| {
+            let by_uuid = one.instance_uuid.cmp(&other.instance_uuid);
+            by_uuid.then_with(|| (rank(one), &one.moref).cmp(&(rank(other), &other.moref)))
+        });
+        vms.dedup_by_key(|vm| vm.instance_uuid);
+        self.left_out = all - vms.len();
+        let is_there = |uuid| vms.binary_search_by_key(&Some(uuid), |vm| vm.instance_uuid).is_ok();
+        self.vms.retain(|uuid, _| is_there(*uuid));
+        for mut vm in vms {
+            let Some(uuid) = vm.instance_uuid else { continue };
+            let host = vm.host.take().map(|host| match self.hosts.get_key_value(&*host) {
+                Some((known, _)) => Arc::clone(known),
+                None => host.into(),
+            });
+            match self.vms.get_mut(&uuid).filter(|known| known.moref == vm.moref) {
+                Some(known) => known.enter(vm, host, now),
+                None => _ = self.vms.insert(uuid, Vm::new(vm, host, now)),
+            }
+        }
+    }
+
+    fn enter_hosts(&mut self, hosts: Vec<objects::Host>) {
         let mut uuids: HashMap<Uuid, usize> = HashMap::new();
         for uuid in hosts.iter().filter_map(|host| host.uuid) {
             *uuids.entry(uuid).or_default() += 1;
         }
+        let before = std::mem::take(&mut self.hosts);
         for host in hosts {
             let is_only = |uuid: &Uuid| uuids.get(uuid) == Some(&1);
             let known = Host {
@@ -160,57 +248,11 @@ impl Inventory {
                 is_connected: is_connected(host.connection_state),
                 product: host.product,
             };
-            self.hosts.insert(host.moref.into(), known);
-        }
-        let mut before = std::mem::take(&mut self.vms);
-        // What a VM is called while its host or its datastore does not tell its configuration.
-        let uuids: HashMap<Box<str>, Uuid> = if vms.iter().any(|vm| vm.instance_uuid.is_none()) {
-            before.iter().map(|(uuid, vm)| (vm.moref.clone(), *uuid)).collect()
-        } else {
-            HashMap::new()
-        };
-        self.left_out = 0;
-        for vm in vms.into_iter().filter(|vm| vm.is_template != Some(true)) {
-            let known = || uuids.get(&vm.moref).copied();
-            let Some(uuid) = vm.instance_uuid.or_else(known) else {
-                self.left_out += 1;
-                continue;
+            let moref = match before.get_key_value(&*host.moref) {
+                Some((moref, _)) => Arc::clone(moref),
+                None => host.moref.into(),
             };
-            // A copy that has not got a UUID of its own yet.
-            if self
-                .vms
-                .get(&uuid)
-                .is_some_and(|other| other.runs() || vm.power_state != Some(PowerState::On))
-            {
-                self.left_out += 1;
-                continue;
-            }
-            let old = before.remove(&uuid).filter(|old| old.moref == vm.moref);
-            let host = vm.host.map(|host| match self.hosts.get_key_value(&*host) {
-                Some((known, _)) => Arc::clone(known),
-                None => host.into(),
-            });
-            let (began, ran) = old.as_ref().map_or((now, false), |old| (old.began, old.runs()));
-            let last = old.as_ref();
-            let has_begun = !ran && vm.power_state == Some(PowerState::On);
-            let sampled = last.map(|old| old.sampled).filter(|_| !has_begun).unwrap_or(now);
-            let version = vm.change_version.or_else(|| last.map(|old| old.version.clone()));
-            let known = Vm {
-                name: vm.name.unwrap_or_else(|| vm.moref.clone()),
-                host,
-                power: vm.power_state,
-                is_connected: is_connected(vm.connection_state),
-                vcpus: vm.vcpus.or_else(|| last?.vcpus),
-                memory_mib: vm.memory_mib.or_else(|| last?.memory_mib),
-                version: version.unwrap_or_default(),
-                boot: vm.boot_time,
-                about: old.and_then(|old| old.about),
-                began,
-                sampled,
-                has_begun,
-                moref: vm.moref,
-            };
-            self.vms.insert(uuid, known);
+            self.hosts.insert(moref, known);
         }
     }
 

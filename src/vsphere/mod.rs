@@ -44,8 +44,7 @@ use totals::{Answer, Known, LATE, MOST_SAMPLES, OVERLAP, Series, State as Runnin
 /// How many calls are under way at a time, beside those to what does not answer: more of them only make
 /// others wait for the server.
 const IN_FLIGHT: usize = 4;
-/// So many objects are asked for in a page: reading one takes about 8 kB for each, which its thread keeps
-/// for the next one.
+/// So many objects are asked for in a page, whose text takes 2 kB for each: as much as its thread keeps.
 const PAGE: u32 = 600;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
@@ -142,7 +141,7 @@ impl VSphere {
     /// since, and their sizes where these are too old.
     fn read_about(&self, group: Uuid, sizes: bool, deadline: Instant) -> Result<()> {
         let now = Instant::now();
-        let wanted: Vec<(Uuid, Box<str>, Box<str>)> = {
+        let wanted: Vec<(Uuid, Box<str>, Arc<str>)> = {
             let state = self.lock();
             let Some(group) = state.groups.get(group) else { return Ok(()) };
             let vms =
@@ -656,6 +655,28 @@ mod tests {
             connection_state: Some(connection),
             product: None,
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_vm_that_is_told_before_it_costs_it_nothing() {
+        use objects::ConnectionState::Connected;
+        let mut inventory = Inventory::default();
+        let original = || vm("a", "well", Connected);
+        let copy = || {
+            let (moref, power_state) = ("b".into(), Some(PowerState::Off));
+            objects::Vm { moref, power_state, ..original() }
+        };
+        let uuid = groups::made_of("a");
+        inventory.enter(vec![copy()], Vec::new(), Instant::now());
+        inventory.enter(vec![copy(), original()], Vec::new(), Instant::now());
+        let began = inventory.vms[&uuid].began;
+        for vms in [vec![copy(), original()], vec![original(), copy()]] {
+            inventory.enter(vms, Vec::new(), Instant::now());
+            let vm = &inventory.vms[&uuid];
+            assert_eq!((&*vm.moref, vm.began, inventory.left_out), ("a", began, 1));
+        }
+        inventory.enter(vec![copy()], Vec::new(), Instant::now());
+        assert_eq!((&*inventory.vms[&uuid].moref, inventory.left_out), ("b", 0));
     }
 
     #[test]

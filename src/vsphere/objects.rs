@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::faults::{Fault, FaultKind};
 use super::soap::{
-    self, MAX_NAME, Result, SoapError, answer, child, children, cut, reference, text,
+    self, MAX_NAME, Result, SoapError, answer_in_pieces, child, children, cut, reference, text,
 };
 use super::time;
 
@@ -86,10 +86,10 @@ impl<T> Page<T> {
 
 /// Reads a page; whatever method of the two it answers.
 pub(super) fn page<T: Object>(body: &[u8], method: &str) -> Result<Page<T>> {
-    answer(body, &format!("{method}Response"), |response| {
-        let mut page = Page { objects: Vec::new(), token: None, missing: Missing::default() };
+    let mut page = Page { objects: Vec::new(), token: None, missing: Missing::default() };
+    answer_in_pieces(body, &format!("{method}Response"), "objects", |response| {
         // Where there is nothing, not even a page is returned.
-        let Some(result) = soap::returned(response) else { return Ok(page) };
+        let Some(result) = soap::returned(response) else { return Ok(()) };
         page.token = child(result, "token").and_then(reference);
         let mut properties = Properties(Vec::new());
         for object in children(result, "objects") {
@@ -104,8 +104,9 @@ pub(super) fn page<T: Object>(body: &[u8], method: &str) -> Result<Page<T>> {
             let kind = obj.attribute("type").unwrap_or_default();
             page.objects.extend(T::read(kind, moref, &properties));
         }
-        Ok(page)
-    })
+        Ok(())
+    })?;
+    Ok(page)
 }
 
 impl<T> Page<T> {

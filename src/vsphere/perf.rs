@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use roxmltree::Node;
 
-use super::soap::{self, MAX_NAME, Result, SoapError, answer, child, children, text};
+use super::soap::{
+    self, MAX_NAME, Result, SoapError, answer, answer_in_pieces, child, children, text,
+};
 use super::time;
 
 /// A counter that is read.
@@ -199,7 +201,7 @@ pub(super) fn samples(
     counters: &Counters,
     mut visit: impl FnMut(&Entity<'_>),
 ) -> Result<()> {
-    answer(body, "QueryPerfResponse", |response| {
+    answer_in_pieces(body, "QueryPerfResponse", "returnval", |response| {
         let mut entity = Entity {
             moref: "",
             times: Vec::new(),

@@ -17,6 +17,8 @@ use crate::xml::{self, Bounds};
 pub(super) const MAX_ANSWER: usize = 64 << 20;
 /// What samples of 100 VMs take is a twentieth of it, as is the devices of as many.
 const MAX_NODES: usize = 500_000;
+/// A long answer is read in pieces of about so many bytes.
+const PIECE: usize = 64 << 10;
 /// A chain of snapshots and linked clones is told as backings in one another.
 const MAX_DEPTH: usize = 256;
 const BOUNDS: Bounds = Bounds {
@@ -144,6 +146,45 @@ pub(super) fn answer<T>(
         return Err(SoapError::Unexpected("it answers another one"));
     }
     take(said)
+}
+
+/// The same for an answer that is a long row of elements of one name: it is read in pieces, each an answer
+/// with some of them. What the parser makes of a text is several times as large, and the C library keeps for
+/// each thread what it has needed once.
+pub(super) fn answer_in_pieces(
+    body: &[u8],
+    name: &str,
+    row_of: &str,
+    mut take: impl FnMut(Node<'_, '_>) -> Result<()>,
+) -> Result<()> {
+    let (begin, end) = (format!("<{row_of}"), format!("</{row_of}>"));
+    let Some((head, mut row, tail)) = row(body, &begin, &end) else {
+        return answer(body, name, take);
+    };
+    let between = end.clone() + &begin;
+    let mut piece = String::new();
+    while !row.is_empty() {
+        let mut ends = row.match_indices(&between).map(|(at, _)| at + end.len());
+        let (some, rest) = row.split_at(ends.find(|end| *end >= PIECE).unwrap_or(row.len()));
+        row = rest;
+        piece.clear();
+        piece.extend([head, some, tail]);
+        answer(piece.as_bytes(), name, &mut take)?;
+    }
+    Ok(())
+}
+
+/// What comes before a row of elements, the row, and what comes after it. None in a text that is short or
+/// beyond bounds, nor where markup may be something else (comments and the like).
+fn row<'a>(body: &'a [u8], begin: &str, end: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() > 2 * PIECE)?;
+    let inside = text.strip_prefix("<?").unwrap_or(text);
+    if inside.contains("<!") || inside.contains("<?") || text.matches('<').count() > MAX_NODES {
+        return None;
+    }
+    let (head, rest) = text.split_at(text.find(begin)?);
+    let (row, tail) = rest.split_at(rest.rfind(end)? + end.len());
+    Some((head, row, tail))
 }
 
 /// Most that cannot be read is not meant to be SOAP.

@@ -174,6 +174,53 @@ fn the_answers_of_vcsim_are_understood() {
 }
 
 #[test]
+fn a_long_answer_is_read_in_pieces() {
+    let answered = |row: &str| {
+        enveloped(&format!(
+            "<QueryPerfResponse xmlns=\"urn:vim25\"><head/>{row}<tail/></QueryPerfResponse>"
+        ))
+    };
+    let read = |row: &str| {
+        let (mut texts, mut pieces, mut most) = (Vec::new(), 0, 0);
+        answer_in_pieces(answered(row).as_bytes(), "QueryPerfResponse", "a", |response| {
+            let found = children(response, "a").filter_map(text).map(str::to_owned);
+            let before = texts.len();
+            texts.extend(found);
+            pieces += 1;
+            most = most.max(texts.len() - before);
+            assert!(child(response, "head").is_some() && child(response, "tail").is_some());
+            Ok(())
+        })
+        .map(|()| (texts, pieces, most))
+    };
+    let number = 20_000;
+    let row = |between: &str| {
+        (0..number).map(|n| format!("<a b='>'>ü{n}</a>")).collect::<Vec<_>>().join(between)
+    };
+    let texts: Vec<String> = (0..number).map(|n| format!("ü{n}")).collect();
+    let (found, pieces, most) = read(&row("")).unwrap();
+    assert_eq!(found, texts);
+    assert!(pieces > 3 && most < number / 3, "{pieces} of up to {most}");
+    // One that cannot be cut safely is read as a whole, and so is a short one.
+    for whole in
+        [row(" "), row("") + "<!-- </a><a -->", row("") + "<a>5</a>".repeat(300_000).as_str()]
+    {
+        match read(&whole) {
+            Ok((found, pieces, _)) => assert_eq!((found, pieces), (texts.clone(), 1)),
+            Err(error) => assert!(matches!(error, SoapError::Unusable(_)), "{error}"),
+        }
+    }
+    assert_eq!(read("<a>1</a><a>2</a>").unwrap(), (vec!["1".into(), "2".into()], 1, 2));
+    assert_eq!(read("").unwrap(), (vec![], 1, 0));
+    // What is wrong in one piece is an error of all.
+    let broken = row("").replace("ü19000", "<b>");
+    assert!(matches!(read(&broken), Err(SoapError::Unusable(_))));
+    let fault = faulty(&"x".repeat(300_000), "<a>1</a><a>2</a>");
+    let read = answer_in_pieces(fault.as_bytes(), "QueryPerfResponse", "a", |_| panic!("none"));
+    assert!(matches!(read, Err(SoapError::Fault(_))));
+}
+
+#[test]
 fn an_esxi_host_alone_is_understood() {
     let reference = |name, kind, value| format!("<{name} type=\"{kind}\">{value}</{name}>");
     let content = [

@@ -72,7 +72,8 @@ pub(super) enum Taken {
 /// All VMs.
 #[derive(Default)]
 pub(super) struct Totals {
-    vms: HashMap<Uuid, Vm>,
+    /// Boxed, as the map has room for twice as many.
+    vms: HashMap<Uuid, Box<Vm>>,
 }
 
 /// A VM: which of its samples are taken, and what they add up to.
@@ -136,9 +137,9 @@ pub(super) struct VmTotals<'a> {
 impl Totals {
     /// Enters what the inventory says of a VM. `is_first` is the first inventory: its VMs were there before.
     pub(super) fn enter(&mut self, uuid: Uuid, known: &Known<'_>, is_first: bool) {
-        let vm = self.vms.entry(uuid).or_insert_with(|| Vm::new(known, is_first));
+        let vm = self.vms.entry(uuid).or_insert_with(|| Box::new(Vm::new(known, is_first)));
         if *vm.moref != *known.moref {
-            *vm = Vm::new(known, false);
+            **vm = Vm::new(known, false);
         }
         match known.state {
             State::Off => (vm.was_off, vm.is_old) = (true, false),
