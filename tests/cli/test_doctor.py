@@ -24,6 +24,7 @@ from tests.support.procedures import (
     VIR_FROM_QEMU,
     Error,
 )
+from tests.support.xapi import PASSWORD, synthetic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -343,3 +344,53 @@ def test_ctrl_c(daemon: Daemon) -> None:
         when=lambda: bool(daemon.calls["DOMAIN_GET_BLOCK_INFO"]),
     )
     assert (completed.returncode, completed.stderr.strip()) == (130, "")
+
+
+def test_many_targets(daemon: Daemon, tmp_path: Path) -> None:
+    """Each finding is of its target; version and agent are looked at once."""
+    daemon.add(sample.domain(1))
+    file = tmp_path / "targets.toml"
+    well = f'[targets.well]\nuri = "{daemon.uri}"\n'
+    away = '[targets.away]\nuri = "qemu+unix:///system?socket=/nonexistent/sock"\n'
+    file.write_text(away + well)
+    found = report("--targets", str(file), status=1)
+    assert [each for each in found.findings if "target" not in each] == []
+    of = {
+        target: [each["what"] for each in found.findings if each["target"] == target]
+        for target in (None, "away", "well")
+    }
+    assert [what.split()[0] for what in of[None]] == ["virtmeter", "Ceilometer"]
+    assert found.has("problem", "'target': 'away'", "/nonexistent/sock")
+    assert found.has("ok", "'target': 'well'", "libvirt answers: 1 VM(s)")
+    assert not any(
+        each["level"] == "problem" for each in found.findings if each["target"] == "well"
+    )
+    assert any("virtmeter" in each["what"] for each in report("--uri", TEST).findings)
+    assert not any("target" in each for each in report("--uri", TEST).findings)
+    done = run("--targets", str(file))
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line in ("away", "well")] == ["away", "well"]
+    assert lines[-1].endswith(" warning(s); problems with away")
+    done = run("--targets", str(file), "--uri", TEST)
+    assert done.returncode == 2
+    file.write_text(well)
+    assert run("--targets", str(file)).returncode == 0
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["--uri", "--targets"])
+def test_ctrl_c_leaves_no_session_behind(tmp_path: Path, many: bool) -> None:
+    with synthetic(hosts=1, vms=1, delay=0.0) as pool:
+        password = tmp_path / "password"
+        password.touch(mode=0o600)
+        password.write_text(PASSWORD)
+        uri = f"{pool.uri()}&password_file={password}"
+        file = tmp_path / "targets.toml"
+        file.write_text(f'[targets.pool]\nuri = "{uri}"\n')
+        what = ("--targets", str(file)) if many else ("--uri", uri)
+        completed = cli.interrupted(
+            *("doctor", *what, "--check-rows", "500"),
+            when=lambda: pool.count("GET /rrd_updates") > 1,
+        )
+        assert (completed.returncode, completed.stderr.strip()) == (130, "")
+        assert pool.count("session.logout") == pool.count("session.login_with_password")

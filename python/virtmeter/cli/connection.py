@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import virtmeter
-from virtmeter.cli import default_uri, kinds
+from virtmeter.cli import default_uri, kinds, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +34,13 @@ OWN = 10
 
 OF_OTHERS = 48
 """Those that a pool or vCenter may need, whose hosts are read side by side."""
+
+
+_OPEN: list[virtmeter.Inspector] = []
+"""Pools and vCenters, in all threads."""
+
+MOST_CLOSED = 64
+"""So many at a time."""
 
 
 class Uri(click.types.StringParamType):
@@ -245,6 +252,8 @@ def inspector(
                 reckon_sizes=reckon_sizes,
                 parity=parity,
             )
+            if not is_libvirt:
+                _OPEN.append(made)
             yield made
             # Not after an exception: the process ends, and who hangs would not say good-bye.
             if is_libvirt:
@@ -259,6 +268,12 @@ def inspector(
             # is waited for no longer than a second.
             if made and not is_libvirt:
                 made.close()
+                _OPEN.remove(made)
+
+
+def close_all() -> None:
+    """Close all pools and vCenters that threads have open which are not waited for any more."""
+    threads.call_each(lambda made: made.close(), _OPEN.copy(), MOST_CLOSED)
 
 
 def _is_about_connection(error: Exception) -> bool:

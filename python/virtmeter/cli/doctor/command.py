@@ -6,15 +6,16 @@ import json
 import logging
 import platform
 import textwrap
+from collections import Counter
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import click
 
 import virtmeter
-from virtmeter.cli import connection, kinds
+from virtmeter.cli import connection, fleet, kinds, threads
 from virtmeter.cli.doctor.agent import agent
-from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, Finding
+from virtmeter.cli.doctor.finding import OK, PROBLEM, RESTART, WARNING, Finding, names
 from virtmeter.cli.doctor.sockets import sockets
 from virtmeter.cli.doctor.versions import versions
 from virtmeter.cli.doctor.vms import vms
@@ -25,8 +26,12 @@ from virtmeter.cli.text import printable, shown_uri
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from virtmeter.cli.targets import Target
+
 STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 MARGIN = 9
+AT_ONCE = 16
+"""So many targets are looked at at a time, as each libvirt takes a process for its versions."""
 OPERATION_TIMEOUT = 68
 """The code of the error of a libvirt that says nothing."""
 
@@ -49,64 +54,90 @@ OPERATION_TIMEOUT = 68
     help="XenServer: read again for so long, to compare its rows with exact counters; 90 is "
     "enough. vSphere: ask for the same samples again after so long.",
 )
-@connection.connects
-def doctor(
-    uri: str, timeout: float, workers: int, form: str, sample: int, check_rows: float | None
-) -> int:
+@fleet.reads
+def doctor(targets: list[Target], form: str, sample: int, check_rows: float | None) -> int:
     """Check this host for problems, and say what to do about them.
 
     Checks libvirt's library, socket and daemon, reads every VM, and checks Ceilometer if it is
     installed. With a URI of XenServer or vSphere, it logs in once, checks every host, and prints
-    what a report of a fault should have. Changes nothing. Exit status 1: there is a problem.
+    what a report of a fault should have. With --targets, it checks each of them. Changes nothing.
+    Exit status 1: there is a problem.
 
     \b
     Examples:
       virtmeter doctor
       virtmeter doctor --uri qemu:///system --timeout 2
       virtmeter doctor --uri 'xenserver://monitor@host/?password_file=/etc/virtmeter/pass'
+      virtmeter doctor --targets /etc/virtmeter/targets.toml
       virtmeter doctor --format json | jq '.findings[] | select(.level != "ok")'
     """
     # What it logs is what the findings say.
     logging.getLogger("virtmeter").setLevel(logging.CRITICAL)
-    found = []
-    for finding in look(uri, timeout, workers, sample, check_rows):
-        found.append(finding)
+    has_names = bool(targets[0].name)
+    found: list[tuple[str, Finding]] = []
+    for target, finding in look(targets, sample, check_rows):
         if form == "table":
+            if target and target != (found[-1][0] if found else ""):
+                click.secho(f"\n{target}", bold=True)
             show(finding)
+        found.append((target, finding))
     if form == "json":
-        click.echo(json.dumps({"findings": [each._asdict() for each in found]}, indent=2))
+        told = [
+            ({"target": target or None} if has_names else {}) | finding._asdict()
+            for target, finding in found
+        ]
+        click.echo(json.dumps({"findings": told}, indent=2))
     else:
         click.echo(summary(found))
-    return int(any(each.level == PROBLEM for each in found))
+    return int(any(finding.level == PROBLEM for _, finding in found))
 
 
 def look(
-    uri: str, timeout: float, workers: int, sample: int, check_rows: float | None
-) -> Iterator[Finding]:
-    """Yield what is found, from the ground up."""
-    yield Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
+    targets: list[Target], sample: int, check_rows: float | None
+) -> Iterator[tuple[str, Finding]]:
+    """Yield what is found, from the ground up, each with the name of its target if it has one."""
+    yield "", Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
+    if not targets[0].name:
+        yield from (("", finding) for finding in hypervisor(targets[0], sample, check_rows))
+        yield from (("", finding) for finding in agent())
+        return
+    yield from (("", finding) for finding in agent())
+    libvirts = [target.workers for target in targets if kinds.is_libvirt(target.uri)]
+    connection.allow_descriptors(libvirts, len(targets) - len(libvirts))
+    try:
+        came = threads.call_each(
+            lambda target: list(hypervisor(target, sample, check_rows)), targets, AT_ONCE
+        )
+    finally:
+        connection.close_all()  # after a Ctrl-C
+    for target, findings in zip(targets, came):
+        yield from ((target.name, finding) for finding in findings)
+
+
+def hypervisor(target: Target, sample: int, check_rows: float | None) -> Iterator[Finding]:
+    """Yield what is found of one hypervisor."""
+    uri, timeout, workers = target.uri, target.timeout, target.workers
     yield Finding(OK, f"reading the hypervisor at {shown_uri(uri)}")
     try:
         _ = virtmeter.LibvirtInspector
     except ImportError as error:
         yield Finding(PROBLEM, str(error))
-    else:
-        try:
-            if kinds.is_libvirt(uri):
-                yield from libvirt(uri, timeout, workers, sample)
-            else:
-                look_at = vcenter if kinds.kind(uri) == kinds.VSPHERE else pool
-                yield from look_at(uri, timeout, workers, sample, check_rows)
-        except virtmeter.ConnectionLost as error:
-            if error.error_code == OPERATION_TIMEOUT:
-                yield Finding(PROBLEM, f"libvirt did not answer within {timeout:g} s", RESTART)
-            else:
-                yield Finding(PROBLEM, str(error))
-        except click.ClickException as error:  # of the options, there are too few descriptors
-            yield Finding(PROBLEM, error.message)
-        except (virtmeter.InspectorException, ValueError, OSError) as error:
+        return
+    try:
+        if kinds.is_libvirt(uri):
+            yield from libvirt(uri, timeout, workers, sample)
+        else:
+            look_at = vcenter if kinds.kind(uri) == kinds.VSPHERE else pool
+            yield from look_at(uri, timeout, workers, sample, check_rows)
+    except virtmeter.ConnectionLost as error:
+        if error.error_code == OPERATION_TIMEOUT:
+            yield Finding(PROBLEM, f"libvirt did not answer within {timeout:g} s", RESTART)
+        else:
             yield Finding(PROBLEM, str(error))
-    yield from agent()
+    except click.ClickException as error:  # of the options, there are too few descriptors
+        yield Finding(PROBLEM, error.message)
+    except (virtmeter.InspectorException, ValueError, OSError) as error:
+        yield Finding(PROBLEM, str(error))
 
 
 def libvirt(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Finding]:
@@ -127,7 +158,9 @@ def show(finding: Finding) -> None:
     click.echo(level + f"\n{'':{MARGIN}}".join([*what, *advice]))
 
 
-def summary(found: list[Finding]) -> str:
+def summary(found: list[tuple[str, Finding]]) -> str:
     """Return how it is, in a sentence."""
-    counted = {level: sum(each.level == level for each in found) for level in STYLES}
-    return f"\n{counted['problem']} problem(s), {counted['warning']} warning(s)"
+    counted = Counter(finding.level for _, finding in found)
+    text = f"\n{counted[PROBLEM]} problem(s), {counted[WARNING]} warning(s)"
+    ill = dict.fromkeys(name for name, finding in found if name and finding.level == PROBLEM)
+    return f"{text}; problems with {names(list(ill))}" if ill else text
