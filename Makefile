@@ -1,4 +1,4 @@
-# Three commands: `make demo`, `make test` and `make bench`. They set up what is missing here (see
+# `make demo`, `make watch-demo`, `make test` and `make bench` set up what is missing here (see
 # tools/setup).
 
 # What `make demo` looks at: libvirt's own test hypervisor, or a host like qemu:///system.
@@ -12,11 +12,16 @@ ifeq ($(CARGO_HOME)$(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] && echo "there is 
 export CARGO_HOME := $(CURDIR)/build/cargo
 endif
 
-.PHONY: demo test bench check wheel clean
+.PHONY: demo watch-demo test bench check wheel clean
 
 demo:
 	@tools/setup demo
 	@virtmeter stats --all --uri '$(URI)'
+
+# `virtmeter watch` over a libvirt host, a XenServer pool and a vCenter, all of them simulated.
+watch-demo:
+	@tools/setup watch-demo
+	@python -m tests.support.demo
 
 test:
 	@tools/setup test

@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
-
 from tests.support.vcsim.build import program
 from tests.support.vcsim.truth import VM
 from tests.support.xapi.certificates import openssl
@@ -21,6 +19,8 @@ from tests.support.xapi.certificates import openssl
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+
+    from typing_extensions import Self
 
 PASSWORD = "sésame & <öffne> dich"
 #: When the clock of a vCenter stands still at first: 2027-01-15 08:00:00.

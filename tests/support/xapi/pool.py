@@ -9,8 +9,6 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from typing_extensions import Self
-
 from tests.support.xapi import handlers
 from tests.support.xapi.certificates import Certificate
 from tests.support.xapi.changes import VM
@@ -28,6 +26,8 @@ from tests.support.xapi.wire import JsonRpc, XmlRpc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
+
+    from typing_extensions import Self
 
     from tests.support.xapi.connection import Request, Response
     from tests.support.xapi.metrics import Metrics
