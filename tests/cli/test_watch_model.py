@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import time
@@ -19,7 +20,7 @@ from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.columns import curve
 from virtmeter.cli.watch.keys import names
 from virtmeter.cli.watch.lines import line as as_line
-from virtmeter.cli.watch.model import ORDERS, STEP, History, Model
+from virtmeter.cli.watch.model import ORDERS, STEP, History, Model, NoneReadError, Watched
 from virtmeter.cli.watch.readings import Snapshot
 
 NOTHING = VmUsage(*[None] * len(VmUsage._fields))  # type: ignore[arg-type]
@@ -288,6 +289,7 @@ def test_the_picture_of_many_and_of_the_help(model: Model) -> None:
     commands.do("?", 6)
     assert "sort by CPU, wait, steal" in "".join(picture(model, commands, width=80, height=24))
     assert max(map(len, view.HELP.splitlines())) < 80
+    assert len(view.HELP.splitlines()) <= 24 - view.HEAD - view.FOOT
     commands.do("escape", 6)
     commands.do("/", 6)
     commands.do("9", 6)
@@ -310,3 +312,98 @@ def test_the_curve_ends_with_the_last_reading(model: Model) -> None:
     )
     assert busy[end - 1 : end + 1] == "██"
     assert idle[end - 1 : end + 1] == "▁ "
+
+
+@pytest.fixture
+def fleet() -> Model:
+    """Two targets with a VM of one UUID and name, and a third that could never be read."""
+    watched = [
+        Watched("kvm-10", "qemu:///system", 2.0),
+        Watched("kvm-9", "qemu:///system", 2.0),
+        Watched("vcenter", "vsphere://u@h/", 25.0),
+    ]
+    model = Model((), watched)
+    for target, percent in (("kvm-10", 5.0), ("kvm-9", 95.0)):
+        model.update(of(target, used(2, cpu_utilization=percent, cpu_number=2)))
+    model.update(Snapshot(0.0, error=LOST, target="vcenter"))
+    return model
+
+
+LOST = virtmeter.ConnectionLost("no connection; virtmeter keeps trying")
+
+
+def of(target: str, *usages: VmUsage, taken: float = 0.0) -> Snapshot:
+    return dataclasses.replace(snapshot(*usages, taken=taken), target=target)
+
+
+def test_one_vm_in_two_targets_is_two(fleet: Model) -> None:
+    assert [(row.target, row.name) for row in fleet.shown()] == [
+        ("kvm-9", "vm-2"),
+        ("kvm-10", "vm-2"),
+    ]
+    fleet.update(of("kvm-10", used(2, cpu_utilization=7.0, cpu_number=2), taken=STEP))
+    assert [list(row.history.values) for row in fleet.shown()] == [[95.0], [5.0, 7.0]]
+    assert fleet.total(lambda row: row.usage and row.usage.cpu_number) == 4
+    fleet.update(of("kvm-9", used(3), taken=STEP))
+    assert {(row.target, row.name) for row in fleet.rows} == {("kvm-9", "vm-3"), ("kvm-10", "vm-2")}
+
+
+def test_targets_are_sorted_and_filtered_by(fleet: Model) -> None:
+    commands = Commands(fleet)
+    commands.do("v", 10)
+    assert [row.target for row in fleet.shown()] == ["kvm-9", "kvm-10"], "as people count"
+    commands.do("r", 10)
+    assert [row.target for row in fleet.shown()] == ["kvm-10", "kvm-9"]
+    for key in ("/", *"VM-9"):
+        commands.do(key, 10)
+    assert [row.target for row in fleet.shown()] == ["kvm-9"]
+
+
+def test_the_picture_of_targets(fleet: Model) -> None:
+    lines = picture(fleet, now=1.0)
+    assert lines[0] == "2 VMs: 2 running   every 2 to 25 s   2 of 3 targets"
+    assert lines[1].startswith("busy vCPUs 2.0   ")
+    assert lines[2] == "vcenter: no connection"
+    assert lines[4].split()[:3] == ["target", "VM", "state"]
+    assert [line.split()[:4] for line in lines[5:7]] == [
+        ["kvm-9", "vm-2", "running", "95.0"],
+        ["kvm-10", "vm-2", "running", "5.0"],
+    ]
+
+
+def test_what_was_read_of_a_target_that_is_away_is_not_of_now(fleet: Model) -> None:
+    fleet.update(Snapshot(2.0, error=LOST, target="kvm-9"))
+    lines = picture(fleet, now=8.0, width=200)
+    assert lines[0].startswith("2 VMs: 1 running, 1 away   ")
+    assert lines[1].startswith("busy vCPUs 0.1   "), "it is no part of any sum"
+    assert lines[2] == (
+        "trouble with kvm-10, kvm-9, vcenter. kvm-10: no reading for 8 s: libvirt or a VM does not "
+        "answer; kvm-9: 8 s without libvirt, which is tried again: no connection; vcenter: no "
+        "connection"
+    )
+    assert lines[5].split()[:4] == ["kvm-9", "vm-2", "away", "95.0"], "it stays to be seen"
+    fleet.update(of("kvm-9", used(2, cpu_utilization=1.0, cpu_number=2), taken=8.0))
+    fleet.update(of("kvm-10", used(2), taken=8.0))
+    lines = picture(fleet, now=8.0)
+    assert lines[0].startswith("2 VMs: 2 running   ")
+    assert lines[2] == "vcenter: no connection"
+    assert fleet.status == 1
+    fleet.update(of("vcenter", used(5), taken=8.0))
+    assert (picture(fleet, now=8.0)[2], fleet.status) == ("", 0)
+
+
+def test_targets_fail_at_first_only_if_all_do() -> None:
+    model = Model(["web"], [Watched("a"), Watched("b")])
+    model.update(Snapshot(0.0, error=LOST, target="a"))
+    model.update(Snapshot(0.0, error=LOST, target="a"))
+    with pytest.raises(NoneReadError) as raised:
+        model.update(Snapshot(0.0, error=ValueError("no"), target="b"))
+    assert list(raised.value.failed) == ["a", "b"]
+    model = Model(["web"], [Watched("a"), Watched("b")])
+    model.update(of("a", used(1)))
+    with pytest.raises(click.UsageError, match="no VM is named 'web'"):
+        model.update(of("b", used(2)))
+    model = Model(["web"], [Watched("a"), Watched("b")])
+    model.update(of("a", used(1)))
+    model.update(Snapshot(0.0, error=LOST, target="b"))
+    assert model.rows == [], "it may be where nobody can look yet"

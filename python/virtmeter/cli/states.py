@@ -12,6 +12,7 @@ from virtmeter import PowerState
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+AWAY = "away"
 COLOURS = {"running": "green", "paused": "yellow", "crashed": "red", "shutoff": "dim"}
 
 
@@ -20,8 +21,10 @@ def word(state: int) -> str:
     return PowerState(state).name.lower() if state in set(PowerState) else str(state)
 
 
-def cell(state: int, *, hung: bool, busy: bool = False) -> Text:
-    """Return what a table says of a VM's state."""
+def cell(state: int, *, hung: bool, busy: bool = False, away: bool = False) -> Text:
+    """Return what a table says of a VM's state; that of one whose target is away is unknown."""
+    if away:
+        return Text(AWAY, style="bold red")
     if hung:
         return Text("hung", style="bold red")
     if busy:
@@ -29,9 +32,14 @@ def cell(state: int, *, hung: bool, busy: bool = False) -> Text:
     return Text(word(state), style=COLOURS.get(word(state), ""))
 
 
-def told(states: Sequence[tuple[int, bool]]) -> str:
-    """Return how many VMs there are and in which states: ``3 VMs: 2 running, 1 hung``."""
+def told(states: Sequence[tuple[int, bool]], away: int = 0) -> str:
+    """Return how many VMs there are and in which states: ``3 VMs: 2 running, 1 hung``.
+
+    :param away: how many more there are whose target is away.
+    """
     words = Counter("hung" if hung else word(state) for state, hung in states)
-    vms = {0: "no VM", 1: "1 VM"}.get(len(states), f"{len(states)} VMs")
+    words.update({AWAY: away} if away else {})
+    count = len(states) + away
+    vms = {0: "no VM", 1: "1 VM"}.get(count, f"{count} VMs")
     counts = ", ".join(f"{count} {which}" for which, count in words.most_common())
     return f"{vms}: {counts}" if counts else vms

@@ -104,11 +104,11 @@ def _quiet(number: str) -> Text:
 
 
 def _name(row: Row) -> Text:
-    return Text(printable(row.name), style="red" if row.hung else "bold")
+    return Text(printable(row.name), style="red" if row.hung or row.away else "bold")
 
 
 def _state(row: Row) -> Text:
-    return states.cell(row.state, hung=row.hung, busy=row.busy)
+    return states.cell(row.state, hung=row.hung, busy=row.busy, away=row.away)
 
 
 TARGET = Column("\ntarget", lambda row: row.target, left=True, is_name=True)

@@ -57,6 +57,8 @@ class Row:
     """Why it does not run; empty if it does, or where that is not known."""
     target: str = ""
     """The name of its hypervisor, where there are several."""
+    away: bool = False
+    """Whether that could not be read the last time, so that all of this is old."""
 
     @property
     def memory_updated(self) -> int | None:
@@ -140,10 +142,15 @@ class Watched:
         return fleet.why(self.error) if self.error else ""
 
     def update(self, snapshot: Snapshot, wanted: Sequence[str]) -> None:
-        """Take in a reading; one that failed leaves the rows as they were."""
+        """Take in a reading; one that failed leaves the rows as they were.
+
+        Beside those of other targets, they are marked. A single hypervisor's are old as a whole.
+        """
         self.readings += 1
         self.error = snapshot.error
         if snapshot.error:
+            for row in self.rows:
+                row.away = bool(self.name)
             return
         self.taken, self.away, self.instances = snapshot.taken, snapshot.away, snapshot.instances
         usages = {usage.id: usage for usage in snapshot.usages}
@@ -262,6 +269,7 @@ class Model:
         self.top = max(0, min(self.top + by, len(self.shown()) - room))
 
     def total(self, of: Callable[[Row], float | None]) -> float | None:
-        """Return the sum over all VMs that have this value."""
-        known: Iterable[float] = [each for each in map(of, self.rows) if each is not None]
+        """Return the sum over all VMs that have this value now."""
+        rows = (row for row in self.rows if not row.away)
+        known: Iterable[float] = [each for each in map(of, rows) if each is not None]
         return sum(known) if known else None

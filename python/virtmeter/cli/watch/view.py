@@ -41,7 +41,8 @@ Columns
                  reported over a minute ago: see virtmeter doctor
   NICs, disks    bytes per second, K = 1024; reads, writes: requests per second
   hung           the VM does not answer: its memory and disks are unknown
-  busy           also unknown: it is being migrated, saved, dumped or the like"""
+  busy           also unknown: it is being migrated, saved, dumped or the like
+  away           its target does not answer: all of this is what was read last"""
 
 
 def room(height: int) -> int:
@@ -80,7 +81,9 @@ def screen(
 
 
 def _targets(model: Model) -> Text:
-    what = states.told([(row.state, row.hung) for row in model.rows])
+    rows = model.rows
+    known = [(row.state, row.hung) for row in rows if not row.away]
+    what = states.told(known, len(rows) - len(known))
     watched = list(model.watched.values())
     read = [each for each in watched if each.taken is not None]
     paces = sorted({each.interval for each in watched})
