@@ -381,17 +381,14 @@ def test_the_dashboard_asks_for_what_is_exported(exporter: Exporter) -> None:
 
 
 @pytest.mark.skipif(not PROMTOOL.exists(), reason="Prometheus' package is not in build/prometheus")
-def test_prometheus_understands_the_dashboards_queries_and_the_pages_alerts(tmp_path: Path) -> None:
+def test_prometheus_understands_the_dashboards_queries(tmp_path: Path) -> None:
     rules = [
         {"record": f"query{number}", "expr": query.replace("$__rate_interval", "5m")}
         for number, query in enumerate(dashboards_queries())
     ]
     (tmp_path / "queries").write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
-    page = (ROOT / "docs/commands/export.md").read_text()
-    [alerts] = re.findall(r"```yaml\n(groups:.*?)```", page, re.S)
-    (tmp_path / "alerts").write_text(alerts)
     checked = subprocess.run(
-        [PROMTOOL, "check", "rules", tmp_path / "queries", tmp_path / "alerts"],
+        [PROMTOOL, "check", "rules", tmp_path / "queries"],
         capture_output=True,
         text=True,
         check=False,
