@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,10 @@ import pytest
 from tests.cli.exporter import COMMAND, Exporter
 
 TEST = "test:///default"
-UNIT = Path(__file__).parents[2] / "contrib/virtmeter-export.service"
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "contrib/virtmeter-export.service"
+FLEET = ROOT / "docs/fleet.md"
+ADDED = re.findall(r"```ini\n(.*?)```", FLEET.read_text(), re.S)
 
 HUNG_UP = """
 import os, signal, sys
@@ -45,9 +49,14 @@ def test_it_needs_no_group_and_no_user_that_a_host_may_not_have() -> None:
 
 
 @pytest.mark.skipif(which("systemd-analyze") is None, reason="there is no systemd-analyze")
-def test_systemd_has_no_objections(tmp_path: Path) -> None:
+@pytest.mark.parametrize("added", ["", *ADDED], ids=range(1 + len(ADDED)))
+def test_systemd_has_no_objections(tmp_path: Path, added: str) -> None:
+    """Nor has it any to what a page adds by ``systemctl edit``."""
     installed = tmp_path / UNIT.name
     installed.write_text(UNIT.read_text().replace("/usr/bin/virtmeter", f'"{sys.executable}"'))
+    edited = tmp_path / f"{UNIT.name}.d/override.conf"
+    edited.parent.mkdir()
+    edited.write_text(added)
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--recursive-errors=no", installed],
         capture_output=True,
@@ -56,6 +65,25 @@ def test_systemd_has_no_objections(tmp_path: Path) -> None:
         check=False,
     )
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
+def test_it_serves_the_targets_that_its_options_name(tmp_path: Path) -> None:
+    [options] = re.findall(r"OPTIONS=([^']*--targets[^']*)'", FLEET.read_text())
+    file = tmp_path / "targets.toml"
+    file.write_text('[targets.a]\nuri = "test:///default"\n')
+    options = options.replace("/etc/virtmeter/targets.toml", str(file)).replace(
+        ":9177", "127.0.0.1:0"
+    )
+    command = service()["ExecStart"].replace("$OPTIONS", options).split()
+    assert command.pop(0) == "/usr/bin/virtmeter"
+    with subprocess.Popen([*COMMAND, *command], stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr is not None
+        try:
+            assert any("serving" in line for line in started.stderr)
+        finally:
+            started.terminate()
+            started.communicate(timeout=30)
+    assert started.returncode == 0
 
 
 def is_restarted(returncode: int) -> bool:
