@@ -5,7 +5,6 @@
 //! a VM that was paused come later than those of others in older releases, and a VM may move to another
 //! host. See `vm.rs` for a single VM.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -22,6 +21,8 @@ use crate::samples::{Mark, Sum};
 const FIRST_START: i64 = -15;
 /// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
 const MOST_AGAIN: i64 = 480;
+/// Less of a CPU is nothing to compare.
+const LEAST_SHARE: f64 = 0.002;
 /// Two hosts of a pool whose newest rows are no farther apart have the same time, as far as can be seen.
 const SAME_TIME: i64 = 10;
 /// Farther apart, nothing can be said of one's time by the other's.
@@ -197,10 +198,10 @@ impl Totals {
                 }
                 vm.add(&group.entries, group.way, newest);
             }
-            busiest.push((Reverse(group.ran()), group.vm));
+            busiest.push((group.busy.unwrap_or(0.0), group.vm));
         }
-        busiest.retain(|(ran, _)| ran.0 > 0);
-        busiest.sort_unstable();
+        busiest.retain(|(busy, _)| *busy > 0.0);
+        busiest.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
         let mut compared = Vec::new();
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
@@ -345,18 +346,16 @@ struct Group {
     shift: i64,
     entries: Vec<Entry>,
     measures: Vec<(usize, Measure)>,
+    /// How many CPUs it took in the newest row, taken or not.
+    busy: Option<f64>,
     /// The newest value of each that is known.
     measured: Vec<(Measure, MeasuredAt)>,
 }
 
 impl Group {
     fn new(vm: Uuid, way: Way) -> Self {
-        Self { vm, way, shift: 0, entries: Vec::new(), measures: Vec::new(), measured: Vec::new() }
-    }
-
-    /// How long its vCPUs ran in these rows, in ns; those that did hardly anything left out.
-    fn ran(&self) -> i128 {
-        self.entries.iter().map(Entry::ran).sum()
+        let (entries, measures, measured) = (Vec::new(), Vec::new(), Vec::new());
+        Self { vm, way, shift: 0, entries, measures, busy: None, measured }
     }
 
     /// Adds a row; they come from new to old.
@@ -369,6 +368,11 @@ impl Group {
                 }
             }
         }
+        self.busy.get_or_insert_with(|| {
+            let cpus = self.entries.iter().filter(|entry| entry.counter == Counter::Cpu);
+            let shares = cpus.filter_map(|entry| values.get(entry.column).copied());
+            shares.map(capped_share).filter(|share| *share >= LEAST_SHARE).sum()
+        });
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else { return };
         if let Way::Shifted { mark } = self.way {
             let mut known = self

@@ -16,7 +16,7 @@ use crate::samples::{Mark, Sum};
 mod exact;
 mod told;
 
-use exact::{COMPARED_AFTER, GAP, LEAST_TIME, Next};
+use exact::{GAP, Next};
 
 /// In 10^-9.
 const SECOND: i64 = 1_000_000_000;
@@ -200,13 +200,6 @@ impl Entry {
         if self.last.is_some_and(f32::is_nan) {
             self.was_unknown();
         }
-    }
-
-    /// How long a vCPU ran, in ns, if that is enough to be compared; else 0.
-    pub(super) fn ran(&self) -> i128 {
-        let Sum { nanos, covered } = self.grown.sum;
-        let is_enough = nanos * i128::from(COMPARED_AFTER) >= LEAST_TIME * i128::from(covered);
-        if self.counter == Counter::Cpu && is_enough { nanos } else { 0 }
     }
 
     /// Adds so many seconds of a row, at its end; some of them were covered before.

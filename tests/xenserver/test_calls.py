@@ -67,7 +67,7 @@ def test_rows_are_checked_by_the_same_vms_though_others_get_busier(opens: Opens)
     with synthetic(hosts=2, vms=6, delay=0.0, now=lambda: now) as pool:
         inspector = opens(pool)
         inspector.usage_all()
-        vm_rrds = []
+        vm_rrds = [pool.count("GET /vm_rrd")]
         for _ in range(60):
             now += 10
             pool.forget()

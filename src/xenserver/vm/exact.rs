@@ -9,11 +9,11 @@ use super::{ExactFrom, SECOND, Slot, State, Vm};
 use crate::samples::NANOS;
 
 /// Two exact readings are compared that are so far apart.
-pub(super) const COMPARED_AFTER: i64 = 60 * SECOND;
+const COMPARED_AFTER: i64 = 60 * SECOND;
 /// Growth of rows and of exact counters may differ by a hundredth.
 const TOLERANCE: i128 = 100;
 /// Growth by less than this says nothing: in 10^-9 s, and in 10^-9 bytes.
-pub(super) const LEAST_TIME: i128 = NANOS / 10;
+const LEAST_TIME: i128 = NANOS / 10;
 const LEAST_BYTES: i128 = 10_000 * NANOS;
 /// Counters that all lack so much were not told for a while, in 10^-9 s.
 pub(super) const GAP: u64 = 1_000_000_000;
