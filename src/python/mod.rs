@@ -4,13 +4,13 @@
 mod arguments;
 mod errors;
 pub(crate) mod inspector;
+mod logger;
 mod password;
 mod records;
 
 use std::cell::RefCell;
 
 use pyo3::prelude::*;
-use pyo3_log::{Caching, Logger};
 
 /// What happens once, at import: the core's log lines go to Python's `logging`, below the logger
 /// `virtmeter`, signals are seen to while a call waits, libvirt is kept from printing our failures on
@@ -20,12 +20,7 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     errors::look_up_classes(py)?;
     records::look_up_classes(py)?;
     password::look_up(py)?;
-    // Levels are not cached: an operator may change them while we run.
-    let logger = Logger::new(py, Caching::Loggers)?;
-    // Fails only where this module was initialised before, and its logger serves on.
-    if log::set_boxed_logger(Box::new(WhilePythonRuns(logger))).is_ok() {
-        log::set_max_level(log::LevelFilter::Debug);
-    }
+    logger::install(py)?;
     crate::cancellation::ask_while_waiting(nothing_was_raised);
     // Where libvirt-python is at work, its user may have set a handler of errors, which nobody can
     // ask libvirt for: then libvirt goes on printing, as it did before we came.
@@ -67,26 +62,4 @@ fn nothing_was_raised() -> bool {
         }
     }
     nothing()
-}
-
-/// A thread may outlive the interpreter, which it must not ask for anything then.
-struct WhilePythonRuns(Logger);
-
-impl log::Log for WhilePythonRuns {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        Python::try_attach(|_| self.0.enabled(metadata)).unwrap_or(false)
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        Python::try_attach(|py| {
-            self.0.log(record);
-            // A handler has raised, or Ctrl-C came just then. The first of them is kept for the
-            // Python caller of this thread, as if the line had been logged in Python.
-            if let Some(raised) = PyErr::take(py) {
-                keep(raised);
-            }
-        });
-    }
-
-    fn flush(&self) {}
 }

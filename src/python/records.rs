@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use pyo3::IntoPyObjectExt;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple, PyType};
@@ -32,7 +33,10 @@ pub(crate) trait Record {
     where
         Self: Sized,
     {
-        Self::class(py)?.call1(self.fields(py)?)
+        // Not `__new__` of a named tuple, which is Python code: while the interpreter ends, it ends each
+        // thread that is in such, and with frames of Rust's around it the process would abort.
+        let new = py.get_type::<PyTuple>().getattr(intern!(py, "__new__"))?;
+        new.call1((Self::class(py)?, self.fields(py)?))
     }
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import virtmeter
 from tests.support import sample
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
 
@@ -105,6 +106,52 @@ while not inspector.health().calls.get("block_stats"):
 """
     assert run(script, daemon) == []
     assert daemon.calls["DOMAIN_BLOCK_STATS"] > 0
+
+
+def test_a_line_that_is_being_logged_is_waited_for(daemon: Daemon) -> None:
+    daemon.stop()
+    script = """
+import contextlib, logging
+
+class Slow(logging.Handler):
+    def handle(self, record):  # without its lock, for which logging itself waits at the end
+        begun.set()
+        for _ in range(200):
+            time.sleep(0.001)
+        print("logged", flush=True)
+
+def ask():
+    with contextlib.suppress(virtmeter.ConnectionLost):
+        inspector.list_instances()
+
+begun = threading.Event()
+logging.getLogger("virtmeter").addHandler(Slow())
+threading.Thread(target=ask, daemon=True).start()
+begun.wait(60)
+"""
+    assert "logged" in run(script, daemon)
+
+
+def test_no_python_code_runs_while_records_are_made(daemon: Daemon) -> None:
+    """Python would end a thread that is in it, within a call of ours."""
+    daemon.add(sample.domain(uuid=sample.UUID))
+    ran = []
+    with virtmeter.LibvirtInspector(daemon.uri) as inspector:
+        for ask in (
+            inspector.list_instances,
+            inspector.usage_all,
+            inspector.health,
+            lambda: inspector.inspect_details(sample.UUID),
+            lambda: list(inspector.inspect_vnics(sample.UUID)),
+            lambda: list(inspector.inspect_disks(sample.UUID)),
+        ):
+            assert ask()  # what is logged the first time
+            sys.setprofile(lambda frame, event, _: ran.append((event, frame.f_code.co_name)))
+            try:
+                ask()
+            finally:
+                sys.setprofile(None)
+    assert {name for event, name in ran if event == "call"} <= {"<lambda>"}
 
 
 PASSWORD = """
