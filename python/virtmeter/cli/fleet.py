@@ -118,21 +118,30 @@ def opened(
             )
             for target in wanted
         ]
-        to_close = [source for source in sources if not kinds.is_libvirt(source.target.uri)]
+        to_close = [source for source in sources if _keeps_sessions(source)]
         try:
             yield sources
             # Not after an exception: the process ends, and who hangs would not say good-bye.
-            to_close = [source for source in sources if source.inspector.connected]
+            to_close += [
+                source
+                for source in sources
+                if not _keeps_sessions(source) and source.inspector.connected
+            ]
         finally:
             _settle(sources)
             threads.call_each(lambda source: source.inspector.close(), to_close, AT_ONCE)
+
+
+def _keeps_sessions(source: Source) -> bool:
+    """Whether it is a pool or vCenter, where sessions last that nobody ends."""
+    return not kinds.is_libvirt(source.target.uri)
 
 
 def _settle(sources: Sequence[Source]) -> None:
     """Have nobody read a pool or vCenter any more: who does after its closing logs in again."""
     until = time.monotonic() + SETTLING
     for source in sources:
-        if not kinds.is_libvirt(source.target.uri):
+        if _keeps_sessions(source):
             source.reading.acquire(timeout=max(0.0, until - time.monotonic()))
 
 
