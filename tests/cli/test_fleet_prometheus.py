@@ -38,7 +38,10 @@ LEAST = 120
 KVM, POOL, VCENTER = "kvm-1", "pool.example.org", "vcenter"
 VMS = {KVM: 3, POOL: 3, VCENTER: 4}
 """The targets that are well, and how many VMs each has."""
-AWAY = ("away", "hangs-libvirt", "hangs-xenserver", "hangs-vsphere", "wrong-xenserver")
+AWAY = (
+    *("away", "hangs-libvirt", "hangs-xenserver", "hangs-vsphere"),
+    *("wrong-xenserver", "wrong-vsphere"),
+)
 CPU, RECEIVED = "virtmeter_domain_cpu_seconds_total", "virtmeter_domain_nic_receive_bytes_total"
 BEHIND = {KVM: 0.0, POOL: 10.0, VCENTER: 45.0}
 """Seconds that what a scrape tells is old at most: libvirt's is of now, a host of XenServer has a
@@ -188,6 +191,8 @@ def targets(run: Run, silent: int, closed: int, directory: Path, more: str = "")
         uri = "{run.vcenter.uri}&password_file={files["vcsim"]}"
         [targets.wrong-xenserver]
         uri = "{run.pool.uri()}&{login}"
+        [targets.wrong-vsphere]
+        uri = "{run.vcenter.uri}&{login}"
         [targets.away]
         uri = "xenserver://monitor@127.0.0.1:{closed}/?{login}"
         [targets.hangs-libvirt]
@@ -256,6 +261,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         run.wait(run.since(VCENTER))
 
         with run.fault("reload"):
+            file.write_text("[targets.a]")
+            again.hang_up()
+            run.wait_for("virtmeter_config_last_reload_successful == 0")
             changed = targets(run, *ports, directory, f'[targets.kvm-2]\nuri = "{daemon.uri}"')
             changed = changed.replace("hamburg", "kiel").replace("workers = 4", "workers = 2")
             file.write_text(changed)
@@ -306,7 +314,8 @@ def test_each_exporter_logs_in_once_whether_the_password_is_right_or_wrong(run: 
     """The vCenter's restart ended a session; the reload, of another label, ended none."""
     assert run.logins["wrong-xenserver"] == [1, 2]
     assert run.logins[POOL] == [1, 2]
-    assert run.logins[VCENTER] == [1, 3]
+    right, wrong = [1, 3], [1, 2]
+    assert run.logins[VCENTER] == [one + other for one, other in zip(right, wrong, strict=True)]
 
 
 @pytest.mark.parametrize("target", VMS)
