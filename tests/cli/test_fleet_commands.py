@@ -96,7 +96,7 @@ def test_the_vms_of_all_targets_are_in_one_table(
     done = cli.run("stats", "--targets", file)
     assert (done.returncode, done.stderr) == (0, "")
     title, _, _, header, *rows = done.stdout.splitlines()
-    assert title == "6 VMs: 6 running at 3 target(s)"
+    assert title == "6 VMs: 6 running at 3 targets"
     assert header.split()[:3] == ["target", "VM", "state"]
     told = [row.split()[:3] for row in rows]
     assert told[:4] == [

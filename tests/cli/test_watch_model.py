@@ -407,3 +407,18 @@ def test_targets_fail_at_first_only_if_all_do() -> None:
     model.update(of("a", used(1)))
     model.update(Snapshot(0.0, error=LOST, target="b"))
     assert model.rows == [], "it may be where nobody can look yet"
+
+
+def test_names_keep_their_room_while_they_are_scrolled(model: Model) -> None:
+    """That of all names is kept; numbers that are not shown need none."""
+    usages = [used(number, memory_used=1.0) for number in range(1, 31)]
+    whole = snapshot(*usages)
+    long = whole.instances[-1]._replace(name="x" * 30)
+    model.update(dataclasses.replace(whole, instances=(*whole.instances[:-1], long)))
+    model.sort_by("v")
+    top = picture(model)
+    model.scroll(100, view.room(12))
+    bottom = picture(model)
+    assert "x" * 30 in "".join(bottom)
+    assert "x" * 30 not in "".join(top)
+    assert [line.index("state") for line in (top[4], bottom[4])] == [32, 32]

@@ -37,9 +37,11 @@ def told(states: Sequence[tuple[int, bool]], away: int = 0) -> str:
 
     :param away: how many more there are whose target is away.
     """
-    words = Counter("hung" if hung else word(state) for state, hung in states)
+    words: Counter[str] = Counter()
+    for (state, hung), vms in Counter(states).items():
+        words["hung" if hung else word(state)] += vms
     words.update({AWAY: away} if away else {})
     count = len(states) + away
-    vms = {0: "no VM", 1: "1 VM"}.get(count, f"{count} VMs")
+    total = {0: "no VM", 1: "1 VM"}.get(count, f"{count} VMs")
     counts = ", ".join(f"{count} {which}" for which, count in words.most_common())
-    return f"{vms}: {counts}" if counts else vms
+    return f"{total}: {counts}" if counts else total

@@ -43,14 +43,21 @@ class Column(Generic[Row]):
 
 
 def fitting(
-    columns: Sequence[Column[Row]], rows: Sequence[Row], width: int | None
+    columns: Sequence[Column[Row]],
+    rows: Sequence[Row],
+    width: int | None,
+    seen: Sequence[Row] | None = None,
 ) -> dict[Column[Row], int]:
     """Return the columns that there is room for, with their widths; all of them without a width.
 
     What is still too wide then is at the cost of the names, of the last columns after that, and in
     the end of the names again.
+
+    :param seen: the rows that are shown, if not all are: the numbers of others need no room.
     """
-    kept = {column: column.room(rows) for column in columns}
+    kept = {
+        column: column.room(rows if column.is_name or seen is None else seen) for column in columns
+    }
     if width is None:
         return kept
     whole = {column: max(SHORTEST_NAME, room) for column, room in kept.items() if column.is_name}

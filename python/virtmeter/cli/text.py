@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import lru_cache
 from typing import TextIO
 
 from virtmeter.cli import kinds
@@ -80,6 +81,7 @@ def discard(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+@lru_cache(1 << 15)
 def natural(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts ``web-10`` after ``web-9``."""
     parts: list[str] = re.findall(r"[0-9]+|[^0-9]+", name.lower())

@@ -55,7 +55,9 @@ def place(targets: Sequence[Target], read: int) -> str:
     """Return what was read: a URI, or how many targets."""
     if not targets[0].name:
         return shown_uri(targets[0].uri)
-    return f"{read} of {len(targets)} targets" if read < len(targets) else f"{read} target(s)"
+    if read < len(targets):
+        return f"{read} of {len(targets)} targets"
+    return f"{read} targets" if read > 1 else "1 target"
 
 
 def _mebibytes(field: str) -> Callable[[Reading], str]:

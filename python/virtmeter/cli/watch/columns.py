@@ -22,9 +22,12 @@ CURVE = "\nlast minutes"
 CURVE_AT_LEAST, CURVE_AT_MOST = 12, 48
 
 
-def fitting(rows: Sequence[Row], width: int) -> dict[Column, int]:
-    """Return the columns that there is room for; the curve takes what is left over."""
-    kept = tables.fitting(needed(rows), rows, width)
+def fitting(rows: Sequence[Row], width: int, seen: Sequence[Row]) -> dict[Column, int]:
+    """Return the columns that there is room for; the curve takes what is left over.
+
+    :param seen: those of the rows that are shown.
+    """
+    kept = tables.fitting(needed(rows), rows, width, seen)
     long = min(CURVE_AT_LEAST + width - tables.total(kept), CURVE_AT_MOST)
     return dict(
         (_curve(long), long) if column.title == CURVE else (column, room)

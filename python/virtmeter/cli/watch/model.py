@@ -247,12 +247,7 @@ class Model:
 
     def shown(self) -> list[Row]:
         """Return the rows that pass the filter, in order; those without a value at the end."""
-        text = self.filter.lower()
-        rows = [
-            row
-            for row in self.rows
-            if text in row.name.lower() or text in row.target.lower() or row.id.startswith(text)
-        ]
+        rows = self._passing()
         rows.sort(key=name_of, reverse=self._names_reversed())
         if self.order == BY_NAME:
             return rows
@@ -261,12 +256,22 @@ class Model:
         known.sort(key=lambda pair: pair[1], reverse=not self.reverse)
         return [row for row, _ in known] + [row for row in rows if value(row) is None]
 
+    def _passing(self) -> list[Row]:
+        text = self.filter.lower()
+        if not text:
+            return self.rows
+        return [
+            row
+            for row in self.rows
+            if text in row.name.lower() or text in row.target.lower() or row.id.startswith(text)
+        ]
+
     def _names_reversed(self) -> bool:
         return self.reverse and self.order == BY_NAME
 
     def scroll(self, by: int, room: int) -> None:
         """Move the part that the screen shows, which has room for so many rows."""
-        self.top = max(0, min(self.top + by, len(self.shown()) - room))
+        self.top = max(0, min(self.top + by, len(self._passing()) - room))
 
     def total(self, of: Callable[[Row], float | None]) -> float | None:
         """Return the sum over all VMs that have this value now."""

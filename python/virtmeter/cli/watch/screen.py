@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 WIDEST, HIGHEST = 1000, 1000
 """Columns and lines. A terminal may say of itself what it likes, and they take memory."""
 
-PAUSE = 0.2
-"""Seconds at least between two drawings for readings, of which many may come at about one time."""
+PAUSE, REST = 0.2, 3
+"""Seconds at least between two drawings for readings, of which many may come at about one time; and
+how many times as long as a drawing has taken, which is long with many thousands of VMs."""
 
 TICK = 1.0
 """Seconds after which the screen is drawn anew, though nothing came: it tells how old it is."""
@@ -65,17 +66,17 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
         stack.callback(face.leave)
         face.enter()
         stack.enter_context(followed(sources, model, hand_over))
-        drawn = due = 0.0
+        due = earliest = 0.0
         while True:
-            if time.monotonic() >= due:
+            if (begun := time.monotonic()) >= due:
                 try:
                     face.draw(model, commands, log.line)
                 except OSError as error:
                     if error.errno != errno.EIO:
                         raise
                     return 128 + signal.SIGHUP  # the terminal is gone, its signal is on its way
-                drawn = time.monotonic()
-                due = drawn + TICK
+                due = (drawn := time.monotonic()) + TICK
+                earliest = drawn + max(PAUSE, REST * (drawn - begun))
             for key, _ in selector.select(max(0.0, due - time.monotonic())):
                 if key.fileobj is keyboard:
                     due = 0.0
@@ -86,7 +87,7 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
                         return model.status
                     continue
                 heard = bell.heard()
-                due = min(due, drawn + PAUSE) if heard == {NEWS} else 0.0
+                due = min(due, earliest) if heard == {NEWS} else 0.0
                 if signal.SIGINT in heard:
                     raise KeyboardInterrupt
                 for number in ENDS:

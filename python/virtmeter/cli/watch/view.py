@@ -72,7 +72,7 @@ def screen(
     )
     body: RenderableType = Text(HELP)
     if not commands.help:
-        body = tables.table(columns.fitting(rows, width), seen)
+        body = tables.table(columns.fitting(rows, width, seen), seen)
     page = Layout()
     page.split_column(
         Layout(head, size=HEAD), Layout(body), Layout(_foot(model, commands, len(rows)), size=FOOT)
