@@ -354,8 +354,8 @@ struct Group {
 
 impl Group {
     fn new(vm: Uuid, way: Way) -> Self {
-        let (entries, measures, measured) = (Vec::new(), Vec::new(), Vec::new());
-        Self { vm, way, shift: 0, entries, measures, busy: None, measured }
+        let entries = Vec::new();
+        Self { vm, way, shift: 0, entries, measures: Vec::new(), busy: None, measured: Vec::new() }
     }
 
     /// Adds a row; they come from new to old.
