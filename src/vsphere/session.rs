@@ -15,8 +15,12 @@ use crate::https::{self, Client, Response};
 use crate::target::{PasswordSource, Passwords, Secret, Target, lock_until};
 
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
-/// does not learn of it, and would try it again.
-const LOGIN: Duration = Duration::from_secs(20);
+/// does not learn of it, and would try it again. It takes five tries within three minutes to lock an account.
+const LOGIN: Duration = Duration::from_secs(120);
+/// All that comes before and after it.
+const AROUND_LOGIN: Duration = Duration::from_secs(20);
+/// After a session that was over at once, there is no other one for that long.
+const PAUSE: Duration = Duration::from_secs(10);
 /// A session of which no use can be made is closed within that.
 const CLOSING: Duration = Duration::from_secs(1);
 const COOKIE: &str = "vmware_soap_session";
@@ -42,6 +46,8 @@ pub(super) struct Vcenter {
 struct Login {
     client: Option<Arc<Client>>,
     session: Option<Arc<Session>>,
+    /// When one was last renewed in vain.
+    renewed_in_vain: Option<Instant>,
     passwords: Passwords,
 }
 
@@ -53,6 +59,19 @@ pub(super) struct Session {
     /// All VMs and hosts; it ends with the session.
     pub(super) view: Box<str>,
     pub(super) counters: Counters,
+}
+
+impl Session {
+    /// Whether an answer says that the session has ended, or its view is gone.
+    fn is_over<T>(&self, answer: &std::result::Result<T, Trouble>) -> bool {
+        match answer {
+            Err(Trouble::Fault(FaultKind::NotAuthenticated, _)) => true,
+            Err(Trouble::Fault(FaultKind::ManagedObjectNotFound(Some(object)), _)) => {
+                *object == self.view
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why a call has no answer.
@@ -126,22 +145,23 @@ impl Vcenter {
         let closed = self.closed.load(Ordering::Relaxed);
         let session = self.session(deadline).map_err(Trouble::of_login)?;
         let answer = once(&session);
-        let is_over = match &answer {
-            Err(Trouble::Fault(FaultKind::NotAuthenticated, _)) => true,
-            Err(Trouble::Fault(FaultKind::ManagedObjectNotFound(Some(object)), _)) => {
-                *object == session.view
-            }
-            _ => false,
-        };
-        if !is_over {
+        if !session.is_over(&answer) {
             return answer;
         }
         if self.closed.load(Ordering::Relaxed) != closed {
             // Whoever has closed it wants no other one.
             return answer;
         }
-        self.forget(&session, deadline)?;
-        once(&*self.session(deadline).map_err(Trouble::of_login)?)
+        if !self.forget(&session, deadline)? {
+            return answer;
+        }
+        let session = self.session(deadline).map_err(Trouble::of_login)?;
+        let answer = once(&session);
+        if session.is_over(&answer) {
+            let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
+            login.renewed_in_vain = Some(Instant::now());
+        }
+        answer
     }
 
     /// Logs out, if there is a session.
@@ -174,7 +194,7 @@ impl Vcenter {
             Arc::clone(login.client.insert(Arc::new(client)))
         };
         let closed = self.closed.load(Ordering::Relaxed);
-        match self.log_in(client, &secret, deadline.max(Instant::now() + LOGIN)) {
+        match self.log_in(client, &secret, deadline) {
             Ok(session) if self.closed.load(Ordering::Relaxed) != closed => {
                 let deadline = Instant::now() + CLOSING;
                 let _ = self.log_out(&session.client, &session.refs, &session.cookie, deadline);
@@ -201,6 +221,8 @@ impl Vcenter {
         secret: &Secret,
         deadline: Instant,
     ) -> std::result::Result<Session, Trouble> {
+        let within = |longest| deadline.max(Instant::now() + longest);
+        let deadline = within(AROUND_LOGIN);
         let content = Request::service_content();
         let refs =
             self.send(&client, &content, None, deadline, |answer| soap::refs(&answer.body))?;
@@ -208,10 +230,11 @@ impl Vcenter {
             let kind = FaultKind::InvalidLogin;
             Trouble::Fault(kind, "the password has characters that XML cannot hold".to_owned())
         })?;
-        let cookie = self.send(&client, &login, None, deadline, |answer| {
+        let cookie = self.send(&client, &login, None, within(LOGIN), |answer| {
             soap::login(&answer.body)?;
             cookie(answer).ok_or(SoapError::Unexpected("it has no cookie of a session"))
         })?;
+        let deadline = within(AROUND_LOGIN);
         let call = |request: &Request, header: &str| {
             self.send(&client, request, Some(header), deadline, |answer| Ok(answer.body.clone()))
         };
@@ -309,14 +332,23 @@ impl Vcenter {
         }
     }
 
-    /// Forgets a session that is over, unless there is another by now, or is going to be.
-    fn forget(&self, over: &Arc<Session>, deadline: Instant) -> std::result::Result<(), Trouble> {
+    /// Forgets a session that is over, unless there is another by now, or is going to be. Returns whether
+    /// there may be another one.
+    fn forget(&self, over: &Arc<Session>, deadline: Instant) -> std::result::Result<bool, Trouble> {
         let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
-        if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
-            login.session = None;
-            self.is_open.store(false, Ordering::Relaxed);
+        if !login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+            return Ok(true);
         }
-        Ok(())
+        if login.renewed_in_vain.is_some_and(|last| last.elapsed() < PAUSE) {
+            return Ok(false);
+        }
+        login.session = None;
+        self.is_open.store(false, Ordering::Relaxed);
+        drop(login);
+        // It may be only its view that is gone.
+        let until = deadline.min(Instant::now() + CLOSING);
+        let _ = self.log_out(&over.client, &over.refs, &over.cookie, until);
+        Ok(true)
     }
 
     /// vSphere, or a host of it, cannot be read, and why.

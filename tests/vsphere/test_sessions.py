@@ -39,6 +39,49 @@ sys.stdin.read()
 """
 
 
+#: A session that is over at once is renewed no more often than that, seconds.
+PAUSE = 10
+
+
+def test_sessions_that_are_over_at_once_are_not_renewed_each_time(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    began = time.monotonic()
+    body = soap_fault("NotAuthenticated")
+    vcenter.fail("QueryPerf", times=ALWAYS, status=500, body=body)
+    for _ in range(20):
+        assert count(inspector) == 0
+        time.sleep(0.5)
+    assert vcenter.logins() <= 2 + (time.monotonic() - began) / PAUSE
+    # Nor is one left behind of which the server only says so.
+    assert len(vcenter.sessions()) == 1
+    vcenter.fail(times=0)
+    vcenter.expire_sessions()
+    eventually(lambda: is_well(inspector))
+
+
+def test_a_session_whose_view_is_gone_is_closed(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    body = soap_fault("ManagedObjectNotFound", inside="{view}")
+    vcenter.fail("RetrievePropertiesEx", status=500, body=body)
+    assert count(inspector) == ALL
+    assert vcenter.logins() == 2
+    assert len(vcenter.sessions()) == 1
+
+
+def test_a_wrong_password_that_is_refused_late_goes_out_once(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    # Directories are asked that take their time.
+    vcenter.fail("Login", times=ALWAYS, delay=25)
+    inspector = opens(vcenter, password=lambda: "wrong horse", timeout=0.5)
+    eventually(lambda: "wrong user name or password" in failure(inspector.usage_all))
+    assert vcenter.logins() == 1
+
+
 def test_who_leaves_logs_out(vcenter: VCenter) -> None:
     with virtmeter.Inspector(vcenter.uri, **OPTIONS) as inspector:
         inspector.list_instances()

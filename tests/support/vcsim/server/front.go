@@ -59,7 +59,7 @@ type fault struct {
 	Method string  `json:"method"` // "" is any
 	Times  int     `json:"times"`
 	Status int     `json:"status"` // an answer with this status and body, or
-	Body   string  `json:"body"`
+	Body   string  `json:"body"`   // {view} is the view that is asked for
 	Bomb   int     `json:"bomb"`   // so many MiB of blanks, compressed, or
 	Cut    bool    `json:"cut"`    // half of the true answer, or
 	Reset  bool    `json:"reset"`  // none, or
@@ -94,6 +94,8 @@ func (f *front) listen(port int) error {
 
 func (f *front) close() { _ = f.server.Close() }
 
+var viewName = regexp.MustCompile(`<obj type="ContainerView">[^<]*</obj>`)
+
 var bodyStart = regexp.MustCompile(`<(?:\w+:)?Body[^>]*>\s*<(?:\w+:)?(\w+)`)
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -126,7 +128,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case bad.Status != 0:
 			w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 			w.WriteHeader(bad.Status)
-			_, _ = w.Write([]byte(bad.Body))
+			view := viewName.FindString(body.String())
+			_, _ = w.Write([]byte(strings.ReplaceAll(bad.Body, "{view}", view)))
 			return
 		case bad.Expire:
 			endSessions(cookieOf(r))
