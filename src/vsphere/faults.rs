@@ -14,8 +14,11 @@ pub(super) enum FaultKind {
     InvalidLogin,
     /// There is no session, or it has ended.
     NotAuthenticated,
-    /// The role does not permit it: this privilege is missing.
-    NoPermission(Option<Box<str>>),
+    /// The role does not permit it: this privilege is missing, on this object.
+    NoPermission {
+        privilege: Option<Box<str>>,
+        object: Option<Box<str>>,
+    },
     /// This object does not exist any more.
     ManagedObjectNotFound(Option<Box<str>>),
     /// This argument, for example `querySpec.interval`.
@@ -38,12 +41,26 @@ impl FaultKind {
         match kind {
             "InvalidLogin" | "PasswordExpired" => Self::InvalidLogin,
             "NotAuthenticated" => Self::NotAuthenticated,
-            "NoPermission" => Self::NoPermission(named("privilegeId")),
+            "NoPermission" => {
+                Self::NoPermission { privilege: named("privilegeId"), object: named("object") }
+            }
             "ManagedObjectNotFound" => Self::ManagedObjectNotFound(named("obj")),
             "InvalidArgument" => Self::InvalidArgument(named("invalidProperty")),
             "RestrictedByAdministrator" => Self::RestrictedByAdministrator,
             "InvalidProperty" => Self::InvalidProperty(named("name")),
             other => Self::Other(cut(other, MAX_NAME)),
+        }
+    }
+}
+
+impl FaultKind {
+    /// The object of a call without which the call may be answered.
+    pub(super) fn object(&self) -> Option<&str> {
+        match self {
+            Self::NoPermission { object, .. } | Self::ManagedObjectNotFound(object) => {
+                object.as_deref()
+            }
+            _ => None,
         }
     }
 }
@@ -61,7 +78,7 @@ impl fmt::Display for FaultKind {
             Self::NotAuthenticated => {
                 f.write_str("the session is not valid any more; a new login is needed")
             }
-            Self::NoPermission(privilege) => write!(
+            Self::NoPermission { privilege, .. } => write!(
                 f,
                 "the role of this user does not permit that{}; give it the role Read-only, from the \
                  root of the inventory down",

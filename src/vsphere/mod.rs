@@ -51,7 +51,8 @@ const SIZES: Duration = Duration::from_secs(300);
 const STEP: i64 = 20;
 /// A VM of which there is no new sample for so long is told no old ones.
 const SILENT: Duration = Duration::from_secs(180);
-/// So many VMs that are gone are taken out of a call one after the other; then it is halved.
+/// So many VMs that are gone, or not to be seen, are taken out of a call one after the other; then it is
+/// halved.
 const MOST_GONE: usize = 3;
 /// If more VMs than that are refused before one is answered for, it is not about VMs.
 const MOST_REFUSED: usize = 3;
@@ -99,8 +100,9 @@ struct Wanted {
 #[derive(Default)]
 struct Asked {
     answered: usize,
-    /// The VMs about which alone there is no answer.
+    /// The VMs about which alone there is no answer, and why there is none about the last of them.
     refused: usize,
+    refusal: Option<Trouble>,
     /// What the log is to say.
     lines: Vec<String>,
 }
@@ -234,7 +236,11 @@ impl VSphere {
             deadline
         };
         let mut so_far = Asked::default();
-        match self.query(wanted, early, &mut so_far) {
+        let mut done = self.query(wanted, early, &mut so_far);
+        if so_far.answered == 0 {
+            done = done.and(so_far.refusal.take().map_or(Ok(()), Err));
+        }
+        match done {
             Ok(()) => {
                 self.lock().groups.answered(id);
                 Ok(so_far.lines)
@@ -261,14 +267,13 @@ impl VSphere {
             match self.query_once(&wanted, deadline, so_far) {
                 // What has more samples than were asked for.
                 Ok(again) => wanted = again,
-                Err(Trouble::Fault(FaultKind::ManagedObjectNotFound(moref), _))
-                    if gone < MOST_GONE =>
+                Err(Trouble::Fault(kind, text))
+                    if gone < MOST_GONE && take_out(&mut wanted, kind.object()) =>
                 {
                     gone += 1;
-                    let before = wanted.len();
-                    wanted.retain(|wanted| Some(&wanted.moref) != moref.as_ref());
-                    if wanted.len() == before {
-                        gone = MOST_GONE;
+                    if matches!(kind, FaultKind::NoPermission { .. }) {
+                        so_far.refused += 1;
+                        so_far.refusal = Some(Trouble::Fault(kind, text));
                     }
                 }
                 Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) && wanted.len() > 1 => {
@@ -276,9 +281,9 @@ impl VSphere {
                     let half = wanted.split_off(all / 2);
                     self.query(wanted, deadline, so_far)?;
                     self.query(half, deadline, so_far)?;
-                    let is_too_much = !matches!(
+                    let is_too_much = matches!(
                         kind,
-                        FaultKind::InvalidArgument(_) | FaultKind::ManagedObjectNotFound(_)
+                        FaultKind::RestrictedByAdministrator | FaultKind::TooManyElements
                     );
                     if is_too_much && so_far.refused == refused {
                         self.lock().groups.take_fewer(all);
@@ -291,6 +296,7 @@ impl VSphere {
                     if so_far.answered == 0 && so_far.refused > MOST_REFUSED {
                         return Err(Trouble::Fault(kind, text));
                     }
+                    so_far.refusal = Some(Trouble::Fault(kind, text));
                     return Ok(());
                 }
                 Err(trouble) => return Err(trouble),
@@ -358,12 +364,19 @@ impl VSphere {
     }
 }
 
+/// Takes the VM out that a fault names; whether there is such a one.
+fn take_out(wanted: &mut Vec<Wanted>, moref: Option<&str>) -> bool {
+    let place = moref.and_then(|moref| wanted.iter().position(|wanted| *wanted.moref == *moref));
+    place.map(|place| wanted.remove(place)).is_some()
+}
+
 /// Whether a call without one of its VMs, or with fewer, may be answered.
 fn is_about_a_vm(fault: &FaultKind) -> bool {
     matches!(
         fault,
         FaultKind::ManagedObjectNotFound(_)
             | FaultKind::InvalidArgument(_)
+            | FaultKind::NoPermission { .. }
             | FaultKind::RestrictedByAdministrator
             | FaultKind::TooManyElements
     )

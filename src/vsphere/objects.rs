@@ -126,7 +126,7 @@ impl Missing {
         let fault = child(missing, "fault").and_then(|fault| child(fault, "fault"));
         match fault.map(FaultKind::read) {
             Some(FaultKind::NotAuthenticated) => self.not_authenticated += 1,
-            Some(FaultKind::NoPermission(_)) => self.no_permission += 1,
+            Some(FaultKind::NoPermission { .. }) => self.no_permission += 1,
             Some(FaultKind::Other(kind)) if &*kind == "SecurityError" => self.no_permission += 1,
             _ => {}
         }

@@ -255,7 +255,7 @@ fn a_fault_is_of_its_exact_type() {
             "<NoPermissionFault xmlns='urn:vim25' xsi:type='NoPermission'>\
              <object type='Folder'>group-d1</object><privilegeId>System.View</privilegeId>\
              </NoPermissionFault>",
-            FaultKind::NoPermission(named("System.View")),
+            FaultKind::NoPermission { privilege: named("System.View"), object: named("group-d1") },
         ),
         (
             "<NoPermissionFault xmlns='urn:vim25' xsi:type='NotAuthenticated'/>",

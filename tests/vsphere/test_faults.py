@@ -361,6 +361,43 @@ def test_a_vm_that_is_deleted_leaves_the_call_and_nobody_else(
             inspector.usage(vm.uuid)
 
 
+@pytest.mark.parametrize("forbidden", [1, 5, ALL])
+def test_a_vm_that_may_not_be_asked_about_leaves_the_call_and_nobody_else(
+    opens: Opens, vcenter: VCenter, forbidden: int
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vms = [vm for vm in vcenter.vms() if vm.state == "poweredOn" and not vm.template]
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref)
+    vcenter.step(20)
+    vcenter.forget_calls()
+    told = usages(inspector)
+    assert vcenter.calls()["QueryPerf"] <= 2 * forbidden + 1
+    left = {vm.uuid for vm in vms[forbidden:]}
+    assert {uuid for uuid in left if told[uuid].cpu_interval == 20} == left
+    if forbidden == ALL:
+        with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+            inspector.usage(vms[0].uuid)
+    else:
+        assert inspector.health().away == {}
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref, forbidden=False)
+    vcenter.step(20)
+    eventually(lambda: is_well(inspector))
+
+
+@pytest.mark.parametrize("vms", [1, 2])
+def test_few_vms_that_may_not_be_asked_about_are_told_why(opens: Opens, vms: int) -> None:
+    with VCenter(vms=vms) as vcenter:
+        for vm in vcenter.vms():
+            vcenter.forbid(vm.ref)
+        inspector = opens(vcenter)
+        for vm in vcenter.vms():
+            with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+                inspector.usage(vm.uuid)
+
+
 def test_a_vm_that_is_deleted_before_its_devices_were_read(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter, max_age=2.0)
     inspector.list_instances()

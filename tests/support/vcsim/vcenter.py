@@ -203,6 +203,10 @@ class VCenter:
         """Have the configuration of a VM not be told, as while its files cannot be read."""
         self.control("hide", vm=vm, hidden=hidden)
 
+    def forbid(self, vm: str, *, forbidden: bool = True) -> None:
+        """Have samples of a VM not be told, for want of a permission."""
+        self.control("hide", vm=vm, forbidden=forbidden)
+
     def delete(self, vm: str) -> None:
         self.control("delete", vm=vm)
 

@@ -169,6 +169,9 @@ func (c *control) hide(asked map[string]json.RawMessage) (interface{}, error) {
 	}
 	theWorld.mu.Lock()
 	defer theWorld.mu.Unlock()
+	if err := get(asked, "forbidden", &v.forbidden); err != nil {
+		return nil, err
+	}
 	return nil, get(asked, "hidden", &v.hidden)
 }
 

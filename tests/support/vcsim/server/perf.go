@@ -186,7 +186,11 @@ func wrong(set *perfSettings, ctx *simulator.Context, spec *types.PerfQuerySpec)
 		return simulator.Fault("The object '"+"vim."+spec.Entity.Type+":"+spec.Entity.Value+
 			"' has already been deleted or has not been completely created", &types.ManagedObjectNotFound{Obj: spec.Entity})
 	}
-	if blind(ctx) {
+	theWorld.mu.RLock()
+	v := theWorld.vms[spec.Entity.Value]
+	forbidden := v != nil && v.forbidden
+	theWorld.mu.RUnlock()
+	if forbidden || blind(ctx) {
 		return simulator.Fault("Permission to perform this operation was denied.",
 			&types.NoPermission{Object: spec.Entity, PrivilegeId: "System.View"})
 	}

@@ -43,6 +43,7 @@ type vm struct {
 	silent    []rule  // series that are not told
 	late      float64 // seconds until a sample can be read
 	short     bool    // its series are shorter than their times
+	forbidden bool    // samples of it are not to be had, for want of a permission
 	hidden    bool    // its configuration is not told, as where its files cannot be read
 }
 
