@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benches import foreign, machine, memory, overhead, peers, plot, real, report, scripted
+from benches.fleet import bench as fleet
 from benches.vsphere import bench as vsphere
 from benches.xenserver import bench as xenserver
 
@@ -26,8 +27,8 @@ What `make bench` has measured: virtmeter beside the inspector of Ceilometer, in
 part does not say otherwise, those that are compared take turns, each in a process of its own, and
 numbers are medians. Each cycle comes after a pause that is longer than what was read ahead may be
 used, as the cycles of an agent do. `make bench ONLY=real` prints one part (or `foreign`,
-`overhead`, `scripted`, `peers`, `memory`, `xenserver`, `vsphere`) without changing this page, and
-`python -m benches --update real` replaces that part of it."""
+`overhead`, `scripted`, `peers`, `memory`, `xenserver`, `vsphere`, `fleet`) without changing this
+page, and `python -m benches --update real` replaces that part of it."""
 
 
 def main() -> None:
@@ -46,6 +47,7 @@ def main() -> None:
         "memory": memory.part,
         "xenserver": xenserver.part,
         "vsphere": vsphere.part,
+        "fleet": fleet.part,
     }
     if unknown := set(arguments.parts) - set(known):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")

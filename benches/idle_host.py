@@ -71,7 +71,7 @@ def latency(call: Any) -> float:
     return QUICK
 
 
-class _Daemon(Daemon):
+class IdleDaemon(Daemon):
     """It never changes, so each answer is made once: Python is slow enough without that."""
 
     def __init__(self, slow: bool) -> None:
@@ -81,6 +81,7 @@ class _Daemon(Daemon):
         self._made: dict[Any, bytes] = {}
 
     def arrived(self, call: Any) -> Answer | None:
+        """Take as long as such a host, if it is to be slow."""
         answer = super().arrived(call)
         if self._slow:
             wait = latency(call)
@@ -90,6 +91,7 @@ class _Daemon(Daemon):
         return answer
 
     def serve(self, call: Any) -> bytes:
+        """Return what was made before, if it was."""
         args = tuple(tuple(arg) if isinstance(arg, list) else arg for arg in call.args)
         key = call.number, args
         if key not in self._made:
@@ -146,7 +148,7 @@ def main(count: str, slow: str) -> None:
     # Threads that have slept come back within microseconds, even where another one computes.
     ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1)
     sys.setswitchinterval(0.0001)
-    with _Daemon(bool(slow)) as daemon:
+    with IdleDaemon(bool(slow)) as daemon:
         daemon.add(*(domain(number) for number in range(1, int(count) + 1)))
         print(daemon.uri, flush=True)
         for _ in sys.stdin:
