@@ -18,6 +18,7 @@ from tests.support import sample
 from tests.support.procedures import VIR_DOMAIN_RUNNING, VIR_DOMAIN_SHUTOFF, Disk
 from tests.support.qemu import wait_for
 from virtmeter.cli.export.created import Created
+from virtmeter.cli.export.known import Known
 from virtmeter.cli.export.reading import RECENT
 
 if TYPE_CHECKING:
@@ -207,25 +208,25 @@ class Passes:
 
     def __init__(self) -> None:
         self.created = Created()
-        self.details: virtmeter.InstanceDetails | None = None
+        self.known: Known | None = None
         self.now = 0.0
         self.samples: list[tuple[float, int]] = []
         self.is_stale = False
 
     def read(self, start: int, count: int | None, *, is_plugged: bool) -> None:
         """Take a pass, with a count if the disk is told of."""
-        between = self.now - 30 if self.details else None
+        between = self.now - 30 if self.known else None
         self.created.list([VM], between)
         stats, records = virtmeter.InstanceStats(start=start), []
         if count is not None:
             record = virtmeter.DiskStats("vda", count, 0, 0, 0, -1, None, None, start=start)
             records.append(record)
-        seen = (between, self.details)
+        seen = (between, self.known)
         list(self.created.read(VM, "inspect_instance", stats, [stats], *seen))
         told = dict(self.created.read(VM, "inspect_disks", iter(()), records, *seen))
         self.scrape(count, told.get((VM.id, virtmeter.DiskStats, ("vda",))))
         disks = [virtmeter.DiskDetails("vda", *(None,) * 6, {})] if is_plugged else []
-        self.details = virtmeter.InstanceDetails(1, *(None,) * 11, [], disks, [])
+        self.known = Known.of(virtmeter.InstanceDetails(1, *(None,) * 11, [], disks, []))
         self.now += 60
 
     def scrape(self, count: int | None, created: float | None) -> None:
@@ -267,3 +268,19 @@ def test_prometheus_counts_all_that_was_added_and_nothing_twice(steps: list[Step
                 right += count - last[1] if last[0] == life else count
             last = life, count
     assert passes.increase() == right
+
+
+def test_what_did_not_change_stays_and_is_shared_by_all_that_are_alike() -> None:
+    created, kept = Created(), []
+    vms = [VM._replace(id=f"uuid-{number}") for number in range(2)]
+    for _ in range(2):
+        created.list(vms, None)
+        for vm in vms:
+            stats, known = virtmeter.InstanceStats(start=1), Known(disks=("vda",))
+            disk = virtmeter.DiskStats("vda", *(0,) * 5, None, None, start=1)
+            assert not [*created.read(vm, "inspect_instance", stats, [stats], None, known)]
+            assert not [*created.read(vm, "inspect_disks", iter(()), [disk], None, known)]
+            assert created._vms is not None
+            kept.append(created._vms[vm.id].counts)
+    for kind in (virtmeter.InstanceStats, virtmeter.DiskStats):
+        assert len({id(each[kind]) for each in kept}) == 1

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from virtmeter import Instance
+    from virtmeter.cli.export.known import Known
 
 Device = tuple[str, ...]
 """The labels of a device beside those of its VM, its name at first; none for the VM itself."""
@@ -50,6 +51,10 @@ class Count(NamedTuple):
     """False while the hypervisor refuses to tell of a device that is there."""
 
 
+Counts = tuple[tuple[Device, Count], ...]
+"""The counters of all devices, as of the last reading."""
+
+
 class Vm:
     """What is known of a VM since it was first listed as running."""
 
@@ -63,8 +68,8 @@ class Vm:
         self.start: int | None = None
         """The number of its start."""
         self.began = began
-        self.counts: dict[type, dict[Device, Count]] = {}
-        """By the types of records, the devices of the last reading."""
+        self.counts: dict[type, Counts] = {}
+        """By the types of records."""
 
 
 class Created:
@@ -73,6 +78,8 @@ class Created:
     def __init__(self) -> None:
         """Begin before the first pass."""
         self._vms: dict[str, Vm] | None = None
+        self._alike: dict[Counts, Counts] = {}
+        """Those of this pass that are new: most VMs have the same."""
 
     def list(self, listed: Iterable[Instance], between: float | None) -> None:
         """Take the list of all VMs, wanted or not.
@@ -81,8 +88,11 @@ class Created:
             the first, which sees nothing begin.
         """
         known, began = self._vms or {}, None if self._vms is None else between
-        running = (each.id for each in listed if each.state != PowerState.SHUTOFF)
-        self._vms = {uuid: known.get(uuid) or Vm(began) for uuid in running}
+        running = {each.id for each in listed if each.state != PowerState.SHUTOFF}
+        # What is the same stays where it is in memory, between much that comes and goes.
+        self._vms = {uuid: vm for uuid, vm in known.items() if uuid in running}
+        self._vms.update((uuid, Vm(began)) for uuid in running - known.keys())
+        self._alike = {}
 
     def read(
         self,
@@ -91,13 +101,13 @@ class Created:
         answer: Any,  # noqa: ANN401 - a method's own
         records: Sequence[Any],
         between: float | None,
-        details: InstanceDetails | None,
+        known: Known | None,
     ) -> Iterator[tuple[Key, float]]:
         """Take a reading of a VM, and yield when its counters began, of those that are known.
 
         :param records: those of the answer that are wanted.
         :param between: as above.
-        :param details: what was told of the VM before this.
+        :param known: what was told of the VM before this.
         """
         vm = (self._vms or {}).get(instance.id)
         kind = COUNTED.get(method)
@@ -107,19 +117,22 @@ class Created:
                 return  # the vCPUs are not wanted, or not told
         if vm is None or kind is None:
             return
-        last = vm.counts.get(kind)
+        counts = vm.counts.get(kind)
+        last = None if counts is None else dict(counts)
         now: dict[Device, Count] = {}
         for record in records:
             device = tables.device(record)
             start = answer.start if kind is VcpuStats else record.start
-            now.setdefault(device, _count(vm, last, (kind, device), start, between, details))
+            now.setdefault(device, _count(vm, last, (kind, device), start, between, known))
         for device, count in now.items():
             if count.created is not None:
                 yield (instance.id, kind, device), count.created
         for device, count in (last or {}).items():
-            if device not in now and device and device[0] in (_plugged(kind, details) or ()):
+            if device not in now and device and device[0] in (_plugged(kind, known) or ()):
                 now[device] = count._replace(is_told=False)
-        vm.counts[kind] = now
+        told = tuple(now.items())
+        if told != counts:
+            vm.counts[kind] = self._alike.setdefault(told, told)
 
 
 def _count(
@@ -128,7 +141,7 @@ def _count(
     counted: tuple[type, Device],
     start: int | None,
     between: float | None,
-    details: InstanceDetails | None,
+    known: Known | None,
 ) -> Count:
     if start is None:
         return Count(None, None)
@@ -139,7 +152,7 @@ def _count(
     before = None if last is None else last.get(device)
     if before is not None and before.is_told:
         return _next(before, start, between)
-    plugged = _plugged(kind, details)
+    plugged = _plugged(kind, known)
     if plugged is not None and device[0] not in plugged:
         return Count(start, between)
     if before is not None:
@@ -151,17 +164,19 @@ def _count(
 
 
 def _next(before: Count, start: int, between: float | None) -> Count:
+    if before.start == start and before.is_told:
+        return before
     return Count(start, before.created if before.start in (start, None) else between)
 
 
-def _plugged(kind: type, details: InstanceDetails | None) -> Collection[str] | None:
+def _plugged(kind: type, known: Known | None) -> Collection[str] | None:
     """Return the names of the devices that are plugged in; None where there is no telling."""
-    if details is None:
+    if known is None:
         return None
     if kind is InterfaceStats:
-        return {nic.name for nic in details.nics}
+        return known.nics
     if kind is DiskStats:
-        return {disk.device for disk in details.disks}
+        return known.disks
     if kind is VcpuStats:
-        return {str(vcpu.number) for vcpu in details.vcpus} or None  # none while the guest hangs
+        return known.vcpus or None
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import generate_latest
 from prometheus_client.core import Metric
@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 import virtmeter
+from virtmeter.cli.export.known import Known
 from virtmeter.cli.export.reading import failures
 from virtmeter.cli.export.tables import (
     DESCRIBED,
@@ -27,13 +28,16 @@ from virtmeter.cli.export.tables import (
 from virtmeter.cli.kinds import LIBVIRT, VSPHERE, XENSERVER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from virtmeter import Health, Instance, InstanceDetails, Server
+    from virtmeter import Health, Instance, Server
     from virtmeter.cli.export.reading import Answer, Snapshot
     from virtmeter.cli.export.texts import Part
 
 NO_LABELS = ""
+NOTHING = Known()
+EXPONENT = 10**6
+"""From which on a number is written with an exponent."""
 LONGEST = 256
 """Characters of a label that tenants shape."""
 
@@ -70,10 +74,17 @@ class Family:
         bare = self._name.rpartition("_")[0]
         lines = []
         for labels, value in self._samples.items():
-            lines.append(f"{self._name}{labels} {floatToGoString(value)}\n")  # type: ignore[no-untyped-call]
+            lines.append(f"{self._name}{labels} {_number(value)}\n")
             if labels in created:
                 lines.append(f"{bare}_created{labels} {created[labels]}\n")
         return Block(self._name, self._text, "".join(lines).encode())
+
+
+def _number(value: float) -> str:
+    if type(value) is int and 0 <= value < EXPONENT:  # most of them
+        return f"{value}.0"
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return text
 
 
 class Block(NamedTuple):
@@ -109,12 +120,19 @@ class _Only(Collector):
         return [self._metric]
 
 
-def label(names: Sequence[str], values: Sequence[str]) -> str:
+def label(names: tuple[str, ...], values: Iterable[str]) -> str:
     """Return labels as they stand between a name and a value."""
-    escaped = (
+    escaped = [
         value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for value in values
-    )
-    return "{" + ",".join(f'{name}="{value}"' for name, value in sorted(zip(names, escaped))) + "}"
+    ]
+    return _form(names).format(*escaped)
+
+
+@cache
+def _form(names: tuple[str, ...]) -> str:
+    """Return where the values of these labels go: the names are in order."""
+    places = sorted((name, place) for place, name in enumerate(names))
+    return "{{" + ",".join(f'{name}="{{{place}}}"' for name, place in places) + "}}"
 
 
 def build_info() -> Family:
@@ -175,8 +193,8 @@ def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
         labels = label(DOMAIN, names)
         if instance.id in read.described:
             nova = _nova(read.servers.get(instance.id))
-            described = _described(read.details.get(instance.id))
-            values = map(bounded, (*nova, *described))
+            known = read.known.get(instance.id, NOTHING)
+            values = map(bounded, (*nova, *known.described))
             labels_of_info = (*DOMAIN, "hypervisor", *NOVA, *DESCRIBED)
             info.add(label(labels_of_info, (*names, read.hypervisor, *values)), 1)
         state.add(labels, instance.state)
@@ -190,13 +208,6 @@ def of_domains(read: Snapshot, hung: Collection[str]) -> Iterator[Family]:
 def bounded(value: str | None) -> str:
     """Return a label that a tenant can shape: no longer than is of use."""
     return (value or "")[:LONGEST]
-
-
-def _described(details: InstanceDetails | None) -> tuple[str | None, ...]:
-    """Return the values of the labels DESCRIBED."""
-    if details is None:
-        return ("",) * len(DESCRIBED)
-    return (details.title, details.machine, details.manager, details.project, details.user)
 
 
 def _details(answers: Sequence[tuple[Instance, Answer]]) -> Iterator[Family]:
@@ -240,30 +251,30 @@ def _nova(server: Server | None) -> tuple[str, ...]:
 
 def _readings(read: Snapshot) -> Iterator[Family]:
     """Yield what the VMs use."""
-    families = {
-        kind: [
+    records: dict[type, list[tuple[Instance, Any]]] = {kind: [] for kind in TABLES}
+    for instance, answer in read.answers:
+        for record in () if isinstance(answer, virtmeter.InspectorException) else answer:
+            records[type(record)].append((instance, record))
+    # Kind by kind: what is written of one is not held while that of another is.
+    for kind, (fields, names) in TABLES.items():
+        families = [
             (field, field.begins, Family(f"virtmeter_domain_{field.metric}", field.help))
             for field in fields
         ]
-        for kind, (fields, _) in TABLES.items()
-    }
-    told: set[tuple[type, str]] = set()
-    for instance, answer in read.answers:
-        for record in () if isinstance(answer, virtmeter.InspectorException) else answer:
-            kind = type(record)
+        told: set[str] = set()
+        for instance, record in records.pop(kind):
             its = device(record)
-            labels = label(TABLES[kind][1], (instance.id, instance.name, *its))
-            if (kind, labels) in told:
+            labels = label(names, (instance.id, instance.name, *its))
+            if labels in told:
                 continue  # what the first one does not tell is not this one's to tell
-            told.add((kind, labels))
+            told.add(labels)
             began = read.created.get((instance.id, kind, its))
             created = None if began is None else f"{began:.3f}"
-            for field, begins, family in families[kind]:
+            for field, begins, family in families:
                 value = getattr(record, field.field)
                 if value is not None and value >= 0:  # -1 is for what is not counted
                     family.add(labels, field.convert(value), created if begins else None)
-    for fields in families.values():
-        yield from (family for _, _, family in fields)
+        yield from (family for _, _, family in families)
 
 
 def of_engine(health: Health, hypervisor: str = LIBVIRT) -> Iterator[Family]:

@@ -13,6 +13,7 @@ from virtmeter.cli import kinds, session
 from virtmeter.cli.export import logs
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.export.created import Created
+from virtmeter.cli.export.known import Known
 from virtmeter.cli.export.seen import Seen
 from virtmeter.cli.export.workers import Workers
 from virtmeter.cli.text import printable
@@ -77,7 +78,7 @@ class Pass:
         self.described: set[str] = set()
         """The VMs of which it is known whether they are Nova's."""
         self.servers: dict[str, virtmeter.Server] = {}
-        self.details: dict[str, virtmeter.InstanceDetails] = {}
+        self.known: dict[str, Known] = {}
         """What each VM was when it last told."""
         self.created: dict[Key, float] = {}
         """When counters began, of those of which that was seen."""
@@ -111,7 +112,7 @@ class Pass:
         return Snapshot(
             *(self.hypervisor, self.began, self.reached, complete, final),
             *(self.hosts, self.instances, answers, self.described),
-            *(self.servers, self.details, self.created),
+            *(self.servers, self.known, self.created),
         )
 
 
@@ -129,7 +130,7 @@ class Snapshot(NamedTuple):
     answers: Sequence[tuple[virtmeter.Instance, Answer]]
     described: AbstractSet[str]
     servers: Mapping[str, virtmeter.Server]
-    details: Mapping[str, virtmeter.InstanceDetails]
+    known: Mapping[str, Known]
     created: Mapping[Key, float]
 
 
@@ -172,7 +173,7 @@ class Reader:
         self._metadata_asked: set[str] = set()
         self._described: set[str] = set()
         self._servers: dict[str, virtmeter.Server] = {}
-        self._details: dict[str, virtmeter.InstanceDetails] = {}
+        self._known: dict[str, Known] = {}
         self._created = Created()
         self._seen = Seen() if self._hypervisor == kinds.XENSERVER and not once else None
 
@@ -263,20 +264,27 @@ class Reader:
             current.hosts = self._inspector.list_hosts()  # all at once, and their VMs with them
         instances = [each for each in listed if self._choice.wants(each)]
         current.instances, current.vms = instances, len(instances)
-        known = self._details
-        current.details = {each.id: known[each.id] for each in instances if each.id in known}
-        self._details = current.details
+        ids = {each.id for each in instances}
+        current.known = {id_: known for id_, known in self._known.items() if id_ in ids}
+        alike = {each: each for each in current.known.values()}
+        self._known = current.known
         running = [each for each in instances if each.state != PowerState.SHUTOFF]
         for method in self._choice.methods():
             if method == "list_servers":
                 self._read_metadata(current)
                 continue
             for instance in instances if method == "inspect_details" else running:
-                self._ask(current, method, instance)
+                self._ask(current, method, instance, alike)
         current.servers, current.described = self._servers, self._described
         current.complete = True
 
-    def _ask(self, current: Pass, method: str, instance: virtmeter.Instance) -> None:
+    def _ask(
+        self,
+        current: Pass,
+        method: str,
+        instance: virtmeter.Instance,
+        alike: dict[Known, Known],
+    ) -> None:
         try:
             answer = getattr(self._inspector, method)(instance)
         except virtmeter.ConnectionLost:
@@ -289,14 +297,16 @@ class Reader:
             current.answers.append((instance, error))
         else:
             records = self._choice.records(method, answer)
-            before = current.details.get(instance.id)
+            before = current.known.get(instance.id)
             seen = (method, answer, records, current.between, before)
             began = dict(self._created.read(instance, *seen))
             current.created.update(began)
             if self._seen:
                 records = self._seen.since(instance.id, records, began)
             if isinstance(answer, virtmeter.InstanceDetails):
-                current.details[instance.id] = answer
+                known = Known.of(answer)
+                if known != before:
+                    current.known[instance.id] = alike.setdefault(known, known)
             current.answers.append((instance, records))
 
     def _tell_missing(self, listed: Sequence[virtmeter.Instance]) -> None:

@@ -9,7 +9,7 @@ unless it was seen to begin: Prometheus sees it begin at 0 each time, which cost
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtmeter import DiskStats, InstanceStats, InterfaceStats
 from virtmeter.cli.export.tables import TABLES, device
@@ -23,12 +23,20 @@ KINDS = (InstanceStats, InterfaceStats, DiskStats)
 FIELDS = {kind: tuple(field.field for field in TABLES[kind][0] if field.begins) for kind in KINDS}
 
 
+class First(NamedTuple):
+    """What the counters of a record said first, since that start."""
+
+    start: int | None
+    values: tuple[int | None, ...]
+    """By the fields, in order; None of those that were not told yet."""
+
+
 class Seen:
     """What counters said first, by the VMs that are there."""
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._vms: dict[str, dict[Key, tuple[int | None, dict[str, int]]]] = {}
+        self._vms: dict[str, dict[Key, First]] = {}
 
     def keep(self, ids: Collection[str]) -> None:
         """Forget those that are not running any more."""
@@ -48,14 +56,17 @@ class Seen:
         key = (uuid, type(record), device(record))
         if key in begun:
             return record
-        vm = self._vms.setdefault(uuid, {})
-        start, first = vm.get(key, (record.start, {}))
-        if start != record.start:
-            first = {}
-        vm[key] = (record.start, first)
-        told = {}
-        for field in FIELDS[type(record)]:
+        vm, fields = self._vms.setdefault(uuid, {}), FIELDS[type(record)]
+        first = vm.get(key)
+        if first is None or first.start != record.start:
+            first = First(record.start, (None,) * len(fields))
+        values, told = [*first.values], {}
+        for n, field in enumerate(fields):
             value = getattr(record, field)
             if value is not None and value >= 0:
-                told[field] = value - first.setdefault(field, value)
+                if values[n] is None:
+                    values[n] = value
+                told[field] = value - values[n]
+        if key not in vm or tuple(values) != first.values:
+            vm[key] = First(record.start, tuple(values))
         return record._replace(**told)
