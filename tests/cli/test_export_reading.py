@@ -209,6 +209,10 @@ def test_a_scrape_waits_until_there_is_just_the_time_to_render(
 
     class Asked:
         left: float
+        is_forgotten = False
+
+        def forget(self) -> None:
+            self.is_forgotten = True
 
         def read(self, time_left: Callable[[Pass], float], _: object) -> Pass:
             current = Pass()
@@ -229,3 +233,4 @@ def test_a_scrape_waits_until_there_is_just_the_time_to_render(
     request = Request("GET", "/metrics", {}, headers)
     assert pages.answer(request, cast("Connection", Client())).body == (b"text",)
     assert asked.left == pytest.approx(seconds - 0.0625 - 0.125)
+    assert asked.is_forgotten, "the text is all that is held while it is sent"

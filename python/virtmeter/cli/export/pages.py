@@ -66,6 +66,7 @@ class Scrapes:
             with self._places.held(connection):
                 current = reader.read(time_left, connection.check)
                 body = renderer.render(current, form, names, connection.check)
+                reader.forget()  # before it is sent
         except FullError:
             LOG.warning("%d scrapes are already waiting: refusing more", self._places.size)
             raise RefusalError(

@@ -29,6 +29,8 @@ ENOUGH = 100
 """Answers that have to be rendered to know it."""
 
 GZIP = 16 + zlib.MAX_WBITS
+FAST = 1
+"""Of zlib's levels: the usual one takes as long as all the rest, for a tenth less to send."""
 
 
 class Renderer:
@@ -129,9 +131,9 @@ class Rendering:
         if not form.gzip:
             return (*_parts(domains, form), tail)
         if form not in self._gzipped:
-            compressor = zlib.compressobj(wbits=GZIP)
-            text = compressor.compress(_joined(domains, form))
-            self._gzipped[form] = self._shared(text), compressor
+            compressor = zlib.compressobj(FAST, wbits=GZIP)
+            pieces = [compressor.compress(part[:]) for part in _parts(domains, form)]
+            self._gzipped[form] = self._shared(b"".join(pieces)), compressor
         shared, compressor = self._gzipped[form]
         compressor = compressor.copy()  # it goes on from where the VMs' part has ended
         return (shared, compressor.compress(tail) + compressor.flush())
