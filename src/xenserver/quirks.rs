@@ -57,11 +57,19 @@ impl Quirks {
         self.is_within([23, 26, 0], [25, 3, 0])
     }
 
-    /// `<lastupdate>` of `/vm_rrd` is a float, or has three digits and an exponent.
+    /// `<lastupdate>` of `/vm_rrd` is a float.
     ///
     /// 24.40.0 to 25.7: commit d3612d10fc.
     pub(crate) fn last_update_is_a_float(self) -> bool {
         self.is_within([24, 40, 0], [25, 8, 0])
+    }
+
+    /// The same with five digits, `1.7604e+09`: when exact counters were read is not known, so that rows
+    /// cannot be compared with them.
+    ///
+    /// 24.40.0 to 25.2: commit d3612d10fc, until 731ede746b.
+    pub(crate) fn last_update_has_too_few_digits(self) -> bool {
+        self.last_update_is_a_float() && self.floats_have_five_digits()
     }
 
     /// Rows may be wrong by a factor of up to 2 where readings fall on multiples of 5 s.
@@ -81,7 +89,7 @@ impl Quirks {
 
     /// What is known to be wrong with the release, a few words each, for who looks at a host.
     pub(crate) fn words(self) -> Vec<&'static str> {
-        let all: [(bool, &str); 8] = [
+        let all: [(bool, &str); 9] = [
             (self.is_unknown(), "its release is not known, and is taken for the newest"),
             (self.absolute_is_five_times_too_high(), "disk requests are told five times too high"),
             (self.rows_of_paused_stand_still(), "rows of a paused VM stand still"),
@@ -89,6 +97,10 @@ impl Quirks {
             (self.floats_have_five_digits(), "CPU counters have five digits"),
             (self.last_update_is_a_float(), "the time of counters is a float"),
             (self.rows_may_lie(), "rows may be wrong where sources are read on multiples of 5 s"),
+            (
+                self.last_update_has_too_few_digits(),
+                "rows cannot be checked, as the time of counters has too few digits",
+            ),
             (self.late_sources_have_no_limits(), "sources that came later have no limits"),
         ];
         all.into_iter().filter(|(is_so, _)| *is_so).map(|(_, words)| words).collect()
@@ -185,6 +197,13 @@ mod tests {
     }
 
     #[test]
+    fn the_last_update_has_too_few_digits_from_24_40_to_25_2() {
+        let has = with(Quirks::last_update_has_too_few_digits);
+        assert!(has("24.40.0") && has("25.2.9"));
+        assert!(!has("24.39.9") && !has("25.3.0") && !has("26.17.0") && !has(""));
+    }
+
+    #[test]
     fn rows_may_lie_since_24_40() {
         let has = with(Quirks::rows_may_lie);
         assert!(has("24.40.0") && has("26.17.0"));
@@ -206,6 +225,7 @@ mod tests {
                 quirks.vanished_sources_read_zero(),
                 quirks.floats_have_five_digits(),
                 quirks.last_update_is_a_float(),
+                quirks.last_update_has_too_few_digits(),
                 quirks.rows_may_lie(),
                 quirks.late_sources_have_no_limits(),
             ]

@@ -260,8 +260,11 @@ impl Totals {
     /// The VMs by which the rows of a host are to be checked now: a few, whatever callers ask for.
     pub(crate) fn due(&mut self, host: &Uuid) -> Vec<Uuid> {
         let Self { hosts, vms } = self;
-        let known = hosts.get_mut(host).filter(|host| host.quirks.rows_may_lie() && !host.lies);
-        let Some(known) = known else { return Vec::new() };
+        let is_checked = |host: &&mut Host| {
+            let quirks = host.quirks;
+            quirks.rows_may_lie() && !quirks.last_update_has_too_few_digits() && !host.lies
+        };
+        let Some(known) = hosts.get_mut(host).filter(is_checked) else { return Vec::new() };
         let Some(Mark(now)) = known.mark else { return Vec::new() };
         let can_be_compared = |vm: &Uuid| {
             let vm = vms.get(vm).filter(|vm| vm.host == Some(*host));

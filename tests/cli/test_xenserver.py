@@ -312,6 +312,21 @@ def test_doctor_advises_a_comparison_where_rows_may_be_wrong(pool: Pool) -> None
     assert advice == [""]
 
 
+def test_doctor_says_where_rows_cannot_be_compared() -> None:
+    with Pool("xapi-26.17_steady", release="25.2.0") as pool:
+        pool.now = pool.start + 60
+        found, status = findings("--uri", pool.uri())
+    assert status == 0
+    [rows] = [each for each in found if "exact counters" in each["what"]]
+    assert rows["level"] == "warning"
+    assert "its rows may be wrong, and cannot be compared" in rows["what"]
+    assert "xapi 25.2.0" in rows["what"]
+    assert "25.3" in rows["advice"]
+    assert "--check-rows" not in rows["advice"]
+    [known] = [each["what"] for each in found if "is known for" in each["what"]]
+    assert known.startswith("virtmeter makes up for all but wrong rows of what xapi 25.2.0 ")
+
+
 def test_a_wrong_password_is_tried_once(pool: Pool) -> None:
     for command in (("stats",), ("watch",), ("export", "--once"), ("stats", "--interval", "6")):
         pool.forget()

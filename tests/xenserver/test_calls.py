@@ -78,3 +78,14 @@ def test_rows_are_checked_by_the_same_vms_though_others_get_busier(opens: Opens)
         # Two of each host, of which the counters are read once, and compared a minute later.
         assert [count for count in vm_rrds if count] == [4, 4]
         assert all(host.compared and not host.differed for host in inspector.list_hosts())
+
+
+@pytest.mark.parametrize(("release", "is_checked"), [("24.40.0", False), ("25.3.0", True)])
+def test_rows_are_checked_where_they_can_be(opens: Opens, release: str, is_checked: bool) -> None:
+    with Pool("xapi-26.17_steady", hosts=2, release=release) as pool:
+        inspector = opens(pool)
+        while pool.now < pool.end:
+            inspector.usage_all()
+            pool.now += 10
+        assert (pool.count("GET /vm_rrd") > 0) == is_checked
+        assert all((host.compared > 0) == is_checked for host in inspector.list_hosts())

@@ -27,6 +27,8 @@ YOUNGEST, OLDEST = -2.0, 20.0
 
 MAY_LIE = "rows may be wrong"
 """How the quirk begins that makes a comparison worth while."""
+UNCHECKABLE = "rows cannot be checked"
+"""How the quirk begins that makes a comparison impossible."""
 SAME_PIN = (
     "once 'openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem' shows the "
     "same on that host"
@@ -34,6 +36,10 @@ SAME_PIN = (
 UNCHECKED = (
     "'virtmeter doctor --check-rows 90' compares them, and so does whatever reads on for minutes; "
     "'virtmeter export' tells the result as virtmeter_host_rows_wrong"
+)
+UPDATE = (
+    "nothing tells whether they are right, and if they are not, usage is off by a factor of up to "
+    "two: update the host, as since xapi 25.3 its rows are checked"
 )
 RECORD = (
     "to have XenServer record it: 'xe vm-data-source-record uuid=UUID "
@@ -106,8 +112,14 @@ def releases(hosts: Sequence[Host]) -> Iterator[Finding]:
     """Say what is known to be wrong with the releases that there are."""
     for build, quirks in sorted({(host.build or "?", tuple(host.quirks)) for host in hosts}):
         if quirks:
-            what = f"virtmeter makes up for what xapi {build} is known for: {'; '.join(quirks)}"
-            yield Finding(OK, what)
+            which = "what" if is_checkable(quirks) else "all but wrong rows of what"
+            known = "; ".join(quirks)
+            yield Finding(OK, f"virtmeter makes up for {which} xapi {build} is known for: {known}")
+
+
+def is_checkable(quirks: Sequence[str]) -> bool:
+    """Say whether rows of a release with these quirks can be compared with exact counters."""
+    return not any(quirk.startswith(UNCHECKABLE) for quirk in quirks)
 
 
 def lag(host: Host) -> Finding:
@@ -137,6 +149,12 @@ def rows(host: Host) -> Finding:
             "nothing needs to be done: virtmeter reads the counters of each of its VMs instead, "
             "with one more request for each",
         )
+    if not is_checkable(host.quirks):
+        what = (
+            f"host {host.name}: its rows may be wrong, and cannot be compared with exact counters: "
+            f"xapi {host.build} tells the time of those with too few digits"
+        )
+        return Finding(WARNING, what, UPDATE)
     if host.compared == 0:
         may_lie = any(quirk.startswith(MAY_LIE) for quirk in host.quirks)
         what = f"host {host.name}: its rows were not compared with exact counters"
