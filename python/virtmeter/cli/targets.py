@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -216,7 +215,7 @@ def _number(
 ) -> float:
     value = table.get(key, default)
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or math.isnan(value) or not least <= value <= most:
+    if not is_number or not least <= value <= most:  # NaN is out of every range
         what = "a whole number" if whole else "a number of seconds"
         raise ValueError(f"{key} is {what} from {least:g} to {most:g}")
     return value  # type: ignore[no-any-return]
