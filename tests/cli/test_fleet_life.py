@@ -207,6 +207,20 @@ def test_what_has_failed_leaves_threads_to_what_has_not() -> None:
     eventually(lambda: len(begun) == 10)
 
 
+def test_where_there_can_be_no_more_threads_what_has_failed_is_read_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers = Workers(4)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    done = threading.Event()
+    workers.begin(done.set, doubtful=True)
+    assert done.wait(30)
+
+
 def test_a_reading_that_fails_ends_no_thread() -> None:
     workers = Workers(1)
     for _ in range(3):

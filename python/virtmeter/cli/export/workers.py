@@ -21,14 +21,15 @@ class Workers:
     """
 
     def __init__(self, most: int) -> None:
-        """Start the first one.
+        """Start the first one of each.
 
         :raises RuntimeError: there can be none.
         """
         # They may be waiting for a hypervisor when the process is to end, which waits for none.
         self._sound = ThreadPoolExecutor(most, "virtmeter-export")
         self._doubtful = ThreadPoolExecutor(max(1, most // 2), "virtmeter-doubtful")
-        self._sound.submit(int).result()
+        for each in (self._sound, self._doubtful):
+            each.submit(int).result()
 
     def begin(self, reading: Callable[[], object], *, doubtful: bool = False) -> None:
         """Have something read as soon as there is a thread.
