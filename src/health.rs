@@ -20,7 +20,7 @@ pub struct Health {
     pub broken: u64,
     /// Threads that take readings, stuck ones and all.
     pub threads: usize,
-    /// Threads that are stuck in a reading that was given up.
+    /// Threads that are stuck in a call that was given up.
     pub stuck: usize,
     /// Readings that were handed out.
     pub handed_out: u64,

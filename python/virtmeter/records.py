@@ -549,7 +549,7 @@ class Health(NamedTuple):
     threads: int
     """Threads that take readings, stuck ones and all."""
     stuck: int
-    """Threads that are stuck in a reading that was given up."""
+    """Threads that are stuck in a call that was given up."""
     handed_out: int
     """Readings that were handed out."""
     read_ahead: int

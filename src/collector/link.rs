@@ -89,11 +89,13 @@ impl<H: Hypervisor> Link<H> {
 
     fn open(&mut self) -> Result<&mut H::Connection> {
         // What comes meanwhile, a closing or an alarm, is for this connection as well.
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         let (closings, alarms) = (state.closings, state.alarms);
+        state.opening.insert(self.number, Instant::now());
         drop(state);
         let opened = self.shared.hypervisor.connect();
         let mut state = self.shared.lock();
+        state.opening.remove(&self.number);
         if let Err(Error::ConnectionLost { failure, .. }) = &opened {
             self.shared.refused(&mut state, failure);
         }

@@ -255,6 +255,8 @@ impl<H: Hypervisor> Source for Collector<H> {
         let state = here.lock();
         let mut health = Health { calls, sizes, refused, ..state.scheduler.health(Instant::now()) };
         health.connections = state.open.len();
+        let given_up = |since: &&Instant| since.elapsed() >= self.limits.timeout;
+        health.stuck += state.opening.values().filter(given_up).count();
         shared::unlock_and_log(state);
         health
     }

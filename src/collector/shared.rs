@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) scheduler: Scheduler<Answer>,
     /// The open connections by the number of their thread.
     pub(super) open: HashMap<u64, Open>,
+    /// Since when threads are opening theirs, likewise, which may take for ever.
+    pub(super) opening: HashMap<u64, Instant>,
     /// How often all connections were closed: older ones are closed when they are not in use.
     pub(super) closings: u64,
     /// How often there was a reason to look whether the connections that are open still serve.
@@ -110,6 +112,7 @@ impl<H: Hypervisor> Shared<H> {
         let state = State {
             scheduler: Scheduler::new(hypervisor.uri(), limits),
             open: HashMap::new(),
+            opening: HashMap::new(),
             closings: 0,
             alarms: 0,
             listed: None,

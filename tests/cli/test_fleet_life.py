@@ -18,6 +18,7 @@ from tests.support.remote import eventually, size
 from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter.cli import certificates, targets
 from virtmeter.cli.export import fleet as lives
+from virtmeter.cli.export import logs
 from virtmeter.cli.export.fleet import Fleet
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.reading import RECENT
@@ -156,6 +157,51 @@ def test_targets_of_libvirt_give_way_to_each_other(tmp_path: Path) -> None:
             fleet.open("first")
 
 
+def test_one_of_libvirts_that_hangs_does_not_give_way(tmp_path: Path) -> None:
+    """Its threads and connections would be left behind, and as many more each time."""
+    file = tmp_path / "targets.toml"
+    one_needs = 2 * (2 * 4 + 18)
+    with Daemon() as first, Daemon() as second, Daemon() as hangs:
+        hangs.on("CONNECT_OPEN", Never(), repeat=True)
+        file.write_text(
+            f'[targets.hangs]\nuri = "{hangs.uri}"\ntimeout = 0.2\n'
+            f'[targets.first]\nuri = "{first.uri}"\n[targets.second]\nuri = "{second.uri}"\n'
+        )
+        fleet = Fleet(file, targets.Defaults(), Workers(4), 2 * one_needs)
+        opened = fleet.open("hangs")
+        assert not opened.reader.read(lambda _: 30).reached
+        eventually(lambda: opened.inspector.health().stuck)
+        for _ in range(3):
+            for name in ("first", "second"):
+                read(fleet, name)
+        assert fleet.open("hangs") is opened
+        fleet.look_after(time.monotonic() + 2 * lives.KEPT)
+        assert [entry.opened for entry in fleet.entries()] == [opened, None, None]
+
+
+def test_a_password_that_was_refused_is_not_tried_again_after_an_hour(
+    fleet: Fleet, pool: Pool, tmp_path: Path
+) -> None:
+    (tmp_path / "pass").write_text("wrong")
+    for hours in range(1, 4):
+        assert not fleet.open("pool").reader.read(lambda _: 30).reached
+        fleet.look_after(time.monotonic() + 2 * hours * lives.KEPT)
+    assert pool.count("session.login_with_password") == 1
+
+
+def test_what_is_logged_is_about_its_target_whoever_asks(
+    fleet: Fleet, pool: Pool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caplog.handler, "filters", [logs.named])
+    read(fleet, "pool")
+    reader = fleet.open("pool").reader
+    pool.hosts[0].fail(path="/rrd_updates", status=500)
+    time.sleep(RECENT)
+    reader.begin()
+    eventually(lambda: (reader.health(), caplog.messages)[1])
+    assert all(line.startswith("pool: ") for line in caplog.messages), caplog.messages
+
+
 def test_until_when_a_certificate_is_good_is_known_where_that_matters(pool: Pool) -> None:
     place = pool.uri().partition("?")[0]
     assert certificates.expires(pool.uri(), 30) is None, "it is pinned"
@@ -186,6 +232,8 @@ def test_a_certificate_is_looked_at_once_an_hour(
         wanted = [pool.target.uri] * looks
         eventually(lambda wanted=wanted: asked == wanted)  # type: ignore[misc]
     assert (kvm.expires, pool.expires) == (None, 7.0)
+    fleet.look_after(time.monotonic() + 2 * lives.KEPT)
+    assert pool.expires is None, "it may be another one by now"
 
 
 def test_what_has_failed_leaves_threads_to_what_has_not() -> None:

@@ -127,9 +127,10 @@ class Fleet:
         with entry.lock:
             entry.asked = time.monotonic()
             entry.scrapes += 1
-            if entry.opened is None:
-                entry.opened = self._opened(entry.target)
-            return entry.opened
+            opened = entry.opened  # which others may close meanwhile
+            if opened is None:
+                opened = entry.opened = self._opened(entry.target)
+            return opened
 
     def _opened(self, target: Target) -> Opened:
         if target.kind == kinds.LIBVIRT:
@@ -144,7 +145,7 @@ class Fleet:
                 LOG.warning("it cannot be read: %s", error)
             raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
         reader = Reader(inspector, target.choice, self._workers, target.name)
-        return Opened(inspector, reader, Renderer(inspector.health, self._texts))
+        return Opened(inspector, reader, Renderer(reader.health, self._texts))
 
     def _make_room(self) -> None:
         """Close a target of libvirt's that is not read now, if there are as many as may be.
@@ -157,7 +158,7 @@ class Fleet:
             if each.target.kind == kinds.LIBVIRT and each.opened is not None
         ]
         idle = sorted(
-            (each for each in is_open if each.opened and not each.opened.reader.is_reading()),
+            (each for each in is_open if (now := each.opened) and _can_be_closed(now.reader)),
             key=lambda each: each.asked,
         )
         each_takes = connection.libvirts(max(each.target.workers for each in self.entries()))
@@ -166,8 +167,8 @@ class Fleet:
             each.opened = None
         if len(is_open) - len(idle) >= most:
             LOG.warning(
-                "%d targets of libvirt's are being read, and there are descriptors for no more: "
-                "raise the limit (systemd's LimitNOFILE=)",
+                "%d targets of libvirt's are being read or hang, and there are descriptors for no "
+                "more: raise the limit (systemd's LimitNOFILE=)",
                 len(is_open),
             )
             raise RefusalError(
@@ -193,8 +194,8 @@ class Fleet:
                 continue
             if now - entry.asked > KEPT:
                 with entry.lock:
-                    if now - entry.asked > KEPT:
-                        entry.opened = None
+                    if now - entry.asked > KEPT and _can_be_closed(opened.reader):
+                        entry.opened = entry.expires = entry.looked = None
                 continue
             opened.reader.forget()
             last, pace = opened.reader.last(), PACE.get(entry.target.kind)
@@ -219,6 +220,19 @@ class Fleet:
 def _reads(target: Target) -> Target:
     """Return what of it matters to who reads it."""
     return target._replace(labels={})
+
+
+def _can_be_closed(reader: Reader) -> bool:
+    """Return whether nothing is left behind when it is closed, nor lost by that.
+
+    A call of libvirt's that does not return keeps its thread and connection in any case, and there
+    would be more of them each time that the target is opened. A pool or vCenter that was not
+    reached has no session, but knows the password that was refused.
+    """
+    if reader.is_reading() or reader.health().stuck:
+        return False
+    last = reader.last()
+    return last is None or last.reached or last.hypervisor == kinds.LIBVIRT
 
 
 def _looked(entry: Entry) -> Callable[[], None]:

@@ -62,7 +62,7 @@ def _of_targets(entries: Iterable[Entry]) -> Iterator[Family]:
             expires.add(labels, entry.expires)
         if reads is None:
             continue
-        health = reads.inspector.health()
+        health = reads.reader.health()
         threads.add(labels, health.threads)
         connections.add(labels, health.connections)
         if last := reads.reader.last():

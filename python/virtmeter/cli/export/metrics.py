@@ -284,7 +284,7 @@ def of_engine(health: Health, hypervisor: str = LIBVIRT) -> Iterator[Family]:
         ("connections_opened_total", "Connections that were ever opened.", health.opened),
         ("connections_broken_total", "Connections that broke in use.", health.broken),
         ("threads", "Threads that take readings.", health.threads),
-        ("threads_stuck", "Threads stuck in a reading that was given up.", health.stuck),
+        ("threads_stuck", "Threads stuck in a call that was given up.", health.stuck),
         ("readings_total", "Readings that were handed out.", health.handed_out),
         ("readings_ahead_total", "Those that were there or under way.", health.read_ahead),
         ("readings_wasted_total", "Readings taken ahead in vain.", health.wasted),

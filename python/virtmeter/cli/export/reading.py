@@ -205,6 +205,11 @@ class Reader:
         """Return the last pass that has ended, if there was one."""
         return self._last
 
+    def health(self) -> virtmeter.Health:
+        """Return the inspector's health; what it logs by then is about the target."""
+        with logs.about(self._target):
+            return self._inspector.health()
+
     def is_reading(self) -> bool:
         """Return whether a pass is under way."""
         current = self._pass
