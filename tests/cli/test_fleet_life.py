@@ -131,6 +131,23 @@ def test_one_that_failed_is_closed_at_once_as_well(fleet: Fleet, daemon: Daemon)
         gc.enable()
 
 
+def test_no_session_is_left_by_a_reading_that_is_under_way_at_the_end(
+    fleet: Fleet, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lives, "SETTLING", 30.0)
+    pool.hosts[0].fail(path="/rrd_updates", delay=0.3)
+    reader = fleet.open("pool").reader
+    reader.begin()
+    eventually(lambda: pool.count("GET /rrd_updates"))
+    fleet.close()
+    eventually(lambda: not reader.is_reading())
+    assert pool.count("session.login_with_password") == pool.count("session.logout") == 1
+    time.sleep(RECENT)
+    reader.begin()  # as for a request that is still being answered
+    eventually(lambda: not reader.is_reading())
+    assert not pool.sessions.open
+
+
 def test_targets_of_libvirt_give_way_to_each_other(tmp_path: Path) -> None:
     file = tmp_path / "targets.toml"
     one_needs = 2 * (2 * 4 + 18)

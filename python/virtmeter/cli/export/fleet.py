@@ -44,6 +44,8 @@ ROUND = 2.0
 MOST_CONNECTED = 256
 """Targets of libvirt's that are open at a time: it has a thread and a connection for each."""
 
+SETTLING = 1.0
+"""Seconds at most that the end waits for readings."""
 LAST = 2.0
 """Seconds that all have together to log out at the end."""
 LEAVING = 32
@@ -208,12 +210,17 @@ class Fleet:
 
     def close(self) -> None:
         """Log out of all, as far as that takes no longer than a moment."""
-        opened = [each.opened.inspector for each in self.entries() if each.opened]
+        opened = [each.opened for each in self.entries() if each.opened]
         if not opened:
             return
+        for each in opened:
+            each.reader.stop()
+        until = time.monotonic() + SETTLING
+        for each in opened:
+            each.reader.settle(until)
         with suppress(RuntimeError):  # there can be no threads; sessions end by themselves
             leaving = ThreadPoolExecutor(min(LEAVING, len(opened)))
-            wait([leaving.submit(each.close) for each in opened], LAST)
+            wait([leaving.submit(each.inspector.close) for each in opened], LAST)
             leaving.shutdown(wait=False, cancel_futures=True)
 
 

@@ -165,6 +165,9 @@ class Reader:
         self._choice = choice or Choice()
         self._missing: set[str] = set()
         self._workers, self._target = workers or Workers(1), target
+        self._reading = threading.Lock()
+        """Held by the thread that reads."""
+        self._stopped = False
         self._changed = threading.Condition()
         self._pass: Pass | None = None
         self._last: Pass | None = None
@@ -215,6 +218,20 @@ class Reader:
         current = self._pass
         return current is not None and not current.ended
 
+    def stop(self) -> None:
+        """Read nothing any more."""
+        self._stopped = True
+
+    def settle(self, until: float) -> None:
+        """Wait for what is being read from a pool or vCenter: after its closing, that would log in.
+
+        :param until: when no longer, by the monotonic clock.
+        """
+        if self._hypervisor != kinds.LIBVIRT:
+            left = max(0.0, until - time.monotonic())
+            if self._reading.acquire(timeout=left):
+                self._reading.release()
+
     def forget(self) -> None:
         """Hold nothing of a pass that serves nobody any more."""
         with self._changed:
@@ -232,8 +249,9 @@ class Reader:
         return self._pass
 
     def _run(self, current: Pass) -> None:
-        with logs.about(self._target):
-            self._read(current)
+        with self._reading, logs.about(self._target):
+            if not self._stopped:
+                self._read(current)
         with self._changed:
             current.took = time.monotonic() - current.began
             current.ended = True

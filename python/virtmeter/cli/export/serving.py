@@ -7,13 +7,14 @@ import logging
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
 from virtmeter.cli import connection
 from virtmeter.cli.export import logs
-from virtmeter.cli.export.fleet import Fleet
+from virtmeter.cli.export.fleet import SETTLING, Fleet
 from virtmeter.cli.export.fleet_pages import FleetPages
 from virtmeter.cli.export.pages import Pages, Scrapes
 from virtmeter.cli.export.reading import Reader
@@ -78,12 +79,16 @@ class Serving:
         :param descriptors: how many there are for clients.
         """
         reader, renderer = Reader(inspector, choice), Renderer(inspector.health)
-        self._serve(
-            lambda bound: Pages(reader, renderer, Scrapes(self._deadline, bound.scrapes)),
-            Reload(self._access),
-            descriptors,
-            f"reading the VMs at {shown_uri(inspector.uri)}",
-        )
+        try:
+            self._serve(
+                lambda bound: Pages(reader, renderer, Scrapes(self._deadline, bound.scrapes)),
+                Reload(self._access),
+                descriptors,
+                f"reading the VMs at {shown_uri(inspector.uri)}",
+            )
+        finally:
+            reader.stop()
+            reader.settle(time.monotonic() + SETTLING)
 
     def serve_fleet(self, file: Path, defaults: Defaults) -> NoReturn:
         """Serve the targets of a file.
