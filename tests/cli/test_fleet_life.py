@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -18,15 +19,20 @@ from tests.support.remote import eventually, size
 from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter.cli import certificates, targets
 from virtmeter.cli.export import fleet as lives
-from virtmeter.cli.export import logs
+from virtmeter.cli.export import logs, messages
+from virtmeter.cli.export.connections import Connection
 from virtmeter.cli.export.fleet import Fleet
+from virtmeter.cli.export.fleet_pages import RELOADS, FleetPages
 from virtmeter.cli.export.messages import RefusalError
+from virtmeter.cli.export.pages import Scrapes
 from virtmeter.cli.export.reading import RECENT
 from virtmeter.cli.export.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from virtmeter.cli.export.reload import Reload
 
 DESCRIPTORS = 100_000
 
@@ -217,6 +223,32 @@ def test_what_is_logged_is_about_its_target_whoever_asks(
     reader.begin()
     eventually(lambda: (reader.health(), caplog.messages)[1])
     assert all(line.startswith("pool: ") for line in caplog.messages), caplog.messages
+
+
+def test_no_more_than_some_requests_wait_for_a_reload(fleet: Fleet) -> None:
+    """They would take all connections from scrapes: there is one reload a second."""
+    go_on = threading.Event()
+
+    class Slow:
+        def now(self) -> str:
+            go_on.wait(30)
+            return "reloaded"
+
+    pages = FleetPages(fleet, cast("Reload", Slow()), Scrapes(8.0, 1))
+    asked = messages.parse(b"POST /-/reload HTTP/1.1\r\n\r\n")
+    ends, theirs = zip(*(socket.socketpair() for _ in range(RELOADS + 1)))
+    *connections, one_more = (Connection(end, "127.0.0.1") for end in ends)
+    with ThreadPoolExecutor(RELOADS) as clients:
+        try:
+            waiting = [clients.submit(pages.answer, asked, each) for each in connections]
+            eventually(lambda: len(pages.reloads.all()) == RELOADS)
+            with pytest.raises(RefusalError, match="Too many requests wait for a reload"):
+                pages.answer(asked, one_more)
+        finally:
+            go_on.set()
+        assert {each.result().status for each in waiting} == {200}
+    for end in (*ends, *theirs):
+        end.close()
 
 
 def test_until_when_a_certificate_is_good_is_known_where_that_matters(pool: Pool) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from virtmeter.cli.export import fleet_metrics
 from virtmeter.cli.export.messages import Answer, RefusalError
 from virtmeter.cli.export.pages import HEALTHY, HTML, answered, form_of, only
+from virtmeter.cli.export.places import FullError, Places, last
 from virtmeter.cli.export.reading import RECENT
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ PAGE = """<!DOCTYPE html>
 """
 JSON = "application/json"
 
+RELOADS = 32
+"""Requests that wait for a reload at a time: there is one a second."""
+
 
 class FleetPages:
     """Finds the answer to each request."""
@@ -42,6 +46,7 @@ class FleetPages:
     def __init__(self, fleet: Fleet, reload: Reload, scrapes: Scrapes) -> None:
         """Take where they come from."""
         self._fleet, self._reload, self._scrapes = fleet, reload, scrapes
+        self.reloads: Places[Connection] = Places(RELOADS, last)
         self._lock = threading.Lock()
         self._metrics: dict[Format, tuple[float, bytes]] = {}
         """This exporter's own, and when they were written."""
@@ -54,7 +59,7 @@ class FleetPages:
         """
         if request.path == "/-/reload":
             only(request, "POST")
-            return self._reloaded()
+            return self._reloaded(connection)
         only(request, "GET", "HEAD")
         if request.path == "/probe":
             return self._probe(request, connection)
@@ -118,8 +123,15 @@ class FleetPages:
         )
         return (PAGE % "".join(links)).encode()
 
-    def _reloaded(self) -> Answer:
+    def _reloaded(self, connection: Connection) -> Answer:
         try:
-            return Answer(HTTPStatus.OK, (f"{self._reload.now()}\n".encode(),))
+            with self.reloads.held(connection):
+                return Answer(HTTPStatus.OK, (f"{self._reload.now()}\n".encode(),))
+        except FullError:
+            raise RefusalError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "Too many requests wait for a reload; try again.",
+                ("Retry-After", "1"),
+            ) from None
         except ValueError as error:
             raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
