@@ -46,6 +46,14 @@ def test_a_new_start_and_a_vm_that_was_away_begin_again() -> None:
     assert since(seen, stats(100, start=2))[0].cpu_time == 0
 
 
+def test_a_device_that_is_plugged_in_again_begins_again_and_is_never_below_0() -> None:
+    """Its counters begin at 0, while its VM goes on."""
+    seen = Seen()
+    values = (5000, 5300, 70, 90, 400)
+    told = [since(seen, stats(value))[0].cpu_time for value in values]
+    assert told == [0, 300, 0, 20, 330]
+
+
 def test_what_is_not_told_stays_unknown_and_begins_when_it_is() -> None:
     seen = Seen()
     assert since(seen, stats(None))[0].cpu_time is None

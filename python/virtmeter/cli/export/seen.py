@@ -64,8 +64,9 @@ class Seen:
         for n, field in enumerate(fields):
             value = getattr(record, field)
             if value is not None and value >= 0:
-                if values[n] is None:
-                    values[n] = value
+                before = values[n]
+                # It is less than that where a device was plugged in again.
+                values[n] = value if before is None else min(value, before)
                 told[field] = value - values[n]
         if key not in vm or tuple(values) != first.values:
             vm[key] = First(record.start, tuple(values))
