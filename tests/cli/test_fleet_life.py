@@ -115,7 +115,7 @@ def test_nothing_of_a_reading_is_held_when_it_serves_nobody(fleet: Fleet) -> Non
     fleet.look_after(time.monotonic())
     forgotten = reader.last()
     assert forgotten is not None
-    assert (forgotten.answers, forgotten.instances, forgotten.details) == ([], [], {})
+    assert (forgotten.answers, forgotten.instances, forgotten.known) == ([], [], {})
     assert (forgotten.began, forgotten.vms, forgotten.complete) == (last.began, 1, True)
 
 
