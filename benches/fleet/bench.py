@@ -120,13 +120,14 @@ def _notes(before: Window, after: Window) -> list[str]:
     return [
         "A scrape is late if Prometheus had no answer in time, or one without all VMs "
         "(`virtmeter_scrape_complete` 0). The CPU time and the memory are those of the whole "
-        "process, with Python and its libraries; it ran with `MALLOC_ARENA_MAX=1`, as its systemd "
-        f"unit has it. Of one core, it used {exporter}, the simulators {simulators} and Prometheus "
+        "process, with Python and its libraries; malloc's settings are its systemd unit's. Of "
+        f"one core, it used {exporter}, the simulators {simulators} and Prometheus "
         f"{prometheus}. Each pool has {HOSTS} hosts; pools and libvirt hosts are two processes "
         "written in Python, of which only one thread runs at a time, and so a scrape takes longer "
         "than it would with as many machines.",
-        f"A scrape of a target that has failed takes up to {failed}. With these, the exporter has "
-        f"{after.resident / KIB / KIB:.0f} MB, without them {before.resident / KIB / KIB:.0f} MB.",
+        f"A minute after a target has failed, a scrape of it takes up to {failed}. With these, the "
+        f"exporter has {after.resident / KIB / KIB:.0f} MB, without them "
+        f"{before.resident / KIB / KIB:.0f} MB.",
     ]
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PROMETHEUS = Path(__file__).parents[2] / "build/prometheus/usr/bin/prometheus"
+MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # as the unit has it
 TIMEOUT = 10  # seconds, Prometheus' own default
 # What it sends with a scrape.
 HEADERS = {
@@ -117,7 +118,7 @@ class Exporter(Program):
         self.start(
             *(sys.executable, "-m", "virtmeter.cli", "export", "--targets", str(file)),
             *("--listen", self.address),
-            MALLOC_ARENA_MAX="1",
+            **MALLOC,
         )
 
     def cycle(self, target: str) -> Cycle:
