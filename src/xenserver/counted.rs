@@ -59,11 +59,12 @@ impl Counted {
         self.anchor.as_deref().copied()
     }
 
-    /// Moves that to an earlier time, if it is later.
-    pub(super) fn anchored_not_after(&mut self, at: i64) {
-        if let Some(anchor) = &mut self.anchor {
-            anchor.at = anchor.at.min(at);
-        }
+    /// Forgets that: how much was counted since is not known. What is told since the start does not fall
+    /// once it is read again.
+    pub(super) fn forget_anchor(&mut self) {
+        self.floor = self.since_start().unwrap_or(self.floor);
+        self.anchor = None;
+        self.born = None;
     }
 
     /// The counter begins at 0: of a domain that was started just now.

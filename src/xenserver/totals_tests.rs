@@ -782,6 +782,61 @@ fn a_clock_that_goes_back_begins_anew() {
     assert_eq!(client.told('A', "cpu").unwrap().sum, 0);
 }
 
+/// The exact counter of the first of G's two vCPUs, in seconds; the other one does nothing.
+fn read_cpu(client: &mut Client, seconds: i64, cpu: f64) -> bool {
+    let source = |name: &str, cpu: f64| {
+        format!("<ds><name>{name}</name><type>DERIVE</type><last_ds>{cpu}</last_ds></ds>")
+    };
+    let (t, both) = (at(seconds), source("cpu0", cpu) + &source("cpu1", 0.0));
+    let rrd = format!("<rrd><step>5</step><lastupdate>{t}</lastupdate>{both}<rra>");
+    client.totals.enter_exact(&uuid('G'), host(), &VmRrd::read(rrd.as_bytes()).unwrap())
+}
+
+#[test]
+fn exact_counters_are_read_again_once_the_clock_went_back() {
+    for lies in [false, true] {
+        let mut client = Client::new("xapi-26.17_steady");
+        let poll = |client: &mut Client, seconds: i64| {
+            client.poll(at(seconds), two_rows('G', at(seconds), ["0.5", "0.5"]).as_bytes())
+        };
+        poll(&mut client, 7200);
+        if lies {
+            client.totals.rows_lie(host());
+        }
+        assert!(read_cpu(&mut client, 7203, 10.0));
+        poll(&mut client, 7210);
+        assert!(read_cpu(&mut client, 7213, 15.0));
+        assert!(poll(&mut client, 100).went_back);
+        assert!(client.totals.lacks_exact(&uuid('G')));
+        assert!(read_cpu(&mut client, 103, 20.0));
+        poll(&mut client, 110);
+        assert!(read_cpu(&mut client, 113, 25.0));
+        let told = client.told('G', "cpu0").unwrap();
+        assert!((23_000_000_000..=25_000_000_000).contains(&told.since_start.unwrap()));
+        // Rates are those of the time that is known.
+        let share = told.sum as f64 / told.covered.as_nanos() as f64;
+        assert!((0.4..0.6).contains(&share), "{lies}: {told:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_after_a_start_keeps_nobody_waiting() {
+    let mut client = Client::new("xapi-26.17_steady");
+    client.poll(at(7200), two_rows('G', at(7200), ["0.5", "0.5"]).as_bytes());
+    let Inventory { state, vcpus, nics, disks, .. } = inventory('G', at(0));
+    let known = Known { state, domid: 99, host: Some(host()), vcpus, nics: &nics, disks: &disks };
+    client.totals.enter(uuid('G'), &known);
+    let take = |client: &mut Client, seconds: i64| {
+        let answer = two_rows('G', at(seconds), ["0.5", "0.5"]);
+        client.totals.take(host(), answer.as_bytes()).unwrap().went_back
+    };
+    assert!(!take(&mut client, 7210));
+    assert!(!read_cpu(&mut client, 7213, 5.0), "it may be that of the domain before");
+    assert!(take(&mut client, 100) && !take(&mut client, 110));
+    assert!(read_cpu(&mut client, 113, 20.0));
+    assert_eq!(client.told('G', "cpu").unwrap().since_start, Some(20_000_000_000));
+}
+
 #[test]
 fn an_answer_that_is_cut_takes_nothing() {
     let (first, next) =

@@ -452,7 +452,8 @@ impl Vm {
         self.covered = self.covered.max(self.cpu_covered);
     }
 
-    /// Begins anew, as the host does: whatever was before that is not known.
+    /// Begins anew, as the host does: whatever was before that is not known, and exact values are to be
+    /// read again.
     pub(super) fn begin_at(&mut self, mark: Mark) {
         self.mark = Some(mark);
         let is_paused = self.state == State::Paused;
@@ -462,7 +463,11 @@ impl Vm {
         }
         self.next = None;
         for slot in &mut self.counters {
-            slot.counted.anchored_not_after(mark.0 * SECOND);
+            slot.counted.forget_anchor();
+        }
+        self.tries = TRIES;
+        if let ExactFrom::At(from) = &mut self.exact {
+            *from = (*from).min(mark.0 + READ_ANEW);
         }
         self.pass_start(mark);
     }

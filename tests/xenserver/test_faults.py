@@ -461,6 +461,34 @@ def test_the_clock_of_a_host_is_set(opens: Opens, old_pool: Pool, by: int) -> No
     assert 0.7 * (end - begin) < told < 1.2 * (end - begin)
 
 
+@pytest.mark.parametrize("data", ["xapi-24.19_drift", "xapi-26.17_steady", "xapi-26.17_boundary"])
+def test_counters_since_the_start_outlive_a_clock_that_goes_back(opens: Opens, data: str) -> None:
+    with Pool(data) as pool:
+        inspector = opens(pool)
+        pool.hosts[0].clock = 3600
+        while pool.now < pool.start + 500:
+            pool.now += 20
+            usages = inspector.usage_all()
+            assert all(0 <= (usage.cpu_utilization or 0) <= 101 for usage in usages)
+            # At the boundary, rows are wrong until that is found.
+            if data.endswith("boundary") and pool.now <= pool.start + 240:
+                continue
+            for letter in "AGH":
+                vm = pool.vm(letter)
+                for nic in inspector.inspect_vnics(vm.uuid):
+                    name = f"vif_{nic.name.rpartition('.')[2]}_rx"
+                    least = pool.truth(vm.uuid, name, pool.now - 12) or 0
+                    most = pool.truth(vm.uuid, name) or 0
+                    if nic.rx_bytes == -1:
+                        assert (letter, pool.now) == ("G", pool.start + 260), "only after its start"
+                    else:
+                        assert least * 0.99999 - 4096 <= nic.rx_bytes <= most * 1.00001 + 4096
+            if pool.now == pool.start + 240:
+                pool.vm("G").reboot()
+            if pool.now == pool.start + 360:
+                pool.hosts[0].clock = 0
+
+
 @pytest.mark.parametrize("error", ["EVENTS_LOST", "EVENT_FROM_TOKEN_PARSE_FAILURE"])
 def test_events_that_are_lost_are_read_anew(opens: Opens, pool: Pool, error: str) -> None:
     inspector = opens(pool)
