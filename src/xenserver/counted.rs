@@ -59,7 +59,15 @@ impl Counted {
         self.anchor.as_deref().copied()
     }
 
-    /// Forgets that: how much was counted since is not known. What is told since the start does not fall
+    /// Whether it is above 0, as far as is known: it was once, or rows have told of growth since it began.
+    pub(super) fn has_grown(&self) -> bool {
+        let began = self.born.as_deref().copied().unwrap_or(0);
+        self.anchor().map_or(self.sum.nanos > began, |anchor| {
+            anchor.exact > 0 || self.sum.nanos > anchor.sum.nanos
+        })
+    }
+
+    /// Forgets the last exact value: how much was counted since is not known. What is told since the start does not fall
     /// once it is read again.
     pub(super) fn forget_anchor(&mut self) {
         self.floor = self.since_start().unwrap_or(self.floor);

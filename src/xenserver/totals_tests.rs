@@ -819,6 +819,63 @@ fn exact_counters_are_read_again_once_the_clock_went_back() {
     }
 }
 
+/// An answer of G's CPU and of what a NIC has received, in the newest row of 5 s and in the one before.
+fn cpu_and_nic(end: i64, cpu: &str, bytes: &str) -> String {
+    let legend = |name| format!("<entry>AVERAGE:vm:{}:{name}</entry>", uuid('G'));
+    two_rows('G', at(end), [cpu, cpu])
+        .replace(&legend("cpu0"), &(legend("cpu0") + &legend("vif_0_rx")))
+        .replace("</v>", &format!("</v><v>{bytes}</v>"))
+}
+
+/// Reads the exact counters of that.
+fn read_both(client: &mut Client, seconds: i64, cpu: &str, bytes: &str) -> bool {
+    let source = |name: &str, last: &str| {
+        format!("<ds><name>{name}</name><type>DERIVE</type><last_ds>{last}</last_ds></ds>")
+    };
+    let (t, both) = (at(seconds), source("cpu0", cpu) + &source("vif_0_rx", bytes));
+    let rrd = format!("<rrd><step>5</step><lastupdate>{t}</lastupdate>{both}<rra>");
+    client.totals.enter_exact(&uuid('G'), host(), &VmRrd::read(rrd.as_bytes()).unwrap())
+}
+
+#[test]
+fn an_exact_counter_that_is_not_known_is_not_0() {
+    // The library prints 0.0 for that.
+    for (lies, is_first) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut client = Client::new("xapi-26.17_steady");
+        let poll = |client: &mut Client, seconds: i64, is_known: bool| {
+            let [cpu, bytes] = if is_known { ["0.5", "1000.0"] } else { ["NaN"; 2] };
+            client.poll(at(seconds), cpu_and_nic(seconds, cpu, bytes).as_bytes());
+        };
+        poll(&mut client, 0, true);
+        if lies {
+            client.totals.rows_lie(host());
+        }
+        if !is_first {
+            assert!(read_both(&mut client, 3, "24000.5", "15000000000"));
+        }
+        for seconds in (10..=200).step_by(10) {
+            poll(&mut client, seconds, is_first);
+            assert!(read_both(&mut client, seconds + 3, "0.0", "0.0"));
+        }
+        for seconds in (210..=400).step_by(10) {
+            poll(&mut client, seconds, true);
+            let more = f64::from(i32::try_from(seconds).unwrap());
+            let cpu = format!("{:.15}", 24_000.5 + more * 0.5);
+            let bytes = format!("{}", 15_000_000_000_i64 + seconds * 1000);
+            assert!(read_both(&mut client, seconds + 3, &cpu, &bytes));
+        }
+        poll(&mut client, 410, true);
+        let case = format!("lies: {lies}, from the first reading: {is_first}");
+        let [cpu, nic] = ["cpu0", "vif_0_rx"].map(|name| client.told('G', name).unwrap());
+        assert!(cpu.sum < 210_000_000_000 && nic.sum < 420_000, "{case}: {cpu:?} {nic:?}");
+        assert!(cpu.covered <= Duration::from_secs(414), "{case}: {cpu:?}");
+        let expected = 15_000_400_000..=15_000_415_000;
+        assert!(expected.contains(&nic.since_start.unwrap()), "{case}: {nic:?}");
+        let expected = 24_200_000_000_000..=24_207_000_000_000;
+        assert!(expected.contains(&cpu.since_start.unwrap()), "{case}: {cpu:?}");
+    }
+}
+
 #[test]
 fn a_clock_that_goes_back_after_a_start_keeps_nobody_waiting() {
     let mut client = Client::new("xapi-26.17_steady");

@@ -4,7 +4,7 @@ use super::super::check::Evidence;
 use super::super::counted::Anchor;
 use super::super::names::{Counter, PLUGINS, named};
 use super::super::quirks::Quirks;
-use super::super::rrd::{SourceKind, VmRrd};
+use super::super::rrd::{Exact, SourceKind, VmRrd};
 use super::{ExactFrom, SECOND, Slot, State, Vm};
 use crate::samples::NANOS;
 
@@ -62,9 +62,16 @@ impl Vm {
                 continue;
             };
             let Slot { counter, counted, last, .. } = &mut self.counters[place];
-            let Some(exact) = source.last.map(|last| last.nanos).filter(|nanos| *nanos >= 0) else {
+            let Some(Exact { nanos: exact, resolution }) =
+                source.last.filter(|last| last.nanos >= 0)
+            else {
                 continue;
             };
+            // What is not known is printed as 0.0: where its plugin is gone, or xcp-rrdd was started anew.
+            let is_float = resolution < NANOS;
+            if exact == 0 && is_float && (counter.is_bytes() || counted.has_grown()) {
+                continue;
+            }
             let reading = counted.reading(exact, at);
             if !counter.is_bytes() && quirks.floats_have_five_digits() {
                 // Good enough to begin with, and for nothing else.
@@ -74,12 +81,12 @@ impl Vm {
                 continue;
             }
             match counted.anchor() {
+                // Rows lack the first growth of a source, before one of them is known.
+                None if last.is_some_and(f32::is_nan) => {}
                 _ if rows_lie => {
                     let more = counted.catch_up(exact, at);
                     covered += if *counter == Counter::Cpu { more } else { 0 };
                 }
-                // Rows lack the first growth of a source, before one of them is known.
-                None if last.is_some_and(f32::is_nan) => {}
                 None => counted.set(reading),
                 // It was reset.
                 Some(anchor) if exact < anchor.exact || at < anchor.at => counted.set(reading),
