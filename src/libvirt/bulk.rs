@@ -262,7 +262,7 @@ impl Bulk {
 
     /// Whether a disk still lies on what its XML said: a medium may have been changed or ejected.
     pub(super) fn lies_on_its_source(&self, disk: &Disk) -> bool {
-        let path = match &disk.source {
+        let path = match &*disk.source {
             Source::File(path) | Source::Block(path) => Some(path.as_str()),
             Source::Network(_) | Source::Other => None,
         };

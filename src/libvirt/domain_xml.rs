@@ -3,6 +3,7 @@
 //! Pure: text in, devices out.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use roxmltree::{Document, Node};
 
@@ -26,10 +27,10 @@ pub(super) struct Nic {
 pub(super) struct Disk {
     /// Its target name.
     pub(super) name: String,
-    /// What its bytes lie on.
-    pub(super) source: Source,
+    /// What its bytes lie on. Many targets of one disk share it, and the format: texts have any length.
+    pub(super) source: Arc<Source>,
     /// In which format (`raw`, `qcow2`), where the XML says so.
-    pub(super) format: Option<String>,
+    pub(super) format: Option<Arc<str>>,
 }
 
 /// What the bytes of a disk lie on.
@@ -82,8 +83,13 @@ fn each<'a>(document: &'a Document<'_>, kind: &'static str) -> impl Iterator<Ite
 /// A disk, or several of them where there are several targets.
 fn disks<'a>(disk: Node<'a, 'a>) -> impl Iterator<Item = Disk> {
     let format = child(disk, "driver").and_then(|driver| attribute(driver, "type"));
-    let source = source(disk).unwrap_or(Source::Other);
-    targets(disk).map(move |name| Disk { name, source: source.clone(), format: format.clone() })
+    let format = format.map(Arc::<str>::from);
+    let source = Arc::new(source(disk).unwrap_or(Source::Other));
+    targets(disk).map(move |name| Disk {
+        name,
+        source: Arc::clone(&source),
+        format: format.clone(),
+    })
 }
 
 fn source(disk: Node<'_, '_>) -> Option<Source> {
@@ -296,10 +302,27 @@ mod tests {
         ];
         let expected = expected.map(|(name, source, format)| Disk {
             name: text(name),
-            source,
-            format: format.map(text),
+            source: source.into(),
+            format: format.map(Arc::from),
         });
         assert_eq!(*devices(&xml).unwrap().disks, expected);
+    }
+
+    #[test]
+    fn what_many_targets_have_in_common_is_there_once() {
+        let target = |number| format!("<target dev='{number}'/>");
+        let targets: String = (0..1000).map(target).collect();
+        let xml =
+            format!("<disk type='file'><driver type='raw'/><source file='/f'/>{targets}</disk>");
+        let disks = devices(&domain(&xml)).unwrap().disks;
+        assert_eq!(disks.len(), 1000);
+        let path = |disk: &Disk| match &*disk.source {
+            Source::File(path) => path.as_ptr(),
+            _ => panic!("no file"),
+        };
+        let format = |disk: &Disk| disk.format.as_deref().map(str::as_ptr);
+        assert!(disks.iter().all(|disk| path(disk) == path(&disks[0])));
+        assert!(disks.iter().all(|disk| format(disk) == format(&disks[0])));
     }
 
     #[test]

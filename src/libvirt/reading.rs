@@ -478,7 +478,7 @@ impl<'a> Taking<'a> {
         match bulk {
             Some(bulk) => sizes::occupied(disk, bulk.sizes(disk)?, self.at.is_local),
             None if self.state() == Ok(c::VIR_DOMAIN_SHUTOFF) => {
-                matches!(disk.source, domain_xml::Source::File(_)).then_some(allocation)
+                matches!(*disk.source, domain_xml::Source::File(_)).then_some(allocation)
             }
             None => None,
         }

@@ -75,7 +75,7 @@ fn reckon(
     let format = disk.format.as_deref()?;
     let way = Way { is_written: written != 0, is_full: written == physical, file: None };
     let differ = way.is_written && !way.is_full;
-    match &disk.source {
+    match &*disk.source {
         Source::File(path) if format == "qcow2" || !differ => {
             let file = stat(path)?;
             // It must be the file that QEMU has open, as it was when libvirt asked: it occupies what
@@ -117,7 +117,7 @@ fn occupied_by(
     [capacity, _, physical]: Numbers,
     stat: impl FnOnce(&str) -> Option<File>,
 ) -> Option<u64> {
-    let Source::File(path) = &disk.source else { return None };
+    let Source::File(path) = &*disk.source else { return None };
     if disk.format.as_deref().is_some_and(|format| format != "raw") {
         return Some(physical);
     }
@@ -352,7 +352,7 @@ mod tests {
     const PATH: &str = "/images/a";
 
     fn disk(source: Source, format: &str) -> Disk {
-        Disk { name: "vda".to_owned(), source, format: Some(format.to_owned()) }
+        Disk { name: "vda".to_owned(), source: source.into(), format: Some(format.into()) }
     }
 
     fn in_file(format: &str) -> Disk {
@@ -382,7 +382,7 @@ mod tests {
         let bulk = physical.map(|physical| [capacity, written.unwrap_or(0), physical]);
         let is_qcow2 = disk.format.as_deref() == Some("qcow2");
         let allocation = match written {
-            Some(written) if !(is_qcow2 && matches!(disk.source, Source::File(_))) => written,
+            Some(written) if !(is_qcow2 && matches!(*disk.source, Source::File(_))) => written,
             _ => occupied,
         };
         let is_sparse = occupied == 0 || allocation == 0 || allocation == occupied;
@@ -601,7 +601,7 @@ mod tests {
         let other = disk(Source::Block("/images/b".to_owned()), "raw");
         assert!(asks(&rig, &other));
         assert!(settled(&rig, &other));
-        let other = Disk { format: Some("qcow2".to_owned()), ..other };
+        let other = Disk { format: Some("qcow2".into()), ..other };
         assert!(asks(&rig, &other));
         assert!(settled(&rig, &other));
         for bulk in [[4, 0, 2], [4, 2, 2], SAID] {
