@@ -139,9 +139,9 @@ def part() -> Part:
         "CitrixResourceBase.java) and of the inspector that Ceilometer had "
         "(openstack/ceilometer @815274741, xenapi/inspector.py). Ceilometer asks for no rows, and "
         f"so never waits {DELAY:g} s.",
-        "A cycle of virtmeter's is 1 call to the pool and 1 to each host. At once, after a minute, and "
-        "then every ten, two VMs of a host are read by themselves as well, to see whether its rows are "
-        f"right: the longest cycle had {max(ours.calls)} calls.",
+        "A cycle of virtmeter's is 1 call to the pool and 1 to each host. At once, after a minute, "
+        "and then every ten, two VMs of a host are read by themselves as well, to see whether its "
+        f"rows are right: the longest cycle had {max(ours.calls)} calls.",
         *part.notes,
         f"Memory: a process grows by {_mb(all_)} with the inspector of {ALL:,} VMs. A VM takes "
         f"{memory:.1f} kB (twice as many VMs on as many hosts: {_mb(many)}), and a host "
