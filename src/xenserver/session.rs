@@ -18,8 +18,11 @@ use crate::target::{Fingerprint, PasswordSource, Passwords, Secret, Target, Trus
 
 /// XAPI waits 5 s before it answers a wrong password.
 const WRONG: Duration = Duration::from_secs(7);
-/// Whoever gives up before that does not learn of it, and would try it again.
-const LOGIN: Duration = Duration::from_secs(20);
+/// A directory that is asked whether a password is right may take its time; whoever gives up before that
+/// does not learn of it, and would try it again.
+const LOGIN: Duration = Duration::from_secs(120);
+/// A session that nobody wants any more is closed within that.
+const CLOSING: Duration = Duration::from_secs(1);
 /// An answer of XAPI about a whole pool.
 const LONGEST_RPC: usize = rpc::MAX_ANSWER;
 /// Of a master that is asked for another one's certificate.
@@ -35,6 +38,8 @@ pub(super) struct Pool {
     login: Mutex<Login>,
     opened: AtomicU64,
     is_open: AtomicBool,
+    /// How often it was closed.
+    closed: AtomicU64,
     /// What the log is to say.
     lines: Mutex<Vec<String>>,
     members: Mutex<HashMap<String, Member>>,
@@ -98,6 +103,7 @@ impl Pool {
             login: Mutex::default(),
             opened: AtomicU64::new(0),
             is_open: AtomicBool::new(false),
+            closed: AtomicU64::new(0),
             lines: Mutex::default(),
             members: Mutex::default(),
             refusing: Mutex::default(),
@@ -198,6 +204,7 @@ impl Pool {
 
     /// Logs out, if there is a session.
     pub(super) fn close(&self, deadline: Instant) -> Result<()> {
+        self.closed.fetch_add(1, Ordering::Relaxed);
         let mut login = self.login_until(deadline)?;
         let (session, master) = (login.session.take(), login.master.clone());
         self.is_open.store(false, Ordering::Relaxed);
@@ -277,9 +284,10 @@ impl Pool {
         Ok(client)
     }
 
-    /// The session, and who the master is; logs in where there is none. Others wait meanwhile.
+    /// The session, and who the master is; logs in where there is none. Others wait meanwhile, as long as
+    /// they may.
     fn session(&self, deadline: Instant) -> Result<(Arc<LoggedIn>, Master)> {
-        let mut login = lock(&self.login);
+        let mut login = self.login_until(deadline)?;
         if let (Some(session), Some(master)) = (&login.session, &login.master) {
             return Ok((Arc::clone(session), master.clone()));
         }
@@ -287,6 +295,7 @@ impl Pool {
         let (secret, said) = next?;
         lock(&self.lines).extend(said);
         let deadline = deadline.max(Instant::now() + LOGIN);
+        let closed = self.closed.load(Ordering::Relaxed);
         let mut master = match &login.master {
             Some(master) => master.clone(),
             None => Master {
@@ -303,6 +312,11 @@ impl Pool {
             answer = self.log_in(&master, &secret, deadline);
         }
         match answer {
+            Ok(session) if self.closed.load(Ordering::Relaxed) != closed => {
+                let (logout, deadline) = (Call::logout(&session), Instant::now() + CLOSING);
+                let _ = self.post(&master, &logout, &mut rpc::nothing, deadline);
+                Err(self.lost("it was closed while it was logged in to"))
+            }
             Ok(session) => {
                 let number = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
                 let session = Arc::new(LoggedIn { session, number });

@@ -279,6 +279,26 @@ def test_a_wrong_password_is_tried_once_until_it_is_another(
     assert "wrong horse" not in caplog.text
 
 
+def test_a_wrong_password_that_is_refused_late_goes_out_once(opens: Opens, pool: Pool) -> None:
+    # Directories are asked that take their time.
+    pool.sessions.penalty = 25.0
+    inspector = opens(pool, password=lambda: "wrong horse", timeout=0.5)
+    eventually(lambda: "wrong user name or password" in failure(inspector.usage_all))
+    assert pool.sessions.logins == 1
+
+
+def test_a_login_that_ends_after_close_leaves_no_session(opens: Opens, pool: Pool) -> None:
+    # Longer than anybody waits who would want another one.
+    pool.sessions.delay = 12.0
+    inspector = opens(pool, timeout=0.5)
+    assert "no answer within" in failure(inspector.usage_all)
+    inspector.close()
+    eventually(lambda: pool.count("session.logout"))
+    assert pool.sessions.logins == 1
+    eventually(lambda: not pool.sessions.open)
+    assert not inspector.connected
+
+
 def test_a_password_file_that_is_not_there_or_cannot_be_used(
     opens: Opens, pool: Pool, tmp_path: Path
 ) -> None:
