@@ -75,6 +75,8 @@ pub use records::{
     InstanceStats, Interface, InterfaceCounters, InterfaceRateStats, InterfaceStats, Memory,
     NovaMetadata, Parameters, Server, ServerDescription, VcpuTimes, VmCounters, VmUsage,
 };
+#[cfg(feature = "https")]
+pub use sweeps::close_sessions;
 
 /// The Python module's table of contents.
 #[cfg(feature = "python")]

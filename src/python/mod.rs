@@ -11,6 +11,7 @@ mod records;
 use std::cell::RefCell;
 
 use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
 /// What happens once, at import: the core's log lines go to Python's `logging`, below the logger
 /// `virtmeter`, signals are seen to while a call waits, libvirt is kept from printing our failures on
@@ -21,6 +22,9 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     records::look_up_classes(py)?;
     password::look_up(py)?;
     logger::install(py)?;
+    // Before the logger's step, as the last that is registered is the first to be done.
+    #[cfg(feature = "https")]
+    close_sessions_at_exit(py)?;
     crate::cancellation::ask_while_waiting(nothing_was_raised);
     // Where libvirt-python is at work, its user may have set a handler of errors, which nobody can
     // ask libvirt for: then libvirt goes on printing, as it did before we came.
@@ -29,6 +33,15 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
         crate::quiet_opens();
     }
     Ok(())
+}
+
+#[cfg(feature = "https")]
+fn close_sessions_at_exit(py: Python<'_>) -> PyResult<()> {
+    let close = |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+        arguments.py().detach(crate::close_sessions);
+    };
+    let close = PyCFunction::new_closure(py, None, None, close)?;
+    py.import("atexit")?.getattr("register")?.call1((close,)).map(drop)
 }
 
 thread_local! {

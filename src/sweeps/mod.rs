@@ -6,6 +6,7 @@
 //! long as their timeout says. A host that has failed is tried again behind their backs; until it
 //! answers, they are told so at once.
 
+mod at_exit;
 mod batches;
 mod driver;
 mod shared;
@@ -26,6 +27,7 @@ use crate::logs::log_all;
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
+pub use at_exit::close_sessions;
 pub(crate) use driver::{Batch, HostWide};
 use shared::Shared;
 
@@ -47,7 +49,11 @@ impl<H: HostWide> Sweeps<H> {
         limits: Limits,
         make: impl Fn() -> H + Send + Sync + 'static,
     ) -> Self {
-        let here = PerProcess::new(move || Arc::new(Shared::new(make(), place.clone(), limits)));
+        let here = PerProcess::new(move || {
+            let shared = Arc::new(Shared::new(make(), place.clone(), limits));
+            at_exit::note(&shared);
+            shared
+        });
         Self { uri, limits, here }
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,6 @@ import virtmeter
 from tests.support import cli
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
 
@@ -65,6 +66,52 @@ def usages_in_a_child(inspector: virtmeter.Inspector) -> int:
         answer = pipe.read()
     assert os.waitpid(child, 0)[1] == 0
     return int(answer)
+
+
+READS = """
+import os, sys, virtmeter
+
+def read():
+    password = lambda: os.environ["PASSWORD"]
+    inspector = virtmeter.Inspector(sys.argv[1], password=password, max_age=0.0)
+    inspector.usage_all()
+    return inspector
+"""
+
+#: How programs end that do not close what they have opened. What they print is how often their
+#: inspector has logged in.
+ENDS = {
+    "kept": "inspector = read()\nprint(inspector.health().opened)",
+    "thread": """
+import threading, time
+inspector = read()
+threading.Thread(target=lambda kept: time.sleep(600), args=(inspector,), daemon=True).start()
+print(inspector.health().opened)
+""",
+    "dropped": "print(read().health().opened)",
+    "child": """
+inspector = read()
+if os.fork() == 0:
+    inspector.usage_all()
+    sys.exit()
+os.wait()
+inspector.usage_all()
+print(inspector.health().opened)
+""",
+}
+
+
+def ends_without_close(uri: str, password: str, end: str) -> None:
+    """Run a program that ends like this; it must say nothing on stderr, and log in only once."""
+    done = subprocess.run(
+        [sys.executable, "-c", READS + ENDS[end], uri],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PASSWORD": password},
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
 
 
 class Bad:

@@ -18,7 +18,14 @@ import pytest
 import virtmeter
 from tests.cli.exporter import Exporter
 from tests.support import cli
-from tests.support.remote import Bad, eventually, failure, usages_in_a_child
+from tests.support.remote import (
+    ENDS,
+    Bad,
+    ends_without_close,
+    eventually,
+    failure,
+    usages_in_a_child,
+)
 from tests.support.vcsim import PASSWORD
 from tests.vsphere.test_faults import ALWAYS, ANSWERS
 from tests.vsphere.wellness import ALL, count, is_well, soap_fault
@@ -222,6 +229,21 @@ def test_an_exporter_that_is_ended_logs_out(vcenter: VCenter, password_file: Pat
         assert len(vcenter.sessions()) == 1
     assert PASSWORD not in exporter.said
     assert vcenter.sessions() == []
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_that_ends_without_close_logs_out(vcenter: VCenter, end: str) -> None:
+    ends_without_close(vcenter.uri, PASSWORD, end)
+    assert vcenter.logins() == 1 + (end == "child")
+    assert vcenter.sessions() == []
+
+
+@pytest.mark.parametrize("end", ["thread", "dropped"])
+def test_a_program_whose_logout_is_not_answered_ends(vcenter: VCenter, end: str) -> None:
+    vcenter.fail("Logout", times=ALWAYS, delay=600)
+    ends_without_close(vcenter.uri, PASSWORD, end)
+    assert vcenter.calls()["Logout"] == 1
+    vcenter.fail(times=0)
 
 
 def test_a_process_that_is_killed_leaves_its_session(vcenter: VCenter, password_file: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
-from tests.support.remote import eventually, usages_in_a_child
+from tests.support.remote import ENDS, ends_without_close, eventually, usages_in_a_child
 from tests.support.xapi import PASSWORD, SETS, Pool
 from tests.xenserver.test_faults import ALL
 from virtmeter import InstanceNotFoundException, InstanceShutOffException
@@ -346,6 +346,13 @@ def test_who_leaves_logs_out(pool: Pool) -> None:
     del dropped
     gc.collect()
     eventually(lambda: not pool.sessions.open)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_that_ends_without_close_logs_out(pool: Pool, end: str) -> None:
+    ends_without_close(pool.uri(), PASSWORD, end)
+    assert pool.sessions.logins == 1 + (end == "child")
+    assert not pool.sessions.open
 
 
 def test_a_child_logs_in_by_itself_and_leaves_its_parents_session(opens: Opens, pool: Pool) -> None:

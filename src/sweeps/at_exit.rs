@@ -1,0 +1,79 @@
+//! The end of a program leaves no session behind on servers that answer in time.
+
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::driver::HostWide;
+use super::shared::{MOST_THREADS, Shared};
+use crate::per_process::PerProcess;
+
+/// The end is not held up any longer.
+const LONGEST: Duration = Duration::from_secs(1);
+/// Until it is looked again whether a thread has ended.
+const MOMENT: Duration = Duration::from_millis(10);
+
+/// Whoever may have a session.
+type Sessions = Mutex<Vec<Weak<dyn HasSession>>>;
+
+/// A forked child has none of its parent's.
+static ALL: LazyLock<PerProcess<Sessions>> = LazyLock::new(Default::default);
+
+trait HasSession: Send + Sync {
+    fn log_out(self: Arc<Self>, deadline: Instant);
+}
+
+impl<H: HostWide> HasSession for Shared<H> {
+    fn log_out(self: Arc<Self>, deadline: Instant) {
+        if !self.lock().ended {
+            if self.driver.sessions().1 {
+                let _ = self.close(deadline);
+            }
+            return;
+        }
+        // The last of its threads does that.
+        let threads = Arc::downgrade(&self);
+        drop(self);
+        while threads.strong_count() > 0 && Instant::now() < deadline {
+            thread::sleep(MOMENT);
+        }
+    }
+}
+
+pub(super) fn note<H: HostWide>(shared: &Arc<Shared<H>>) {
+    let shared: Weak<Shared<H>> = Arc::downgrade(shared);
+    ALL.with(|all| {
+        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() == all.capacity() {
+            all.retain(|one| one.strong_count() > 0);
+        }
+        all.push(shared);
+    });
+}
+
+/// Closes the sessions that this process still has on servers that are read over HTTPS: for the end of a
+/// program, where nobody reads any more. It takes at most a second; a session that is not closed by then is
+/// left to its server, which ends it by itself.
+pub fn close_sessions() {
+    let all =
+        ALL.with(|all| std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)));
+    let all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+    let deadline = Instant::now() + LONGEST;
+    let (sender, ended) = mpsc::channel::<()>();
+    let threads = MOST_THREADS.min(all.len());
+    let all = Arc::new(Mutex::new(all.into_iter()));
+    for _ in 0..threads {
+        let (sender, all) = (sender.clone(), Arc::clone(&all));
+        let next = move || all.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let log_out = move || {
+            while let Some(one) = next() {
+                one.log_out(deadline);
+            }
+            drop(sender);
+        };
+        let _ = thread::Builder::new().name("virtmeter-exit".to_owned()).spawn(log_out);
+    }
+    drop(sender);
+    // Nothing is sent: it ends with the last of the threads.
+    let _ = ended.recv_timeout(LONGEST);
+}
