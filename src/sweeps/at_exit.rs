@@ -1,7 +1,7 @@
 //! The end of a program leaves no session behind on servers that answer in time.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak, mpsc};
-use std::thread;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak, mpsc};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::driver::HostWide;
@@ -13,11 +13,16 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// Until it is looked again whether a thread has ended.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// Whoever may have a session.
-type Sessions = Mutex<Vec<Weak<dyn HasSession>>>;
+/// A forked child has no session of its parent's.
+static HERE: LazyLock<PerProcess<AtExit>> = LazyLock::new(Default::default);
 
-/// A forked child has none of its parent's.
-static ALL: LazyLock<PerProcess<Sessions>> = LazyLock::new(Default::default);
+#[derive(Default)]
+struct AtExit {
+    /// Whoever may have a session.
+    all: Mutex<Vec<Weak<dyn HasSession>>>,
+    /// Who ends the program.
+    ending: OnceLock<ThreadId>,
+}
 
 trait HasSession: Send + Sync {
     fn log_out(self: Arc<Self>, deadline: Instant);
@@ -26,9 +31,8 @@ trait HasSession: Send + Sync {
 impl<H: HostWide> HasSession for Shared<H> {
     fn log_out(self: Arc<Self>, deadline: Instant) {
         if !self.lock().ended {
-            if self.driver.sessions().1 {
-                let _ = self.close(deadline);
-            }
+            // Also where somebody logs in just now.
+            let _ = self.close(deadline);
             return;
         }
         // The last of its threads does that.
@@ -42,8 +46,8 @@ impl<H: HostWide> HasSession for Shared<H> {
 
 pub(super) fn note<H: HostWide>(shared: &Arc<Shared<H>>) {
     let shared: Weak<Shared<H>> = Arc::downgrade(shared);
-    ALL.with(|all| {
-        let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    HERE.with(|here| {
+        let mut all = here.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() == all.capacity() {
             all.retain(|one| one.strong_count() > 0);
         }
@@ -51,12 +55,20 @@ pub(super) fn note<H: HostWide>(shared: &Arc<Shared<H>>) {
     });
 }
 
+/// Whether the program ends, and this is another thread, such as one that polls for ever: it would log in
+/// again.
+pub(super) fn is_too_late() -> bool {
+    HERE.with(|here| here.ending.get().is_some_and(|ending| *ending != thread::current().id()))
+}
+
 /// Closes the sessions that this process still has on servers that are read over HTTPS: for the end of a
 /// program, where nobody reads any more. It takes at most a second; a session that is not closed by then is
-/// left to its server, which ends it by itself.
+/// left to its server, which ends it by itself. From then on, nothing is read for any other thread.
 pub fn close_sessions() {
-    let all =
-        ALL.with(|all| std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner)));
+    let all = HERE.with(|here| {
+        let _ = here.ending.set(thread::current().id());
+        std::mem::take(&mut *here.all.lock().unwrap_or_else(PoisonError::into_inner))
+    });
     let all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
     let deadline = Instant::now() + LONGEST;
     let (sender, ended) = mpsc::channel::<()>();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::at_exit;
 use super::batches::{Batches, Next};
 use super::driver::{Batch, HostWide};
 use super::worker;
@@ -185,8 +186,11 @@ impl<H: HostWide> Shared<H> {
         }
     }
 
-    /// Finds a thread that reads it.
+    /// Finds a thread that reads it; at the end of the program, whoever waits for it runs out of time.
     fn order(self: &Arc<Self>, state: &mut State, batch: Batch, now: Instant) {
+        if at_exit::is_too_late() {
+            return;
+        }
         state.batches.ordered(batch, now);
         // Everybody waits for the inventory.
         match batch {

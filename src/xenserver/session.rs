@@ -149,10 +149,14 @@ impl Pool {
         mut read: impl FnMut(&[u8]) -> std::result::Result<T, RpcError>,
         deadline: Instant,
     ) -> Result<T> {
+        let closed = self.closed.load(Ordering::Relaxed);
         let (session, master) = self.session(deadline)?;
         let answer = self.post(&master, &call(&session), &mut read, deadline);
         match answer {
-            Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.forget(&session),
+            // Whoever has closed it wants no other one.
+            Err(Trouble::Rpc(RpcError::SessionInvalid)) if !self.was_closed_since(closed) => {
+                self.forget(&session);
+            }
             Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => self.forget_master(&session),
             // A member has named it, and may name another one by now, or another certificate.
             Err(Trouble::Unreached(_)) if master.host != self.target.host => {
@@ -174,11 +178,14 @@ impl Pool {
         until: Option<&'static [u8]>,
         deadline: Instant,
     ) -> Result<Response> {
+        let closed = self.closed.load(Ordering::Relaxed);
         let (session, master) = self.session(deadline)?;
         let mut answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
         // Whether it is over, the master would say as well: a host that cannot ask it takes none, and would
         // have a login made at each reading.
-        if answer.status == 401 && !lock(&self.refusing).contains(&place.reference) {
+        let may_renew =
+            || !self.was_closed_since(closed) && !lock(&self.refusing).contains(&place.reference);
+        if answer.status == 401 && may_renew() {
             self.forget(&session);
             let (session, master) = self.session(deadline)?;
             answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
@@ -212,6 +219,10 @@ impl Pool {
         let Some((session, master)) = session.zip(master) else { return Ok(()) };
         let answer = self.post(&master, &Call::logout(&session), &mut rpc::nothing, deadline);
         answer.map_err(|trouble| self.lost(&trouble.to_string()))
+    }
+
+    fn was_closed_since(&self, closed: u64) -> bool {
+        self.closed.load(Ordering::Relaxed) != closed
     }
 
     /// Whoever logs in now is not waited for any longer than that.
@@ -312,7 +323,7 @@ impl Pool {
             answer = self.log_in(&master, &secret, deadline);
         }
         match answer {
-            Ok(session) if self.closed.load(Ordering::Relaxed) != closed => {
+            Ok(session) if self.was_closed_since(closed) => {
                 let (logout, deadline) = (Call::logout(&session), Instant::now() + CLOSING);
                 let _ = self.post(&master, &logout, &mut rpc::nothing, deadline);
                 Err(self.lost("it was closed while it was logged in to"))

@@ -88,6 +88,16 @@ inspector = read()
 threading.Thread(target=lambda kept: time.sleep(600), args=(inspector,), daemon=True).start()
 print(inspector.health().opened)
 """,
+    "polls": """
+import threading
+inspector = read()
+def poll():
+    while True:
+        inspector.usage_all()
+for _ in range(4):
+    threading.Thread(target=poll, daemon=True).start()
+print(inspector.health().opened)
+""",
     "dropped": "print(read().health().opened)",
     "child": """
 inspector = read()
