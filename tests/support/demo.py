@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ STEP = 0.2
 """Seconds between two changes of the counters."""
 PERIOD = 60.0
 """Seconds in which what a VM does rises and falls."""
+AWAKE = 0.1
+"""Seconds after which it looks for signals at the latest."""
 
 
 class Guest:
@@ -150,7 +152,10 @@ def main() -> int:
         with subprocess.Popen([*command, *sys.argv[1:]]) as watch:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda number, _: watch.send_signal(number))
-            return watch.wait()
+            # Not for ever at once: where another thread takes a signal, Python would oversleep it.
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return watch.wait(AWAKE)
 
 
 if __name__ == "__main__":
