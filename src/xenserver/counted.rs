@@ -3,6 +3,9 @@
 
 use crate::samples::Sum;
 
+/// A counter that lacks so much was not told for a while, in 10^-9 s.
+pub(super) const GAP: u64 = 1_000_000_000;
+
 /// What rows of an answer add to a counter.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Grown {
@@ -51,6 +54,12 @@ impl Anchor {
     pub(super) fn rows_to(&self, next: &Self) -> i128 {
         next.sum.nanos - self.sum.nanos
     }
+
+    /// Whether some time between it and then is in no row, where the sum was this by then.
+    pub(super) fn lacks_rows(&self, sum: &Sum, then: i64) -> bool {
+        let told = sum.covered.saturating_sub(self.sum.covered);
+        u64::try_from(then - self.at).is_ok_and(|elapsed| told + GAP < elapsed)
+    }
 }
 
 impl Counted {
@@ -65,6 +74,11 @@ impl Counted {
         self.anchor().map_or(self.sum.nanos > began, |anchor| {
             anchor.exact > 0 || self.sum.nanos > anchor.sum.nanos
         })
+    }
+
+    /// Whether some time since the last exact value is in no row, of those up to then.
+    pub(super) fn lacks_rows(&self, mark: i64) -> bool {
+        self.anchor().is_some_and(|anchor| anchor.lacks_rows(&self.sum, mark))
     }
 
     /// Forgets the last exact value: how much was counted since is not known. What is told since the start does not fall

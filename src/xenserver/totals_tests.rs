@@ -877,6 +877,51 @@ fn an_exact_counter_that_is_not_known_is_not_0() {
 }
 
 #[test]
+fn rows_that_stay_unknown_are_made_good_for_now_and_then() {
+    let mut client = Client::new("xapi-26.17_steady");
+    let mut reads = Vec::new();
+    // Nothing is known of the NIC for most of an hour, and of the CPU never.
+    for seconds in (0..=4000).step_by(10) {
+        let is_known = !(105..=3600).contains(&seconds);
+        let bytes = if is_known { "1000.0" } else { "NaN" };
+        client.poll(at(seconds), cpu_and_nic(seconds, "NaN", bytes).as_bytes());
+        if client.totals.lacks_exact(&uuid('G')) {
+            reads.push(seconds);
+            let counted = 50_000 + 1000 * (seconds + 3);
+            assert!(read_both(&mut client, seconds + 3, "0.0", &counted.to_string()));
+        }
+    }
+    // Those at the beginning are of what has no exact value yet.
+    let later: Vec<_> = reads.iter().filter(|seconds| **seconds > 100).collect();
+    assert!((3..=12).contains(&later.len()), "{later:?}");
+    let nic = client.told('G', "vif_0_rx").unwrap();
+    assert!((4_049_000..=4_051_000).contains(&nic.since_start.unwrap()), "{nic:?} {later:?}");
+    assert!((3_999_000..=4_001_000).contains(&nic.sum), "{nic:?} {later:?}");
+    assert!(!client.totals.do_rows_lie(&host()));
+}
+
+#[test]
+fn a_short_gap_in_the_rows_of_one_plugin_is_made_good_for() {
+    for (begin, is_checked) in [(5, false), (35, false), (95, false), (35, true), (95, true)] {
+        let mut client = Client::new("xapi-26.17_steady");
+        for seconds in (0..=400).step_by(10) {
+            let is_away = [begin, begin + 150].iter().any(|t| (*t..=t + 30).contains(&seconds));
+            let bytes = if is_away { "NaN" } else { "1000000.0" };
+            client.poll(at(seconds), cpu_and_nic(seconds, "0.5", bytes).as_bytes());
+            if client.totals.lacks_exact(&uuid('G')) || is_checked && seconds % 70 == 0 {
+                let [cpu, counted] = [5000 + seconds * 500, 1_000_000 * (seconds + 3)];
+                let cpu = format!("{:.3}", cpu as f64 / 1000.0);
+                assert!(read_both(&mut client, seconds + 3, &cpu, &counted.to_string()));
+            }
+        }
+        let nic = client.told('G', "vif_0_rx").unwrap();
+        let expected = 399_000_000..=401_000_000;
+        assert!(expected.contains(&nic.since_start.unwrap()), "{begin}: {nic:?}");
+        assert!(!client.totals.do_rows_lie(&host()), "{begin}: what is unknown is not wrong");
+    }
+}
+
+#[test]
 fn a_clock_that_goes_back_after_a_start_keeps_nobody_waiting() {
     let mut client = Client::new("xapi-26.17_steady");
     client.poll(at(7200), two_rows('G', at(7200), ["0.5", "0.5"]).as_bytes());

@@ -8,7 +8,7 @@
 
 use uuid::Uuid;
 
-use super::counted::{Counted, Grown};
+use super::counted::{Counted, GAP, Grown};
 use super::names::{Counter, Measure, Named};
 use super::quirks::Quirks;
 use crate::samples::{Mark, Sum};
@@ -16,7 +16,7 @@ use crate::samples::{Mark, Sum};
 mod exact;
 mod told;
 
-use exact::{GAP, Next};
+use exact::Next;
 
 /// In 10^-9.
 const SECOND: i64 = 1_000_000_000;
@@ -24,6 +24,9 @@ const SECOND: i64 = 1_000_000_000;
 const READ_ANEW: i64 = 10;
 /// So often at most, exact values are read for those that lack.
 const TRIES: u8 = 3;
+/// While rows are missing, exact values are read again after so many seconds, and then after twice as long
+/// each time, up to this; once there are rows, after the first.
+const PAUSES: [i64; 2] = [60, 600];
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
 
@@ -119,6 +122,7 @@ pub(crate) struct Vm {
     /// How often exact values are still to be read, as something has none that may have one. A disk that
     /// the host does not tell of never has.
     tries: u8,
+    gap: Option<Gap>,
     /// Exact values to compare with rows, once those have come.
     next: Option<Box<Next>>,
     memory: Option<MeasuredAt>,
@@ -142,6 +146,16 @@ struct Still {
     covered: Option<(i64, i64)>,
     /// The newest row of the host when the VM was seen to run again.
     resumed: Option<i64>,
+}
+
+/// Rows are missing: what was counted meanwhile is in exact values alone.
+#[derive(Debug)]
+struct Gap {
+    /// Those were not read since.
+    is_open: bool,
+    /// When they may be read, by the host's clock; and how much later again, if rows are missing still.
+    due: i64,
+    pause: i64,
 }
 
 /// From when exact values are of this domain.
@@ -242,6 +256,7 @@ impl Vm {
             still: None,
             exact: ExactFrom::At(i64::MIN),
             tries: TRIES,
+            gap: None,
             next: None,
             memory: None,
             memory_target: None,
@@ -290,6 +305,7 @@ impl Vm {
         self.starts = self.starts.wrapping_add(1);
         self.exact = ExactFrom::Unknown;
         self.tries = TRIES;
+        self.gap = None;
         self.next = None;
     }
 
@@ -423,6 +439,20 @@ impl Vm {
         }
         let mut covered = 0;
         let longest = entries.iter().map(|entry| entry.grown.sum.covered).max().unwrap_or(0);
+        if let Way::All { mark, covered: None, .. } = way {
+            let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
+            let lacks = |entry: &Entry| {
+                entry.read_at[0].is_some() && entry.grown.sum.covered + GAP < elapsed
+            };
+            if entries.iter().any(|entry| entry.newest.is_some() && lacks(entry)) {
+                self.open_gap();
+            } else if longest > 0 {
+                self.gap = self.gap.take().filter(|gap| gap.is_open);
+                if let Some(gap) = &mut self.gap {
+                    gap.due = gap.due.min(newest + PAUSES[0]);
+                }
+            }
+        }
         for Entry { index, grown, newest, .. } in entries {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
@@ -434,16 +464,13 @@ impl Vm {
                 anchor.edge = anchor.edge.saturating_add(grown.edge[1]);
             }
         }
-        if let Way::All { mark, covered: None, .. } = way {
-            let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
-            let has_rows = entries.iter().any(|entry| entry.newest.is_some());
-            // What was counted meanwhile is in no row.
-            if has_rows && longest + GAP < elapsed {
-                self.tries = TRIES;
-            }
-        }
         self.covered += longest;
         self.cover_cpus(covered);
+    }
+
+    fn open_gap(&mut self) {
+        let begun = Gap { is_open: true, due: i64::MIN, pause: PAUSES[0] };
+        self.gap.get_or_insert(begun).is_open = true;
     }
 
     /// So many 10^-9 s more are covered, of all vCPUs together.
@@ -466,6 +493,7 @@ impl Vm {
             slot.counted.forget_anchor();
         }
         self.tries = TRIES;
+        self.gap = None;
         if let ExactFrom::At(from) = &mut self.exact {
             *from = (*from).min(mark.0 + READ_ANEW);
         }
@@ -498,7 +526,7 @@ impl Vm {
                 Some(resumed) if newest.0 > resumed => {
                     // After so long, the library does not know what was counted.
                     if self.mark.is_some_and(|Mark(mark)| newest.0 - mark > HEARTBEAT) {
-                        self.tries = TRIES;
+                        self.open_gap();
                     }
                     self.mark = Some(newest);
                     self.still = None;

@@ -5,7 +5,7 @@ use super::super::counted::Anchor;
 use super::super::names::{Counter, PLUGINS, named};
 use super::super::quirks::Quirks;
 use super::super::rrd::{Exact, SourceKind, VmRrd};
-use super::{ExactFrom, SECOND, Slot, State, Vm};
+use super::{ExactFrom, Gap, PAUSES, SECOND, Slot, State, Vm};
 use crate::samples::NANOS;
 
 /// Two exact readings are compared that are so far apart.
@@ -15,9 +15,6 @@ const TOLERANCE: i128 = 100;
 /// Growth by less than this says nothing: in 10^-9 s, and in 10^-9 bytes.
 const LEAST_TIME: i128 = NANOS / 10;
 const LEAST_BYTES: i128 = 10_000 * NANOS;
-/// Counters that all lack so much were not told for a while, in 10^-9 s.
-pub(super) const GAP: u64 = 1_000_000_000;
-
 #[derive(Debug)]
 pub(super) struct Next {
     pub(super) at: i64,
@@ -32,9 +29,10 @@ impl Vm {
         self.state != State::Gone && at >= from
     }
 
-    /// Whether something has no exact value yet that may have one.
+    /// Whether something has no exact value yet that may have one, or lacks rows since.
     pub(in crate::xenserver) fn lacks_exact(&self) -> bool {
-        self.tries > 0
+        let is_due = |gap: &Gap| gap.is_open && self.mark.is_some_and(|mark| mark.0 >= gap.due);
+        self.tries > 0 || self.gap.as_ref().is_some_and(is_due)
     }
 
     /// Whether exact values that are read then can be compared with its rows later. Those of a pause tell
@@ -54,6 +52,7 @@ impl Vm {
     ) {
         // Rows of a pause tell its growth only in all.
         let is_compared = is_compared && self.still.is_none();
+        let is_gap = self.gap.as_ref().is_some_and(|gap| gap.is_open) && self.still.is_none();
         let mut next = Vec::new();
         let mut covered = 0;
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
@@ -93,7 +92,7 @@ impl Vm {
                 Some(anchor)
                     if is_compared
                         && at >= mark
-                        && at - anchor.at >= COMPARED_AFTER
+                        && (at - anchor.at >= COMPARED_AFTER || counted.lacks_rows(mark))
                         && anchor.at <= mark =>
                 {
                     next.push((place, reading));
@@ -107,6 +106,12 @@ impl Vm {
             !may_have || slot.counted.anchor().is_some()
         });
         self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
+        if let Some(gap) = self.gap.as_mut().filter(|_| is_gap) {
+            // Those that wait to be compared may be older than the gap.
+            gap.is_open = self.next.is_some();
+            gap.due = (at / SECOND).saturating_add(gap.pause);
+            gap.pause = (gap.pause * 2).min(PAUSES[1]);
+        }
         if !next.is_empty() && self.next.is_none() {
             self.next = Some(Box::new(Next { at, anchors: next }));
         }
@@ -127,15 +132,12 @@ impl Vm {
                 Some((*place, slot.counter, slot.counted.anchor()?, *next))
             })
         };
-        // What all lack was not told: the host was away, say.
-        let is_gap = anchors().all(|(_, _, last, next)| {
-            let told = next.sum.covered.saturating_sub(last.sum.covered);
-            u64::try_from(next.at - last.at).is_ok_and(|elapsed| told + GAP < elapsed)
-        });
         for (place, counter, last, next) in anchors().collect::<Vec<_>>() {
             let (exact, rows) = (last.grown_to(&next), last.rows_to(&next));
             let most = exact.max(rows);
             let least = if counter.is_bytes() { LEAST_BYTES } else { LEAST_TIME };
+            // What was not told is not wrong: the host, or the plugin, was away, say.
+            let is_gap = last.lacks_rows(&next.sum, next.at);
             let is_off = (exact - rows).abs() > most / TOLERANCE + last.edge + next.edge;
             if !is_gap && most >= least {
                 let [compared, differed] = &mut found[counter.plugin()];
