@@ -52,7 +52,6 @@ impl Vm {
     ) {
         // Rows of a pause tell its growth only in all.
         let is_compared = is_compared && self.still.is_none();
-        let is_gap = self.gap.as_ref().is_some_and(|gap| gap.is_open) && self.still.is_none();
         let mut next = Vec::new();
         let mut covered = 0;
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
@@ -106,9 +105,9 @@ impl Vm {
             !may_have || slot.counted.anchor().is_some()
         });
         self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
-        if let Some(gap) = self.gap.as_mut().filter(|_| is_gap) {
-            // Those that wait to be compared may be older than the gap.
-            gap.is_open = self.next.is_some();
+        if let Some(gap) = self.gap.as_mut().filter(|gap| gap.is_open) {
+            // Those that wait to be compared may be older than the gap; in a pause, none are compared.
+            gap.is_open = self.next.is_some() || self.still.is_some();
             gap.due = (at / SECOND).saturating_add(gap.pause);
             gap.pause = (gap.pause * 2).min(PAUSES[1]);
         }
