@@ -68,7 +68,8 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
         stack.enter_context(followed(sources, model, hand_over))
         due = earliest = 0.0
         while True:
-            if (begun := time.monotonic()) >= due:
+            begun, is_complete = time.monotonic(), model.is_complete(count)
+            if begun >= due or is_complete:
                 try:
                     face.draw(model, commands, log.line)
                 except OSError as error:
@@ -77,6 +78,8 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
                     return 128 + signal.SIGHUP  # the terminal is gone, its signal is on its way
                 due = (drawn := time.monotonic()) + TICK
                 earliest = drawn + max(PAUSE, REST * (drawn - begun))
+            if is_complete:
+                return model.status
             for key, _ in selector.select(max(0.0, due - time.monotonic())):
                 if key.fileobj is keyboard:
                     due = 0.0
@@ -102,8 +105,6 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
                     model.update(snapshot)
                     if snapshot.target == sources[0].target.name:  # each has its turn
                         log.next()
-                    if model.is_complete(count):
-                        return model.status
 
 
 class _Face:
