@@ -88,7 +88,7 @@ class Inspector:
             instances that are shut off too.
         :param timeout: seconds after which a reading that has not been answered is given up.
         :param max_age: seconds for which a value may be handed out that was read before; by
-            default 1, and 5 with XenServer, which has a new row of values only as often.
+            default 1; 5 with XenServer and 20 with vSphere, which have new values only as often.
         :param workers: for libvirt alone, see ``LibvirtInspector``; and so are the next two.
         :param password: returns the password of the URI's user whenever there is a login. Without
             it, the file is read that the URI names, or the environment's ``VIRTMETER_PASSWORD``.

@@ -47,12 +47,12 @@ pub(super) fn config(trust: &Trust) -> Result<ClientConfig, TrustError> {
     Ok(builder.with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-/// The SHA-256 of a certificate.
 /// That of a certificate in PEM; `None` if there is none in it.
 pub(crate) fn fingerprint_of_pem(pem: &str) -> Option<Fingerprint> {
     CertificateDer::from_pem_slice(pem.as_bytes()).ok().map(|leaf| fingerprint(&leaf))
 }
 
+/// The SHA-256 of a certificate.
 pub(super) fn fingerprint(certificate: &CertificateDer<'_>) -> Fingerprint {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest(&SHA256, certificate).as_ref());

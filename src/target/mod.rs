@@ -5,8 +5,6 @@
 //! Whoever types it may get anything wrong, and put a password anywhere: so no error repeats what was
 //! typed, but for the names of options.
 
-// The drivers that will use it are not there yet.
-
 mod login;
 pub(crate) mod password;
 #[cfg(test)]

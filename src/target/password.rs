@@ -54,11 +54,11 @@ pub(crate) struct Password {
     pub(crate) warning: Option<String>,
 }
 
-/// Why there is no password.
 /// Where a password comes from, or why there is none.
 pub(crate) type PasswordSource =
     Box<dyn Fn() -> std::result::Result<Password, String> + Send + Sync>;
 
+/// Why there is no password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PasswordError {
     #[error(
