@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import virtmeter
 from virtmeter.cli import default_uri, kinds, threads
@@ -23,7 +24,7 @@ UNSUPPORTED = "[libvirt error 3,"
 GOES_ON = "; virtmeter keeps trying"
 """The library does."""
 
-MOST_WORKERS = 1000
+LONGEST_TIMEOUT, MOST_WORKERS = 86400, 1000
 """More the library does not take."""
 
 MOST_STUCK, PROBERS = 12 + 3, 3
@@ -66,7 +67,7 @@ class Seconds(click.FloatRange):
 
     def __init__(self, least: float) -> None:
         """Take the least that is allowed."""
-        super().__init__(least, 86400)
+        super().__init__(least, LONGEST_TIMEOUT)
 
     def convert(
         self,
@@ -126,6 +127,12 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def uri_is_typed() -> bool:
+    """Return whether ``--uri`` is on the command line; the environment's is but a default."""
+    source = click.get_current_context().get_parameter_source("uri")
+    return source == ParameterSource.COMMANDLINE
 
 
 def libvirts(workers: int) -> int:

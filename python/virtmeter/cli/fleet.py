@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 import click
-from click.core import ParameterSource
 
 import virtmeter
 from virtmeter.cli import connection, files, kinds, targets, threads
 from virtmeter.cli.export.choice import Choice
+from virtmeter.cli.starting import UNREACHABLE
 from virtmeter.cli.targets import Target
 from virtmeter.cli.text import say
 
@@ -30,9 +30,6 @@ AT_ONCE = 64
 
 SETTLING = 1.0
 """Seconds at most that the end waits for readings."""
-
-UNREACHABLE = 3
-"""The exit status where no hypervisor can be reached."""
 
 FAILURES = (virtmeter.InspectorException, ValueError, ImportError)
 """What one target's fault comes as."""
@@ -79,7 +76,7 @@ def chosen(file: Path | None, uri: str, timeout: float, workers: int) -> list[Ta
     """
     if file is None:
         return [Target("", uri, {}, timeout, workers, ask_sizes=False, choice=Choice())]
-    if click.get_current_context().get_parameter_source("uri") == ParameterSource.COMMANDLINE:
+    if connection.uri_is_typed():
         raise click.UsageError("--targets names the hypervisors: leave out --uri")
     return list(targets.read(file, targets.Defaults(timeout, workers)).values())
 

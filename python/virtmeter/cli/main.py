@@ -19,7 +19,7 @@ import click
 
 import virtmeter
 from virtmeter.cli import threads
-from virtmeter.cli.starting import INTERRUPTED, interruptible
+from virtmeter.cli.starting import INTERRUPTED, UNREACHABLE, interruptible
 from virtmeter.cli.text import discard, printable, say
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ COMMANDS = ("stats", "watch", "export", "check", "doctor", "completion")
 
 FAILED = 1
 """Not all is well, or not all could be done: the command has said what. (2 is click's: usage.)"""
-UNREACHABLE = 3
-"""The hypervisor cannot be reached."""
 
 SIZE, NUMBER = re.compile("[1-9][0-9]{0,3}"), re.compile("[0-9]{1,6}")
 """Of a terminal, in columns or lines; of a word that is being typed."""

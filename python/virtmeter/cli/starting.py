@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 INTERRUPTED = 130
+UNREACHABLE = 3
+"""The exit status where no hypervisor can be reached."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import virtmeter
 from virtmeter.cli import kinds
+from virtmeter.cli.connection import LONGEST_TIMEOUT, MOST_WORKERS
 from virtmeter.cli.export.choice import PARTS, Choice
 from virtmeter.cli.export.tables import LABELS
 from virtmeter.cli.files import content
@@ -30,8 +31,6 @@ LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 ITS_OWN = frozenset(("instance", "job", "target"))
 """Labels that every series of a target has anyway."""
 URI = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
-LONGEST_TIMEOUT, MOST_WORKERS = 86400.0, 1000
-"""More the library does not take."""
 OPTIONS = ("uri", "labels", "timeout", "workers", "ask_sizes", "vms", "collect", "no_collect")
 LIBVIRTS = ("workers", "ask_sizes")
 """Those that mean nothing elsewhere."""

@@ -171,7 +171,7 @@ def export(
         raise click.UsageError("--output needs --once")
     if check_targets and not targets_file:
         raise click.UsageError("--check-targets needs --targets")
-    if targets_file and (once or _is_typed(context, "uri")):
+    if targets_file and (once or connection.uri_is_typed()):
         raise click.UsageError("--targets names what is served: leave out --uri and --once")
     if once and (given := [name for name in OF_SERVING if _is_given(context, name)]):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -205,10 +205,6 @@ def export(
 
 def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) != ParameterSource.DEFAULT
-
-
-def _is_typed(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
 
 
 def chosen(vms: tuple[str, ...], more: tuple[str, ...], less: tuple[str, ...]) -> Choice:
