@@ -147,6 +147,11 @@ impl<const N: usize> Devices<N> {
         self.read.is_some_and(|last| last.at >= read.at)
     }
 
+    /// Whether the counters of a device that was there at the last reading were ever known.
+    pub(crate) fn has_known(&self, device: &str) -> bool {
+        self.last(device).is_some()
+    }
+
     fn last(&self, device: &str) -> Option<Sample<i64, N>> {
         let found = self.known.binary_search_by(|(name, _)| (**name).cmp(device)).ok()?;
         self.known.get(found).map(|(_, sample)| *sample)

@@ -207,13 +207,33 @@ pub struct InterfaceCounters {
     pub tx_drop: i64,
 }
 
+impl InterfaceCounters {
+    /// Where the hypervisor does not count at all.
+    pub(crate) const NONE: Self = Self {
+        rx_bytes: -1,
+        rx_packets: -1,
+        rx_errors: -1,
+        rx_drop: -1,
+        tx_bytes: -1,
+        tx_packets: -1,
+        tx_errors: -1,
+        tx_drop: -1,
+    };
+
+    /// Whether anything was counted so far.
+    pub(crate) fn has_any(&self) -> bool {
+        [self.rx_bytes, self.rx_packets, self.tx_bytes, self.tx_packets].iter().any(|one| *one > 0)
+    }
+}
+
 /// Names and values. All readings of a NIC share those that its description has.
 pub type Parameters = Arc<[(String, Option<String>)]>;
 
 /// One virtual NIC: where it is plugged in and what went through it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// The host's side of the NIC (`<target dev>`), for example `tap1f0c`.
+    /// The host's side of the NIC (`<target dev>`), for example `tap1f0c`, or its MAC address where it
+    /// has none.
     pub name: String,
     /// The MAC address (`<mac address>`).
     pub mac: Option<String>,
@@ -236,6 +256,12 @@ impl Interface {
     /// What it is known by from one reading to the next.
     pub(crate) fn key(&self) -> &str {
         self.known_by.as_ref().unwrap_or(&self.name)
+    }
+
+    /// Whether it is a device of the host that the guest has for itself, and so has no name there but its
+    /// MAC address.
+    pub(crate) fn is_handed_through(&self) -> bool {
+        self.mac.as_ref() == Some(&self.name)
     }
 }
 

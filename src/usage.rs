@@ -145,7 +145,15 @@ impl Usage {
             let now = times.next().flatten()?;
             now.since(&last.replace(now)?)
         });
-        let nics = self.nics.enter_together(read, &nics(&now.interfaces));
+        let mut nics = nics(&now.interfaces);
+        // Of most that are handed through, nothing is ever known: they are no part of the total until it is.
+        let handed_through = now.interfaces.iter().filter(|nic| nic.is_handed_through());
+        for name in handed_through.map(Interface::key) {
+            if nics.get(name).is_some_and(Option::is_none) && !self.nics.has_known(name) {
+                nics.remove(name);
+            }
+        }
+        let nics = self.nics.enter_together(read, &nics);
         let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(read, &disks(now)));
         Used { interval, cpu, cpus, nics, disks }
     }

@@ -147,7 +147,8 @@ class InterfaceStats(NamedTuple):
     """Counters of one virtual NIC (``virDomainInterfaceStats``); -1: not counted."""
 
     name: str
-    """The host's side of the NIC (``<target dev>``), for example ``tap1f0c``."""
+    """The host's side of the NIC (``<target dev>``), for example ``tap1f0c``, or its MAC address
+    where it has none."""
     mac: str | None
     """The MAC address."""
     fref: str | None

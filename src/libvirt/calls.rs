@@ -20,11 +20,12 @@ pub(super) enum Call {
     BlockInfo,
     ControlInfo,
     NodeInfo,
+    LibVersion,
     State,
     JobStats,
 }
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "open",
     "list",
     "lookup",
@@ -38,6 +39,7 @@ const NAMES: [&str; 15] = [
     "block_info",
     "control_info",
     "node_info",
+    "lib_version",
     "state",
     "job_stats",
 ];

@@ -1,5 +1,6 @@
 //! A connection to libvirt, and the domains that were looked up over it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub struct LibvirtConnection {
     open: Open,
     /// Whether libvirt's files are on this host.
     is_local: bool,
+    /// Whether libvirt counts what goes through virtual functions, once that was asked for.
+    counts_vfs: OnceCell<bool>,
     /// The list by which domains that do not exist were dropped.
     swept: Option<Instant>,
 }
@@ -34,7 +37,8 @@ pub struct LibvirtConnection {
 impl LibvirtConnection {
     pub(super) fn new(driver: Arc<Driver>, open: Open) -> Self {
         let is_local = open.uri().is_some_and(|uri| sizes::is_local(&uri));
-        Self { driver, domains: Recent::new(FORGOTTEN), open, is_local, swept: None }
+        let domains = Recent::new(FORGOTTEN);
+        Self { driver, domains, open, is_local, counts_vfs: OnceCell::new(), swept: None }
     }
 
     /// Asks about a domain, and looks it up first unless that has been done.
@@ -48,7 +52,8 @@ impl LibvirtConnection {
             self.domains.forget_all_but(asked, |domain| existing.contains(domain));
             self.swept = Some(asked);
         }
-        let at = About { driver: &self.driver, instance, is_local: self.is_local };
+        let (driver, open, counts_vfs) = (&self.driver, &self.open, &self.counts_vfs);
+        let at = About { driver, open, instance, is_local: self.is_local, counts_vfs };
         if let Some(known) = self.domains.get_mut(&instance.uuid, now) {
             match question(known, &at) {
                 // Look it up again: that tells whether it is gone.

@@ -17,6 +17,8 @@ pub(super) struct Nic {
     pub(super) mac: Option<String>,
     pub(super) fref: Option<String>,
     pub(super) parameters: records::Parameters,
+    /// Whether it is a device of the host (`<interface type='hostdev'>`), for SR-IOV a virtual function.
+    pub(super) is_hostdev: bool,
     /// Whether its device on the host, and so its counters, may outlive the domain's process: libvirt
     /// does not make it at each start.
     pub(super) outlives: bool,
@@ -124,7 +126,9 @@ fn nic_without_target(interface: Node<'_, '_>) -> Option<Nic> {
         return None;
     }
     let mac = attribute(child(interface, "mac")?, "address").filter(|mac| !mac.is_empty())?;
-    Some(Nic { name: mac.clone(), mac: Some(mac), outlives: true, ..described(interface) })
+    let is_hostdev = attribute(interface, "type").as_deref() == Some("hostdev");
+    let name = mac.clone();
+    Some(Nic { name, mac: Some(mac), is_hostdev, outlives: true, ..described(interface) })
 }
 
 /// What libvirt calls a NIC by on the host; an empty name is none.
@@ -208,6 +212,7 @@ mod tests {
                     ("bridge".to_owned(), some("br0")),
                 ]
                 .into(),
+                is_hostdev: false,
                 outlives: false,
             }])
         );
@@ -243,6 +248,8 @@ mod tests {
         let found = devices(&xml).unwrap();
         let names: Vec<_> = found.without_target.iter().map(|nic| nic.name.as_str()).collect();
         assert_eq!(names, ["52:54:00:00:00:01", "3", "4"]);
+        let hostdevs: Vec<_> = found.without_target.iter().map(|nic| nic.is_hostdev).collect();
+        assert_eq!(hostdevs, [true, false, false]);
         let port = ("interfaceid".to_owned(), Some("port-1".to_owned()));
         assert!(found.without_target[0].parameters.contains(&port));
         assert_eq!(found.nics.len(), 1);

@@ -91,7 +91,8 @@ impl Libvirt {
     }
 
     /// Whether NICs are told that libvirt has no name for (`<target dev>`), as SR-IOV's and vDPA's: by
-    /// their MAC addresses, and without counters. By default they are.
+    /// their MAC addresses, and with the counters that libvirt has of them, for each of which it is asked by
+    /// itself. By default they are.
     #[must_use]
     pub fn with_all_nics(self, all: bool) -> Self {
         self.with(|options| options.all_nics = all)

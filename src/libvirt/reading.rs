@@ -4,6 +4,7 @@
 //! driver is not QEMU's or the device was refused, is asked for by a call of its own.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::ffi::c_ulong;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use super::described::Described;
 use super::domain_xml::{self, Devices};
 use super::refused::Question;
 use super::stats::{self, Sums};
-use super::sys::{Domain, DomainInfo};
+use super::sys::{Connection as Open, Domain, DomainInfo};
 use super::xml::Unusable;
 use super::{Driver, busy, details_xml, nova_xml, reasons, sizes};
 use crate::details::{DirtyRate, InstanceDetails, IoThreadStats, JobStats};
@@ -23,7 +24,8 @@ use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{Content, Moment, Notes, Outcome, Parts, Reach, Reading, Warning};
 use crate::per_process::PerProcess;
 use crate::records::{
-    CpuTimes, Disk, DiskInfo, InstanceId, InstanceStats, Interface, ServerDescription, VmCounters,
+    CpuTimes, Disk, DiskInfo, InstanceId, InstanceStats, Interface, InterfaceCounters,
+    ServerDescription, VmCounters,
 };
 
 type Groups = c::virDomainStatsTypes;
@@ -36,6 +38,10 @@ const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
 const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
 const IO_THREADS: Groups = c::VIR_DOMAIN_STATS_IOTHREAD;
 const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
+
+/// From libvirt 6.9.0 on, `virDomainInterfaceStats` tells of SR-IOV's virtual functions, by their MAC
+/// addresses.
+const COUNTS_VFS: c_ulong = 6_009_000;
 
 /// The statistics that answer these questions. Asking for every group loses the whole answer when
 /// one group fails, and costs QEMU more.
@@ -91,7 +97,7 @@ impl Known {
                 Parts::STATS => {
                     taking.stats().map(|(stats, cpu)| Content::Stats(Box::new(stats), cpu))
                 }
-                Parts::NICS => taking.all_nics().map(Content::Nics),
+                Parts::NICS => taking.nics().map(Content::Nics),
                 Parts::DISKS => taking.disks().map(Content::Disks),
                 Parts::SIZES => taking.sizes().map(Content::Sizes),
                 Parts::COUNTERS => taking.counters().map(Box::new).map(Content::Counters),
@@ -116,12 +122,28 @@ impl Known {
 /// What is asked, and what to say of it when it fails.
 pub(super) struct About<'a> {
     pub(super) driver: &'a Driver,
+    pub(super) open: &'a Open,
     pub(super) instance: &'a InstanceId,
     /// Whether libvirt's files are on this host.
     pub(super) is_local: bool,
+    pub(super) counts_vfs: &'a OnceCell<bool>,
 }
 
 impl About<'_> {
+    /// Whether libvirt counts what goes through virtual functions. Older ones are not asked: some look for
+    /// the name that these have not.
+    fn counts_vfs(&self) -> Result<bool> {
+        if let Some(counts) = self.counts_vfs.get() {
+            return Ok(*counts);
+        }
+        let counts = match self.open.lib_version() {
+            Ok(version) => version >= COUNTS_VFS,
+            Err(failure) if failure.is_disconnection() => return Err(self.refused(failure)),
+            Err(_) => false,
+        };
+        Ok(*self.counts_vfs.get_or_init(|| counts))
+    }
+
     pub(super) fn refused(&self, failure: Failure) -> Error {
         self.driver
             .failed(Some(self.instance), failure, |failure| self.no_data(Reason::Refused(failure)))
@@ -385,17 +407,6 @@ impl<'a> Taking<'a> {
         Ok(balloon)
     }
 
-    /// All NICs, also those that libvirt has no name for, and so no counters of.
-    fn all_nics(&self) -> Result<Vec<Interface>> {
-        let mut nics = self.nics()?;
-        if self.at.driver.options.all_nics {
-            let uncounted = Some(stats::interface_counters([-1; 8]));
-            let of = |nic: &domain_xml::Nic| Interface { counters: uncounted, ..interface(nic) };
-            nics.extend(self.devices()?.without_target.iter().map(of));
-        }
-        Ok(nics)
-    }
-
     /// The NICs, from the bulk reading or else by a call for each.
     fn nics(&self) -> Result<Vec<Interface>> {
         self.nics.get_or_init(|| self.ask_nics()).clone()
@@ -405,7 +416,10 @@ impl<'a> Taking<'a> {
         let bulk = self.running()?;
         let part = Parts::NICS.and(Parts::COUNTERS);
         let devices = self.devices()?;
-        let there = devices.nics.iter().map(|nic| (nic.name.as_str(), nic));
+        let all = self.at.driver.options.all_nics;
+        let without_target = if all { &devices.without_target[..] } else { &[] };
+        let there = devices.nics.iter().chain(without_target);
+        let there = there.map(|nic| (nic.name.as_str(), nic));
         let some_refused = self.forget_all_devices_but(part, there);
         let ask = |nic: &domain_xml::Nic| {
             let known = bulk.and_then(|bulk| bulk.nic(&nic.name));
@@ -415,7 +429,16 @@ impl<'a> Taking<'a> {
             let counters = counters.map(stats::interface_counters);
             Ok(Interface { counters, measured, ..interface(nic) })
         };
-        devices.nics.iter().map(ask).collect()
+        // They are told without counters, too.
+        let ask_by_mac = |nic: &domain_xml::Nic| {
+            let is_counted = nic.is_hostdev && self.at.counts_vfs()?;
+            let told = if is_counted { ask(nic)? } else { interface(nic) };
+            // The kernel has zeros where the driver of the NIC does not count.
+            let counters = told.counters.filter(InterfaceCounters::has_any);
+            Ok(Interface { counters: counters.or(Some(InterfaceCounters::NONE)), ..told })
+        };
+        let by_mac = without_target.iter().map(ask_by_mac);
+        devices.nics.iter().map(ask).chain(by_mac).collect()
     }
 
     /// The disks, from the bulk reading or else by calls for each.

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -200,6 +200,15 @@ impl Connection {
         check(unsafe { c::virNodeGetInfo(self.ptr.as_ptr(), info.as_mut_ptr()) })?;
         // SAFETY: zeroed integers are valid, and libvirt has filled them in.
         Ok(unsafe { info.assume_init() }.cpus)
+    }
+
+    /// `virConnectGetLibVersion`: which libvirt answers, 6009000 for 6.9.0, say.
+    pub(super) fn lib_version(&self) -> Answer<c_ulong> {
+        let _out = self.calls.begin(Call::LibVersion);
+        let mut version = 0;
+        // SAFETY: the connection is valid; libvirt fills in the number.
+        check(unsafe { c::virConnectGetLibVersion(self.ptr.as_ptr(), &raw mut version) })?;
+        Ok(version)
     }
 
     /// `virConnectGetAllDomainStats`: one group of every domain, in one round trip.

@@ -17,7 +17,7 @@ from ceilometer.compute.virt import inspector as virt_inspector
 
 import virtmeter
 from tests.support import sample, xdr
-from tests.support.libvirtd import Daemon, Never, Then
+from tests.support.libvirtd import Daemon, Never, Reply, Then
 from tests.support.oracle import (
     ADDED,
     METHODS,
@@ -34,6 +34,7 @@ from tests.support.procedures import (
     VIR_FROM_QEMU,
     VIR_FROM_RPC,
     Disk,
+    Domain,
     Error,
 )
 
@@ -123,11 +124,15 @@ def test_an_id_that_is_no_uuid_is_a_value_error(pair: Pair, method: str) -> None
             getattr(pair.ours, method)(wrong)
 
 
+def plug_through(domain: Domain, kind: str, mac: str) -> None:
+    nic = f"<interface type='{kind}'><mac address='{mac}'/><model type='virtio'/></interface>"
+    domain.xml = domain.xml.replace("</devices>", f"{nic}</devices>")
+
+
 def test_a_nic_that_is_handed_through_is_told_by_its_mac(daemon: Daemon) -> None:
     mac = "52:54:00:00:00:99"
     domain = sample.domain(uuid=UUID, bulk=True)
-    nic = f"<interface type='hostdev'><mac address='{mac}'/><model type='virtio'/></interface>"
-    domain.xml = domain.xml.replace("</devices>", f"{nic}</devices>")
+    plug_through(domain, "vdpa", mac)
     daemon.add(domain)
     assert len(Pair(daemon.uri).assert_equal(UUID, "inspect_vnics")["inspect_vnics"]) == 1
     daemon.calls.clear()
@@ -142,6 +147,52 @@ def test_a_nic_that_is_handed_through_is_told_by_its_mac(daemon: Daemon) -> None
     with virtmeter.LibvirtInspector(daemon.uri, all_vnics=False) as ours:
         [alone] = ours.inspect_vnics(UUID)
         assert alone.name == "tap1"
+
+
+def test_what_goes_through_a_virtual_function_is_counted_by_its_mac(daemon: Daemon) -> None:
+    mac = "52:54:00:00:00:99"
+    domain = sample.domain(uuid=UUID, bulk=True)
+    plug_through(domain, "hostdev", mac)
+    daemon.add(domain)
+    used: list[float | None] = []
+
+    def told(received: int | None, sent: int = 0) -> tuple[int, ...]:
+        domain.interfaces.pop(mac, None)
+        if received is not None:  # as libvirt has them of a virtual function, in its order
+            domain.interfaces[mac] = (received, 3, -1, -1, sent, 4, -1, -1)
+        used.append(ours.usage(UUID).network_read_kib)
+        *_, nic = ours.inspect_vnics(UUID)
+        assert nic.name == nic.mac == mac
+        assert (nic.rx_errors, nic.tx_drop, nic.start) == (-1, -1, None)
+        return nic.rx_bytes, nic.tx_bytes, nic.rx_packets, nic.rx_bytes_delta
+
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as ours:
+        assert told(None) == (-1, -1, -1, 0), "libvirt refuses, and says why"
+        assert any(mac in line for line in ours.health().refused[UUID])
+        assert told(1024, 2048) == (1024, 2048, 3, 0), "it may have counted before the start"
+        assert UUID not in ours.health().refused
+        assert told(None) == (-1, -1, -1, 0)
+        assert told(1024 + 5120, 2048) == (6144, 2048, 3, 5120)
+        domain.interfaces[mac] = (0, 0, -1, -1, 0, 0, -1, -1)
+        *_, nic = ours.inspect_vnics(UUID)
+        assert nic.rx_bytes == nic.tx_packets == -1, "what a driver has that does not count"
+    # Before it has counted, it is no part of the total, which later waits for it.
+    assert used == [None, 0.0, None, 5.0]
+
+
+def test_libvirt_before_6_9_is_not_asked_for_a_virtual_function(daemon: Daemon) -> None:
+    mac = "52:54:00:00:00:99"
+    domain = sample.domain(uuid=UUID, bulk=True)
+    plug_through(domain, "hostdev", mac)
+    domain.interfaces[mac] = (1,) * 8
+    daemon.add(domain)
+    daemon.on("CONNECT_GET_LIB_VERSION", Reply(xdr.pack("Q", 6_008_000)), repeat=True)
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as ours:
+        for _ in range(2):
+            *_, through = ours.inspect_vnics(UUID)
+            assert through[4:12] == (-1,) * 8
+    assert daemon.calls["DOMAIN_INTERFACE_STATS"] == 0
+    assert daemon.calls["CONNECT_GET_LIB_VERSION"] == 1
 
 
 def test_memory_in_use_is_never_below_zero(daemon: Daemon) -> None:

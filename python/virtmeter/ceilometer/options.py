@@ -113,8 +113,8 @@ OPTS = [
         "all_vnics",
         default=False,
         help="Also report NICs that libvirt has no name for (SR-IOV, vDPA): network meters have "
-        "samples for them by their MAC addresses, with -1 for each counter, because libvirt does "
-        "not count them. Ceilometer's own inspector leaves them out. Only with libvirt.",
+        "samples for them by their MAC addresses, with -1 for each counter that libvirt does not "
+        "have. Ceilometer's own inspector leaves them out. Only with libvirt.",
     ),
 ]
 

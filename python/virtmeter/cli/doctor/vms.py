@@ -74,8 +74,9 @@ def speeds(exact: Inspector, instances: Sequence[Instance]) -> Iterator[Finding]
             yield Finding(
                 WARNING,
                 f"{instance.name}: {line}",
-                "libvirt has no counters for some kinds of NICs (user, mcast, vhostuser, vdpa); a "
-                "disk may have lost its image: compare 'virsh domifstat' and 'virsh domblkinfo'",
+                "libvirt has no counters for some kinds of NICs (user, mcast, vhostuser, vdpa, and "
+                "hostdev unless it is a virtual function); a disk may have lost its image: compare "
+                "'virsh domifstat' and 'virsh domblkinfo'",
             )
 
 

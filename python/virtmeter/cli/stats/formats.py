@@ -112,9 +112,9 @@ def total(reading: Reading, devices: str, field: str) -> int | None:
     """Return the sum of one value of all NICs, disks, or sizes of disks.
 
     None where it is not known of each: one is refused, or not counted (-1).
-    NICs that are handed through, of which libvirt counts nothing, are no part of it, as in usage.
+    NICs that are handed through and not counted are no part of it, as in usage.
     """
-    told = [each for each in getattr(reading, devices) or () if not _is_handed_through(each)]
+    told = [each for each in getattr(reading, devices) or () if not _is_uncounted(each)]
     values = [getattr(each, field) for each in told]
     if field == "occupied":  # only files take up any
         values = [value for value in values if value is not None]
@@ -134,6 +134,12 @@ def _described(reading: Reading, devices: str) -> Counter[str]:
         nics = reading.details.nics
         return Counter(nic.name for nic in nics if nic.mac and not _is_handed_through(nic))
     return Counter(disk.device for disk in reading.details.disks if disk.source is not None)
+
+
+def _is_uncounted(device: object) -> bool:
+    """Return whether it is a NIC that is handed through, and nobody counts what it does."""
+    counters = (device.rx_bytes, device.tx_bytes) if isinstance(device, InterfaceStats) else ()
+    return _is_handed_through(device) and not any(value >= 0 for value in counters)
 
 
 def _is_handed_through(device: object) -> bool:
