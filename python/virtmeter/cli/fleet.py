@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 import click
 
 import virtmeter
-from virtmeter.cli import connection, files, kinds, targets, threads
+from virtmeter.cli import about, connection, files, kinds, targets, threads
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.starting import UNREACHABLE
 from virtmeter.cli.targets import Target
@@ -153,9 +153,8 @@ def ask(
         return [question(sources[0])], {}
 
     def answer(source: Source) -> tuple[Value | None, Exception | None]:
-        threads.name_after(source.target.name)
         try:
-            with source.reading:
+            with about.target(source.target.name), source.reading:
                 return question(source), None
         except FAILURES as error:
             return None, error

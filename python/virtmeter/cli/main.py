@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import virtmeter
-from virtmeter.cli import threads
+from virtmeter.cli import about
 from virtmeter.cli.starting import INTERRUPTED, UNREACHABLE, interruptible
 from virtmeter.cli.text import discard, printable, say
 
@@ -149,7 +149,7 @@ class _Said(logging.Handler):
     """What is logged is said."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(threads.logged(record))
+        say(about.line(record))
 
 
 def status(command: click.Command) -> int:

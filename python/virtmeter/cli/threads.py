@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Iterable
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 AWAKE = 0.1
-OF_TARGET = "target "
-"""What the name of a thread begins with that reads one of several hypervisors."""
 
 
 def get(answers: queue.Queue[Value] | queue.SimpleQueue[Value]) -> Value:
@@ -28,8 +26,8 @@ def get(answers: queue.Queue[Value] | queue.SimpleQueue[Value]) -> Value:
 def call_each(call: Callable[[Item], Value], items: Iterable[Item], threads: int) -> list[Value]:
     """Return what comes of all of them, in their order; the first exception is the caller's.
 
-    The threads are daemons, as those of a pool are not: a Ctrl-C waits for none of them. They have
-    the name of the thread that calls this.
+    The threads are daemons, as those of a pool are not: a Ctrl-C waits for none of them. What
+    they log is about the same target as what their caller logs.
     """
     to_do = list(enumerate(items))
     waiting = iter(to_do)
@@ -48,8 +46,9 @@ def call_each(call: Callable[[Item], Value], items: Iterable[Item], threads: int
             except BaseException as error:  # noqa: BLE001  # raised where it is waited for
                 done.put((index, None, error))  # type: ignore[arg-type]
 
-    name = threading.current_thread().name
-    _start([threading.Thread(target=work, name=name, daemon=True) for _ in to_do[:threads]])
+    # Each in a context of its own: no two threads can be in one.
+    contexts = [contextvars.copy_context() for _ in to_do[:threads]]
+    _start([threading.Thread(target=own.run, args=(work,), daemon=True) for own in contexts])
     answers: dict[int, Value] = {}
     for _ in to_do:
         index, answer, error = get(done)
@@ -57,18 +56,6 @@ def call_each(call: Callable[[Item], Value], items: Iterable[Item], threads: int
             raise error
         answers[index] = answer
     return [answers[index] for index in sorted(answers)]
-
-
-def name_after(target: str) -> None:
-    """Name this thread after the target that it reads, if that has a name."""
-    if target:
-        threading.current_thread().name = f"{OF_TARGET}{target}"
-
-
-def logged(record: logging.LogRecord) -> str:
-    """Return what was logged; where there are several, with the target that it was about."""
-    of, target, rest = (record.threadName or "").partition(OF_TARGET)
-    return f"{rest}: {record.getMessage()}" if target and not of else record.getMessage()
 
 
 def _start(threads: Iterable[threading.Thread]) -> None:

@@ -11,8 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 import virtmeter
-from virtmeter.cli import certificates, connection, kinds, targets
-from virtmeter.cli.export import logs
+from virtmeter.cli import about, certificates, connection, kinds, targets
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.reading import Reader
 from virtmeter.cli.export.rendering import Renderer
@@ -143,7 +142,7 @@ class Fleet:
                 reckon_sizes=not target.ask_sizes,
             )
         except (ImportError, ValueError, virtmeter.InspectorException) as error:
-            with logs.about(target.name):
+            with about.target(target.name):
                 LOG.warning("it cannot be read: %s", error)
             raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
         reader = Reader(inspector, target.choice, self._workers, target.name)

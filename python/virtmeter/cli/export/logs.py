@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from logging.handlers import QueueHandler, QueueListener
 from typing import TYPE_CHECKING
+
+from virtmeter.cli import about
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,24 +32,9 @@ LINES = 1000
 """Lines that wait to be written; what comes while there are so many is lost."""
 
 
-TARGET: ContextVar[str] = ContextVar("TARGET", default="")
-"""The name of what a thread reads, where there are many."""
-
-
-@contextmanager
-def about(target: str) -> Iterator[None]:
-    """Have lines that are logged while a block runs begin with this name."""
-    token = TARGET.set(target)
-    try:
-        yield
-    finally:
-        TARGET.reset(token)
-
-
 def named(record: logging.LogRecord) -> bool:
-    """Put the name of what is read before a line."""
-    if target := TARGET.get():
-        record.msg, record.args = f"{target}: {record.getMessage()}", ()
+    """Put the name of the target before a line, while the thread that logs it is known."""
+    record.msg, record.args = about.line(record), ()
     return True
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import virtmeter
 from virtmeter import PowerState
-from virtmeter.cli import kinds, session
-from virtmeter.cli.export import logs
+from virtmeter.cli import about, kinds, session
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.export.created import Created
 from virtmeter.cli.export.known import Known
@@ -210,7 +209,7 @@ class Reader:
 
     def health(self) -> virtmeter.Health:
         """Return the inspector's health; what it logs by then is about the target."""
-        with logs.about(self._target):
+        with about.target(self._target):
             return self._inspector.health()
 
     def is_reading(self) -> bool:
@@ -249,7 +248,7 @@ class Reader:
         return self._pass
 
     def _run(self, current: Pass) -> None:
-        with self._reading, logs.about(self._target):
+        with self._reading, about.target(self._target):
             if not self._stopped:
                 self._read(current)
         with self._changed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import virtmeter
 from virtmeter import Instance, PowerState, VmUsage
-from virtmeter.cli import session, threads
+from virtmeter.cli import about, session
 from virtmeter.cli.fleet import AT_ONCE, FAILURES
 from virtmeter.cli.selection import is_wanted
 
@@ -149,9 +149,8 @@ class Reader(threading.Thread):
 
     def run(self) -> None:
         """Read until nobody watches any more."""
-        threads.name_after(self._source.target.name)
         while not self._ended.is_set():
-            with self._turns, self._source.reading:
+            with about.target(self._source.target.name), self._turns, self._source.reading:
                 begun = time.monotonic()
                 snapshot = take(self._source, self._wanted)
             self._came(snapshot)

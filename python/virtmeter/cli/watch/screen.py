@@ -17,7 +17,7 @@ from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.screen import Screen
 
-from virtmeter.cli import threads
+from virtmeter.cli import about
 from virtmeter.cli.text import discard
 from virtmeter.cli.watch import view
 from virtmeter.cli.watch.actions import Commands
@@ -167,7 +167,7 @@ class _LastLine(logging.Handler):
         self._lines = [self._lines[1], ""]
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines[1] = threads.logged(record)
+        self._lines[1] = about.line(record)
 
     @contextmanager
     def instead_of_stderr(self) -> Iterator[None]:
