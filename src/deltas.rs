@@ -61,9 +61,9 @@ impl Deltas {
         let is_latest = nics.read.is_none_or(|last| last.at < read.at);
         let before = if is_latest { nics.read.replace(read) } else { None };
         // What was not there before has counted from 0 as well since the instance was started.
-        let at_zero = before.filter(|before| read.is_of_another_start(*before));
-        let at_zero = at_zero.map(|read| Last { bytes: [Some(0); 2], read });
-        let with_deltas = |nic| with_deltas(&mut nics.known, at_zero, (read, began), nic);
+        let at_start = before.filter(|before| read.is_of_another_start(*before));
+        let at_start = at_start.map(|read| Last { bytes: [None; 2], read });
+        let with_deltas = |nic| with_deltas(&mut nics.known, at_start, (read, began), nic);
         let told = interfaces.into_iter().filter_map(with_deltas).collect();
         nics.known.shrink_to_fit();
         told
@@ -97,16 +97,21 @@ impl Deltas {
 
 fn with_deltas(
     known: &mut Vec<(Box<str>, Last)>,
-    at_zero: Option<Last>,
+    at_start: Option<Last>,
     (read, began): (Stamp, Option<u32>),
     nic: Interface,
 ) -> Option<InterfaceStats> {
-    let counters = nic.counters?;
+    let place = known.binary_search_by(|(name, _)| (**name).cmp(&nic.name));
+    let Some(counters) = nic.counters else {
+        // What it has counted since the start is in its first delta.
+        if let (Err(place), Some(last)) = (place, at_start) {
+            known.insert(place, (nic.name.as_str().into(), last));
+        }
+        return None;
+    };
     let start = read.start.filter(|_| !nic.outlives);
     let read = Stamp { at: nic.measured.unwrap_or(read.at), start };
-    let place = known.binary_search_by(|(name, _)| (**name).cmp(&nic.name));
-    let last = place.ok().map(|place| known[place].1);
-    let previous = last.or(at_zero.filter(|_| !nic.outlives));
+    let previous = place.ok().map(|place| known[place].1).or(at_start);
     let is_anew = previous.is_some_and(|previous| read.is_of_another_start(previous.read));
     let before = match previous {
         Some(_) if is_anew => [Some(0); 2],
@@ -224,6 +229,25 @@ mod tests {
     }
 
     #[test]
+    fn what_came_with_a_start_and_is_refused_at_first_has_counted_since_then() {
+        let mut deltas = Deltas::default();
+        let mut received = |start, name, bytes: Option<i64>, outlives| {
+            let nic = Interface { outlives, ..nic(name, bytes.map(|bytes| (bytes, 0))) };
+            let stats = deltas.enter(VM, Stamp { start: Some(start), ..now() }, vec![nic]);
+            stats.first().map(|nic| nic.rx_bytes_delta)
+        };
+        assert_eq!(received(1, "tap0", Some(1000), false), Some(0));
+        assert_eq!(received(2, "tap1", None, false), None);
+        assert_eq!(received(2, "tap1", None, false), None);
+        assert_eq!(received(2, "tap1", Some(400), false), Some(400));
+        assert_eq!(received(3, "tap2", None, false), None);
+        assert_eq!(received(4, "tap2", Some(7), false), Some(7), "again, meanwhile");
+        assert_eq!(received(5, "vf0", None, true), None);
+        assert_eq!(received(5, "vf0", Some(1 << 40), true), Some(0), "it may be older");
+        assert_eq!(received(5, "vf0", Some((1 << 40) + 5), true), Some(5));
+    }
+
+    #[test]
     fn a_late_reading_of_the_start_before_is_not_told() {
         let mut deltas = Deltas::default();
         let mut received = |read, bytes| enter(&mut deltas, VM, read, (bytes, 0)).0;
@@ -332,6 +356,41 @@ mod tests {
                 sum += read(&mut deltas, VM, (counter, 0)).0;
             }
             prop_assert_eq!(sum, i128::from(counter - steps[0]));
+        }
+
+        #[test]
+        fn all_since_a_start_is_told_whatever_is_refused_and_however_nics_are_called(
+            steps in prop::collection::vec(
+                (0_u32..3, [any::<u16>(), any::<u16>()], any::<[bool; 2]>(), any::<bool>()), 1..30),
+        ) {
+            let (mut deltas, mut number, mut now, mut named) = (Deltas::default(), 1, [1000; 2], 0);
+            // What is to be told of each, once it is known: nobody knows what it did before a start.
+            let (mut due, mut told) = ([0; 2], [0; 2]);
+            for (at, (starts, used, known, renamed)) in steps.into_iter().enumerate() {
+                let (starts, known) = if at == 0 { (0, [true; 2]) } else { (starts, known) };
+                number += starts;
+                named += u32::from(starts > 0 && renamed) * 2;
+                let mut said = Vec::new();
+                for one in 0..2 {
+                    let used = i64::from(used[one]);
+                    if starts > 0 {
+                        now[one] = 0;
+                        due[one] = told[one];
+                    }
+                    now[one] += used;
+                    due[one] += i128::from(if at == 0 { 0 } else { used });
+                    let name = format!("tap{}", named + u32::try_from(one).unwrap());
+                    said.push(nic(&name, known[one].then_some((now[one], 0))));
+                }
+                let mut stats = deltas.enter(VM, Stamp { start: Some(number), ..super::tests::now() }, said)
+                    .into_iter();
+                for one in 0..2 {
+                    if known[one] {
+                        told[one] += stats.next().unwrap().rx_bytes_delta;
+                        prop_assert_eq!(told[one], due[one]);
+                    }
+                }
+            }
         }
 
         #[test]

@@ -81,10 +81,10 @@ impl<const N: usize> Devices<N> {
         }
         // What was not there before has counted from 0 as well since the instance was started.
         let last = self.read.filter(|last| read.is_of_another_start(*last));
-        let at_zero = last.map(|read| Sample { read, counters: [0; N] });
+        // Before that start, its counters are not known; nor what outlives the instance has added.
+        let begun = last.map(|read| Sample { read, counters: [-1; N] });
         let mut known = Vec::with_capacity(now.len());
         for (device, counters) in now {
-            let begun = at_zero.filter(|_| counters.is_some_and(|counters| !counters.outlive));
             let before = self.last(device).or(begun);
             let sample = counters
                 .map(|counters| counters.sample(read))
@@ -395,6 +395,26 @@ mod tests {
         assert_eq!(told(9, Some(16), &others), (both, Some((15, 2))));
         let later = [("vdc", Some(9)), ("vdd", Some(1000))];
         assert_eq!(told(10, Some(16), &later), (vec![("vdc", (1, 1))], Some((1, 1))));
+    }
+
+    #[test]
+    fn what_came_with_a_start_and_is_refused_at_first_has_counted_since_then() {
+        let (mut devices, start) = (Devices::default(), noon());
+        let mut told = |seconds: u32, number, outlive, device: (&'static str, Option<i64>)| {
+            let read = Stamp { at: start + seconds * SECOND, start: number };
+            let measured = device.1.map(|count| Measured { outlive, ..with([count]) });
+            let grown = devices.enter(read, &Counters::from([(device.0, measured)]));
+            grown.get(device.0).map(|growth| (growth.added[0], growth.interval.as_secs()))
+        };
+        assert_eq!(told(0, Some(1), false, ("tap0", Some(1000))), None);
+        assert_eq!(told(1, Some(2), false, ("tap1", None)), None);
+        assert_eq!(told(2, Some(2), false, ("tap1", None)), None);
+        assert_eq!(told(4, Some(2), false, ("tap1", Some(400))), Some((400, 4)));
+        assert_eq!(told(5, Some(3), false, ("tap2", None)), None);
+        assert_eq!(told(6, Some(4), false, ("tap2", Some(7))), Some((7, 2)), "again, meanwhile");
+        assert_eq!(told(7, Some(5), true, ("vf0", None)), None);
+        assert_eq!(told(8, Some(5), true, ("vf0", Some(1 << 40))), None, "it may be older");
+        assert_eq!(told(9, Some(5), true, ("vf0", Some((1 << 40) + 5))), Some((5, 1)));
     }
 
     #[test]
