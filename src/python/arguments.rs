@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PySequence, PyString, PyType};
 use uuid::Uuid;
 
 use crate::records::InstanceId;
@@ -42,6 +42,18 @@ impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
             .map(|name| name.chars().take(SHOWN).collect());
         Ok(Self(InstanceId { uuid, name }))
     }
+}
+
+/// Several of them. Room is made for those that there are, and not for as many as the sequence says it has,
+/// which may be more than there is memory.
+pub(crate) fn instances(given: &Bound<'_, PyAny>) -> PyResult<Vec<InstanceId>> {
+    if given.is_instance_of::<PyString>() || given.cast::<PySequence>().is_err() {
+        return Err(PyTypeError::new_err(format!(
+            "instances are a sequence of instances, a list for example, not {}",
+            type_name(given)
+        )));
+    }
+    given.try_iter()?.map(|each| Ok(each?.extract::<InstanceArgument>()?.0)).collect()
 }
 
 /// The UUID that a string or a `uuid.UUID` stands for; `None` for anything else.

@@ -9,7 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
-use super::arguments::{InstanceArgument, type_name};
+use super::arguments::{self, InstanceArgument, type_name};
 use super::errors::exception;
 use super::password::{self, Function};
 use super::records::{Record, list};
@@ -20,6 +20,7 @@ use crate::libvirt::Libvirt;
 use crate::limits::{InvalidLimit, Limits};
 use crate::open::Opening;
 use crate::printable::Uri;
+use crate::records::InstanceId;
 
 /// Reads what virtual machines use.
 #[pyclass(frozen, weakref, subclass, name = "Inspector", module = "virtmeter")]
@@ -253,9 +254,9 @@ impl AnyInspector {
     fn list_servers<'py>(
         &self,
         py: Python<'py>,
-        instances: Option<Vec<InstanceArgument>>,
+        instances: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let wanted = instances.map(|all| all.into_iter().map(|each| each.0).collect::<Vec<_>>());
+        let wanted = instances.map(arguments::instances).transpose()?;
         list(py, self.read(py, |inspector| inspector.servers(wanted.as_deref()))?)
     }
 
@@ -267,10 +268,10 @@ impl AnyInspector {
     fn _examine<'py>(
         &self,
         py: Python<'py>,
-        instances: Vec<InstanceArgument>,
+        #[pyo3(from_py_with = arguments::instances)] instances: Vec<InstanceId>,
         samples: u32,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let instances: Vec<_> = instances.iter().map(|instance| instance.0.uuid).collect();
+        let instances: Vec<_> = instances.iter().map(|instance| instance.uuid).collect();
         let found = self.read(py, |inspector| inspector.examine(&instances, samples))?;
         let of_each: Vec<_> = found
             .sampled

@@ -140,3 +140,37 @@ def test_limits_that_nobody_could_keep(
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError):
         virtmeter.LibvirtInspector("test:///default", True)  # type: ignore[call-arg]
+
+
+class Boastful(list[str]):
+    """Says that it has more than there is memory for."""
+
+    def __len__(self) -> int:
+        return 2**62
+
+
+@pytest.mark.parametrize(
+    ("instances", "words"),
+    [
+        (UUID, "sequence of instances.*str"),
+        (UUID.encode(), "UUID string.*int"),
+        (42, "sequence of instances.*int"),
+        (iter([UUID]), "sequence of instances.*iterator"),
+        ([UUID, None], "UUID string.*NoneType"),
+        (range(10**11), "UUID string.*int"),
+        (range(10**18), "UUID string.*int"),
+    ],
+    ids=repr,
+)
+def test_what_are_no_instances_is_the_callers_mistake(
+    inspector: virtmeter.LibvirtInspector, instances: Any, words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        inspector.list_servers(instances)
+
+
+def test_room_is_made_for_the_instances_that_there_are(
+    inspector: virtmeter.LibvirtInspector,
+) -> None:
+    assert inspector.list_servers(Boastful([UUID])) == []
+    assert inspector.list_servers((UUID, uuid.UUID(UUID))) == []
