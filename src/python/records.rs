@@ -75,6 +75,7 @@ pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
     JobStats::class(py)?;
     IoThreadStats::class(py)?;
     DirtyRate::class(py)?;
+    Host::class(py)?;
     Ok(())
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import re
 import signal
+import subprocess
+import sys
 import time
 import uuid as uuids
 from concurrent.futures import ThreadPoolExecutor
@@ -490,3 +492,23 @@ def test_a_device_that_takes_anothers_place_within_a_cycle_counts_anew(
         truth = pool.truth(vm.uuid, name) or 0
         assert told() <= truth < before, "what the other one did is none of its"
     assert told() > truth / 2
+
+
+HOSTS_AT_THE_END = """
+import builtins, sys, virtmeter
+
+inspector = virtmeter.Inspector(sys.argv[1], password=lambda: sys.argv[2], max_age=3600)
+inspector.usage_all()
+
+class Last:
+    def __del__(self, ask=inspector.list_hosts, tell=sys.stdout.write, len=len, str=str):
+        tell(str(len(ask())))
+
+builtins.last = Last()  # until after all modules
+"""
+
+
+def test_hosts_are_told_while_the_interpreter_ends(pool: Pool) -> None:
+    command = [sys.executable, "-W", "error", "-c", HOSTS_AT_THE_END, pool.uri(), PASSWORD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2", "")
