@@ -50,8 +50,8 @@ pub struct Inspector {
     usage: PerProcess<Mutex<Callers<Usage>>>,
     /// How many questions were asked: housekeeping looks every now and then, as that costs locks.
     asked: AtomicUsize,
-    /// What was last said of the descriptions of instances.
-    said: PerProcess<Mutex<HashMap<Uuid, String>>>,
+    /// Why instances were last left out of the usage, and what was said of their descriptions.
+    said: PerProcess<Mutex<HashMap<(Parts, Uuid), String>>>,
 }
 
 impl Inspector {
@@ -276,8 +276,8 @@ impl Inspector {
     }
 
     /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
-    /// the host. One that cannot be read is logged and left out. Where the pass ends in an error, none
-    /// of it counts as read: the next one tells it.
+    /// the host. One that cannot be read is left out, which is logged once, until it changes. Where the
+    /// pass ends in an error, none of it counts as read: the next one tells it.
     ///
     /// # Errors
     /// As [`instances`](Self::instances), and [`Error::ConnectionLost`] where nothing could be read
@@ -297,6 +297,7 @@ impl Inspector {
             cancellation.check()?;
             match self.counters(&id, begun) {
                 Ok((mut counters, read)) => {
+                    self.is_new(Parts::COUNTERS, &id, None);
                     // Of no use for usage, and there are those of many instances at a time.
                     for nic in &mut counters.interfaces {
                         (nic.mac, nic.parameters) = (None, Parameters::default());
@@ -317,7 +318,12 @@ impl Inspector {
                     error @ (Error::Timeout { .. }
                     | Error::NoData { reason: Reason::HostAway { .. }, .. }),
                 ) => log::debug!("no usage: {error}"),
-                Err(error) => log::warn!("an instance is left out of the usage: {error}"),
+                Err(error) => {
+                    let line = format!("an instance is left out of the usage: {error}");
+                    if let Some(line) = self.is_new(Parts::COUNTERS, &id, Some(line)) {
+                        log::warn!("{line}");
+                    }
+                }
             }
         }
         match lost {
@@ -431,11 +437,12 @@ impl Inspector {
 
     /// Forgets instances that are gone, by a list that was asked for then.
     fn forget_all_but(&self, existing: &[Instance], asked: Instant) {
-        let existing = existing.iter().map(|instance| instance.id).collect();
+        let existing: HashSet<_> = existing.iter().map(|instance| instance.id).collect();
         self.with_deltas(|deltas| deltas.sweep(&existing, asked));
         self.rates.with(|rates| lock(rates).sweep(&existing, asked));
         self.usage.with(|usage| lock(usage).sweep(&existing, asked));
         self.continued.with(|continued| lock(continued).sweep(&existing, asked));
+        self.said.with(|said| lock(said).retain(|(_, known), _| existing.contains(known)));
     }
 
     /// Every instance that is OpenStack Nova's, or every one of these, with what Nova says of it. One that
@@ -447,8 +454,6 @@ impl Inspector {
     pub fn servers(&self, wanted: Option<&[InstanceId]>) -> Result<Vec<Server>> {
         let mut servers = Vec::new();
         let mut instances = self.instances()?;
-        let existing: HashSet<_> = instances.iter().map(|instance| instance.id).collect();
-        self.said.with(|said| lock(said).retain(|known, _| existing.contains(known)));
         if let Some(wanted) = wanted {
             let own = |instance: &InstanceId| self.source.own_uuid(instance.uuid);
             let wanted: HashSet<_> = wanted.iter().map(own).collect();
@@ -468,7 +473,7 @@ impl Inspector {
                              Ceilometer's discovery leaves it out"
                         )
                     });
-                    if let Some(line) = self.is_new(&id, line) {
+                    if let Some(line) = self.is_new(Parts::SERVER, &id, line) {
                         log::error!("{line}");
                     }
                     servers.push(Server { instance, description: *description });
@@ -485,7 +490,7 @@ impl Inspector {
                 Err(error @ Error::Timeout { .. }) => log::debug!("no description: {error}"),
                 Err(error) => {
                     let line = format!("an instance is left out of discovery: {error}");
-                    if let Some(line) = self.is_new(&id, Some(line)) {
+                    if let Some(line) = self.is_new(Parts::SERVER, &id, Some(line)) {
                         log::error!("{line}");
                     }
                 }
@@ -497,15 +502,15 @@ impl Inspector {
         Ok(servers)
     }
 
-    /// What is to be said of an instance's description, unless it was said last.
-    fn is_new(&self, instance: &InstanceId, line: Option<String>) -> Option<String> {
+    /// What is to be said of this part of an instance, unless it was said last.
+    fn is_new(&self, part: Parts, instance: &InstanceId, line: Option<String>) -> Option<String> {
         self.said.with(|said| {
             let mut said = lock(said);
             let Some(line) = line else {
-                said.remove(&instance.uuid);
+                said.remove(&(part, instance.uuid));
                 return None;
             };
-            let before = said.insert(instance.uuid, line.clone());
+            let before = said.insert((part, instance.uuid), line.clone());
             (before.as_ref() != Some(&line)).then_some(line)
         })
     }

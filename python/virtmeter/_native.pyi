@@ -174,9 +174,9 @@ class Inspector:
     def usage_all(self, *, caller: str = "") -> list[VmUsage]:
         """Return what every instance that runs has used, in one pass over the host.
 
-        That is every one that is not shut off. An instance that cannot be read is logged and left
-        out. The intervals are those of ``usage``. Where this raises, as a signal's handler may,
-        nothing of the pass counts as read, and the next one tells it.
+        That is every one that is not shut off. An instance that cannot be read is left out, which
+        is logged once, until it changes. The intervals are those of ``usage``. Where this raises,
+        as a signal's handler may, nothing of the pass counts as read, and the next one tells it.
 
         :param caller: as for ``inspect_vnic_rates``.
         :raises ConnectionLost: libvirt cannot be reached.

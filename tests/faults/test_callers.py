@@ -195,3 +195,29 @@ def test_an_outage_within_a_pass_is_told_in_one_line(
         assert len(lines) == 1
         assert lines[0].startswith(f"{40 - len(read)} instances are left out")
         assert len(caplog.messages) == 2, "this, and that there is no connection"
+
+
+def test_why_an_instance_is_left_out_of_each_pass_is_said_once_until_it_changes(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    well, broken = (sample.domain(number, bulk=True) for number in (1, 2))
+    good_xml = broken.xml
+    daemon.add(well, broken)
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as inspector:
+
+        def said(xml: str) -> list[str]:
+            caplog.clear()
+            broken.xml = xml
+            broken.id += 1  # started anew, so the XML is read again
+            for caller in "abc":
+                for _ in range(3):
+                    inspector.usage_all(caller=caller)
+            return [line for line in caplog.messages if "left out of the usage" in line]
+
+        [line] = said("<domain>")
+        assert broken.uuid in line
+        assert said("<domain>") == []
+        [other] = said("<domain></devices>")
+        assert other != line
+        assert said(good_xml) == []
+        assert said("<domain>") == [line], "again, after it was well"
