@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) threads: usize,
     pub(super) idle: usize,
     pub(super) ended: bool,
+    /// Whether the last thread that was wanted could not be started.
+    short_of_threads: bool,
     /// How many are logging out, and how many have.
     closing: usize,
     closed: u64,
@@ -208,12 +210,20 @@ impl<H: HostWide> Shared<H> {
         }
         let most = self.most_threads(state, now) + usize::from(state.is_urgent());
         if state.threads < most {
-            match worker::spawn(self) {
+            let started = worker::spawn(self);
+            let was_short = std::mem::replace(&mut state.short_of_threads, started.is_err());
+            match started {
                 Ok(()) => state.threads += 1,
                 // Those that there are must do; without any, the caller's time runs out.
-                Err(error) => {
-                    state.log.push((log::Level::Warn, format!("no thread was started: {error}")));
+                Err(problem) if !was_short => {
+                    let line = format!(
+                        "cannot start another thread: {problem}; readings wait for the {} that are \
+                         running. Check the limits of this process (ulimit -u, TasksMax)",
+                        state.threads
+                    );
+                    state.log.push((log::Level::Warn, line));
                 }
+                Err(_) => {}
             }
         }
     }

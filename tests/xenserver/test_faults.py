@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -604,3 +606,40 @@ def test_no_secret_is_shown(pool: Pool, caplog: pytest.LogCaptureFixture) -> Non
                 "connection",
             } | {"accept-encoding"}
     assert in_cookies
+
+
+SHORT_OF_THREADS = """
+import logging, os, resource, sys, time
+import virtmeter
+
+inspector = virtmeter.Inspector(
+    sys.argv[1], password=lambda: sys.argv[2], max_age=0, timeout=1
+)
+inspector.list_instances()
+while inspector.health().threads:
+    time.sleep(0.05)
+lines = []
+handler = logging.Handler()
+handler.emit = lambda record: lines.append(record.getMessage())
+logging.getLogger("virtmeter").addHandler(handler)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+if os.geteuid() == 0:
+    os.setuid(65534)  # root has no limit
+for _ in range(3):
+    try:
+        inspector.list_instances()
+        print("read")
+    except virtmeter.ConnectionLost:
+        print("lost")
+print(*lines, sep="\\n")
+"""
+
+
+def test_that_no_thread_can_be_started_is_said_once(pool: Pool) -> None:
+    command = [sys.executable, "-W", "error", "-c", SHORT_OF_THREADS, pool.uri(), PASSWORD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    *lost, line = done.stdout.splitlines()
+    assert lost == ["lost"] * 3
+    assert line.startswith("cannot start another thread: ")
+    assert line.endswith("Check the limits of this process (ulimit -u, TasksMax)")
