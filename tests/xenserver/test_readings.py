@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from tests.xenserver.conftest import Opens
-    from virtmeter import Inspector, VmUsage
+    from virtmeter import Inspector, InterfaceStats, VmUsage
 
 
 def usages(inspector: Inspector) -> dict[str, VmUsage]:
@@ -512,3 +512,27 @@ def test_hosts_are_told_while_the_interpreter_ends(pool: Pool) -> None:
     command = [sys.executable, "-W", "error", "-c", HOSTS_AT_THE_END, pool.uri(), PASSWORD]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2", "")
+
+
+def test_all_since_a_reboot_is_in_the_first_delta_after_it(opens: Opens, pool: Pool) -> None:
+    """Its NICs have other names then, and no counters yet."""
+    inspector, vm = opens(pool), pool.vm("A")
+    eventually(lambda: list(inspector.inspect_vnics(vm.uuid)))
+    begun = inspector.inspect_instance(vm.uuid).start
+    pool.now += 30
+    vm.reboot()
+    pool.now += 1
+    assert list(inspector.inspect_vnics(vm.uuid)) == [], "no row is of this start"
+
+    nics: list[InterfaceStats] = []
+
+    def is_told() -> bool:
+        pool.now += 1
+        nics[:] = inspector.inspect_vnics(vm.uuid)
+        return bool(nics)
+
+    eventually(is_told)
+    for nic in nics:
+        assert nic.start not in (None, begun)
+        assert (nic.rx_bytes_delta, nic.tx_bytes_delta) == (nic.rx_bytes, nic.tx_bytes)
+    assert nics[0].rx_bytes > 0
