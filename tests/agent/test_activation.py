@@ -16,7 +16,7 @@ import pytest
 from tests.agent.releases import HERE, RELEASES, python_of, run
 from tests.support import broken, sample, xdr
 from tests.support.libvirtd import Then
-from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
+from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Domain, Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +132,20 @@ def test_the_same_samples_of_real_guests(poll: Callable[..., Polled], rig: Libvi
     still = [found for found in ours.samples if found[0] != "memory.resident"]
     assert still == [found for found in stock.samples if found[0] != "memory.resident"]
     assert {found[0] for found in still} >= MEASURED - {"memory.usage"}
+
+
+@pytest.mark.parametrize("release", ["19.0.0", "27.0.0"], indirect=True)
+def test_an_instance_that_cannot_be_read_is_logged_once_and_not_by_each_meter_in_each_cycle(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon
+) -> None:
+    other = "4dea22b3-1d52-d8f3-2516-782e98ab3fa1"
+    deep = "<a>" * 300 + "</a>" * 300
+    daemon.add(Domain(other, "other", xml=f"<domain><metadata>{deep}</metadata></domain>"))
+    ours = poll(uri, sample.UUID, other, pollings=3)
+    said = [message for _, _, message, _ in ours.records if other in message]
+    assert len([message for message in said if "nested more than 256 deep" in message]) == 1
+    assert {found[0] for found in ours.samples} >= MEASURED
+    assert "cpu" in {found[0] for found in ours.samples if found[4] == other}
 
 
 def test_rates_are_delivered_from_the_second_polling_on(

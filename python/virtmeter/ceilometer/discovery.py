@@ -27,6 +27,8 @@ METHOD = "discover_libvirt_polling"
 READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
 # 2025.1 does, 2024.1 does not: asks Nova for servers. Earlier ones ask for flavors only.
 ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
+# Among the instances that the log was told of: there was none at all.
+ALL = ""
 
 
 def leave_to_nova(conf: cfg.ConfigOpts) -> None:
@@ -47,27 +49,39 @@ def activate(native: Inspector) -> None:
         message = "this release of Ceilometer discovers its instances otherwise"
         raise RuntimeError(message)
 
+    said: set[str] = set()
+
     def discover(discovery: Any, manager: Any, param: Any = None) -> list[Any]:  # noqa: ARG001
         try:
-            return discovered(native, discovery)
+            return discovered(native, discovery, said)
         except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
             # The agent would log a traceback; the next cycle tries again.
-            LOG.warning("no instance is discovered: %s", printable(str(error)))
+            if ALL not in said:
+                LOG.warning("no instance is discovered: %s", printable(str(error)))
+            said.add(ALL)
             return []
 
     setattr(InstanceDiscovery, METHOD, discover)
 
 
-def discovered(native: Inspector, discovery: Any) -> list[Any]:
-    """Return all instances, each as this release's own discovery gives it."""
-    found = []
+def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
+    """Return all instances, each as this release's own discovery gives it.
+
+    ``said`` are those that the log was told of in the last cycle, and becomes those of this one.
+    """
+    found, left_out = [], set()
     for server in native.list_servers():
         if server.missing:  # which the inspector has logged
             continue
         try:
             found.append(like_nova(discovery, server))
         except (AttributeError, KeyError) as error:
-            LOG.error("instance %s is left out of discovery: %s", server.id, printable(repr(error)))
+            if server.id not in said:
+                why = printable(repr(error))
+                LOG.error("instance %s is left out of discovery: %s", server.id, why)
+            left_out.add(server.id)
+    said.clear()
+    said.update(left_out)
     return found
 
 

@@ -14,6 +14,7 @@ from ceilometer.compute.virt.libvirt import inspector as stock
 
 import virtmeter
 from virtmeter.ceilometer import options
+from virtmeter.ceilometer.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,13 +83,18 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         virtmeter.InstanceBusyException,
     )
 
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Have said nothing yet."""
+        super().__init__(conf)
+        self._once = Once()
+
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
         """Return the release's own ``InstanceStats``, with the fields of ours.
 
         Pollsters take whatever can be iterated over for a list of records, so that a tuple will
         not do. Fields of older releases that libvirt no longer gives are None.
         """
-        with ceilometers_exceptions(self.silent):
+        with self._ceilometers_exceptions():
             stats = self.native.inspect_instance(instance, duration)
         return InstanceStats(**stats._asdict())
 
@@ -98,7 +104,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         duration: Any = None,
     ) -> Iterator[virtmeter.InterfaceStats]:
         """Return the NICs' counters."""
-        with ceilometers_exceptions(self.silent):
+        with self._ceilometers_exceptions():
             return self.native.inspect_vnics(instance, duration)
 
     def inspect_disks(
@@ -107,7 +113,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         duration: Any = None,
     ) -> Iterator[virtmeter.DiskStats]:
         """Return the disks' counters."""
-        with ceilometers_exceptions(self.silent):
+        with self._ceilometers_exceptions():
             return self.native.inspect_disks(instance, duration)
 
     def inspect_vnic_rates(
@@ -116,7 +122,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         duration: Any = None,
     ) -> Iterator[virtmeter.InterfaceRateStats]:
         """Return the NICs' bytes per second since the last polling, of which the first has none."""
-        with ceilometers_exceptions(self.silent):
+        with self._ceilometers_exceptions():
             return self.native.inspect_vnic_rates(instance, duration)
 
     def inspect_disk_rates(
@@ -125,7 +131,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         duration: Any = None,
     ) -> Iterator[virtmeter.DiskRateStats]:
         """Return the same of the disks, for which Ceilometer has no pollster any more."""
-        with ceilometers_exceptions(self.silent):
+        with self._ceilometers_exceptions():
             return self.native.inspect_disk_rates(instance, duration)
 
     def inspect_disk_info(
@@ -134,8 +140,28 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         duration: Any = None,
     ) -> Iterator[virtmeter.DiskInfo]:
         """Return the disks' sizes."""
-        with ceilometers_exceptions(self.silent):
+        with self._ceilometers_exceptions():
             return self.native.inspect_disk_info(instance, duration)
+
+    @contextmanager
+    def _ceilometers_exceptions(self) -> Iterator[None]:
+        """Turn virtmeter's exceptions into those of the running Ceilometer, with their words."""
+        try:
+            yield
+        except virtmeter.InstanceNotFoundException as error:
+            raise virt_inspector.InstanceNotFoundException(str(error)) from error
+        except virtmeter.InstanceShutOffException as error:
+            raise virt_inspector.InstanceShutOffException(str(error)) from error
+        except self.silent as error:
+            # Of this exception a pollster says nothing, of NoDataException a line for each
+            # instance and meter, in each cycle.
+            raise virt_inspector.InstanceNotFoundException(str(error)) from error
+        except (virtmeter.InspectorException, ValueError, TypeError) as error:
+            # A URI that libvirt cannot open and an id that is no UUID are nothing to stop for
+            # either.
+            is_new = self._once.is_new(str(error))
+            told = "NoDataException" if is_new else "InstanceNotFoundException"
+            raise getattr(virt_inspector, told)(str(error)) from error
 
 
 class LibvirtInspector(Inspector):
@@ -225,23 +251,3 @@ def report_stopped(conf: cfg.ConfigOpts) -> bool:
     """Return whether instances that are shut off have samples too."""
     # Older releases, 2025.1 among them, do not have the option.
     return getattr(conf.compute, "report_stopped_instance_metrics", False)
-
-
-@contextmanager
-def ceilometers_exceptions(
-    silent: tuple[type[virtmeter.InspectorException], ...],
-) -> Iterator[None]:
-    """Turn virtmeter's exceptions into those of the running Ceilometer, with their words."""
-    try:
-        yield
-    except virtmeter.InstanceNotFoundException as error:
-        raise virt_inspector.InstanceNotFoundException(str(error)) from error
-    except virtmeter.InstanceShutOffException as error:
-        raise virt_inspector.InstanceShutOffException(str(error)) from error
-    except silent as error:
-        # Of this exception a pollster says nothing, of the next one a line for each instance and
-        # meter.
-        raise virt_inspector.InstanceNotFoundException(str(error)) from error
-    except (virtmeter.InspectorException, ValueError, TypeError) as error:
-        # A URI that libvirt cannot open and an id that is no UUID are nothing to stop for either.
-        raise virt_inspector.NoDataException(str(error)) from error

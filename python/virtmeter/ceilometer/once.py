@@ -1,0 +1,27 @@
+"""Says a fault once, however many pollsters meet it in however many cycles."""
+
+from __future__ import annotations
+
+import time
+
+KEPT = 3600.0
+"""What nobody has met for so many seconds is over: it is said again if it comes back."""
+MOST = 10_000
+"""With more faults than that, those that are over are forgotten."""
+
+
+class Once:
+    """The faults that were met lately."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._met: dict[str, float] = {}
+
+    def is_new(self, fault: str) -> bool:
+        """Take down that a fault was met, and return whether it is to be said."""
+        now = time.monotonic()
+        if len(self._met) > MOST:
+            self._met = {each: met for each, met in list(self._met.items()) if now - met < KEPT}
+        last = self._met.get(fault)
+        self._met[fault] = now
+        return last is None or now - last >= KEPT
