@@ -337,6 +337,11 @@ impl Totals {
             }
         }
         groups.retain(|group| group.way != Way::Not);
+        for group in &mut groups {
+            // Of two columns of one counter, the first: it is not counted twice.
+            group.entries.sort_by_key(|entry| entry.index);
+            group.entries.dedup_by_key(|entry| entry.index);
+        }
         groups
     }
 }

@@ -1129,6 +1129,35 @@ fn a_vcpu_has_no_more_than_one_cpu_and_what_is_no_share_is_not_covered() {
 }
 
 #[test]
+fn a_counter_that_is_told_twice_is_counted_once() {
+    for (lies, again) in [(false, "cpu0"), (false, "cpu00"), (true, "cpu0")] {
+        let mut client = Client::new("xapi-26.17_steady");
+        let legend = |name| format!("<entry>AVERAGE:vm:{}:{name}</entry>", uuid('G'));
+        for seconds in (0..=100).step_by(10) {
+            let twice = two_rows('G', at(seconds), ["0.5", "0.5"])
+                .replace(&legend("cpu0"), &(legend("cpu0") + &legend(again)))
+                .replace("</v>", "</v><v>0.5</v>");
+            client.poll(at(seconds), twice.as_bytes());
+            if lies {
+                client.totals.rows_lie(host());
+                let source = |last: i64| {
+                    format!(
+                        "<ds><name>{again}</name><type>DERIVE</type><last_ds>{last}.5</last_ds></ds>"
+                    )
+                };
+                let t = at(seconds + 3);
+                let both = source(100 + seconds / 2) + &source(50);
+                let rrd = format!("<rrd><step>5</step><lastupdate>{t}</lastupdate>{both}<rra>");
+                let rrd = VmRrd::read(rrd.as_bytes()).unwrap();
+                assert!(client.totals.enter_exact(&uuid('G'), host(), &rrd));
+            }
+        }
+        let told = client.told('G', "cpu0").unwrap();
+        assert_eq!((told.sum, told.covered.as_secs()), (50_000_000_000, 100), "{lies} {again}");
+    }
+}
+
+#[test]
 fn another_host_has_domains_of_its_own() {
     let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
     let mut totals = Totals::default();

@@ -88,7 +88,7 @@ pub(crate) struct Entry {
     pub(crate) column: usize,
     pub(crate) counter: Counter,
     /// Where the VM has it.
-    index: usize,
+    pub(super) index: usize,
     /// Its value in the newest row that was taken, and in that of this answer.
     last: Option<f32>,
     newest: Option<f32>,

@@ -1,5 +1,7 @@
 //! Exact counters of a VM: those since its start, and what shows whether its rows are right.
 
+use std::collections::HashSet;
+
 use super::super::check::Evidence;
 use super::super::counted::Anchor;
 use super::super::names::{Counter, PLUGINS, named};
@@ -52,13 +54,16 @@ impl Vm {
     ) {
         // Rows of a pause tell its growth only in all.
         let is_compared = is_compared && self.still.is_none();
-        let mut next = Vec::new();
-        let mut covered = 0;
+        let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
             };
+            // Of two sources of one counter, the first.
+            if !seen.insert(place) {
+                continue;
+            }
             let Slot { counter, counted, last, .. } = &mut self.counters[place];
             let Some(Exact { nanos: exact, resolution }) =
                 source.last.filter(|last| last.nanos >= 0)
