@@ -125,6 +125,11 @@ impl Inventory {
         self.notes.take()
     }
 
+    /// Whether there is any host, if only one that cannot be read.
+    pub(super) fn has_host(&self) -> bool {
+        !self.tables.hosts.is_empty()
+    }
+
     /// All hosts, in a fixed order.
     pub(super) fn hosts(&self) -> impl Iterator<Item = Host<'_>> {
         let master = self.master_reference();

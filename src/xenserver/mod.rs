@@ -92,11 +92,20 @@ impl XenServer {
                     }
                     Call::events(session, &inventory::classes(), state.inventory.token())
                 },
-                |body| match self.lock().inventory.enter(body) {
-                    Err(RpcError::EventsLost | RpcError::TokenRefused) if is_first => {
-                        Ok(Entered::Incomplete)
+                |body| {
+                    let inventory = &mut self.lock().inventory;
+                    let entered = inventory.enter(body);
+                    // Each pool has one: what is known of its VMs is not forgotten over that.
+                    if entered.is_ok() && !inventory.has_host() {
+                        inventory.begin_anew();
+                        return Err(RpcError::Unexpected("it has no host"));
                     }
-                    entered => entered,
+                    match entered {
+                        Err(RpcError::EventsLost | RpcError::TokenRefused) if is_first => {
+                            Ok(Entered::Incomplete)
+                        }
+                        entered => entered,
+                    }
                 },
                 deadline,
             )?;

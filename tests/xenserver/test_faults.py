@@ -643,3 +643,19 @@ def test_that_no_thread_can_be_started_is_said_once(pool: Pool) -> None:
     assert lost == ["lost"] * 3
     assert line.startswith("cannot start another thread: ")
     assert line.endswith("Check the limits of this process (ulimit -u, TasksMax)")
+
+
+def test_an_inventory_without_a_host_forgets_nothing(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    pool.now += 10
+    assert count(inspector) == ALL
+    nothing = b'{"jsonrpc":"2.0","id":0,"result":{"token":"1","events":[]}}'
+    pool.hosts[0].fail(method="event.from", times=1, error=("EVENTS_LOST", "x"))
+    pool.hosts[0].fail(method="event.from", times=1, body=nothing)
+    pool.now += 10
+    with pytest.raises(ConnectionLost, match="no host"):
+        inspector.usage_all()
+    eventually(lambda: is_well(inspector))
+    pool.now += 10
+    assert all(usage.interval for usage in inspector.usage_all())
