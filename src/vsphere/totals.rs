@@ -36,6 +36,8 @@ const JITTER: i64 = 10;
 pub(super) const MOST_SAMPLES: i64 = 180;
 /// Beyond so many, devices that are not plugged in any more are forgotten.
 const MOST_DEVICES: usize = 32;
+/// No VM has more: 10 NICs, and up to 256 disks of each kind of controller.
+const ALL_DEVICES: usize = 1000;
 /// Of so many hosts where a VM was before it is known up to where their samples were taken.
 const MOST_HOSTS: usize = 4;
 

@@ -133,6 +133,21 @@ fn what_is_missing_is_not_covered_and_may_be_filled_in_later() {
 }
 
 #[test]
+fn there_are_no_more_devices_than_a_vm_can_have() {
+    let mut totals = Totals::default();
+    totals.enter(VM, &known(State::Running, None), true);
+    let names: Vec<String> = (0..30_000).map(|number| number.to_string()).collect();
+    for end in [20, 40] {
+        let (times, values) = ([Time { end, seconds: 20 }], [Some(1)]);
+        let series = |name| Series { counter: NicReceived, instance: name, values: &values };
+        let series: Vec<Series<'_>> = names.iter().map(|name| series(name)).collect();
+        totals.take(&VM, &host("a"), &Answer { times: &times, series: &series }, true);
+    }
+    assert_eq!(totals.vm(&VM).unwrap().devices().count(), ALL_DEVICES);
+    assert_eq!(sums(&totals, &Device::Nic(7))[0], Some(20 * 1024));
+}
+
+#[test]
 fn a_few_samples_do_not_show_that_a_counter_is_not_told() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answer::{Answer, Of, Series};
-use super::{Device, LATE, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
+use super::{ALL_DEVICES, Device, LATE, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
 use crate::vsphere::perf::Counter;
 
 /// Of a device, or of all vCPUs together.
@@ -64,7 +64,8 @@ impl Vm {
         let window = self.window(answer);
         for series in answer.series {
             if let Some(device) = series.device().filter(|_| series.has_values()) {
-                if !self.used.iter().any(|used| used.device == device) {
+                let has_room = self.used.len() < ALL_DEVICES;
+                if has_room && !self.used.iter().any(|used| used.device == device) {
                     // Few, and for good: no room for more.
                     self.used.reserve_exact(1);
                     self.used.push(Used::new(device));
