@@ -56,7 +56,7 @@ struct State {
     totals: Totals,
     vms: HashMap<Uuid, Counting>,
     hosts: HashSet<Uuid>,
-    /// How old the newest rows of a host were when they came, by our clock, which decides nothing.
+    /// How old the newest rows of a host were when they came, by our clock.
     lags: HashMap<Uuid, f64>,
     /// Of which login the inventory is.
     login: u64,
@@ -136,7 +136,9 @@ impl XenServer {
             let mut state = self.lock();
             let taken = state.totals.take(host, &answer.body);
             let taken = taken.map_err(|error| self.pool.lost(&error.to_string()))?;
-            state.lags.insert(host, hypervisor::lag(taken.newest));
+            let lag = hypervisor::lag(taken.newest);
+            state.lags.insert(host, lag);
+            state.totals.enter_lag(host, lag);
             (taken, state.totals.due(&host))
         };
         let mut lines = Vec::new();

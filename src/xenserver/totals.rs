@@ -38,8 +38,10 @@ pub(crate) struct Totals {
 #[derive(Debug, Default)]
 struct Host {
     quirks: Quirks,
-    /// Its newest row.
+    /// Its newest row,
     mark: Option<Mark>,
+    /// and how old that was when it came, by a clock that is one for all hosts, in seconds.
+    lag: Option<f64>,
     /// Exact counters are used in place of its rows.
     lies: bool,
     check: Check,
@@ -118,6 +120,11 @@ impl Totals {
         self.hosts.entry(host).or_default().quirks = quirks;
     }
 
+    /// How old the newest rows of a host were when they came, by a clock that is one for all hosts.
+    pub(crate) fn enter_lag(&mut self, host: Uuid, seconds: f64) {
+        self.hosts.entry(host).or_default().lag = Some(seconds);
+    }
+
     /// Forgets a host that has left the pool.
     pub(crate) fn forget_host(&mut self, host: &Uuid) {
         self.hosts.remove(host);
@@ -126,6 +133,16 @@ impl Totals {
     /// What the inventory says of a VM now. To be told before the rows that were asked for after it.
     pub(crate) fn enter(&mut self, vm: Uuid, known: &Known<'_>) {
         let mark = |host: Option<Uuid>| self.hosts.get(&host?)?.mark;
+        // By how much their clocks differ shows in what is newest, or, where one was not read for a
+        // while, in how old that was.
+        let apart = |there: Option<Uuid>, marks: [Mark; 2]| {
+            let lag = |host: Option<Uuid>| self.hosts.get(&host?)?.lag;
+            let by_rows = (marks[0].0 - marks[1].0).abs();
+            #[allow(clippy::cast_possible_truncation)] // as far as there are numbers
+            let by_lag =
+                lag(there).zip(lag(known.host)).map(|(there, here)| (there - here).abs() as i64);
+            by_lag.map_or(by_rows, |by_lag| by_lag.min(by_rows))
+        };
         let quirks = known.host.and_then(|host| self.hosts.get(&host)).map(|host| host.quirks);
         let here = mark(known.host);
         let begun = match self.vms.get(&vm) {
@@ -134,7 +151,7 @@ impl Totals {
             // The RRD goes with the VM.
             Some(before) => match (before.mark, mark(before.host), here) {
                 (Some(taken), Some(there), Some(here)) => {
-                    let apart = (here.0 - there.0).abs();
+                    let apart = apart(before.host, [there, here]);
                     let begun = if apart <= SAME_TIME { taken } else { taken.max(here) };
                     Some(begun).filter(|_| apart <= COMPARABLE)
                 }

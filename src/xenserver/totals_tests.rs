@@ -1193,6 +1193,33 @@ fn another_host_has_domains_of_its_own() {
 }
 
 #[test]
+fn a_vm_that_leaves_a_host_which_does_not_answer_loses_nothing() {
+    let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
+    // Lags of the two hosts, and the seconds that are told after the move: of a host with another
+    // clock, what it tells now and no more.
+    for (lags, seconds) in [([3.0, 5.0], 70), ([3.0, 65.0], 10)] {
+        let mut totals = Totals::default();
+        let (state, nics, disks) = (State::Running, &[], &[]);
+        let known = |host| Known { state, domid: 5, host: Some(host), vcpus: 1, nics, disks };
+        totals.enter(uuid('G'), &known(host()));
+        for end in [1000, 1010] {
+            totals.take(host(), two_rows('G', end, ["0.2", "0.2"]).as_bytes()).unwrap();
+        }
+        totals.take(other, two_rows('A', 1070, ["0.2", "0.2"]).as_bytes()).unwrap();
+        totals.enter_lag(host(), lags[0]);
+        totals.enter_lag(other, lags[1]);
+        totals.enter(uuid('G'), &known(other));
+        let older = |t: i64| format!("<row><t>{t}</t><v>0.2</v></row>");
+        let older: String = (1..=14).map(|row| older(1075 - 5 * row)).collect();
+        let rows = two_rows('G', 1080, ["0.2", "0.2"]).replace("</data>", &(older + "</data>"));
+        totals.take(other, rows.as_bytes()).unwrap();
+        let told = totals.vm(&uuid('G')).unwrap().cpu;
+        assert_eq!(told.covered.as_secs(), 10 + seconds, "{lags:?}");
+        assert_eq!(told.sum, i128::from(2 + seconds / 5) * 1_000_000_000, "{lags:?}");
+    }
+}
+
+#[test]
 fn counters_since_the_start_are_read_again_after_a_gap_in_the_rows() {
     for set in TRUE_SETS {
         let mut client = Client::new(set);
