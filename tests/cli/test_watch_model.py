@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
 import time
 from typing import Any
@@ -18,7 +19,7 @@ from virtmeter import Instance, PowerState, VmUsage
 from virtmeter.cli.watch import view
 from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.columns import curve
-from virtmeter.cli.watch.keys import names
+from virtmeter.cli.watch.keys import Keyboard, names
 from virtmeter.cli.watch.lines import line as as_line
 from virtmeter.cli.watch.model import ORDERS, STEP, History, Model, NoneReadError, Watched
 from virtmeter.cli.watch.readings import Snapshot
@@ -422,3 +423,13 @@ def test_names_keep_their_room_while_they_are_scrolled(model: Model) -> None:
     assert "x" * 30 in "".join(bottom)
     assert "x" * 30 not in "".join(top)
     assert [line.index("state") for line in (top[4], bottom[4])] == [32, 32]
+
+
+def test_a_key_without_an_end_holds_nobody_up() -> None:
+    its, ours = os.pipe()
+    with os.fdopen(its, "rb"), os.fdopen(ours, "wb") as typing:
+        typing.write(b"\x1b[" + b"0" * 20_000)
+        typing.flush()
+        keyboard = Keyboard(its)
+        assert keyboard.read()
+        assert keyboard.read() == ["0"] * 1024  # there was something else to do meanwhile

@@ -29,6 +29,8 @@ KEY = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 BEGUN = re.compile(rb"\x1b(\[[0-?]*[ -/]*|O)?\Z")
 PATIENCE = 0.05
 """Seconds in which the rest of a key's sequence comes, if it is not the Escape key."""
+LONGEST = 4096
+"""Bytes that are read at a time, whatever has begun with them."""
 
 
 class Keyboard:
@@ -65,18 +67,22 @@ class Keyboard:
 
     def read(self) -> list[str] | None:
         """Return the keys that were pressed; None when there is no keyboard any more."""
-        try:
-            data = os.read(self._descriptor, 1024)
-        except OSError:  # the terminal is gone
-            return None
-        if not data:
-            return None
-        while BEGUN.search(data) and select.select([self._descriptor], [], [], PATIENCE)[0]:
-            more = os.read(self._descriptor, 1024)
-            if not more:
-                break
+        data = self._more()
+        while (
+            len(data) < LONGEST
+            and BEGUN.search(data)
+            and select.select([self._descriptor], [], [], PATIENCE)[0]
+            and (more := self._more())
+        ):
             data += more
-        return names(self._decoder.decode(data))
+        return names(self._decoder.decode(data)) if data else None
+
+    def _more(self) -> bytes:
+        """Return what was typed since; nothing where the terminal is gone."""
+        try:
+            return os.read(self._descriptor, 1024)
+        except OSError:
+            return b""
 
 
 @contextmanager
