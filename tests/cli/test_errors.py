@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -342,3 +343,54 @@ def test_ctrl_c_while_modules_are_imported_is_neither_lost_nor_a_traceback(modul
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+ENDED_TWICE = """
+import os, signal
+import click
+from virtmeter.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+def kill(*_):
+    os.kill(os.getpid(), {number})
+
+class Dying:
+    __del__ = kill
+
+def end(_):
+    ended = status(click.command()(kill))
+    Dying()  # an exception would be a traceback here, and lost
+    return ended
+
+status, main.status = main.status, end
+main.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_one_ends_the_process_changes_nothing(number: signal.Signals) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDED_TWICE.format(number=int(number))],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (128 + number, "", "")
+
+
+def test_a_second_signal_ends_a_process_that_does_not_come_to_its_end() -> None:
+    script = """
+import signal, time
+from virtmeter.cli import ending
+ending.PATIENCE = 0.0
+ending.on(signal.SIGTERM, 7)
+try:
+    signal.raise_signal(signal.SIGTERM)
+finally:
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
+    assert done.returncode == 7

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import virtmeter
-from virtmeter.cli import about
+from virtmeter.cli import about, ending
 from virtmeter.cli.starting import INTERRUPTED, UNREACHABLE, interruptible
 from virtmeter.cli.text import discard, printable, say
 
@@ -98,9 +97,9 @@ def main() -> NoReturn:
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, _end)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            ending.on(number, 128 + number)
     for variable in _wrong_variables():
         del os.environ[variable]
     os.environ.setdefault("LIBVIRT_AUTOSTART", "0")  # who looks for VMs starts no daemon for them
@@ -108,17 +107,14 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
     ended = status(commands)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is _end:
-            signal.signal(number, signal.SIG_DFL)
-    if threading.active_count() > 1:
-        # They wait for a hypervisor or check a password, and nobody needs their answers any more.
-        # Python would end them on their way back from native code, which aborts the process.
+    ending.begin()
+    # Not by Python's own way: threads may wait for a hypervisor or check a password, whose answers
+    # nobody needs any more, and it would end them on their way back from native code, which aborts
+    # the process. Nor does it look after signals then.
+    for output in (sys.stdout, sys.stderr):
         with suppress(OSError):
-            sys.stdout.flush()
-        os._exit(ended)
-    sys.exit(ended)
+            output.flush()
+    os._exit(ended)
 
 
 def _wrong_variables() -> Iterator[str]:
@@ -138,11 +134,6 @@ def _asks_to_complete() -> bool:
     word = os.environ.get("COMP_CWORD", " ")  # the word itself, or its number
     is_one = not word or not word.isspace() if shell == "fish" else NUMBER.fullmatch(word)
     return "COMP_WORDS" in os.environ and bool(is_one)
-
-
-def _end(number: int, _: object) -> NoReturn:
-    """End as a signal would, but leave no process and no file behind."""
-    sys.exit(128 + number)
 
 
 class _Said(logging.Handler):

@@ -21,14 +21,15 @@ def interruptible() -> Iterator[None]:
 
     An exception in the middle of an import is a traceback, or lost where Python cannot raise it.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):
         yield
         return
     signal.signal(signal.SIGINT, _end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _end(*_: object) -> NoReturn:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import signal
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
-from virtmeter.cli import connection
+from virtmeter.cli import connection, ending
 from virtmeter.cli.export import logs
 from virtmeter.cli.export.fleet import SETTLING, Fleet
 from virtmeter.cli.export.fleet_pages import FleetPages
@@ -122,7 +121,7 @@ class Serving:
             raise click.ClickException(
                 f"cannot listen on {self._listen.host}, port {self._listen.port}: {why}"
             ) from None
-        signal.signal(signal.SIGTERM, terminate)
+        ending.on(signal.SIGTERM, 0)
         with logs.unblocked():
             LOG.info("%s", what)
             thread = threading.Thread(target=reload.when_asked, args=(self._asked,), daemon=True)
@@ -134,8 +133,3 @@ class Serving:
             scheme = "https" if access.tls else "http"
             LOG.info("serving %s://%s:%s/metrics", scheme, host, server.port)
             server.serve_forever()
-
-
-def terminate(*_: object) -> NoReturn:
-    """End at once, and well."""
-    sys.exit(0)
