@@ -94,6 +94,7 @@ MISTAKES = [
     (f'[targets.a]\n{URI}\ncollect = ["cup"]', "collect: 'cup' is none of cpu, memory"),
     (f'[targets.a]\n{URI}\ncollect = ["vcpus"]\nno_collect = ["vcpus"]', "both name vcpus"),
     ("a = " + "[" * 100_000, "nested too deeply"),
+    (f"[targets.a]\n{URI}\ntimeout = {'9' * 5000}", "a number has thousands of digits"),
 ]
 
 

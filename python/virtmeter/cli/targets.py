@@ -80,9 +80,13 @@ def read(path: Path, defaults: Defaults = Defaults()) -> dict[str, Target]:  # n
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start + 1} is not UTF-8") from None
-    except ValueError as error:  # of TOML, with the line; or the file is too long
+    except tomllib.TOMLDecodeError as error:  # with the line
+        raise ValueError(f"{path}: {error}") from None
+    except ValueError as error:  # it is too long, or Python reads no number that is
         message = str(error)
-        raise ValueError(message if str(path) in message else f"{path}: {message}") from None
+        raise ValueError(
+            message if str(path) in message else f"{path}: a number has thousands of digits"
+        ) from None
     except RecursionError:
         raise ValueError(f"{path}: its tables or lists are nested too deeply") from None
     try:
