@@ -380,17 +380,27 @@ def test_a_signal_while_one_ends_the_process_changes_nothing(number: signal.Sign
     assert (done.returncode, done.stdout, done.stderr.strip()) == (128 + number, "", "")
 
 
-def test_a_second_signal_ends_a_process_that_does_not_come_to_its_end() -> None:
+def test_a_signal_ends_a_command_whose_output_nobody_takes() -> None:
     script = """
-import signal, time
-from virtmeter.cli import ending
-ending.PATIENCE = 0.0
-ending.on(signal.SIGTERM, 7)
-try:
-    signal.raise_signal(signal.SIGTERM)
-finally:
-    signal.raise_signal(signal.SIGTERM)
-    time.sleep(60)
+import signal, sys
+from virtmeter.cli import ending, main
+ending.PATIENCE = 0.1
+
+def write(_):
+    try:
+        sys.stdout.write(1_000_000 * "x")
+    except SystemExit as ended:
+        return ended.code
+
+main.status = write
+main.main()
 """
-    done = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
-    assert done.returncode == 7
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writing:
+        try:
+            assert writing.stdout
+            assert writing.stdout.read(1)
+            writing.terminate()
+            assert writing.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
+        finally:
+            writing.kill()

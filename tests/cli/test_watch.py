@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,6 +194,29 @@ def test_a_terminal_that_goes_away(host: str) -> None:
         assert watch.stderr
         assert watch.stderr.read() == ""
         assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
+
+
+def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
+    script = "from virtmeter.cli import ending, main; ending.PATIENCE = 0.5; main.main()"
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-c", script, "watch", "--uri", host, *FAST],
+        stdin=its,
+        stdout=its,
+        stderr=subprocess.PIPE,
+        env=cli.environment(),
+    ) as watch:
+        try:
+            os.close(its)
+            shown = b""
+            while b"40 running" not in shown:
+                shown += os.read(ours, 4096)
+            os.write(ours, b"\x13")  # Ctrl-S
+            watch.terminate()
+            assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
+        finally:
+            watch.kill()
+            os.close(ours)
 
 
 def test_a_guest_that_hangs_stays_on_the_screen(rig: Libvirtd) -> None:

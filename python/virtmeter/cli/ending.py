@@ -1,16 +1,15 @@
-"""Signals that end the process: the first one does, well; others change nothing for a while."""
+"""Signals that end the process: the first one does, well and in bounded time."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 
 PATIENCE = 5.0
-"""Seconds that the end has, which logs out of pools and vCenters; another signal ends it then."""
+"""Seconds that the end has, which logs out of pools and vCenters, and writes what is left."""
 
-_until: list[float] = []
-"""Until when it has them, by the monotonic clock, once it has begun."""
+_begun: list[str] = []
+"""Why the end has begun, if it has."""
 
 
 def begin() -> None:
@@ -18,20 +17,27 @@ def begin() -> None:
 
     In the middle of the end, an exception is a traceback, or lost, and something is left behind.
     """
-    if not _until:
-        _until.append(time.monotonic() + PATIENCE)
+    _begun.append("the command has ended")
+
+
+def bound(status: int) -> None:
+    """Have the process end with this status after a while, whatever it waits for by then.
+
+    That may be a pipe or a terminal which takes nothing any more. Signals raise nothing meanwhile.
+    """
+    if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+        _begun.append("a signal has come")
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(status))
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
 
 def on(number: int, status: int) -> None:
     """Have a signal end the process with this status."""
 
     def end(*_: object) -> None:
-        if not _until:
-            begin()
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            raise SystemExit(status)
-        if time.monotonic() > _until[0]:
-            os._exit(status)
+        is_first = not _begun
+        bound(status)
+        if is_first:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(status)
 
     signal.signal(number, end)

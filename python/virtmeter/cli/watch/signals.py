@@ -7,6 +7,8 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from virtmeter.cli import ending
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 NEWS = 0
 """What a call of ``ring`` reads as."""
 ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-HEARD = (signal.SIGINT, *ENDS, signal.SIGTSTP, signal.SIGWINCH)
+BOUNDED = (signal.SIGINT, *ENDS)
+HEARD = (*BOUNDED, signal.SIGTSTP, signal.SIGWINCH)
 
 
 class Bell:
@@ -26,7 +29,10 @@ class Bell:
         self._inside, self._outside = socket.socketpair()
         for end in (self._inside, self._outside):
             end.setblocking(False)
-        self._before = {number: signal.signal(number, _ignore) for number in HEARD}
+        self._before = {
+            number: signal.signal(number, _end if number in BOUNDED else _ignore)
+            for number in HEARD
+        }
         self._wakeup_before = signal.set_wakeup_fd(
             self._outside.fileno(), warn_on_full_buffer=False
         )
@@ -63,6 +69,11 @@ class Bell:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, _ignore)
+
+
+def _end(number: int, _: object) -> None:
+    """Let it be heard, but only for so long: a terminal may take nothing any more."""
+    ending.bound(128 + number)
 
 
 def _ignore(*_: object) -> None:
