@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support import qemu
 from tests.support.libvirtd import Daemon
@@ -40,6 +42,24 @@ def rig() -> Iterator[qemu.Libvirtd]:
     with qemu.Libvirtd() as libvirtd:
         libvirtd.start_guests()
         yield libvirtd
+
+
+class OneRig(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each worker a file at a time, and one of them all that needs the real libvirtd."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        text = (self.config.rootpath / file).read_text()
+        users = re.findall(r"def (\w+)\([^)]*\brig: Libvirtd", text)
+        # Where a fixture needs it, so may all tests of the file.
+        fixtures = [name for name in users if not name.startswith("test_")]
+        return "rig" if fixtures or test.partition("[")[0] in users else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneRig:
+    """With `pytest -n`, each file is for one worker: fixtures of modules are made once."""
+    return OneRig(config, log)
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -44,11 +45,14 @@ def program() -> Path:
     for path in sorted(SOURCE.glob("*.go")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     built = ROOT / "build/vcsim" / digest.hexdigest()[:16]
-    if not built.exists():
-        built.parent.mkdir(parents=True, exist_ok=True)
-        for older in built.parent.iterdir():
-            older.unlink()
-        made = built.with_suffix(f".{os.getpid()}")
-        go("build", "-o", str(made), ".")
-        made.rename(built)
+    with (SOURCE / "main.go").open() as file:
+        # Whoever comes second waits for what the first one builds.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not built.exists():
+            built.parent.mkdir(parents=True, exist_ok=True)
+            for older in built.parent.iterdir():
+                older.unlink()
+            made = built.with_suffix(f".{os.getpid()}")
+            go("build", "-o", str(made), ".")
+            made.rename(built)
     return built
