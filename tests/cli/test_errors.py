@@ -38,19 +38,19 @@ def test_an_unreachable_libvirt_is_told_once(tmp_path: Path, command: str) -> No
 def test_a_libvirt_that_says_nothing_is_told_in_time(daemon: Daemon, command: str) -> None:
     for procedure in ("CONNECT_GET_ALL_DOMAIN_STATS", "DOMAIN_LOOKUP_BY_UUID"):
         daemon.on(procedure, Never(), repeat=True)
-    done = cli.run(command, "--uri", daemon.uri, "--timeout", "0.5")
+    done = cli.run(command, "--uri", daemon.uri, "--timeout", "3")
     [line] = done.stderr.splitlines()
-    assert "libvirt has not answered for 250ms" in line
+    assert "libvirt has not answered for 1.5s" in line
     assert done.returncode == 3
 
 
 @pytest.mark.parametrize("command", READERS)
 def test_a_list_that_does_not_come_is_no_silence(daemon: Daemon, command: str) -> None:
     daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), repeat=True)
-    done = cli.run(command, "--uri", daemon.uri, "--timeout", "0.5")
+    done = cli.run(command, "--uri", daemon.uri, "--timeout", "3")
     [line] = done.stderr.splitlines()
     assert "listing the instances of " in line
-    assert "hangs: no answer within 500ms" in line
+    assert "hangs: no answer within 3s" in line
     assert done.returncode == 1
 
 
