@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.releases import HERE, RELEASES, python_of, run
+from tests.agent.releases import HERE, RELEASES, ask, python_of, run
 from tests.support import broken, sample, xdr
 from tests.support.libvirtd import Then
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Domain, Error
@@ -94,14 +94,16 @@ def poll(tmp_path: Path, release: str) -> Callable[..., Polled]:
         more: str = "",
         ours: str = "",
         meanwhile: Callable[[], object] = lambda: None,
+        anew: bool = False,
     ) -> Polled:
         config = tmp_path / "ceilometer.conf"
         options = {"enabled": enabled, "additional": additional, "more": more, "ours": ours}
         config.write_text(CONFIG.format(uri=uri, **options))
         question = [str(config), order, without_libvirt, uuids or [sample.UUID], pollings]
-        agent = HERE / "agent.py"
-        command = [python_of(release), "-W", "ignore", agent, json.dumps(question)]
-        return Polled(run(*command, meanwhile=meanwhile))
+        if anew:
+            command = [python_of(release), "-W", "ignore", HERE / "agent.py", json.dumps(question)]
+            return Polled(run(*command, meanwhile=meanwhile))
+        return Polled(ask(release, "agent.py", question, meanwhile=meanwhile))
 
     return poll
 
@@ -348,7 +350,7 @@ def test_without_a_core_that_can_be_loaded_the_stock_inspector_stays(
     stock = poll(uri, enabled=False)
     broken.make(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    polled = poll(uri, more=f"hypervisor_inspector = {name}", additional=True)
+    polled = poll(uri, more=f"hypervisor_inspector = {name}", additional=True, anew=True)
     assert polled.inspectors == STOCK
     assert polled.samples == stock.samples
     [(level, message)] = polled.ours()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
-from tests.agent.releases import HERE, RELEASES, python_of, run
+from tests.agent.releases import RELEASES, ask
 from tests.support.libvirtd import Daemon, HangUp, Then
 from tests.support.procedures import Domain
 from virtmeter.ceilometer import discovery
@@ -84,8 +84,7 @@ def discover(release: str, tmp_path: Path, *domains: str, more: str = "") -> Any
         f"libvirt_uri = test://{node}\n"
         f"[compute]\ninstance_discovery_method = libvirt_metadata\n{more}"
     )
-    question = json.dumps([str(config)])
-    return json.loads(run(python_of(release), "-W", "ignore", HERE / "discover.py", question))
+    return json.loads(ask(release, "discover.py", [str(config)]))
 
 
 @pytest.mark.parametrize("version", ["1", "0"])

@@ -5,13 +5,12 @@ No libvirt is configured. The agent's part is played by ``agent.py``, as in test
 
 from __future__ import annotations
 
-import json
 from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.releases import HERE, python_of, run
+from tests.agent.releases import ask, python_of, run
 from tests.agent.test_activation import Polled
 from tests.support.xapi import PASSWORD, Pool
 from tests.support.xapi.client import Client
@@ -85,8 +84,7 @@ def poll(tmp_path: Path, release: str, password: Path) -> Callable[..., Polled]:
         uri = f"{pool.uri()}&password_file={password}"
         config.write_text(CONFIG.format(uri=uri, more=more, ours=ours))
         question = [str(config), order, without_libvirt, uuids, pollings]
-        command = [python_of(release), "-W", "ignore", HERE / "agent.py", json.dumps(question)]
-        return Polled(run(*command))
+        return Polled(ask(release, "agent.py", question))
 
     return poll
 

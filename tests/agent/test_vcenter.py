@@ -5,12 +5,11 @@ No libvirt is configured. The agent's part is played by ``agent.py``, as in test
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.releases import HERE, python_of, run
+from tests.agent.releases import ask
 from tests.agent.test_activation import Polled
 from tests.agent.test_pool import CONFIG, OURS, RATES, complaints, of, volumes
 from tests.support.vcsim import PASSWORD, VM, VCenter, unavailable
@@ -91,8 +90,7 @@ def poll(tmp_path: Path, release: str, password: Path, vcenter: VCenter) -> Poll
         uri = f"{vcenter.uri}&password_file={password}"
         config.write_text(CONFIG.format(uri=uri, more=more, ours=ours))
         question = [str(config), order, without_libvirt, uuids, 1 + len(steps)]
-        command = [python_of(release), "-W", "ignore", HERE / "agent.py", json.dumps(question)]
-        return Polled(run(*command, steps=steps))
+        return Polled(ask(release, "agent.py", question, steps=steps))
 
     return poll
 
@@ -223,8 +221,7 @@ def test_a_single_esxi_host_is_read_likewise(tmp_path: Path, release: str, passw
         uri = f"{esxi.uri}&password_file={password}"
         config.write_text(CONFIG.format(uri=uri, more="", ours=""))
         uuids = [vm.uuid for vm in esxi.vms()]
-        question = json.dumps([str(config), "first", True, uuids])
-        polled = Polled(run(python_of(release), "-W", "ignore", HERE / "agent.py", question))
+        polled = Polled(ask(release, "agent.py", [str(config), "first", True, uuids]))
     assert all(of(polled, uuid) >= METERS for uuid in uuids)
     assert complaints(polled) == []
 
