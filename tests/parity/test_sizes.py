@@ -237,12 +237,14 @@ def test_a_snapshot_after_the_xml_was_read(rig: Libvirtd, guest: SizedGuest) -> 
     guest.raw("vda", 4 * MIB)
     guest.start()
     guest.io("vda", "write 512k 64k")
+    guest.sync()
     with virtmeter.LibvirtInspector(rig.uri, max_age=60) as inspector:
         for _ in range(3):
             assert read(inspector, guest.uuid) == guest.told()
         assert inspector.health().sizes_reckoned == 2
         guest.snapshot()
         guest.io("vda", "write 512k 128k")
+        guest.sync()
         assert read(inspector, guest.uuid) == guest.told()
 
 
