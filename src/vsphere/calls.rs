@@ -1,0 +1,297 @@
+//! What is asked of a vCenter: which VMs there are, what they are, and what they use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::faults::FaultKind;
+use super::groups::Kind;
+use super::inventory::{About, AboutRead, Vm};
+use super::objects::{self, Object, Page, Swept};
+use super::perf;
+use super::requests::{Query, Request};
+use super::session::{Session, Trouble};
+use super::totals::{Answer, Series, Taken};
+use super::{State, VSphere, Wanted};
+use crate::error::Result;
+use crate::printable::Printable;
+
+/// So many objects are asked for in a page, whose text takes 2 kB for each: as much as its thread keeps.
+const PAGE: u32 = 600;
+/// Sizes are not asked for more often: the server itself looks at files only now and then.
+const SIZES: Duration = Duration::from_secs(300);
+/// So many VMs that are gone, or not to be seen, are taken out of a call one after the other; then it is
+/// halved.
+const MOST_GONE: usize = 3;
+/// If more VMs than that are refused before one is answered for, it is not about VMs.
+const MOST_REFUSED: usize = 3;
+
+/// What came of the calls about a group so far.
+#[derive(Default)]
+struct Asked {
+    answered: usize,
+    /// The VMs about which alone there is no answer, and why there is none about the last of them.
+    refused: usize,
+    refusal: Option<Trouble>,
+    /// What the log is to say.
+    lines: Vec<String>,
+}
+
+impl VSphere {
+    /// Reads which hosts and VMs there are.
+    pub(super) fn read_inventory(&self, deadline: Instant) -> Result<Vec<String>> {
+        let wanted: [(&str, &[&str]); 2] =
+            [("VirtualMachine", &objects::Vm::PATHS), ("HostSystem", &objects::Host::PATHS)];
+        let first = |session: &Session| {
+            Request::view_properties(&session.refs, &session.view, &wanted, PAGE)
+        };
+        let (mut vms, mut hosts) = (Vec::new(), Vec::new());
+        let Page { objects, missing, .. } = self.pages(first, deadline)?;
+        for object in objects {
+            match object {
+                Swept::Vm(vm) => vms.push(*vm),
+                Swept::Host(host) => hosts.push(*host),
+            }
+        }
+        let mut state = self.lock();
+        state.missing = missing;
+        state.inventory.enter(vms, hosts, Instant::now());
+        state.follow();
+        Ok(state.notes())
+    }
+
+    /// Reads what the VMs of a group are, beside what they use: of those that were configured otherwise
+    /// since, and their sizes where these are too old.
+    pub(super) fn read_about(&self, group: Uuid, sizes: bool, deadline: Instant) -> Result<()> {
+        let now = Instant::now();
+        let wanted: Vec<(Uuid, Box<str>, Arc<str>)> = {
+            let state = self.lock();
+            let Some(group) = state.groups.get(group) else { return Ok(()) };
+            let vms =
+                group.vms.iter().filter_map(|uuid| Some((uuid, state.inventory.vms.get(uuid)?)));
+            let is_old = |vm: &Vm| {
+                vm.about.as_ref().is_some_and(|about| now.duration_since(about.read) > SIZES)
+            };
+            vms.filter(|(_, vm)| vm.is_changed() || sizes && is_old(vm))
+                .map(|(uuid, vm)| (*uuid, vm.moref.clone(), vm.version.clone()))
+                .collect()
+        };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let morefs: Vec<&str> = wanted.iter().map(|(_, moref, _)| &**moref).collect();
+        let first =
+            |session: &Session| Request::vm_properties(&session.refs, &morefs, &AboutRead::PATHS);
+        let found: Vec<AboutRead> = self.pages(first, deadline)?.objects;
+        let mut state = self.lock();
+        let State { inventory, totals, .. } = &mut *state;
+        for read in found {
+            let Some((uuid, _, version)) = wanted.iter().find(|(_, moref, _)| *moref == read.moref)
+            else {
+                continue;
+            };
+            let Some(vm) = inventory.vms.get_mut(uuid).filter(|vm| vm.moref == read.moref) else {
+                continue;
+            };
+            let about = About::new(read, version.clone(), now);
+            totals.keep_devices(uuid, |device| about.has(device));
+            vm.about = Some(Box::new(about));
+        }
+        Ok(())
+    }
+
+    /// Properties of objects, page by page, as if it were one.
+    fn pages<T: Object>(
+        &self,
+        first: impl Fn(&Session) -> Request,
+        deadline: Instant,
+    ) -> Result<Page<T>> {
+        self.pages_of_one_session(&first, deadline).map_err(|trouble| self.vcenter.error(trouble))
+    }
+
+    fn pages_of_one_session<T: Object>(
+        &self,
+        first: &impl Fn(&Session) -> Request,
+        deadline: Instant,
+    ) -> std::result::Result<Page<T>, Trouble> {
+        let mut is_again = false;
+        'anew: loop {
+            let read = |_: &Session, body: &[u8]| {
+                objects::page(body, "RetrievePropertiesEx")?.in_session()
+            };
+            let mut all: Page<T> = self.vcenter.call(first, read, deadline)?;
+            while let Some(token) = all.token.take() {
+                let next = |session: &Session| Request::continue_properties(&session.refs, &token);
+                let read =
+                    |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
+                match self.vcenter.call(next, read, deadline) {
+                    // Where the session ends between two pages, they are asked for anew, once.
+                    Err(Trouble::Fault(..)) if !std::mem::replace(&mut is_again, true) => {
+                        continue 'anew;
+                    }
+                    page => all.extend(page?),
+                }
+            }
+            return Ok(all);
+        }
+    }
+
+    /// Reads what all VMs of a group use.
+    pub(super) fn read_group(&self, id: Uuid, deadline: Instant) -> Result<Vec<String>> {
+        let Some(group) = self.lock().groups.get(id).cloned() else { return Ok(Vec::new()) };
+        if group.kind == Kind::Away {
+            return Err(self
+                .vcenter
+                .lost("vCenter does not hear of it: the host, or the VM on it, is not connected"));
+        }
+        self.read_about(id, false, deadline)?;
+        if group.kind == Kind::Still {
+            return Ok(Vec::new());
+        }
+        let wanted = self.lock().wanted(&group);
+        // Whoever is held up by one host of several is to learn of it while there is time to ask the others.
+        let now = Instant::now();
+        let early = if group.hosts.len() > 1 {
+            now + deadline.saturating_duration_since(now) / 2
+        } else {
+            deadline
+        };
+        let mut so_far = Asked::default();
+        let mut done = self.query(wanted, early, &mut so_far);
+        if so_far.answered == 0 {
+            done = done.and(so_far.refusal.take().map_or(Ok(()), Err));
+        }
+        match done {
+            Ok(()) => {
+                self.lock().groups.answered(id);
+                Ok(so_far.lines)
+            }
+            Err(trouble) => {
+                if matches!(trouble, Trouble::TimedOut(_)) {
+                    self.lock().part(id);
+                }
+                Err(self.vcenter.error(trouble))
+            }
+        }
+    }
+
+    /// Asks for samples, and takes them. Where the server takes no call about so many VMs, or about one of
+    /// them, that costs the others nothing.
+    fn query(
+        &self,
+        mut wanted: Vec<Wanted>,
+        deadline: Instant,
+        so_far: &mut Asked,
+    ) -> std::result::Result<(), Trouble> {
+        let mut gone = 0;
+        while !wanted.is_empty() {
+            match self.query_once(&wanted, deadline, so_far) {
+                // What has more samples than were asked for.
+                Ok(again) => wanted = again,
+                Err(Trouble::Fault(kind, text))
+                    if gone < MOST_GONE && take_out(&mut wanted, kind.object()) =>
+                {
+                    gone += 1;
+                    if matches!(kind, FaultKind::NoPermission { .. }) {
+                        so_far.refused += 1;
+                        so_far.refusal = Some(Trouble::Fault(kind, text));
+                    }
+                }
+                Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) && wanted.len() > 1 => {
+                    let (all, refused) = (wanted.len(), so_far.refused);
+                    let half = wanted.split_off(all / 2);
+                    self.query(wanted, deadline, so_far)?;
+                    self.query(half, deadline, so_far)?;
+                    let is_too_much = matches!(
+                        kind,
+                        FaultKind::RestrictedByAdministrator | FaultKind::TooManyElements
+                    );
+                    if is_too_much && so_far.refused == refused {
+                        self.lock().groups.take_fewer(all);
+                    }
+                    return Ok(());
+                }
+                // Nothing is known of this one; if it is so of each, it is not about them.
+                Err(Trouble::Fault(kind, text)) if is_about_a_vm(&kind) => {
+                    so_far.refused += 1;
+                    if so_far.answered == 0 && so_far.refused > MOST_REFUSED {
+                        return Err(Trouble::Fault(kind, text));
+                    }
+                    so_far.refusal = Some(Trouble::Fault(kind, text));
+                    return Ok(());
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with one call. Returns what has to be asked for again, as there are more samples.
+    fn query_once(
+        &self,
+        wanted: &[Wanted],
+        deadline: Instant,
+        so_far: &mut Asked,
+    ) -> std::result::Result<Vec<Wanted>, Trouble> {
+        let queries: Vec<Query<'_>> = wanted
+            .iter()
+            .map(|wanted| Query {
+                vm: &wanted.moref,
+                samples: wanted.samples.try_into().unwrap_or(1),
+            })
+            .collect();
+        let request = |session: &Session| {
+            Request::query_perf(&session.refs, &queries, &session.counters.asked())
+        };
+        let by_moref: HashMap<&str, &Wanted> =
+            wanted.iter().map(|wanted| (&*wanted.moref, wanted)).collect();
+        let read = |session: &Session, body: &[u8]| {
+            let (mut again, mut went_back) = (Vec::new(), Vec::new());
+            let came = Instant::now();
+            perf::samples(body, &session.counters, |entity| {
+                let Some(wanted) = by_moref.get(entity.moref) else { return };
+                let answer = Answer { times: entity.times(), series: &Series::of(entity) };
+                match self.lock().take(wanted, &answer, came) {
+                    Taken::TooShort { samples } => {
+                        again.push(Wanted { samples, is_again: true, ..(*wanted).clone() });
+                    }
+                    Taken::WentBack => went_back.push(Arc::clone(&wanted.host)),
+                    Taken::Whole => {}
+                }
+            })?;
+            Ok((again, went_back))
+        };
+        let (again, mut went_back) = self.vcenter.call(request, read, deadline)?;
+        so_far.answered += 1;
+        went_back.sort_unstable();
+        went_back.dedup();
+        let state = self.lock();
+        so_far.lines.extend(went_back.iter().map(|host| {
+            format!(
+                "the clock of host {} went back: what its VMs used until now is not known",
+                Printable(state.host_label(host))
+            )
+        }));
+        Ok(again)
+    }
+}
+
+/// Takes the VM out that a fault names; whether there is such a one.
+fn take_out(wanted: &mut Vec<Wanted>, moref: Option<&str>) -> bool {
+    let place = moref.and_then(|moref| wanted.iter().position(|wanted| *wanted.moref == *moref));
+    place.map(|place| wanted.remove(place)).is_some()
+}
+
+/// Whether a call without one of its VMs, or with fewer, may be answered.
+fn is_about_a_vm(fault: &FaultKind) -> bool {
+    matches!(
+        fault,
+        FaultKind::ManagedObjectNotFound(_)
+            | FaultKind::InvalidArgument(_)
+            | FaultKind::NoPermission { .. }
+            | FaultKind::RestrictedByAdministrator
+            | FaultKind::TooManyElements
+    )
+}
