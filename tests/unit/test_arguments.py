@@ -160,7 +160,6 @@ class Boastful(list[str]):
         (range(10**11), "UUID string.*int"),
         (range(10**18), "UUID string.*int"),
     ],
-    ids=repr,
 )
 def test_what_are_no_instances_is_the_callers_mistake(
     inspector: virtmeter.LibvirtInspector, instances: Any, words: str
