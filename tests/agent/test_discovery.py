@@ -300,3 +300,36 @@ def test_the_native_record(tmp_path: Path) -> None:
     )
     assert server.flavor["extra_specs"] == {"hw:a": "b", "hw:c": None}
     assert server.image_id == "image-1"
+
+
+def test_what_is_wrong_is_said_once_and_said_anew_when_it_is_something_else(
+    tmp_path: Path,
+) -> None:
+    """Nova may refuse what libvirt, which was away before, tells of; an id in its words is new."""
+    node = tmp_path / "node.xml"
+    node.write_text(f"<node>{domain(1, INSTANCES['an old one'])}</node>")
+    script = """
+import logging, sys
+from types import SimpleNamespace
+from ceilometer.compute.discovery import InstanceDiscovery
+import virtmeter
+from virtmeter.ceilometer import discovery
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
+errors = [OSError("away")] * 2 + [RuntimeError("no token, req-%s" % n) for n in range(3)]
+errors += [KeyError("one")] * 2 + [KeyError("other")] * 2
+def fail(name):
+    raise errors.pop(0)
+finder = SimpleNamespace(
+    conf=SimpleNamespace(host="h", compute=SimpleNamespace(fetch_extra_metadata=False)),
+    get_flavor_id=fail,
+)
+while errors:
+    InstanceDiscovery.discover_libvirt_polling(finder, None)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, f"test://{node}"]
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.stderr == ""
+    lines = completed.stdout.splitlines()
+    told = [line.rsplit(": ", 1)[1] for line in lines]
+    assert told == ["away", "no token, req-0", "KeyError('one')", "KeyError('other')"]

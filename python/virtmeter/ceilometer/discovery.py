@@ -27,8 +27,6 @@ METHOD = "discover_libvirt_polling"
 READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
 # 2025.1 does, 2024.1 does not: asks Nova for servers. Earlier ones ask for flavors only.
 ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
-# Among the instances that the log was told of: there was none at all.
-ALL = ""
 
 
 def leave_to_nova(conf: cfg.ConfigOpts) -> None:
@@ -55,10 +53,12 @@ def activate(native: Inspector) -> None:
         try:
             return discovered(native, discovery, said)
         except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
-            # The agent would log a traceback; the next cycle tries again.
-            if ALL not in said:
+            # The agent would log a traceback; the next cycle tries again. Another fault is told as
+            # well, but not by its words: those of Nova have a request's id, and are always new.
+            kind = type(error).__qualname__
+            if kind not in said:
                 LOG.warning("no instance is discovered: %s", printable(str(error)))
-            said.add(ALL)
+            said.add(kind)
             return []
 
     setattr(InstanceDiscovery, METHOD, discover)
@@ -67,7 +67,8 @@ def activate(native: Inspector) -> None:
 def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
     """Return all instances, each as this release's own discovery gives it.
 
-    ``said`` are those that the log was told of in the last cycle, and becomes those of this one.
+    ``said`` is what the log was told of since the last cycle that found any, and becomes what this
+    one leaves out.
     """
     found, left_out = [], set()
     for server in native.list_servers():
@@ -76,10 +77,10 @@ def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
         try:
             found.append(like_nova(discovery, server))
         except (AttributeError, KeyError) as error:
-            if server.id not in said:
-                why = printable(repr(error))
-                LOG.error("instance %s is left out of discovery: %s", server.id, why)
-            left_out.add(server.id)
+            fault = f"instance {server.id} is left out of discovery: {printable(repr(error))}"
+            if fault not in said:
+                LOG.error("%s", fault)
+            left_out.add(fault)
     said.clear()
     said.update(left_out)
     return found
