@@ -17,6 +17,7 @@ from tests.agent.releases import HERE, RELEASES, ask, python_of, run
 from tests.support import broken, sample, xdr
 from tests.support.libvirtd import Then
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Domain, Error
+from virtmeter.ceilometer import once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -413,3 +414,11 @@ def test_the_options_are_generated_with_their_help() -> None:
     assert "#enabled = true" in completed.stdout
     assert "#additional_meters = false" in completed.stdout
     assert "as if virtmeter were not installed" in completed.stdout.replace("\n# ", " ")
+
+
+def test_what_is_known_of_faults_is_bounded() -> None:
+    """Their words may be of somebody who makes new ones all the time."""
+    faults = once.Once()
+    assert all(faults.is_new(str(number)) for number in range(3 * once.MOST))
+    assert len(faults._met) <= once.MOST + 1
+    assert not faults.is_new(str(3 * once.MOST - 1))

@@ -7,7 +7,7 @@ import time
 KEPT = 3600.0
 """What nobody has met for so many seconds is over: it is said again if it comes back."""
 MOST = 10_000
-"""With more faults than that, those that are over are forgotten."""
+"""Of more faults than that, the half that was met last is kept."""
 
 
 class Once:
@@ -21,7 +21,8 @@ class Once:
         """Take down that a fault was met, and return whether it is to be said."""
         now = time.monotonic()
         if len(self._met) > MOST:
-            self._met = {each: met for each, met in list(self._met.items()) if now - met < KEPT}
+            by_time = sorted(self._met.items(), key=lambda each: each[1])
+            self._met = dict(by_time[-MOST // 2 :])
         last = self._met.get(fault)
         self._met[fault] = now
         return last is None or now - last >= KEPT
