@@ -51,7 +51,10 @@ impl Rates {
         interfaces: Vec<Interface>,
     ) -> Vec<InterfaceRateStats> {
         let grown = self.nics.enter(read, &nics(&interfaces));
-        let rates = |nic: &Interface| grown.get(nic.key()).map(Growth::per_second);
+        let rates = |nic: &Interface| {
+            counted(nic)?;
+            grown.get(nic.key()).map(Growth::per_second)
+        };
         let rates: Vec<_> = interfaces.iter().map(rates).collect();
         let record = |(nic, rates): (Interface, Option<[f64; 2]>)| {
             let [rx_bytes_rate, tx_bytes_rate] = rates?;
@@ -177,12 +180,19 @@ impl Usage {
 }
 
 fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {
-    let counters = |nic: &Interface| {
-        let c = nic.counters?;
-        let counters = [c.rx_bytes, c.tx_bytes];
-        Measured { counters, at: nic.measured, outlive: nic.outlives }.counted()
-    };
-    interfaces.iter().map(|nic| (nic.key(), counters(nic))).collect()
+    let mut all = Counters::new();
+    for nic in interfaces {
+        // Of two virtual functions with one MAC address, libvirt tells one.
+        let known = counted(nic).or(all.get(nic.key()).copied().flatten());
+        all.insert(nic.key(), known);
+    }
+    all
+}
+
+fn counted(nic: &Interface) -> Option<Measured<2>> {
+    let c = nic.counters?;
+    let counters = [c.rx_bytes, c.tx_bytes];
+    Measured { counters, at: nic.measured, outlive: nic.outlives }.counted()
 }
 
 fn disks(disks: &[Disk]) -> Counters<'_, 4> {

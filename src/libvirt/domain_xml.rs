@@ -2,7 +2,7 @@
 //!
 //! Pure: text in, devices out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use roxmltree::{Document, Node};
@@ -17,8 +17,10 @@ pub(super) struct Nic {
     pub(super) mac: Option<String>,
     pub(super) fref: Option<String>,
     pub(super) parameters: records::Parameters,
-    /// Whether it is a device of the host (`<interface type='hostdev'>`), for SR-IOV a virtual function.
-    pub(super) is_hostdev: bool,
+    /// Whether libvirt can be asked for it by its MAC address: it is a device of the host (`<interface
+    /// type='hostdev'>`), for SR-IOV a virtual function, and the first NIC that has the address. libvirt
+    /// answers for that one, which in a team of two (`<teaming>`) often is a tap device.
+    pub(super) is_found_by_mac: bool,
     /// Whether its device on the host, and so its counters, may outlive the domain's process: libvirt
     /// does not make it at each start.
     pub(super) outlives: bool,
@@ -68,9 +70,15 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     let document = parse(xml)?;
     let has_source = |disk: &Node<'_, '_>| child(*disk, "source").is_some();
     let model = |balloon| attribute(balloon, "model");
+    let mut macs = HashSet::new();
+    let without_target = each(&document, "interface").filter_map(|interface| {
+        let is_first = mac(interface).is_some_and(|mac| macs.insert(mac.to_lowercase()));
+        nic_without_target(interface, is_first)
+    });
+    let without_target = without_target.collect();
     Ok(Devices {
         nics: each(&document, "interface").filter_map(nic).collect(),
-        without_target: each(&document, "interface").filter_map(nic_without_target).collect(),
+        without_target,
         disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
         number: attribute(document.root_element(), "id").and_then(|id| id.parse().ok()),
         balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
@@ -112,23 +120,27 @@ fn targets<'a>(device: Node<'a, 'a>) -> impl Iterator<Item = String> {
 
 fn nic(interface: Node<'_, '_>) -> Option<Nic> {
     let name = target_name(interface)?;
-    let mac = attribute(child(interface, "mac")?, "address");
+    child(interface, "mac")?;
     let kind = attribute(interface, "type");
     let is_made = matches!(kind.as_deref(), Some("bridge" | "network" | "direct" | "ethernet"));
     let managed = child(interface, "target").and_then(|target| attribute(target, "managed"));
     let outlives = !is_made || managed.as_deref() == Some("no");
-    Some(Nic { name, mac, outlives, ..described(interface) })
+    Some(Nic { name, mac: mac(interface), outlives, ..described(interface) })
 }
 
 /// A NIC that libvirt has no name for on the host: SR-IOV's and vDPA's.
-fn nic_without_target(interface: Node<'_, '_>) -> Option<Nic> {
+fn nic_without_target(interface: Node<'_, '_>, is_first: bool) -> Option<Nic> {
     if target_name(interface).is_some() {
         return None;
     }
-    let mac = attribute(child(interface, "mac")?, "address").filter(|mac| !mac.is_empty())?;
+    let mac = mac(interface).filter(|mac| !mac.is_empty())?;
     let is_hostdev = attribute(interface, "type").as_deref() == Some("hostdev");
-    let name = mac.clone();
-    Some(Nic { name, mac: Some(mac), is_hostdev, outlives: true, ..described(interface) })
+    let (name, is_found_by_mac) = (mac.clone(), is_hostdev && is_first);
+    Some(Nic { name, mac: Some(mac), is_found_by_mac, outlives: true, ..described(interface) })
+}
+
+fn mac(interface: Node<'_, '_>) -> Option<String> {
+    attribute(child(interface, "mac")?, "address")
 }
 
 /// What libvirt calls a NIC by on the host; an empty name is none.
@@ -212,7 +224,7 @@ mod tests {
                     ("bridge".to_owned(), some("br0")),
                 ]
                 .into(),
-                is_hostdev: false,
+                is_found_by_mac: false,
                 outlives: false,
             }])
         );
@@ -248,11 +260,21 @@ mod tests {
         let found = devices(&xml).unwrap();
         let names: Vec<_> = found.without_target.iter().map(|nic| nic.name.as_str()).collect();
         assert_eq!(names, ["52:54:00:00:00:01", "3", "4"]);
-        let hostdevs: Vec<_> = found.without_target.iter().map(|nic| nic.is_hostdev).collect();
-        assert_eq!(hostdevs, [true, false, false]);
+        let asked: Vec<_> = found.without_target.iter().map(|nic| nic.is_found_by_mac).collect();
+        assert_eq!(asked, [true, false, false]);
         let port = ("interfaceid".to_owned(), Some("port-1".to_owned()));
         assert!(found.without_target[0].parameters.contains(&port));
         assert_eq!(found.nics.len(), 1);
+    }
+
+    #[test]
+    fn only_the_first_that_has_a_mac_is_found_by_it() {
+        let through = |mac| format!("<interface type='hostdev'><mac address='{mac}'/></interface>");
+        let tap = "<interface type='bridge'><mac address='0a'/><target dev='tap0'/></interface>";
+        let nics = [tap.to_owned(), through("0A"), through("0b"), through("0b")];
+        let found = devices(&domain(&nics.concat())).unwrap();
+        let asked: Vec<_> = found.without_target.iter().map(|nic| nic.is_found_by_mac).collect();
+        assert_eq!(asked, [false, true, false]);
     }
 
     #[test]

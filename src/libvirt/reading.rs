@@ -431,7 +431,7 @@ impl<'a> Taking<'a> {
         };
         // They are told without counters, too.
         let ask_by_mac = |nic: &domain_xml::Nic| {
-            let is_counted = nic.is_hostdev && self.at.counts_vfs()?;
+            let is_counted = nic.is_found_by_mac && self.at.counts_vfs()?;
             let told = if is_counted { ask(nic)? } else { interface(nic) };
             // The kernel has zeros where the driver of the NIC does not count.
             let counters = told.counters.filter(InterfaceCounters::has_any);

@@ -5,6 +5,7 @@ Each test runs the oracle too, so that a row goes when the oracle changes its wa
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -178,6 +179,36 @@ def test_what_goes_through_a_virtual_function_is_counted_by_its_mac(daemon: Daem
         assert nic.rx_bytes == nic.tx_packets == -1, "what a driver has that does not count"
     # Before it has counted, it is no part of the total, which later waits for it.
     assert used == [None, 0.0, None, 5.0]
+
+
+def test_of_nics_with_one_mac_only_the_one_that_libvirt_answers_for_is_counted(
+    daemon: Daemon,
+) -> None:
+    domain = sample.domain(uuid=UUID, bulk=True)
+    [tap_mac] = re.findall("<mac address='([^']*)'", domain.xml)
+    vf_mac = "52:54:00:00:00:99"
+    for mac in (tap_mac, vf_mac, vf_mac):  # in one team with the tap, and two that are alike
+        plug_through(domain, "hostdev", mac)
+    daemon.add(domain)
+    [tap] = domain.interfaces.values()
+
+    def receives(more: int) -> None:
+        for mac, nic in ("tap1", tap), (tap_mac, tap), (vf_mac, (4096, 3, -1, -1, 1, 1, -1, -1)):
+            domain.interfaces[mac] = (nic[0] + more, *nic[1:])
+
+    receives(0)
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0) as ours:
+        used = [ours.usage(UUID).network_read_kib]
+        list(ours.inspect_vnic_rates(UUID))
+        told = [nic.rx_bytes for nic in ours.inspect_vnics(UUID)]
+        assert told == [tap[0], -1, 4096, -1]
+        receives(1024)
+        used.append(ours.usage(UUID).network_read_kib)
+        rates = [nic.name for nic in ours.inspect_vnic_rates(UUID)]
+        assert rates == ["tap1", vf_mac]
+        deltas = [nic.rx_bytes_delta for nic in ours.inspect_vnics(UUID)]
+        assert deltas == [1024, 0, 1024, 0]
+    assert used == [None, 2.0]
 
 
 def test_libvirt_before_6_9_is_not_asked_for_a_virtual_function(daemon: Daemon) -> None:
