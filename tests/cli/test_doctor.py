@@ -281,7 +281,10 @@ def test_no_libvirt_library() -> None:
         ("[virtmeter]\nenabled = false\n", "warning", "[virtmeter] enabled is false"),
         ("[virtmeter]\nenabled = perhaps\n", "warning", "enabled: 'perhaps' is not true or false"),
         ("[virtmeter]\ntimeout = 0\n", "warning", "timeout: '0' is not a number from 0.01 to"),
-        ("[virtmeter\n", "warning", "cannot be read"),
+        ("[virtmeter\n", "warning", "cannot be read: ConfigFileParseError at "),
+        ("[DEFAULT]\ns3cret\n", "warning", "ceilometer.conf:2"),
+        ("[DEFAULT]\n s3cret\n", "warning", "ceilometer.conf:2"),
+        ("[DEFAULT]\nhypervisor_inspector = $s3cret\n", "warning", "cannot be read: "),
         ("", "ok", "reads libvirt through virtmeter"),
     ],
 )
@@ -289,7 +292,9 @@ def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, 
     directory = tmp_path / ".ceilometer"
     directory.mkdir()
     (directory / "ceilometer.conf").write_text(configured)
-    assert report("--uri", TEST, HOME=str(tmp_path)).has(level, "Ceilometer", words)
+    found = report("--uri", TEST, HOME=str(tmp_path))
+    assert found.has(level, "Ceilometer", words)
+    assert "s3cret" not in str(found.findings)
 
 
 HOST = socket.gethostname()
@@ -309,7 +314,7 @@ HOST = socket.gethostname()
         ("host = a\n", "", "warning", f"Ceilometer calls this host a, Nova calls it {HOST}"),
         ("host = a\n", "host = b\n", "warning", "set 'host = b' in [DEFAULT] of ceilometer.conf"),
         ("", "host = $my_ip\n", "warning", "cannot be compared"),
-        ("", "s3cret\n", "warning", "cannot be compared"),
+        ("", "s3cret\n", "warning", "cannot be compared: ConfigFileParseError at "),
     ],
 )
 def test_the_host_of_ceilometer_is_novas(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import socket
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 def agent() -> Iterator[Finding]:
     """Say what a compute agent that is started from here would do."""
+    # What oslo.config says of deprecated options is for the agent's log.
+    logging.getLogger("oslo_config").setLevel(logging.CRITICAL)
     try:
         version = metadata.version("ceilometer")
     except metadata.PackageNotFoundError:
@@ -33,7 +37,7 @@ def agent() -> Iterator[Finding]:
     except Exception as error:  # noqa: BLE001 - of oslo.config, or of what is not installed
         yield Finding(
             WARNING,
-            f"the configuration of {ceilometer} cannot be read: {error}",
+            f"the configuration of {ceilometer} cannot be read: {why(error)}",
             "run 'virtmeter doctor' as a user who may read it, or correct it",
         )
         return
@@ -64,11 +68,9 @@ def same_host() -> Iterator[Finding]:
             return
         ceilometer = host("ceilometer", "ceilometer-polling") or socket.gethostname()
     except Exception as error:  # noqa: BLE001 - of oslo.config, whatever is in these files
-        # Not its text, in which a line of nova.conf may be, and a password in that.
         yield Finding(
             WARNING,
-            "the hosts of ceilometer.conf and nova.conf cannot be compared: "
-            f"{type(error).__name__} while reading them",
+            f"the hosts of ceilometer.conf and nova.conf cannot be compared: {why(error)}",
             "run 'virtmeter doctor' as a user who may read both, and check their 'host'",
         )
         return
@@ -81,6 +83,17 @@ def same_host() -> Iterator[Finding]:
             "API finds no instances of it, and the host ids in samples are not Nova's",
             f"set 'host = {nova}' in [DEFAULT] of ceilometer.conf, and restart the agent",
         )
+
+
+def why(error: Exception) -> str:
+    """Return what keeps configuration files from being read, but no line of them.
+
+    oslo.config quotes what it does not understand, and there may be a password in that.
+    """
+    if isinstance(error, ImportError):
+        return str(error)
+    place = re.search(r"\bat (/.+?:\d+), ", str(error))
+    return type(error).__name__ + (f" at {place[1]}" if place else "")
 
 
 def host(project: str, program: str) -> str | None:
