@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::mem;
 
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -78,16 +79,21 @@ impl Inventory {
         let events = events.ok_or(RpcError::Unexpected("it has no events"))?;
 
         let is_whole = self.token.is_empty();
-        if is_whole {
-            self.tables = Tables::default();
-            self.unreadable = [0; 10];
-        }
+        let before =
+            is_whole.then(|| (mem::take(&mut self.tables), mem::take(&mut self.unreadable)));
         let mut touched = BTreeSet::new();
         for event in events {
             self.tables.event(event, &mut touched, &mut self.notes);
         }
         for vm in &touched {
             self.tables.check(vm, &mut self.notes);
+        }
+        // Each pool has a host: what is known is not forgotten over an answer without one.
+        if let Some((tables, unreadable)) =
+            before.filter(|(before, _)| self.tables.hosts.is_empty() && !before.hosts.is_empty())
+        {
+            (self.tables, self.unreadable) = (tables, unreadable);
+            return Err(RpcError::Unexpected("it has no host"));
         }
         self.token = token;
         let counts = result.get("valid_ref_counts").and_then(|counts| object(counts.get()));

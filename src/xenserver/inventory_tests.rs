@@ -556,3 +556,16 @@ proptest! {
         let _ = (told(&inventory), inventory.take_notes());
     }
 }
+
+#[test]
+fn over_an_answer_without_a_host_nothing_is_forgotten() {
+    let mut inventory = Inventory::default();
+    assert_eq!(enter(&mut inventory, &whole()), Ok(Entered::Complete));
+    let before = told(&inventory);
+    inventory.begin_anew();
+    let mut nothing = whole();
+    nothing["result"]["events"] = json!([]);
+    assert!(enter(&mut inventory, &nothing).is_err());
+    assert_eq!(told(&inventory), before);
+    assert_eq!(inventory.token(), "");
+}

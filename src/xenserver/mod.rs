@@ -95,7 +95,7 @@ impl XenServer {
                 |body| {
                     let inventory = &mut self.lock().inventory;
                     let entered = inventory.enter(body);
-                    // Each pool has one: what is known of its VMs is not forgotten over that.
+                    // Nor is the first answer one without a host.
                     if entered.is_ok() && !inventory.has_host() {
                         inventory.begin_anew();
                         return Err(RpcError::Unexpected("it has no host"));
