@@ -307,7 +307,8 @@ def test_what_is_wrong_is_said_once_and_said_anew_when_it_is_something_else(
 ) -> None:
     """Nova may refuse what libvirt, which was away before, tells of; an id in its words is new."""
     node = tmp_path / "node.xml"
-    node.write_text(f"<node>{domain(1, INSTANCES['an old one'])}</node>")
+    domains = [domain(number, INSTANCES["an old one"]) for number in (1, 2)]
+    node.write_text(f"<node>{''.join(domains)}</node>")
     script = """
 import logging, sys
 from types import SimpleNamespace
@@ -316,8 +317,9 @@ import virtmeter
 from virtmeter.ceilometer import discovery
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
-errors = [OSError("away")] * 2 + [RuntimeError("no token, req-%s" % n) for n in range(3)]
-errors += [KeyError("one")] * 2 + [KeyError("other")] * 2
+errors = [KeyError("one"), OSError("away")] * 2
+errors += [RuntimeError("no token, req-%s" % n) for n in range(3)]
+errors += [KeyError("one")] * 4 + [KeyError("other")] * 4  # both domains, in two cycles
 def fail(name):
     raise errors.pop(0)
 finder = SimpleNamespace(
@@ -332,4 +334,5 @@ while errors:
     assert completed.stderr == ""
     lines = completed.stdout.splitlines()
     told = [line.rsplit(": ", 1)[1] for line in lines]
-    assert told == ["away", "no token, req-0", "KeyError('one')", "KeyError('other')"]
+    in_part = ["KeyError('one')", "away", "no token, req-0"]
+    assert told == [*in_part, "KeyError('one')", "KeyError('other')", "KeyError('other')"]

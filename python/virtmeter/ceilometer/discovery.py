@@ -80,9 +80,9 @@ def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
             fault = f"instance {server.id} is left out of discovery: {printable(repr(error))}"
             if fault not in said:
                 LOG.error("%s", fault)
+            said.add(fault)
             left_out.add(fault)
-    said.clear()
-    said.update(left_out)
+    said.intersection_update(left_out)
     return found
 
 
