@@ -351,6 +351,7 @@ import click
 from virtmeter.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGALRM, signal.SIG_IGN)  # as a parent may have it
 
 def kill(*_):
     os.kill(os.getpid(), {number})

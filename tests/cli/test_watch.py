@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,6 +200,7 @@ def test_a_terminal_that_goes_away(host: str) -> None:
 def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
     script = "from virtmeter.cli import ending, main; ending.PATIENCE = 0.5; main.main()"
     ours, its = os.openpty()
+    before = termios.tcgetattr(ours)
     with subprocess.Popen(
         ["setsid", "--ctty", sys.executable, "-c", script, "watch", "--uri", host, *FAST],
         stdin=its,
@@ -214,6 +216,7 @@ def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
             os.write(ours, b"\x13")  # Ctrl-S
             watch.terminate()
             assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
+            assert termios.tcgetattr(ours) == before
         finally:
             watch.kill()
             os.close(ours)

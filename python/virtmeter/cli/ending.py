@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATIENCE = 5.0
 """Seconds that the end has, which logs out of pools and vCenters, and writes what is left."""
 
 _begun: list[str] = []
 """Why the end has begun, if it has."""
+
+_bounded: list[int] = []
+"""The status with which the process ends once its time is over, if that is bounded."""
+
+at_last: list[Callable[[], object]] = []
+"""What is done even then, as it waits for nothing."""
 
 
 def begin() -> None:
@@ -25,10 +36,18 @@ def bound(status: int) -> None:
 
     That may be a pipe or a terminal which takes nothing any more. Signals raise nothing meanwhile.
     """
-    if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+    if not _bounded:
+        _bounded.append(status)
         _begun.append("a signal has come")
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(status))
+        signal.signal(signal.SIGALRM, lambda *_: _over(status))
         signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+
+
+def _over(status: int) -> None:
+    for action in at_last:
+        with suppress(Exception):
+            action()
+    os._exit(status)
 
 
 def on(number: int, status: int) -> None:

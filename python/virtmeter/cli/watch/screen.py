@@ -17,7 +17,7 @@ from rich.console import ConsoleDimensions
 from rich.control import Control
 from rich.screen import Screen
 
-from virtmeter.cli import about
+from virtmeter.cli import about, ending
 from virtmeter.cli.text import discard
 from virtmeter.cli.watch import view
 from virtmeter.cli.watch.actions import Commands
@@ -117,6 +117,7 @@ class _Face:
     def enter(self) -> None:
         if self._keyboard:
             self._keyboard.seize()
+            ending.at_last.append(self._keyboard.release)
         self._console.set_alt_screen(True)
         self._console.show_cursor(False)
 
