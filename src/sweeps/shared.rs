@@ -216,10 +216,13 @@ impl<H: HostWide> Shared<H> {
                 Ok(()) => state.threads += 1,
                 // Those that there are must do; without any, the caller's time runs out.
                 Err(problem) if !was_short => {
+                    let then = match state.threads {
+                        0 => "nothing can be read".to_owned(),
+                        threads => format!("readings wait for the {threads} that are running"),
+                    };
                     let line = format!(
-                        "cannot start another thread: {problem}; readings wait for the {} that are \
-                         running. Check the limits of this process (ulimit -u, TasksMax)",
-                        state.threads
+                        "cannot start another thread: {problem}; {then}. Check the limits of this \
+                         process (ulimit -u, TasksMax)"
                     );
                     state.log.push((log::Level::Warn, line));
                 }

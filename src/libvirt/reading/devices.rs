@@ -195,8 +195,11 @@ impl Taking<'_> {
                 }
                 let instance = self.at.instance;
                 let what = if part == Parts::SIZES { "the size of " } else { "" };
-                let text =
-                    format!("{what}{device:?} of instance {instance} is left out: {failure}");
+                // A NIC without a name on the host is told all the same.
+                let without_target = &self.devices()?.without_target;
+                let is_told = without_target.iter().any(|nic| nic.name == device);
+                let then = if is_told { "has no counters" } else { "is left out" };
+                let text = format!("{what}{device:?} of instance {instance} {then}: {failure}");
                 let line = refused.with(|it| it.refused(&question, failure, begun, text));
                 self.lines.borrow_mut().push((part, line));
                 Ok((None, None))
