@@ -44,8 +44,8 @@ impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
     }
 }
 
-/// Several of them. Room is made for those that there are, and not for as many as the sequence says it has,
-/// which may be more than there is memory.
+/// Several of them. Memory is allocated for those that there are, and not for the length that the sequence
+/// claims, which may be more than there is.
 pub(crate) fn instances(given: &Bound<'_, PyAny>) -> PyResult<Vec<InstanceId>> {
     if given.is_instance_of::<PyString>() || given.cast::<PySequence>().is_err() {
         return Err(PyTypeError::new_err(format!(

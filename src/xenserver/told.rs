@@ -119,7 +119,7 @@ impl Subject<'_> {
             let counters = counts.map(|(received, sent)| InterfaceCounters {
                 rx_bytes: whole(received),
                 tx_bytes: whole(sent),
-                ..NOT_COUNTED
+                ..InterfaceCounters::NONE
             });
             let mut parameters = Vec::new();
             parameters
@@ -257,17 +257,6 @@ impl Subject<'_> {
         }
     }
 }
-
-const NOT_COUNTED: InterfaceCounters = InterfaceCounters {
-    rx_bytes: -1,
-    rx_packets: -1,
-    rx_errors: -1,
-    rx_drop: -1,
-    tx_bytes: -1,
-    tx_packets: -1,
-    tx_errors: -1,
-    tx_drop: -1,
-};
 
 fn manager(vm: &Vm<'_>) -> Option<Manager> {
     let nova = vm.record.nova_uuid.as_ref().map(|uuid| Manager {

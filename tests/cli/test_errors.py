@@ -385,7 +385,7 @@ def test_a_signal_ends_a_command_whose_output_nobody_takes() -> None:
     script = """
 import signal, sys
 from virtmeter.cli import ending, main
-ending.PATIENCE = 0.1
+ending.TIMEOUT = 0.1
 
 def write(_):
     try:

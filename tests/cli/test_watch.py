@@ -198,7 +198,7 @@ def test_a_terminal_that_goes_away(host: str) -> None:
 
 
 def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
-    script = "from virtmeter.cli import ending, main; ending.PATIENCE = 0.5; main.main()"
+    script = "from virtmeter.cli import ending, main; ending.TIMEOUT = 0.5; main.main()"
     ours, its = os.openpty()
     before = termios.tcgetattr(ours)
     with subprocess.Popen(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds that the end has, which logs out of pools and vCenters, and writes what is left."""
 
 _begun: list[str] = []
@@ -40,7 +40,7 @@ def bound(status: int) -> None:
         _bounded.append(status)
         _begun.append("a signal has come")
         signal.signal(signal.SIGALRM, lambda *_: _over(status))
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
 
 
 def _over(status: int) -> None:
