@@ -200,7 +200,9 @@ impl Client {
     }
 
     fn with_names(trust: &Trust, names: Arc<PerProcess<Arc<Names>>>) -> Result<Self, TrustError> {
-        let config = trust::config(trust)?;
+        let mut config = trust::config(trust)?;
+        // The room for sessions, 14 kB, is that of the copies.
+        config.resumption = Resumption::disabled();
         // A certificate is of one server, as a rule.
         let sessions = if matches!(trust, Trust::Pin(_)) { 8 } else { SESSIONS };
         // Sessions are kept under a lock, which a forked child could find locked for ever.
