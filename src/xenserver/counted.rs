@@ -6,14 +6,14 @@ use crate::samples::Sum;
 /// A counter that lacks so much was not told for a while, in 10^-9 s.
 pub(super) const GAP: u64 = 1_000_000_000;
 
-/// What rows of an answer add to a counter.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Grown {
-    pub(super) sum: Sum,
-    /// The part of that from before the counter's exact value was read, and that of the next one.
-    pub(super) before: [Sum; 2],
-    /// What the rows grew in which those were read.
-    pub(super) edge: [i128; 2],
+/// What rows of an answer add to a counter before its exact value was read.
+#[derive(Debug)]
+pub(super) struct Before {
+    /// When that was, in 10^-9 s.
+    read_at: i64,
+    sum: Sum,
+    /// What the row grew in which it was read.
+    edge: i128,
 }
 
 /// The exact value of a counter, when that was read, and what the sum of its rows was then.
@@ -29,22 +29,53 @@ pub(super) struct Anchor {
     pub(super) edge: i128,
 }
 
-/// A counter.
+/// A counter. There are thousands, of which most are read by rows alone: they are kept small.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
     /// Never falls, whatever happens to the VM.
     pub(super) sum: Sum,
-    /// Of few counters: most VMs are read by rows alone.
     anchor: Option<Box<Anchor>>,
+    past: Option<Box<Past>>,
+}
+
+/// What was before the anchor was set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Past {
     /// What was told of its value since the VM was started when the anchor was set: not to fall.
     floor: i128,
     /// What was told too much before exact values took over: so much of their growth is not told.
     debt: i128,
     /// What the sum was when the counter began at 0, until its exact value is read for the first time.
-    born: Option<Box<i128>>,
+    born: Option<i128>,
+}
+
+impl Before {
+    pub(super) fn new(read_at: i64) -> Self {
+        Self { read_at, sum: Sum::default(), edge: 0 }
+    }
+
+    /// Adds what is to be taken of a row, which ends then and is so long, in 10^-9 s: its mean per second,
+    /// and what it has grown by.
+    pub(super) fn add(&mut self, end: i64, length: i64, covered: u64, mean: f64, grown: i128) {
+        let before = self.read_at.saturating_sub(end - length).clamp(0, length);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+        let nanos = (mean * before as f64).round() as i128;
+        // No more is covered than by the whole row.
+        let covered = u64::try_from(before).unwrap_or(0).min(covered);
+        self.sum.add(Sum { nanos, covered });
+        if (1..length).contains(&before) {
+            self.edge += grown;
+        }
+    }
 }
 
 impl Anchor {
+    /// Rows have come that are, in part, from before it was read.
+    pub(super) fn add(&mut self, before: &Before) {
+        self.sum.add(before.sum);
+        self.edge = self.edge.saturating_add(before.edge);
+    }
+
     /// What was added to the counter since, by exact values.
     pub(super) fn grown_to(&self, next: &Self) -> i128 {
         next.exact - self.exact
@@ -70,7 +101,7 @@ impl Counted {
 
     /// Whether it is above 0, as far as is known: it was once, or rows have told of growth since it began.
     pub(super) fn has_grown(&self) -> bool {
-        let began = self.born.as_deref().copied().unwrap_or(0);
+        let began = self.past().born.unwrap_or(0);
         self.anchor().map_or(self.sum.nanos > began, |anchor| {
             anchor.exact > 0 || self.sum.nanos > anchor.sum.nanos
         })
@@ -84,25 +115,21 @@ impl Counted {
     /// Forgets the last exact value: how much was counted since is not known. What is told since the start does not fall
     /// once it is read again.
     pub(super) fn forget_anchor(&mut self) {
-        self.floor = self.since_start().unwrap_or(self.floor);
+        self.keep_floor();
         self.anchor = None;
-        self.born = None;
     }
 
     /// The counter begins at 0: of a domain that was started just now.
     pub(super) fn begin(&mut self) {
         self.anchor = None;
-        self.floor = 0;
-        self.debt = 0;
-        self.born = Some(Box::new(self.sum.nanos));
+        self.enter(Past { born: Some(self.sum.nanos), ..Past::default() });
     }
 
-    /// Adds rows; what they say of the next anchor is the caller's.
-    pub(super) fn add(&mut self, grown: &Grown) {
-        self.sum.add(grown.sum);
-        if let Some(anchor) = &mut self.anchor {
-            anchor.sum.add(grown.before[0]);
-            anchor.edge = anchor.edge.saturating_add(grown.edge[0]);
+    /// Adds rows, and the part of them from before the anchor.
+    pub(super) fn add(&mut self, rows: Sum, before: Option<&Before>) {
+        self.sum.add(rows);
+        if let Some((anchor, before)) = self.anchor.as_mut().zip(before) {
+            anchor.add(before);
         }
     }
 
@@ -118,27 +145,26 @@ impl Counted {
 
     /// Sets the anchor; what is told since the start does not fall by that.
     pub(super) fn set(&mut self, anchor: Anchor) {
-        self.floor = self.since_start().unwrap_or(self.floor);
+        self.keep_floor();
         self.anchor = Some(Box::new(anchor));
-        self.born = None;
     }
 
     /// Takes an exact value whose rows have come, where those since the last one were wrong, or missing:
     /// the sum has grown by what the exact values have. Answers how many 10^-9 s more are covered.
     pub(super) fn correct(&mut self, next: Anchor) -> u64 {
         let Some(last) = self.anchor() else { return 0 };
-        let since_start = self.since_start();
+        self.keep_floor();
         let missing = last.grown_to(&next) - last.rows_to(&next);
         let elapsed = u64::try_from(next.at - last.at).unwrap_or(0);
         let more = elapsed.saturating_sub(next.sum.covered.saturating_sub(last.sum.covered));
         self.sum.nanos += missing.max(0);
         self.sum.covered += more;
-        self.debt += (-missing).max(0);
+        let past = self.past();
+        self.enter(Past { debt: past.debt + (-missing).max(0), ..past });
         let sum = Sum {
             nanos: next.sum.nanos + missing.max(0),
             covered: next.sum.covered.saturating_add(more),
         };
-        self.floor = since_start.unwrap_or(self.floor);
         self.anchor = Some(Box::new(Anchor { sum, ..next }));
         more
     }
@@ -147,9 +173,10 @@ impl Counted {
     /// rows said. Answers how many 10^-9 s more are covered.
     pub(super) fn catch_up(&mut self, exact: i128, at: i64) -> u64 {
         let reading = |sum| Anchor { exact, at, sum, edge: 0 };
-        let (told, covered) = match (self.anchor(), self.born.take()) {
+        let past = self.past();
+        let (told, covered) = match (self.anchor(), past.born) {
             // The first one: it was 0 at the birth. Rows have told the seconds, and of the domain before.
-            (None, Some(born)) => (self.sum.nanos.max(*born + exact), self.sum.covered),
+            (None, Some(born)) => (self.sum.nanos.max(born + exact), self.sum.covered),
             (None, None) => (self.sum.nanos, self.sum.covered),
             // The counter, or the clock, was reset: nothing is known of the time since.
             (Some(last), _) if exact < last.exact || at < last.at => {
@@ -157,16 +184,15 @@ impl Counted {
             }
             (Some(last), _) => {
                 let elapsed = u64::try_from(at - last.at).unwrap_or(0);
-                let told = last.sum.nanos + (exact - last.exact) - self.debt;
+                let told = last.sum.nanos + (exact - last.exact) - past.debt;
                 (told, last.sum.covered.saturating_add(elapsed))
             }
         };
-        let since_start = self.since_start();
-        self.debt = (self.sum.nanos - told).max(0);
+        let floor = self.since_start().unwrap_or(past.floor);
+        self.enter(Past { floor, debt: (self.sum.nanos - told).max(0), born: None });
         self.sum.nanos = self.sum.nanos.max(told);
         let more = covered.saturating_sub(self.sum.covered);
         self.sum.covered += more;
-        self.floor = since_start.unwrap_or(self.floor);
         self.anchor = Some(Box::new(reading(self.sum)));
         more
     }
@@ -174,6 +200,21 @@ impl Counted {
     /// What it counted since the VM was started, in 10^-9; never falls while the VM runs.
     pub(super) fn since_start(&self) -> Option<i128> {
         let anchor = self.anchor()?;
-        Some(self.floor.max(anchor.exact + self.sum.nanos - anchor.sum.nanos))
+        Some(self.past().floor.max(anchor.exact + self.sum.nanos - anchor.sum.nanos))
+    }
+
+    fn past(&self) -> Past {
+        self.past.as_deref().copied().unwrap_or_default()
+    }
+
+    fn enter(&mut self, past: Past) {
+        self.past = (past != Past::default()).then(|| Box::new(past));
+    }
+
+    /// What is told since the start does not fall with the next anchor.
+    fn keep_floor(&mut self) {
+        let past = self.past();
+        let floor = self.since_start().unwrap_or(past.floor);
+        self.enter(Past { floor, born: None, ..past });
     }
 }

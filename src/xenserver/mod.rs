@@ -220,8 +220,8 @@ struct Counting {
 
 #[derive(Default)]
 struct Devices {
-    nics: Vec<(u16, Ref)>,
-    disks: Vec<(Box<str>, Ref)>,
+    nics: Box<[(u16, Ref)]>,
+    disks: Box<[(Box<str>, Ref)]>,
 }
 
 impl Devices {

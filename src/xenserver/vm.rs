@@ -8,7 +8,7 @@
 
 use uuid::Uuid;
 
-use super::counted::{Counted, GAP, Grown};
+use super::counted::{Before, Counted, GAP};
 use super::names::{Counter, Measure, Named};
 use super::quirks::Quirks;
 use crate::samples::{Mark, Sum};
@@ -92,9 +92,10 @@ pub(crate) struct Entry {
     /// Its value in the newest row that was taken, and in that of this answer.
     last: Option<f32>,
     newest: Option<f32>,
-    /// When it was exactly read, and when to be compared, in 10^-9 s.
-    read_at: [Option<i64>; 2],
-    grown: Grown,
+    sum: Sum,
+    /// What of that is from before its exact value was read, and the next one, to be compared. Boxed, as
+    /// most have none.
+    before: [Option<Box<Before>>; 2],
     /// What was covered by the row after, where nothing grew in it, in 10^-9 s.
     zero: u64,
 }
@@ -206,7 +207,7 @@ impl Entry {
 
     /// A row is unknown. Where the one after it is 0, the source has begun there, and that says nothing.
     pub(super) fn was_unknown(&mut self) {
-        self.grown.sum.covered -= std::mem::take(&mut self.zero);
+        self.sum.covered -= std::mem::take(&mut self.zero);
     }
 
     /// After the oldest row: the one before it was in an answer before.
@@ -219,22 +220,10 @@ impl Entry {
     /// Adds so many seconds of a row, at its end; some of them were covered before.
     pub(super) fn add(&mut self, t: i64, seconds: i64, at_rest: i64, mean: f64, sum: Sum) {
         let covered = u64::try_from((seconds - at_rest) * SECOND).unwrap_or(0);
-        self.grown.sum.add(Sum { covered, ..sum });
+        self.sum.add(Sum { covered, ..sum });
         self.zero = if mean > 0.0 { 0 } else { covered };
-        let begin = (t - seconds) * SECOND;
-        for (i, at) in self.read_at.into_iter().enumerate() {
-            let Some(before) = at.map(|at| at.saturating_sub(begin).clamp(0, seconds * SECOND))
-            else {
-                continue;
-            };
-            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-            let nanos = (mean * before as f64).round() as i128;
-            // No more is covered than by the whole row.
-            let before_covered = u64::try_from(before).unwrap_or(0).min(covered);
-            self.grown.before[i].add(Sum { nanos, covered: before_covered });
-            if (1..seconds * SECOND).contains(&before) {
-                self.grown.edge[i] += sum.nanos;
-            }
+        for before in self.before.iter_mut().flatten() {
+            before.add(t * SECOND, seconds * SECOND, covered, mean, sum.nanos);
         }
     }
 }
@@ -415,10 +404,10 @@ impl Vm {
         if rows_lie && anchor.is_some() {
             return None;
         }
-        let next = self.next.as_ref().map(|next| next.at);
-        let read_at = [anchor.map(|anchor| anchor.at), next];
-        let (counter, last, grown) = (slot.counter, slot.last, Grown::default());
-        Some(Entry { column, counter, index, last, newest: None, read_at, grown, zero: 0 })
+        let read_at = [anchor.map(|anchor| anchor.at), self.next.as_ref().map(|next| next.at)];
+        let before = read_at.map(|at| at.map(|at| Box::new(Before::new(at))));
+        let (counter, last, sum) = (slot.counter, slot.last, Sum::default());
+        Some(Entry { column, counter, index, last, newest: None, sum, before, zero: 0 })
     }
 
     /// Takes what was measured last. Zero is what a source reads that has vanished.
@@ -438,12 +427,11 @@ impl Vm {
             return;
         }
         let mut covered = 0;
-        let longest = entries.iter().map(|entry| entry.grown.sum.covered).max().unwrap_or(0);
+        let longest = entries.iter().map(|entry| entry.sum.covered).max().unwrap_or(0);
         if let Way::All { mark, covered: None, .. } = way {
             let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
-            let lacks = |entry: &Entry| {
-                entry.read_at[0].is_some() && entry.grown.sum.covered + GAP < elapsed
-            };
+            let lacks =
+                |entry: &Entry| entry.before[0].is_some() && entry.sum.covered + GAP < elapsed;
             if entries.iter().any(|entry| entry.newest.is_some() && lacks(entry)) {
                 self.open_gap();
             } else if longest > 0 {
@@ -453,15 +441,16 @@ impl Vm {
                 }
             }
         }
-        for Entry { index, grown, newest, .. } in entries {
+        for Entry { index, sum, before: [before, before_next], newest, .. } in entries {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
-            slot.counted.add(grown);
-            covered += if slot.counter == Counter::Cpu { grown.sum.covered } else { 0 };
+            slot.counted.add(*sum, before.as_deref());
+            covered += if slot.counter == Counter::Cpu { sum.covered } else { 0 };
             let next = self.next.as_mut().map(|next| next.anchors.iter_mut());
             for (_, anchor) in next.into_iter().flatten().filter(|(place, _)| place == index) {
-                anchor.sum.add(grown.before[1]);
-                anchor.edge = anchor.edge.saturating_add(grown.edge[1]);
+                if let Some(before) = before_next {
+                    anchor.add(before);
+                }
             }
         }
         self.covered += longest;

@@ -9,7 +9,7 @@ use super::{Slot, Vm};
 use crate::samples::Sum;
 
 impl Vm {
-    /// How much memory it takes, in bytes.
+    /// How much memory it takes, in bytes, where no exact values were read.
     #[cfg(test)]
     pub(in crate::xenserver) fn bytes(&self) -> usize {
         let disks: usize = self.disks.iter().map(|disk| disk.len() + size_of::<Box<str>>()).sum();
