@@ -168,6 +168,11 @@ impl Limits {
         self.timeout / 5
     }
 
+    /// A thread that wakes up so late was stopped with its process, or had no CPU.
+    pub(crate) fn stopped(&self) -> Duration {
+        (self.timeout / 4).max(Duration::from_millis(250))
+    }
+
     /// Between two looks at instances that do not answer.
     pub(crate) fn probe_pause(&self) -> Duration {
         (self.timeout / 5).clamp(Duration::from_millis(100), Duration::from_secs(1))

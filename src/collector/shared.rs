@@ -166,6 +166,10 @@ impl<H: Hypervisor> Shared<H> {
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    let now = Instant::now();
+                    if state.scheduler.wakes(&mut request, until, now) {
+                        state.probing.iter_mut().for_each(|(since, _)| *since = now);
+                    }
                     // However often it is woken meanwhile, by the answers of others.
                     if cancellation.is_due() {
                         // A signal's handler may ask the same, in this very thread.

@@ -267,6 +267,35 @@ def test_a_signal_ends_a_whole_pass_over_the_host(daemon: Daemon, answer: Never 
     assert daemon.calls[asked] < 200
 
 
+@pytest.mark.parametrize("call", ["inspect_disks", "usage_all"])
+def test_a_process_that_was_stopped_blames_nobody(daemon: Daemon, call: str) -> None:
+    """As by Ctrl-Z, or in a container that was paused."""
+    daemon.add(*(sample.domain(number, bulk=True) for number in (1, 2, 3)))
+    go_on = threading.Event()
+    asked = "CONNECT_GET_ALL_DOMAIN_STATS"
+    for uuid in daemon.domains:
+        daemon.on(asked, Then(lambda _: go_on.wait(60)), uuid=uuid)
+    script = """
+        import logging, sys, virtmeter
+        logging.basicConfig(level="INFO", stream=sys.stdout)
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=3)
+        call = getattr(inspector, sys.argv[2])
+        print(len(list(call(*sys.argv[3:]))), inspector.health().hung)
+    """
+    instance = list(daemon.domains)[:1] if call == "inspect_disks" else []
+    begun = 0 if instance else 1  # the first one lists them
+    with start(script, daemon.uri, call, *instance) as process:
+        assert daemon.wait_until(lambda daemon: daemon.calls[asked] > begun, timeout=30)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3.5)  # longer than the timeout
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.5)  # it has had time to blame somebody
+        go_on.set()
+        output, errors = process.communicate(timeout=30)
+    found = 1 if instance else 3
+    assert (process.returncode, output, errors) == (0, f"{found} {{}}\n", "")
+
+
 def test_dropping_an_inspector_neither_waits_nor_logs(daemon: Daemon) -> None:
     daemon.on("CONNECT_CLOSE", Never(), repeat=True)
     script = """

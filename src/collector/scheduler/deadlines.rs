@@ -113,6 +113,32 @@ impl<R> Scheduler<R> {
         (long && self.outage.is_none()).then_some(first)
     }
 
+    /// A caller that waits wakes up, which it wanted to do at that time at the latest. If it is late by far,
+    /// this process was stopped, or had no CPU: nobody could be heard, and values that come now may
+    /// be as old as that. So no call is to blame, and the caller asks anew, once. Returns whether
+    /// others do not know of it yet.
+    pub(in crate::collector) fn wakes(
+        &mut self,
+        request: &mut Request,
+        wanted: Instant,
+        now: Instant,
+    ) -> bool {
+        if now.saturating_duration_since(wanted) < self.limits.stopped() || request.slept {
+            return false;
+        }
+        self.leave(request);
+        (request.claimed, request.asked, request.slept) = (None, now, true);
+        if self.woken.is_some_and(|known| known >= wanted) {
+            return false;
+        }
+        self.woken = Some(now);
+        self.drop_readings(|_| true);
+        let calls = self.running.values_mut().filter(|call| !call.hangs());
+        let since = calls.map(|call| &mut call.started).chain(self.connecting.values_mut());
+        since.chain(&mut self.probing).for_each(|since| *since = now);
+        true
+    }
+
     /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for
     /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
     /// asked: that is for those to find out who wait for something.

@@ -47,6 +47,8 @@ pub(super) struct Request {
     again: bool,
     /// Whether what it asks for was held up by a guest, which it need not wait for.
     aside: bool,
+    /// Whether it was asked anew as this process was stopped.
+    slept: bool,
 }
 
 /// What a caller does next.
@@ -83,6 +85,8 @@ pub(super) struct Scheduler<R> {
     reachable_since: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
+    /// When this process was last found to go on after it was stopped.
+    woken: Option<Instant>,
     /// How far ahead it is worth to read, and hits since that grew.
     width: usize,
     hits: u32,
@@ -136,6 +140,7 @@ impl<R> Scheduler<R> {
             broken: None,
             reachable_since: None,
             probing: None,
+            woken: None,
             width: limits.read_ahead,
             hits: 0,
             swept: None,
@@ -187,6 +192,7 @@ impl<R> Scheduler<R> {
             claimed: None,
             again: false,
             aside: false,
+            slept: false,
         }
     }
 

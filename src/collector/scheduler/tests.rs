@@ -589,6 +589,44 @@ fn what_was_read_just_before_is_no_sign_of_life() {
 }
 
 #[test]
+fn who_wakes_up_far_too_late_blames_nobody_and_asks_anew_once() {
+    let mut host = Host::new(LIMITS);
+    let wakes = |host: &mut Host, caller: usize, wanted: Instant| {
+        let request = &mut host.asking.get_mut(&caller).unwrap().0;
+        host.scheduler.wakes(request, wanted, host.now)
+    };
+    host.ask(0, key(Kind::Disks, 1));
+    host.ask(1, key(Kind::Disks, 2));
+    host.start();
+    let wanted = host.now + MOMENT;
+    host.now += 60 * SECOND;
+    assert!(wakes(&mut host, 0, wanted));
+    assert!(!wakes(&mut host, 1, wanted), "the same stop");
+    for (_, asked) in host.asking.values_mut() {
+        *asked = host.now;
+    }
+    host.look();
+    assert!(host.scheduler.is_reachable());
+    // What was read before the stop is handed to nobody.
+    let stopped = host.now;
+    host.finish_all();
+    let begun: Vec<_> = host.answers.drain(..).map(|(_, answer)| answer.unwrap().begun).collect();
+    assert_eq!(begun, [stopped; 2]);
+    assert_eq!(host.scheduler.health(host.now).hung, []);
+    // Where there is no CPU at all, a caller still gives up in the end.
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.probe(true, true);
+    for known in [false, true] {
+        let wanted = host.now + MOMENT;
+        host.now += LIMITS.timeout / 2;
+        assert_eq!(wakes(&mut host, 0, wanted), !known);
+    }
+    host.wait(LIMITS.timeout / 2);
+    assert!(host.answers.pop().unwrap().1.is_err());
+}
+
+#[test]
 fn when_too_many_hang_nobody_waits_for_another_guest() {
     let mut host = Host::new(LIMITS);
     // With three workers and two more, four may wait for guests.
