@@ -88,5 +88,11 @@ fn uuid_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 }
 
 pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().name().map_or_else(|_| "something else".to_owned(), |name| name.to_string())
+    class_name(&value.get_type()).unwrap_or_else(|_| "something else".to_owned())
+}
+
+/// The name of a class; not by `Display`, as Python sees to signals meanwhile, and what their handlers
+/// raise would be lost.
+pub(super) fn class_name(class: &Bound<'_, PyType>) -> PyResult<String> {
+    class.name().map(|name| name.to_string_lossy().into_owned())
 }

@@ -9,7 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
-use super::arguments::{self, InstanceArgument, type_name};
+use super::arguments::{self, InstanceArgument, class_name, type_name};
 use super::errors::exception;
 use super::password::{self, Function};
 use super::records::{Record, list};
@@ -318,7 +318,7 @@ impl AnyInspector {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let class = slf.get_type().name()?;
+        let class = class_name(&slf.get_type())?;
         let this = slf.get();
         let report_stopped = if this.report_stopped { ", report_stopped=True" } else { "" };
         let connected = if this.connected() { "connected" } else { "not connected" };

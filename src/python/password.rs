@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
+use super::arguments::class_name;
 use crate::open::PasswordSource;
 use crate::per_process::PerProcess;
 
@@ -101,7 +102,7 @@ fn read(told: &Bound<'_, PyAny>) -> Answer {
     told.extract().map_err(|error: PyErr| {
         let raised = told.cast::<PyBaseException>();
         let class = raised.map_or_else(|_| error.get_type(told.py()), |raised| raised.get_type());
-        let name = class.name().map(|name| name.to_string()).unwrap_or_default();
+        let name = class_name(&class).unwrap_or_default();
         format!("the function that returns the password has raised {name}")
     })
 }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import signal
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +15,7 @@ import pytest
 import virtmeter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 UUID = "6695eb01-f6a4-8304-79aa-97f2502e193f"
@@ -44,6 +48,33 @@ def test_its_representation_tells_where_and_whether() -> None:
     assert repr(inspector) == expected.format("not connected")
     inspector.list_instances()
     assert repr(inspector) == expected.format("connected")
+
+
+class RungError(Exception):
+    """What a signal's handler raises."""
+
+
+def test_what_a_signal_raises_is_not_lost_while_a_name_is_shown() -> None:
+    def ring(*_: object) -> None:
+        raise RungError
+
+    inspector = virtmeter.LibvirtInspector("test:///default")
+    send = getattr(ctypes.CDLL(None), "raise")
+
+    def show(how: Callable[[Any], object], what: object) -> None:
+        # All of it in C, so that Python calls the handler at the end, or when our function looks.
+        with suppress(TypeError):
+            list(zip(map(send, [signal.SIGUSR1]), map(how, [what]), strict=True))
+        str(what)
+
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        with pytest.raises(RungError):
+            show(type(inspector).__repr__, inspector)
+        with pytest.raises(RungError):
+            show(inspector.usage, 7)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_lists_are_iterators() -> None:
