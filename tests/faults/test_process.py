@@ -296,6 +296,27 @@ def test_a_process_that_was_stopped_blames_nobody(daemon: Daemon, call: str) -> 
     assert (process.returncode, output, errors) == (0, f"{found} {{}}\n", "")
 
 
+def test_what_was_read_before_the_process_was_stopped_is_read_anew(daemon: Daemon) -> None:
+    """Else it would date from after that, and rates would have a gap and a peak."""
+    daemon.add(domain := sample.domain(uuid=sample.UUID, bulk=True))
+    go_on = threading.Event()
+    asked = "CONNECT_GET_ALL_DOMAIN_STATS"
+    daemon.on(asked, Then(lambda _: go_on.wait(60)), uuid=sample.UUID)
+    script = """
+        import sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=3)
+        print(next(inspector.inspect_vnics(sys.argv[2])).rx_bytes)
+    """
+    with start(script, daemon.uri, sample.UUID) as process:
+        assert daemon.wait_until(lambda daemon: daemon.calls[asked] == 1, timeout=30)
+        process.send_signal(signal.SIGSTOP)
+        go_on.set()
+        time.sleep(1.5)  # less than the timeout
+        domain.interfaces = {"tap1": (1000, 0, 0, 0, 0, 0, 0, 0)}
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=30) == ("1000\n", "")
+
+
 def test_dropping_an_inspector_neither_waits_nor_logs(daemon: Daemon) -> None:
     daemon.on("CONNECT_CLOSE", Never(), repeat=True)
     script = """
