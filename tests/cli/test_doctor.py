@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from tests.support.qemu import Libvirtd
 
 TEST = "test:///default"
+POOL = "xenserver://monitor@host/?password_file=/nowhere"
+VCENTER = "vsphere://monitor@host/?password_file=/nowhere"
 # /dev/null over the library: the dynamic linker cannot load it, nor find another.
 HIDE = (
     "mount --bind /dev/null \"$(realpath \"$(ldconfig -p | sed -n 's/.*libvirt.so.0.*=> //p' "
@@ -286,6 +288,19 @@ def test_no_libvirt_library() -> None:
         ("[DEFAULT]\n s3cret\n", "warning", "ceilometer.conf:2"),
         ("[DEFAULT]\nhypervisor_inspector = $s3cret\n", "warning", "cannot be read: "),
         ("", "ok", "reads libvirt through virtmeter"),
+        (f"[virtmeter]\nuri = {POOL}\n", "ok", "reads XenServer through virtmeter"),
+        (
+            # Newer releases do not even know the name, and it means nothing here.
+            f"[DEFAULT]\nhypervisor_inspector = vsphere\n[virtmeter]\nuri = {VCENTER}\n",
+            "ok",
+            "reads vSphere through virtmeter",
+        ),
+        ("[virtmeter]\nuri = vsphere://monitor:s3cret@host/\n", "warning", "has a password in it"),
+        (
+            "[virtmeter]\nenabled = no\nuri = vsphere://monitor:s3cret@host/\n",
+            "warning",
+            "[virtmeter] enabled is false",
+        ),
     ],
 )
 def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, words: str) -> None:
@@ -295,6 +310,15 @@ def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, 
     found = report("--uri", TEST, HOME=str(tmp_path))
     assert found.has(level, "Ceilometer", words)
     assert "s3cret" not in str(found.findings)
+
+
+def test_the_agents_own_configuration_goes_before_that_of_all_ceilometer(tmp_path: Path) -> None:
+    directory = tmp_path / ".ceilometer"
+    directory.mkdir()
+    (directory / "ceilometer.conf").write_text("[virtmeter]\nenabled = true\n")
+    (directory / "ceilometer-polling.conf").write_text("[virtmeter]\nenabled = false\n")
+    found = report("--uri", TEST, HOME=str(tmp_path))
+    assert found.has("warning", "Ceilometer", "[virtmeter] enabled is false")
 
 
 HOST = socket.gethostname()

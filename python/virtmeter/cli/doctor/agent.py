@@ -6,12 +6,29 @@ import logging
 import re
 import socket
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import virtmeter
+from virtmeter.cli import kinds
 from virtmeter.cli.doctor.finding import OK, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PROGRAM = "ceilometer-polling"
+"""The agent, which has configuration files of its own beside those of all Ceilometer."""
+
+
+class Configuration(NamedTuple):
+    """What decides who reads which hypervisor."""
+
+    mistakes: list[str]
+    """In ``[virtmeter]``; without one, the rest is known."""
+    enabled: bool = True
+    uri: str = ""
+    """Of what is read instead of libvirt."""
+    inspector: str = ""
+    """``hypervisor_inspector``, which means nothing if there is a URI."""
 
 
 def agent() -> Iterator[Finding]:
@@ -33,7 +50,7 @@ def agent() -> Iterator[Finding]:
         )
         return
     try:
-        enabled, inspector, mistakes = configuration()
+        found = configuration()
     except Exception as error:  # noqa: BLE001 - of oslo.config, or of what is not installed
         yield Finding(
             WARNING,
@@ -41,22 +58,22 @@ def agent() -> Iterator[Finding]:
             "run 'virtmeter doctor' as a user who may read it, or correct it",
         )
         return
-    if mistakes:
+    if found.mistakes:
         yield Finding(
             WARNING,
-            f"{ceilometer} uses its own inspector: {'; '.join(mistakes)}",
+            f"{ceilometer} uses its own inspector: {'; '.join(found.mistakes)}",
             "correct it in ceilometer.conf, and restart the agent",
         )
-    elif not enabled:
+    elif not found.enabled:
         yield Finding(
             WARNING,
             f"{ceilometer} uses its own inspector: [virtmeter] enabled is false",
             "set it to true, or remove it, and restart the agent",
         )
-    elif inspector not in ("libvirt", "virtmeter"):
-        yield Finding(OK, f"{ceilometer} reads another hypervisor: {inspector}")
+    elif not found.uri and found.inspector not in ("libvirt", "virtmeter"):
+        yield Finding(OK, f"{ceilometer} reads another hypervisor: {found.inspector}")
     else:
-        yield Finding(OK, f"{ceilometer} reads libvirt through virtmeter")
+        yield Finding(OK, f"{ceilometer} reads {kinds.name(found.uri)} through virtmeter")
     yield from same_host()
 
 
@@ -66,7 +83,7 @@ def same_host() -> Iterator[Finding]:
         nova = host("nova", "nova-compute")
         if nova is None:
             return
-        ceilometer = host("ceilometer", "ceilometer-polling") or socket.gethostname()
+        ceilometer = host("ceilometer", PROGRAM) or socket.gethostname()
     except Exception as error:  # noqa: BLE001 - of oslo.config, whatever is in these files
         yield Finding(
             WARNING,
@@ -111,8 +128,8 @@ def host(project: str, program: str) -> str | None:
     return name
 
 
-def configuration() -> tuple[bool, str, list[str]]:
-    """Return ``[virtmeter] enabled``, ``hypervisor_inspector``, and what is wrong in the former."""
+def configuration() -> Configuration:
+    """Return what the agent is told."""
     from ceilometer.compute.virt import inspector
     from oslo_config import cfg
 
@@ -121,5 +138,15 @@ def configuration() -> tuple[bool, str, list[str]]:
     conf = cfg.ConfigOpts()
     conf.register_opts(inspector.OPTS)
     options.register(conf)
-    conf([], project="ceilometer")
-    return conf.virtmeter.enabled, conf.hypervisor_inspector, options.mistakes(conf)
+    conf([], project="ceilometer", prog=PROGRAM)
+    if mistakes := options.mistakes(conf):
+        return Configuration(mistakes)
+    if not conf.virtmeter.enabled:
+        return Configuration([], enabled=False)
+    if not (uri := conf.virtmeter.uri):
+        return Configuration([], inspector=conf.hypervisor_inspector)
+    try:
+        virtmeter.Inspector(uri)  # which connects to nothing yet, and says what is wrong with a URI
+    except ValueError as error:
+        return Configuration([str(error)])
+    return Configuration([], uri=uri)
