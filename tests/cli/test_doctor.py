@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -363,6 +364,25 @@ def test_where_nova_is_not_configured_no_host_is_compared(tmp_path: Path) -> Non
     (tmp_path / ".ceilometer/ceilometer.conf").write_text("[DEFAULT]\nhost = a\n")
     found = report("--uri", TEST, HOME=str(tmp_path))
     assert not any("Nova" in each["what"] for each in found.findings if "host" in each["what"])
+
+
+def test_nothing_is_left_of_one_that_is_ended_while_a_daemon_hangs(tmp_path: Path) -> None:
+    """The process that asks for versions waits for a daemon by itself."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path := tmp_path / "sock"))
+        listener.listen()
+        file = tmp_path / "targets.toml"
+        file.write_text(f'[targets.kvm]\nuri = "qemu+unix:///system?socket={path}"\n')
+        command = [*COMMAND, "doctor", "--targets", str(file), "--timeout", "5"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            listener.settimeout(30)
+            client, _ = listener.accept()
+            process.terminate()
+        assert process.returncode == 128 + signal.SIGTERM
+    with client:
+        client.settimeout(30)
+        while client.recv(4096):
+            pass  # what it asks; its end is that of the process
 
 
 def test_ctrl_c(daemon: Daemon) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -44,7 +45,8 @@ class Auth(ctypes.Structure):
 
 def versions(uri: str, timeout: float) -> Iterator[Finding]:
     """Say which libvirt this is, where that can be found out."""
-    command = [sys.executable, "-m", __name__]
+    seconds = timeout + TO_START
+    command = [sys.executable, "-m", __name__, str(seconds)]
     # Not as an argument: all can see those, and a password may be in it.
     environment = {**os.environ, VARIABLE: uri} if uri else None
     try:
@@ -54,7 +56,7 @@ def versions(uri: str, timeout: float) -> Iterator[Finding]:
             cwd="/",
             env=environment,
             capture_output=True,
-            timeout=timeout + TO_START,
+            timeout=seconds,
             check=False,
         ).stdout
     except subprocess.TimeoutExpired as expired:
@@ -69,6 +71,10 @@ def versions(uri: str, timeout: float) -> Iterator[Finding]:
 
 def main() -> None:
     """Print a line for each version as soon as it is known."""
+    # By itself: who has started it may be gone. In a call of libvirt's, Python would hear nothing.
+    for which in (signal.SIGALRM, signal.SIGINT):
+        signal.signal(which, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
     libvirt = ctypes.CDLL("libvirt.so.0")
     libvirt.virConnectOpenAuth.restype = ctypes.c_void_p
     libvirt.virConnectOpenAuth.argtypes = [ctypes.c_char_p, ctypes.POINTER(Auth), ctypes.c_uint]
