@@ -8,6 +8,7 @@ use virt_sys as c;
 
 use super::domain_xml::{Disk, Source};
 use super::sizes::InBulk;
+use super::sys::DomainInfo;
 use crate::details::{DirtyRate, IoThreadStats};
 use crate::records::{CpuTimes, VcpuTimes};
 
@@ -103,6 +104,16 @@ const DISK_TIMES: [&str; 4] =
 impl Bulk {
     pub(super) fn new(number: u32) -> Self {
         Self { number, ..Self::default() }
+    }
+
+    /// What `virDomainGetInfo` tells, as if it were a bulk reading.
+    pub(super) fn of_info(info: &DomainInfo) -> Self {
+        Self {
+            state: Some(info.state),
+            cpu_time: Some(info.cpu_time.into()),
+            vcpus: Some(info.vcpus.into()),
+            ..Self::default()
+        }
     }
 
     /// The number of this start of the domain; `None` if it does not run, or nothing was asked.

@@ -280,8 +280,27 @@ impl<'a> Taking<'a> {
         Ok((stats, cpu))
     }
 
+    /// What takes the place of the bulk reading where the driver has none, as LXC's.
+    fn without_bulk(&self) -> Result<Bulk> {
+        let begun = Instant::now();
+        let info = self.info()?;
+        if self.moment.get().is_none() {
+            self.measured_since(begun);
+        }
+        Ok(Bulk::of_info(&info))
+    }
+
     fn ask_stats(&self) -> Result<(InstanceStats, CpuTimes)> {
-        let bulk = self.bulk.as_ref().map_err(Clone::clone)?;
+        let single;
+        let bulk = match self.found()? {
+            Some(bulk) => bulk,
+            // Ceilometer's inspector has nothing then.
+            None if self.at.driver.options.parity => self.bulk.as_ref().map_err(Clone::clone)?,
+            None => {
+                single = self.without_bulk()?;
+                &single
+            }
+        };
         let state = self.state()?;
         if state == c::VIR_DOMAIN_SHUTOFF {
             if !self.at.driver.options.report_stopped {
@@ -289,7 +308,10 @@ impl<'a> Taking<'a> {
             }
             return Ok((stats::stopped_instance_stats(self.info()?), CpuTimes::default()));
         }
-        let (vcpus, memory) = (stats::vcpus(bulk), self.memory(bulk)?);
+        let vcpus = stats::vcpus(bulk);
+        // A driver without bulk readings may lack these as well.
+        let memory =
+            if self.bulk.is_ok() { self.memory(bulk)? } else { self.memory_if_told(bulk)? };
         let mut cpu = bulk.cpu_times();
         if self.is_silent() {
             let known = stats::instance_stats(state, &memory, bulk, &vcpus, None);
@@ -341,14 +363,14 @@ impl<'a> Taking<'a> {
             // What the bulk reading has is of its moment.
             cpu_time: bulk.cpu_time.or(Some(sums.cpu_time)),
             cpu_measured: measured.filter(|_| bulk.cpu_time.is_none()),
-            memory: stats::memory(&sums, &self.memory_of_usage(bulk)?),
+            memory: stats::memory(&sums, &self.memory_if_told(bulk)?),
             disks,
             ..counters
         })
     }
 
-    /// The memory statistics; where libvirt refuses them, none, as they are but a part of the usage.
-    fn memory_of_usage(&self, bulk: &Bulk) -> Result<Vec<(u32, u64)>> {
+    /// The memory statistics; where libvirt refuses them, none, as they are but a part of the answer.
+    fn memory_if_told(&self, bulk: &Bulk) -> Result<Vec<(u32, u64)>> {
         match self.memory(bulk) {
             Err(error) if !is_of_all(&error) => Ok(Vec::new()),
             memory => memory,

@@ -29,7 +29,9 @@ from tests.support.oracle import (
     stock_inspector,
 )
 from tests.support.procedures import (
+    VIR_DOMAIN_SHUTOFF,
     VIR_ERR_AUTH_FAILED,
+    VIR_ERR_NO_SUPPORT,
     VIR_ERR_OPERATION_FAILED,
     VIR_ERR_SYSTEM_ERROR,
     VIR_FROM_QEMU,
@@ -394,6 +396,25 @@ def test_a_disk_without_times(pair: Pair, daemon: Daemon) -> None:
         stock(pair, "inspect_disks")
     [disk] = pair.ours.inspect_disks(UUID)
     assert (disk.rd_total_times, disk.wr_total_times) == (None, None)
+
+
+def test_a_driver_without_bulk_statistics(pair: Pair, daemon: Daemon) -> None:
+    """LXC's, for one: the library asks for what single calls tell."""
+    daemon.domains[UUID].cpu_time = 7
+    refused = Error(VIR_ERR_NO_SUPPORT, libvirt.VIR_FROM_DOMAIN)
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", refused, repeat=True)
+    assert outcome(pair.stock, "inspect_instance", UUID) == "NoDataException"
+    assert outcome(pair.ours, "inspect_instance", UUID) == "NoDataException", "in the agent"
+    with virtmeter.LibvirtInspector(daemon.uri) as library:
+        stats = library.inspect_instance(UUID)
+        assert (stats.power_state, stats.cpu_number, stats.cpu_time) == (1, 1, 7)
+        assert stats.memory_actual == 512
+        assert (stats.vcpu_time, stats.vcpu_wait, stats.instructions) == (None, None, None)
+        daemon.on("DOMAIN_MEMORY_STATS", refused, repeat=True)
+        stats = library.inspect_instance(UUID)
+        assert (stats.cpu_time, stats.memory_actual) == (7, None)
+        daemon.domains[UUID].state = VIR_DOMAIN_SHUTOFF
+        assert outcome(library, "inspect_instance", UUID) == "InstanceShutOffException"
 
 
 def test_deltas_belong_to_the_instance(pair: Pair, daemon: Daemon) -> None:
