@@ -187,45 +187,52 @@ impl VSphere {
     ) -> std::result::Result<(), Trouble> {
         let mut gone = 0;
         while !wanted.is_empty() {
-            match self.query_once(&wanted, deadline, so_far) {
+            let (kind, text) = match self.query_once(&wanted, deadline, so_far) {
                 // What has more samples than were asked for.
-                Ok(again) => wanted = again,
-                Err(Trouble::Fault(kind, text))
-                    if gone < MOST_GONE && take_out(&mut wanted, kind.object()) =>
-                {
-                    gone += 1;
-                    if matches!(kind, FaultKind::NoPermission { .. }) {
-                        so_far.refused += 1;
-                        so_far.refusal = Some(Trouble::Fault(kind, text));
-                    }
+                Ok(again) => {
+                    wanted = again;
+                    continue;
                 }
-                Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) && wanted.len() > 1 => {
-                    let (all, refused) = (wanted.len(), so_far.refused);
-                    let half = wanted.split_off(all / 2);
-                    self.query(wanted, deadline, so_far)?;
-                    self.query(half, deadline, so_far)?;
-                    let is_too_much = matches!(
-                        kind,
-                        FaultKind::RestrictedByAdministrator | FaultKind::TooManyElements
-                    );
-                    if is_too_much && so_far.refused == refused {
-                        self.lock().groups.take_fewer(all);
-                    }
-                    return Ok(());
-                }
-                // Nothing is known of this one; if it is so of each, it is not about them.
-                Err(Trouble::Fault(kind, text)) if is_about_a_vm(&kind) => {
-                    so_far.refused += 1;
-                    if so_far.answered == 0 && so_far.refused > MOST_REFUSED {
-                        return Err(Trouble::Fault(kind, text));
-                    }
-                    so_far.refusal = Some(Trouble::Fault(kind, text));
-                    return Ok(());
-                }
+                Err(Trouble::Fault(kind, text)) if is_about_a_vm(&kind) => (kind, text),
                 Err(trouble) => return Err(trouble),
+            };
+            let named = wanted.iter().position(|wanted| kind.object() == Some(&wanted.moref));
+            if let Some(place) = named.filter(|_| gone < MOST_GONE) {
+                gone += 1;
+                let vm = wanted.remove(place).vm;
+                if matches!(kind, FaultKind::NoPermission { .. }) {
+                    self.refuse(vm, kind, text, so_far);
+                }
+            } else if let [only] = &wanted[..] {
+                // Nothing is known of this one; if it is so of each, it is not about them.
+                self.refuse(only.vm, kind, text, so_far);
+                let is_of_each = so_far.answered == 0 && so_far.refused > MOST_REFUSED;
+                return if is_of_each { so_far.refusal.take().map_or(Ok(()), Err) } else { Ok(()) };
+            } else {
+                let (all, refused) = (wanted.len(), so_far.refused);
+                let half = wanted.split_off(all / 2);
+                self.query(wanted, deadline, so_far)?;
+                self.query(half, deadline, so_far)?;
+                let is_too_much = matches!(
+                    kind,
+                    FaultKind::RestrictedByAdministrator | FaultKind::TooManyElements
+                );
+                if is_too_much && so_far.refused == refused {
+                    self.lock().groups.take_fewer(all);
+                }
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Notes why nothing is told of a VM.
+    fn refuse(&self, vm: Uuid, kind: FaultKind, text: String, so_far: &mut Asked) {
+        if let Some(vm) = self.lock().inventory.vms.get_mut(&vm) {
+            vm.refusal = Some(text.as_str().into());
+        }
+        so_far.refused += 1;
+        so_far.refusal = Some(Trouble::Fault(kind, text));
     }
 
     /// The same with one call. Returns what has to be asked for again, as there are more samples.
@@ -267,7 +274,12 @@ impl VSphere {
         so_far.answered += 1;
         went_back.sort_unstable();
         went_back.dedup();
-        let state = self.lock();
+        let mut state = self.lock();
+        for wanted in wanted {
+            if let Some(vm) = state.inventory.vms.get_mut(&wanted.vm) {
+                vm.refusal = None;
+            }
+        }
         so_far.lines.extend(went_back.iter().map(|host| {
             format!(
                 "the clock of host {} went back: what its VMs used until now is not known",
@@ -276,12 +288,6 @@ impl VSphere {
         }));
         Ok(again)
     }
-}
-
-/// Takes the VM out that a fault names; whether there is such a one.
-fn take_out(wanted: &mut Vec<Wanted>, moref: Option<&str>) -> bool {
-    let place = moref.and_then(|moref| wanted.iter().position(|wanted| *wanted.moref == *moref));
-    place.map(|place| wanted.remove(place)).is_some()
 }
 
 /// Whether a call without one of its VMs, or with fewer, may be answered.

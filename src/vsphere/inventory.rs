@@ -32,6 +32,8 @@ pub(super) struct Vm {
     pub(super) began: Instant,
     /// When a new sample of it last came, or it was found to run.
     pub(super) sampled: Instant,
+    /// Why the server refused the last call about its samples, if it did.
+    pub(super) refusal: Option<Box<str>>,
     /// It runs, and did not by the inventory before.
     pub(super) has_begun: bool,
 }
@@ -92,6 +94,7 @@ impl Vm {
             about: None,
             began: now,
             sampled: now,
+            refusal: None,
             has_begun: vm.power_state == Some(PowerState::On),
             moref: vm.moref,
         }

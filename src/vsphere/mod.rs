@@ -270,7 +270,9 @@ impl HostWide for VSphere {
         let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
         let needs_samples =
             part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));
-        let why = if !subject.is_sampled() {
+        let why = if vm.refusal.is_some() {
+            vm.refusal.as_deref()
+        } else if !subject.is_sampled() {
             Some("vSphere has no sample of this VM yet; it takes one every 20 s")
         } else if vm.sampled.elapsed() > SILENT {
             Some("vSphere has told no new sample of this VM for minutes, though it runs")

@@ -398,6 +398,37 @@ def test_few_vms_that_may_not_be_asked_about_are_told_why(opens: Opens, vms: int
                 inspector.usage(vm.uuid)
 
 
+@pytest.mark.parametrize("forbidden", [1, 4, 7])
+@pytest.mark.parametrize("since_start", [False, True])
+def test_vms_among_others_that_may_not_be_asked_about_are_told_why(
+    opens: Opens, vcenter: VCenter, forbidden: int, since_start: bool
+) -> None:
+    inspector = opens(vcenter)
+    vms = [vm for vm in vcenter.vms() if vm.state == "poweredOn" and not vm.template]
+    if not since_start:
+        assert count(inspector) == ALL
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref)
+    for _ in range(2):
+        vcenter.step(20)
+        # What it used until then is not told as if it were new.
+        assert set(usages(inspector)) == {vm.uuid for vm in vms[forbidden:]}
+        for vm in vms[:forbidden]:
+            for ask in (inspector.usage, inspector.inspect_instance, inspector.inspect_vnics):
+                with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+                    ask(vm.uuid)
+            assert list(inspector.inspect_disk_info(vm.uuid))
+    assert inspector.health().away == {}
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref, forbidden=False)
+    vcenter.step(20)
+    told = usages(inspector)
+    assert len(told) == ALL
+    if not since_start:
+        # Nothing of the time between is lost.
+        assert {told[vm.uuid].cpu_interval for vm in vms[:forbidden]} == {60}
+
+
 def test_a_vm_that_is_deleted_before_its_devices_were_read(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter, max_age=2.0)
     inspector.list_instances()
