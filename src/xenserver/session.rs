@@ -5,7 +5,7 @@
 //! master tells (`host.get_server_certificate`): those are self-signed as a rule, for names that nobody
 //! resolves.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,8 +43,6 @@ pub(super) struct Pool {
     /// What the log is to say.
     lines: Mutex<Vec<String>>,
     members: Mutex<HashMap<String, Member>>,
-    /// Hosts, by reference, that have refused a session though it was new: another one would not help.
-    refusing: Mutex<HashSet<String>>,
     calls: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -106,7 +104,6 @@ impl Pool {
             closed: AtomicU64::new(0),
             lines: Mutex::default(),
             members: Mutex::default(),
-            refusing: Mutex::default(),
             calls: Mutex::default(),
         }
     }
@@ -181,24 +178,22 @@ impl Pool {
         let closed = self.closed.load(Ordering::Relaxed);
         let (session, master) = self.session(deadline)?;
         let mut answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
-        // Whether it is over, the master would say as well: a host that cannot ask it takes none, and would
-        // have a login made at each reading.
-        let may_renew =
-            || !self.was_closed_since(closed) && !lock(&self.refusing).contains(&place.reference);
-        if answer.status == 401 && may_renew() {
-            self.forget(&session);
-            let (session, master) = self.session(deadline)?;
-            answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
-            if answer.status == 401 {
-                lock(&self.refusing).insert(place.reference.clone());
+        if answer.status == 401 && !self.was_closed_since(closed) {
+            // Whether it is over, the master says, and another one is only logged in to then: a host that
+            // cannot ask the master takes none.
+            let certificate =
+                |session: &LoggedIn| Call::server_certificate(session, &place.reference);
+            self.call(certificate, rpc::nothing, deadline)?;
+            let (renewed, master) = self.session(deadline)?;
+            if renewed.number != session.number {
+                answer = self.get_once(what, place, path, until, (&renewed, &master), deadline)?;
             }
-        }
-        if answer.status != 401 {
-            lock(&self.refusing).remove(&place.reference);
         }
         let why = match answer.status {
             200 => return Ok(answer),
-            401 => "it does not accept the session, though that is new: is its master away?".into(),
+            401 => {
+                "it does not accept the session, which is valid: can it reach its master?".into()
+            }
             403 => {
                 "the role of this user does not permit it; read-only is enough for virtmeter".into()
             }
