@@ -410,7 +410,22 @@ impl Pool {
         let response = master.client.send(&request, deadline);
         let response = response.map_err(|error| {
             let is_reached = !error.why.is_before_request();
-            let why = error.to_string();
+            let why = match &error.why {
+                // What the URI says of certificates is about the member that has named it.
+                Why::WrongPin { presented, .. }
+                | Why::NotTrusted { presented, .. }
+                | Why::WrongName { presented }
+                    if master.host != self.target.host =>
+                {
+                    format!(
+                        "this host is not the master of its pool, {} is, and its certificate is not \
+                         one that is trusted by way of this host; put the master into the URI, and \
+                         sha256={presented} once that is seen to be the SHA-256 of its certificate",
+                        Printable(&master.host)
+                    )
+                }
+                _ => error.to_string(),
+            };
             if is_reached { Trouble::Http(why) } else { Trouble::Unreached(why) }
         })?;
         match response.status {

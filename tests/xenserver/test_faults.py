@@ -430,6 +430,20 @@ def test_something_else_answers_in_place_of_a_member(opens: Opens, pool: Pool) -
     eventually(lambda: is_well(inspector))
 
 
+def test_a_master_that_is_not_trusted_through_a_member(opens: Opens, pool: Pool) -> None:
+    certificate = pool.make_certificate("127.0.0.1")
+    pool.hosts[0].server.context = certificate.context()
+    # What the URI says of certificates is the member's, and right.
+    said = r"127\.0\.0\.1 is, .* put the master into the URI, and sha256="
+    with pytest.raises(ConnectionLost, match=said) as caught:
+        opens(pool, uri=pool.uri(host=1)).usage_all()
+    digits = str(caught.value).partition("sha256=")[2].partition(" ")[0].replace(":", "")
+    assert digits.lower() == certificate.sha256.replace(":", "").lower()
+    assert pool.sessions.logins == 0
+    changed = opens(pool, uri=f"{pool.uri().partition('?')[0]}?sha256={digits}")
+    assert count(changed) == ALL
+
+
 def test_something_else_answers_in_place_of_the_master(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     assert count(inspector) == ALL
