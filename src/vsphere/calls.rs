@@ -169,7 +169,12 @@ impl VSphere {
                 Ok(so_far.lines)
             }
             Err(trouble) => {
-                if matches!(trouble, Trouble::TimedOut(_)) {
+                let is_about_a_host = match &trouble {
+                    Trouble::TimedOut(_) => true,
+                    Trouble::Fault(kind, _) => kind.is_about_a_host(),
+                    Trouble::Lost(_) => false,
+                };
+                if is_about_a_host {
                     self.lock().part(id);
                 }
                 Err(self.vcenter.error(trouble))

@@ -63,6 +63,12 @@ impl FaultKind {
             _ => None,
         }
     }
+
+    /// Whether a call without the VMs of one of its hosts may be answered.
+    pub(super) fn is_about_a_host(&self) -> bool {
+        let Self::Other(kind) = self else { return false };
+        matches!(&**kind, "HostCommunication" | "HostNotConnected" | "HostNotReachable")
+    }
 }
 
 impl fmt::Display for FaultKind {

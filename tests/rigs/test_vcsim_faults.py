@@ -139,6 +139,8 @@ def test_calls_fail_as_often_as_wanted(vcenter: VCenter) -> None:
     response, body = ask(vcenter)
     assert response.headers["Content-Encoding"] == "gzip"
     assert 1000 < len(body) < 1 << 20
+    vcenter.fail(status=503, about="what is in no call")
+    assert ask(vcenter)[0].status == 200
     vcenter.fail(status=503)
     vcenter.fail(times=0)
     assert ask(vcenter)[0].status == 200

@@ -474,6 +474,29 @@ def test_a_sick_host_holds_up_its_own_vms_once(opens: Opens, hosts: int) -> None
         assert len(vcenter.queries()) == 1
 
 
+@pytest.mark.parametrize("kind", ["HostCommunication", "HostNotConnected", "HostNotReachable"])
+def test_a_host_that_vcenter_cannot_ask_costs_its_own_vms(
+    opens: Opens, vcenter: VCenter, kind: str
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    there = [vm for vm in vcenter.vms() if vm.host == 1 and vm.state == "poweredOn"]
+    there = [vm for vm in there if not vm.template]
+    for vm in there:
+        bad: dict[str, Any] = {"status": 500, "body": soap_fault(kind), "about": f">{vm.ref}<"}
+        vcenter.fail(SAMPLES, times=ALWAYS, **bad)
+    for _ in range(2):
+        vcenter.step(20)
+        told = usages(inspector)
+        assert len(told) == ALL - len(there)
+        assert {usage.cpu_interval for usage in told.values()} == {20}
+        with pytest.raises(NoDataException, match=kind):
+            inspector.usage(there[0].uuid)
+    assert list(inspector.health().away) == [vcenter.hosts()[1]["name"]]
+    vcenter.fail(times=0)
+    eventually(lambda: is_well(inspector))
+
+
 @pytest.mark.parametrize("state", ["disconnected", "notResponding"])
 def test_a_host_that_vcenter_does_not_hear_of_is_not_asked(
     opens: Opens, vcenter: VCenter, state: str

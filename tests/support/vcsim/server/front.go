@@ -57,6 +57,7 @@ type front struct {
 // A fault is a bad answer to the next calls of a method.
 type fault struct {
 	Method string  `json:"method"` // "" is any
+	About  string  `json:"about"`  // only calls with this in their text
 	Times  int     `json:"times"`
 	Status int     `json:"status"` // an answer with this status and body, or
 	Body   string  `json:"body"`   // {view} is the view that is asked for
@@ -111,7 +112,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if found := bodyStart.FindSubmatch(body.Bytes()[:min(body.Len(), 4096)]); found != nil {
 		method = string(found[1])
 	}
-	bad := f.count(method, r)
+	bad := f.count(method, r, body.Bytes())
 	defer f.landed()
 	if bad != nil {
 		switch {
@@ -176,7 +177,7 @@ func cookieOf(r *http.Request) string {
 }
 
 // count notes a call, ends its session if that was idle, and returns the fault it shall have.
-func (f *front) count(method string, r *http.Request) *fault {
+func (f *front) count(method string, r *http.Request, body []byte) *fault {
 	now, key := theClock.now(), cookieOf(r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -193,7 +194,7 @@ func (f *front) count(method string, r *http.Request) *fault {
 		}
 	}
 	for n, bad := range f.faults {
-		if bad.Method == "" || bad.Method == method {
+		if (bad.Method == "" || bad.Method == method) && bytes.Contains(body, []byte(bad.About)) {
 			if bad.Times--; bad.Times <= 0 {
 				f.faults = append(f.faults[:n:n], f.faults[n+1:]...)
 			}
