@@ -47,6 +47,11 @@ pub(super) struct State {
     /// How many are logging out, and how many have.
     closing: usize,
     closed: u64,
+    /// How many callers wait, and when one of them, or a thread, was last awake.
+    waiting: usize,
+    awake: Option<Instant>,
+    /// When this process was last found to go on after it was stopped.
+    woken: Option<Instant>,
     pub(super) log: Vec<LogRecord>,
     handed_out: u64,
     pub(super) timeouts: u64,
@@ -66,6 +71,31 @@ impl State {
     /// Whether a session was closed that something may have used that began then.
     pub(super) fn was_closed_since(&self, closed: u64) -> bool {
         self.closing > 0 || self.closed != closed
+    }
+
+    /// Whether this process was stopped (Ctrl-Z, a paused container), or had no CPU, at some time since then:
+    /// deadlines have passed that nobody had the time to meet. It shows where callers wait, and none of
+    /// them was awake for longer than they sleep.
+    pub(super) fn was_stopped_since(
+        &mut self,
+        since: Instant,
+        limits: &Limits,
+        now: Instant,
+    ) -> bool {
+        let longest = limits.slow() + limits.stopped();
+        let is_late = |awake: Instant| now.saturating_duration_since(awake) > longest;
+        if self.waiting > 0 && self.awake.is_some_and(is_late) {
+            self.woken = Some(now);
+        }
+        self.awake = Some(now);
+        self.woken.is_some_and(|woken| woken >= since)
+    }
+
+    fn begins_to_wait(&mut self, now: Instant) {
+        if self.waiting == 0 {
+            self.awake = Some(now);
+        }
+        self.waiting += 1;
     }
 }
 
@@ -87,7 +117,7 @@ impl<H: HostWide> Shared<H> {
         let mut cancellation = Cancellation::new(self.limits);
         let mut state = self.lock();
         let longest = self.limits.timeout() + self.driver.patience(batch);
-        let until = begun + longest;
+        let (mut until, mut was_stopped) = (begun + longest, false);
         loop {
             let now = Instant::now();
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
@@ -114,13 +144,20 @@ impl<H: HostWide> Shared<H> {
                         return Err(error);
                     }
                     let left = until - now;
+                    state.begins_to_wait(now);
                     state = self
                         .read
                         .wait_timeout(state, left.min(self.limits.slow()))
                         .unwrap_or_else(PoisonError::into_inner)
                         .0;
+                    let now = Instant::now();
+                    // Once: where there is no CPU at all, a caller gives up in the end.
+                    if state.was_stopped_since(begun, &self.limits, now) && !was_stopped {
+                        (until, was_stopped) = (now + longest, true);
+                    }
+                    state.waiting -= 1;
                     if !state.queue.is_empty() {
-                        self.find_thread(&mut state, Instant::now());
+                        self.find_thread(&mut state, now);
                     }
                     if cancellation.is_due() {
                         drop(state);

@@ -33,6 +33,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             let answer = shared.driver.read(batch, begun + shared.limits.timeout());
             state = shared.lock();
             let now = Instant::now();
+            let was_stopped = state.was_stopped_since(begun, &shared.limits, now);
             match answer {
                 Ok(lines) => {
                     state.log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
@@ -41,8 +42,11 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                         shared.tell(&mut state, batch, None);
                     }
                 }
-                // Its session was closed meanwhile, which is no failure: whoever wants it has it read again.
-                Err(_) if state.was_closed_since(closed) => state.batches.is_not_ordered(batch),
+                // Its session was closed meanwhile, or this process was stopped, which is no failure: whoever
+                // wants it has it read again.
+                Err(_) if state.was_closed_since(closed) || was_stopped => {
+                    state.batches.is_not_ordered(batch);
+                }
                 Err(error) => {
                     if state.batches.has_not_been_read(batch, error.clone(), now) {
                         shared.tell(&mut state, batch, Some(&error));

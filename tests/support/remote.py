@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,38 @@ def ends_without_close(uri: str, password: str, end: str) -> None:
         env={**os.environ, "PASSWORD": password},
     )
     assert (done.stdout, done.stderr, done.returncode) == ("1\n", "", 0)
+
+
+IS_STOPPED = """
+import logging, os, sys
+import virtmeter
+
+logging.basicConfig(level="INFO", stream=sys.stdout)
+inspector = virtmeter.Inspector(
+    sys.argv[1], password=lambda: os.environ["PASSWORD"], timeout=3
+)
+print(len(inspector.usage_all()), inspector.health().away, inspector.health().outage)
+"""
+
+
+def told_by_a_stopped_process(uri: str, password: str, asks: Callable[[], object]) -> str:
+    """Return what a program says and logs that is stopped for longer than its timeout while it asks
+    something, as by Ctrl-Z, or in a container that is paused.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", IS_STOPPED, uri],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PASSWORD": password},
+    ) as process:
+        eventually(asks)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3.5)
+        process.send_signal(signal.SIGCONT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    return output
 
 
 class Bad:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.support.remote import eventually, failure
+from tests.support.remote import eventually, failure, told_by_a_stopped_process
 from tests.support.vcsim import PASSWORD, VCenter
 from tests.vsphere.wellness import (
     ALL,
@@ -598,3 +598,12 @@ def test_a_call_that_fails_for_good_leaves_the_others(opens: Opens, vcenter: VCe
     asks(inspector)
     assert len(inspector.list_hosts()) == 2
     assert list(inspector.inspect_disk_info(vcenter.vms()[0].uuid))
+
+
+def test_a_process_that_was_stopped_blames_nobody(vcenter: VCenter) -> None:
+    vcenter.sick(1, 1.0)  # which is no fault, but time to stop it
+    before = vcenter.calls().get(SAMPLES, 0)
+    told = told_by_a_stopped_process(
+        vcenter.uri, PASSWORD, lambda: vcenter.calls().get(SAMPLES, 0) > before
+    )
+    assert told == f"{ALL} {{}} None\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import virtmeter
-from tests.support.remote import Bad, eventually, failure
+from tests.support.remote import Bad, eventually, failure, told_by_a_stopped_process
 from tests.support.xapi import PASSWORD, Pool
 from virtmeter import ConnectionLost, NoDataException
 
@@ -673,3 +673,14 @@ def test_an_inventory_without_a_host_forgets_nothing(opens: Opens, pool: Pool) -
     eventually(lambda: is_well(inspector))
     pool.now += 10
     assert all(usage.interval for usage in inspector.usage_all())
+
+
+@pytest.mark.parametrize(
+    ("host", "what"), [(0, {"method": "event.from"}), (1, {"path": "/rrd_updates"})]
+)
+def test_a_process_that_was_stopped_blames_nobody(
+    pool: Pool, host: int, what: dict[str, str]
+) -> None:
+    asked = pool.hosts[host].fail(**what, hang="head", times=1)
+    told = told_by_a_stopped_process(pool.uri(), PASSWORD, lambda: asked.happened == 1)
+    assert told == f"{ALL} {{}} None\n"
