@@ -47,7 +47,13 @@ impl Call {
         Self::new("event.from", &json!([session.0, classes, token, 0.0]))
     }
 
-    /// The certificate of a host's web server, answered with [`certificate`].
+    /// The pool, which the master knows by itself.
+    pub(super) fn pools(session: &Session) -> Self {
+        Self::new("pool.get_all", &json!([session.0]))
+    }
+
+    /// The certificate of a host's web server, answered with [`certificate`]. The master asks the host for
+    /// it, and passes on what that refuses.
     pub(super) fn server_certificate(session: &Session, host: &str) -> Self {
         Self::new("host.get_server_certificate", &json!([session.0, host]))
     }
@@ -308,6 +314,7 @@ mod tests {
                 "event.from",
                 json!(["OpaqueRef:s", ["VM", "VIF"], "1,2", 0.0]),
             ),
+            (Call::pools(&session), "pool.get_all", json!(["OpaqueRef:s"])),
             (
                 Call::server_certificate(&session, "OpaqueRef:h"),
                 "host.get_server_certificate",

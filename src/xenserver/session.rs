@@ -27,6 +27,8 @@ const CLOSING: Duration = Duration::from_secs(1);
 const LONGEST_RPC: usize = rpc::MAX_ANSWER;
 /// Of a master that is asked for another one's certificate.
 const MASTER: &str = "sha-256:master";
+/// What is wrong with a host that takes no session.
+const REFUSED: &str = "it does not accept the session, which is valid: can it reach its master?";
 const THUMBPRINT_REQUEST: &str = "x-xenapi-request-host-certificate-thumbprint";
 const THUMBPRINT: &str = "x-xenapi-response-host-certificate-thumbprint";
 
@@ -179,21 +181,13 @@ impl Pool {
         let (session, master) = self.session(deadline)?;
         let mut answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
         if answer.status == 401 && !self.was_closed_since(closed) {
-            // Whether it is over, the master says, and another one is only logged in to then: a host that
-            // cannot ask the master takes none.
-            let certificate =
-                |session: &LoggedIn| Call::server_certificate(session, &place.reference);
-            self.call(certificate, rpc::nothing, deadline)?;
-            let (renewed, master) = self.session(deadline)?;
-            if renewed.number != session.number {
-                answer = self.get_once(what, place, path, until, (&renewed, &master), deadline)?;
+            if let Some((session, master)) = self.renewed(&session, deadline)? {
+                answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
             }
         }
         let why = match answer.status {
             200 => return Ok(answer),
-            401 => {
-                "it does not accept the session, which is valid: can it reach its master?".into()
-            }
+            401 => REFUSED.into(),
             403 => {
                 "the role of this user does not permit it; read-only is enough for virtmeter".into()
             }
@@ -276,9 +270,7 @@ impl Pool {
         let trust = if self.target.trust == Trust::Anything {
             Trust::Anything
         } else {
-            let call = |session: &LoggedIn| Call::server_certificate(session, &place.reference);
-            let pem = self.call(call, rpc::certificate, deadline)?;
-            let certificate = fingerprint_of_pem(&pem)
+            let certificate = fingerprint_of_pem(&self.certificate(place, deadline)?)
                 .ok_or_else(|| self.lost("the master tells no certificate of this host"))?;
             Trust::Pin(certificate)
         };
@@ -288,6 +280,39 @@ impl Pool {
         let client = Arc::new(client);
         *known = Some(Arc::clone(&client));
         Ok(client)
+    }
+
+    /// The certificate of a host, which the master asks it for.
+    fn certificate(&self, place: &Place, deadline: Instant) -> Result<String> {
+        let closed = self.closed.load(Ordering::Relaxed);
+        let (session, master) = self.session(deadline)?;
+        let ask = |session: &LoggedIn, master: &Master| {
+            let call = Call::server_certificate(session, &place.reference);
+            self.post(master, &call, &mut rpc::certificate, deadline)
+        };
+        let mut answer = ask(&session, &master);
+        let may_be_over = matches!(answer, Err(Trouble::Rpc(_) | Trouble::Unreached(_)));
+        if may_be_over && !self.was_closed_since(closed) {
+            if let Some((session, master)) = self.renewed(&session, deadline)? {
+                answer = ask(&session, &master);
+            }
+        }
+        answer.map_err(|trouble| match trouble {
+            Trouble::Rpc(RpcError::SessionInvalid) => self.lost(REFUSED),
+            trouble => self.lost(&trouble.to_string()),
+        })
+    }
+
+    /// The session in place of one that a host does not accept, if that is over. The master says so: a host
+    /// that cannot ask the master accepts none, and would have another one logged in to each time.
+    fn renewed(
+        &self,
+        refused: &LoggedIn,
+        deadline: Instant,
+    ) -> Result<Option<(Arc<LoggedIn>, Master)>> {
+        self.call(|session| Call::pools(session), rpc::nothing, deadline)?;
+        let (session, master) = self.session(deadline)?;
+        Ok((session.number != refused.number).then_some((session, master)))
     }
 
     /// The session, and who the master is; logs in where there is none. Others wait meanwhile, as long as

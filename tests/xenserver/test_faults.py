@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.xapi import Fault
     from tests.xenserver.conftest import Opens
     from virtmeter import Inspector
 
@@ -36,6 +37,12 @@ def count(inspector: Inspector) -> int:
 def is_well(inspector: Inspector) -> bool:
     """Say whether all VMs are read again."""
     return count(inspector) == ALL and not inspector.health().away and not inspector.health().outage
+
+
+def refuse_certificates(pool: Pool) -> Fault:
+    """Have the master pass on what hosts say that cannot ask it whether a session is valid."""
+    error = ("SESSION_INVALID", "OpaqueRef:of-the-master")
+    return pool.hosts[0].fail(method="host.get_server_certificate", error=error)
 
 
 def end(thread: threading.Thread) -> None:
@@ -241,6 +248,7 @@ def test_hosts_that_accept_no_session_cost_no_login(opens: Opens) -> None:
         everything = count(inspector)
         for _ in range(3):
             faults = [host.fail(path="/rrd", status=401) for host in pool.hosts[1:]]
+            refuse_certificates(pool)
             assert count(inspector) == everything // 3
             assert all(fault.happened for fault in faults)
             for host in pool.hosts:
@@ -250,6 +258,20 @@ def test_hosts_that_accept_no_session_cost_no_login(opens: Opens) -> None:
         assert pool.sessions.logins == len(pool.sessions.open) == 1
         inspector.close()
         assert not pool.sessions.open
+
+
+def test_a_host_that_accepts_no_session_from_the_start_costs_no_login(
+    opens: Opens, pool: Pool
+) -> None:
+    refused = refuse_certificates(pool)
+    inspector = opens(pool)
+    eventually(lambda: count(inspector) and refused.happened >= 3)
+    assert pool.sessions.logins == len(pool.sessions.open) == 1
+    [(why, _)] = inspector.health().away.values()
+    assert "does not accept the session" in why
+    pool.hosts[0].heal()
+    eventually(lambda: is_well(inspector))
+    assert pool.sessions.logins == 1
 
 
 def test_a_wrong_password_is_tried_once_until_it_is_another(
