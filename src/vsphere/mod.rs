@@ -184,7 +184,12 @@ impl State {
                 is_again: false,
             })
         };
-        group.vms.iter().filter_map(wanted).collect()
+        let mut wanted: Vec<_> = group.vms.iter().filter_map(wanted).collect();
+        // After many that are refused, nobody asks for the rest.
+        wanted.sort_by_key(|wanted| {
+            self.inventory.vms.get(&wanted.vm).is_some_and(|vm| vm.refusal.is_some())
+        });
+        wanted
     }
 
     fn take(&mut self, wanted: &Wanted, answer: &Answer<'_>, came: Instant) -> Taken {

@@ -429,6 +429,18 @@ def test_vms_among_others_that_may_not_be_asked_about_are_told_why(
         assert {told[vm.uuid].cpu_interval for vm in vms[:forbidden]} == {60}
 
 
+def test_many_vms_that_may_not_be_asked_about_cost_no_other_one(opens: Opens) -> None:
+    with VCenter(hosts=1, vms=60) as vcenter:
+        vms = sorted(vcenter.vms(), key=lambda vm: vm.uuid)
+        for vm in vms[:40]:
+            vcenter.forbid(vm.ref)
+        inspector = opens(vcenter)
+        left = {vm.uuid for vm in vms[40:]}
+        eventually(lambda: set(usages(inspector)) == left and not inspector.health().away)
+        with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+            inspector.usage(vms[0].uuid)
+
+
 def test_a_vm_that_is_deleted_before_its_devices_were_read(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter, max_age=2.0)
     inspector.list_instances()
