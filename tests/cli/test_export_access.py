@@ -9,12 +9,14 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.error
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from shutil import which
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import bcrypt
 import pytest
@@ -230,6 +232,42 @@ def test_sighups_that_come_at_once_are_one(
     with pytest.raises(Empty):
         Reload(access).when_asked(Sighups(1000, at_once=True))
     assert caplog.messages == [f"reloaded {passwords}"]
+
+
+def test_who_asks_again_and_again_keeps_nobody_else_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("virtmeter.cli.export.reload.PAUSE", 0.0)
+    begun, go_on, enough = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    class Files:
+        files = ()
+
+        def read(self) -> None:
+            begun.release()
+            assert go_on.acquire(timeout=30)
+
+    reload = Reload(cast("Access", Files()))
+
+    def again_and_again() -> None:
+        while not enough.is_set():
+            reload.now()
+
+    with ThreadPoolExecutor(130) as clients:
+        for _ in range(30):
+            clients.submit(again_and_again)
+        try:
+            assert begun.acquire(timeout=30)
+            once = [clients.submit(reload.now) for _ in range(100)]
+            for _ in range(3):
+                wait(once, 0.2)  # they may need a moment to ask
+                go_on.release()
+                assert begun.acquire(timeout=30)
+            # One that was begun after they had asked has ended; the next is under way.
+            assert not wait(once, 10).not_done
+        finally:
+            enough.set()
+            go_on.release(1000)
 
 
 def test_sighup_with_nothing_to_read() -> None:
