@@ -38,6 +38,7 @@ mod rates;
 mod recent;
 mod records;
 mod source;
+mod threads;
 mod usage;
 mod xml;
 

@@ -2,13 +2,13 @@
 //! another one takes over.
 
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use super::link::{IDLE, Link};
 use super::scheduler::Probe;
 use super::shared::{Shared, State, nobody};
 use crate::hypervisor::{Connection, Hypervisor};
+use crate::threads;
 
 /// Probers that may be stuck with guests at a time, and those that may be stuck at all: the more there
 /// are, the longer the next one waits.
@@ -37,8 +37,8 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         }
         let number = state.next_thread();
         let shared = Arc::clone(shared);
-        let thread = thread::Builder::new().name("virtmeter-probe".to_owned());
-        if thread.spawn(move || probe(Link::new(shared, number, false))).is_ok() {
+        let work = move || probe(Link::new(shared, number, false));
+        if threads::start("virtmeter-probe", work).is_ok() {
             state.prober = Some(number);
             state.probing = None;
             state.probers += 1;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use super::Answer;
@@ -11,11 +10,13 @@ use super::scheduler::{Finished, Job, Lane};
 use super::shared::{Shared, State};
 use crate::error::Error;
 use crate::hypervisor::{Connection, Content, Hypervisor, Notes, Outcome, Parts};
+use crate::threads;
 
 pub(super) fn spawn<H: Hypervisor>(shared: &Arc<Shared<H>>, number: u64) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name("virtmeter-read".to_owned());
-    thread.spawn(move || Worker { link: Link::new(shared, number, true) }.run()).map(|_| ())
+    threads::start("virtmeter-read", move || {
+        Worker { link: Link::new(shared, number, true) }.run();
+    })
 }
 
 struct Worker<H: Hypervisor> {

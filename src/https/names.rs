@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::{Phase, Why};
+use crate::threads;
 
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -104,8 +104,7 @@ impl Names {
             return Ok(());
         }
         let (names, name) = (Arc::clone(self), host.to_owned());
-        let thread = thread::Builder::new().name("virtmeter-names".to_owned());
-        let started = thread.spawn(move || names.look_up(name));
+        let started = threads::start("virtmeter-names", move || names.look_up(name));
         started.map_err(|error| Why::Unresolved(error.to_string()))?;
         entries.insert(host.to_owned(), Entry::InFlight);
         Ok(())

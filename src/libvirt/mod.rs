@@ -35,7 +35,7 @@ use described::Described;
 use domain_xml::Devices;
 use refused::Refused;
 use sizes::Sizes;
-pub(crate) use sys::generation;
+pub(crate) use sys::{SignalMask, generation};
 
 /// How to reach a libvirt: read-only, by its connection URI.
 pub struct Libvirt(Arc<Driver>);

@@ -77,6 +77,51 @@ pub(crate) fn generation() -> u64 {
     FORKS.load(Relaxed)
 }
 
+/// Which signals are not delivered to a thread.
+#[derive(Clone, Copy)]
+pub(crate) struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    /// Blocks all signals in this thread but those by which it tells of a fault of its own, and a
+    /// profiler's, and returns its mask until then. A thread that it starts inherits what is blocked.
+    pub(crate) fn block_all() -> Self {
+        const DELIVERED: [c_int; 8] = [
+            libc::SIGABRT,
+            libc::SIGBUS,
+            libc::SIGFPE,
+            libc::SIGILL,
+            libc::SIGPROF,
+            libc::SIGSEGV,
+            libc::SIGSYS,
+            libc::SIGTRAP,
+        ];
+        let mut blocked = MaybeUninit::uninit();
+        // SAFETY: the set is filled before anything is taken out of it.
+        let blocked = unsafe {
+            libc::sigfillset(blocked.as_mut_ptr());
+            for signal in DELIVERED {
+                libc::sigdelset(blocked.as_mut_ptr(), signal);
+            }
+            blocked.assume_init()
+        };
+        Self(blocked).apply(libc::SIG_BLOCK)
+    }
+
+    /// Makes it this thread's, and returns the one until then.
+    pub(crate) fn set(self) -> Self {
+        self.apply(libc::SIG_SETMASK)
+    }
+
+    fn apply(self, how: c_int) -> Self {
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: the call fills the set; it only fails where it does not know `how`.
+        unsafe {
+            libc::pthread_sigmask(how, &raw const self.0, before.as_mut_ptr());
+            Self(before.assume_init())
+        }
+    }
+}
+
 /// What libvirt says about the call that this thread made last.
 fn last_failure() -> Failure {
     // SAFETY: the pointer is null or the thread's own error, which stays until the next call.

@@ -16,6 +16,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use super::arguments::class_name;
 use crate::open::PasswordSource;
 use crate::per_process::PerProcess;
+use crate::threads;
 
 type Answer = Result<String, String>;
 
@@ -94,7 +95,8 @@ fn start(
         Ok(())
     };
     let tell = PyCFunction::new_closure(py, None, None, told)?;
-    start_new_thread(py)?.call1((call(py)?, (function, tell))).map(drop)
+    let (start, call) = (start_new_thread(py)?, call(py)?);
+    threads::as_outside(|| start.call1((call, (function, tell))).map(drop))
 }
 
 /// What a function has returned, or raised.

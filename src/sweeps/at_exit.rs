@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::driver::HostWide;
 use super::shared::{MOST_THREADS, Shared};
 use crate::per_process::PerProcess;
+use crate::threads;
 
 /// The end is not held up any longer.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -83,7 +84,7 @@ pub fn close_sessions() {
             }
             drop(sender);
         };
-        let _ = thread::Builder::new().name("virtmeter-exit".to_owned()).spawn(log_out);
+        let _ = threads::start("virtmeter-exit", log_out);
     }
     drop(sender);
     // Nothing is sent: it ends with the last of the threads.

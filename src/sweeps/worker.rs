@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::driver::HostWide;
 use super::shared::Shared;
+use crate::threads;
 
 /// A thread that has had nothing to do for so long ends: a process may read a thousand pools.
 const IDLE: Duration = Duration::from_secs(1);
@@ -15,8 +15,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 pub(super) fn spawn<H: HostWide>(shared: &Arc<Shared<H>>) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name("virtmeter-sweep".to_owned());
-    thread.spawn(move || run(&shared)).map(|_| ())
+    threads::start("virtmeter-sweep", move || run(&shared))
 }
 
 fn run<H: HostWide>(shared: &Shared<H>) {

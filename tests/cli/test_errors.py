@@ -381,6 +381,22 @@ def test_a_signal_while_one_ends_the_process_changes_nothing(number: signal.Sign
     assert (done.returncode, done.stdout, done.stderr.strip()) == (128 + number, "", "")
 
 
+def test_the_end_does_not_depend_on_one_alarm() -> None:
+    """It may come just before a call that waits, which it does not interrupt then."""
+    script = """
+import os, signal
+from virtmeter.cli import ending
+ending.TIMEOUT = 0.1
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+ending.bound(7)
+signal.sigwait([signal.SIGALRM])
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+os.read(os.pipe()[0], 1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=cli.TIMEOUT)
+    assert done.returncode == 7
+
+
 def test_a_signal_ends_a_command_whose_output_nobody_takes() -> None:
     script = """
 import signal, sys

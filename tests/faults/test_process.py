@@ -383,6 +383,35 @@ def test_what_health_raises_is_not_left_to_the_next_call() -> None:
         assert inspector.list_instances() == []
 
 
+def test_no_signal_is_delivered_to_a_thread_of_the_core(daemon: Daemon) -> None:
+    """It would not interrupt what the main thread waits for."""
+    daemon.add(sample.domain(uuid=sample.UUID))
+    daemon.on("DOMAIN_MEMORY_STATS", Never(), repeat=True)
+    script = """
+        import pathlib, signal, sys, virtmeter
+        inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=0.5)
+        try:
+            inspector.inspect_instance(sys.argv[2])
+        except virtmeter.InspectionTimeout:
+            pass
+        wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD}
+        about_a_thread = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGPROF}
+        found = set()
+        for status in pathlib.Path("/proc/self/task").glob("*/status"):
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            mask = int(fields["SigBlk"], 16)
+            blocked = {each for each in signal.Signals if mask >> each - 1 & 1}
+            name = fields["Name"].strip()
+            if name.startswith("virtmeter-"):
+                found.add((name, blocked >= wanted, not blocked & about_a_thread))
+            else:
+                assert not blocked, (name, blocked)
+        print(sorted(found))
+    """
+    all_of_them = [("virtmeter-probe", True, True), ("virtmeter-read", True, True)]
+    assert lines(run(script, daemon.uri, sample.UUID)) == [str(all_of_them)]
+
+
 def test_a_forked_child_gets_a_connection_of_its_own(daemon: Daemon) -> None:
     daemon.add(sample.domain(uuid=sample.UUID))
     script = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -352,6 +353,26 @@ def test_what_a_password_function_raises_is_not_shown(
         time.sleep(0.6)
     eventually(lambda: is_well(inspector))
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("blocked", [set(), {signal.SIGUSR1, signal.SIGPROF}])
+def test_a_password_function_has_the_signals_of_its_program(
+    opens: Opens, pool: Pool, blocked: set[signal.Signals]
+) -> None:
+    """It may start a process, which inherits them."""
+    found = []
+
+    def password() -> str:
+        found.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return PASSWORD
+
+    inspector = opens(pool, password=password)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        inspector.list_instances()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert found == [blocked]
 
 
 def test_a_password_function_that_is_slow_is_not_called_twice(opens: Opens, pool: Pool) -> None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 TIMEOUT = 5.0
 """Seconds that the end has, which logs out of pools and vCenters, and writes what is left."""
 
+AGAIN = 0.5
+"""Seconds after which the end is signalled again: a signal that comes just before a call that waits
+does not interrupt it."""
+
 _begun: list[str] = []
 """Why the end has begun, if it has."""
 
@@ -40,7 +44,7 @@ def bound(status: int) -> None:
         _bounded.append(status)
         _begun.append("a signal has come")
         signal.signal(signal.SIGALRM, lambda *_: _over(status))
-        signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
+        signal.setitimer(signal.ITIMER_REAL, TIMEOUT, AGAIN)
 
 
 def _over(status: int) -> None:
