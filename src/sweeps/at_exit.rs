@@ -34,6 +34,13 @@ impl<H: HostWide> HasSession for Shared<H> {
         if !self.lock().ended {
             // Also where somebody logs in just now.
             let _ = self.close(deadline);
+            // What is being read needs more calls, perhaps, and would log in again for them.
+            while self.is_reading() && Instant::now() < deadline {
+                thread::sleep(MOMENT);
+            }
+            if self.driver.sessions().1 {
+                let _ = self.close(deadline);
+            }
             return;
         }
         // The last of its threads does that.

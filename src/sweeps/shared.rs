@@ -284,6 +284,12 @@ impl<H: HostWide> Shared<H> {
         answer
     }
 
+    /// Whether a thread is in the middle of a batch.
+    pub(super) fn is_reading(&self) -> bool {
+        let state = self.lock();
+        state.threads > state.idle
+    }
+
     /// How many threads there may be: as many as the driver wants, and those that what does not answer holds
     /// up.
     pub(super) fn most_threads(&self, state: &State, now: Instant) -> usize {

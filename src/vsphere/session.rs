@@ -148,7 +148,7 @@ impl Vcenter {
         if !session.is_over(&answer) {
             return answer;
         }
-        if self.closed.load(Ordering::Relaxed) != closed {
+        if self.was_closed_since(closed) {
             // Whoever has closed it wants no other one.
             return answer;
         }
@@ -177,8 +177,13 @@ impl Vcenter {
             .map_err(|trouble| self.error(trouble))
     }
 
+    fn was_closed_since(&self, closed: u64) -> bool {
+        self.closed.load(Ordering::Relaxed) != closed
+    }
+
     /// The session; logs in where there is none. Others wait meanwhile, as long as they may.
     fn session(&self, deadline: Instant) -> std::result::Result<Arc<Session>, Trouble> {
+        let closed = self.closed.load(Ordering::Relaxed);
         let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
         if let Some(session) = &login.session {
             return Ok(Arc::clone(session));
@@ -193,12 +198,16 @@ impl Vcenter {
             let client = client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
             Arc::clone(login.client.insert(Arc::new(client)))
         };
-        let closed = self.closed.load(Ordering::Relaxed);
+        let was_closed = || Trouble::Lost(self.lost("it was closed while it was logged in to"));
+        // Whoever was to tell the password may have taken long.
+        if self.was_closed_since(closed) {
+            return Err(was_closed());
+        }
         match self.log_in(client, &secret, deadline) {
-            Ok(session) if self.closed.load(Ordering::Relaxed) != closed => {
+            Ok(session) if self.was_closed_since(closed) => {
                 let deadline = Instant::now() + CLOSING;
                 let _ = self.log_out(&session.client, &session.refs, &session.cookie, deadline);
-                Err(Trouble::Lost(self.lost("it was closed while it was logged in to")))
+                Err(was_closed())
             }
             Ok(session) => {
                 self.opened.fetch_add(1, Ordering::Relaxed);

@@ -318,6 +318,7 @@ impl Pool {
     /// The session, and who the master is; logs in where there is none. Others wait meanwhile, as long as
     /// they may.
     fn session(&self, deadline: Instant) -> Result<(Arc<LoggedIn>, Master)> {
+        let closed = self.closed.load(Ordering::Relaxed);
         let mut login = self.login_until(deadline)?;
         if let (Some(session), Some(master)) = (&login.session, &login.master) {
             return Ok((Arc::clone(session), master.clone()));
@@ -326,7 +327,6 @@ impl Pool {
         let (secret, said) = next?;
         lock(&self.lines).extend(said);
         let deadline = deadline.max(Instant::now() + LOGIN);
-        let closed = self.closed.load(Ordering::Relaxed);
         let mut master = match &login.master {
             Some(master) => master.clone(),
             None => Master {
@@ -337,6 +337,11 @@ impl Pool {
                 ),
             },
         };
+        let was_closed = || self.lost("it was closed while it was logged in to");
+        // Whoever was to tell the password may have taken long.
+        if self.was_closed_since(closed) {
+            return Err(was_closed());
+        }
         let mut answer = self.log_in(&master, &secret, deadline);
         if let Err((Trouble::Rpc(RpcError::HostIsSlave { master: address }), thumbprint)) = answer {
             master = self.redirected(&master, &address, thumbprint)?;
@@ -346,7 +351,7 @@ impl Pool {
             Ok(session) if self.was_closed_since(closed) => {
                 let (logout, deadline) = (Call::logout(&session), Instant::now() + CLOSING);
                 let _ = self.post(&master, &logout, &mut rpc::nothing, deadline);
-                Err(self.lost("it was closed while it was logged in to"))
+                Err(was_closed())
             }
             Ok(session) => {
                 let number = self.opened.fetch_add(1, Ordering::Relaxed) + 1;

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,3 +187,38 @@ def findings(done: subprocess.CompletedProcess[str]) -> tuple[list[dict[str, str
     assert done.stderr == ""
     found: list[dict[str, str]] = json.loads(done.stdout)["findings"]
     return found, done.returncode
+
+
+class RungError(Exception):
+    """What interrupts a caller."""
+
+
+def is_closed_before_the_password_is_told(
+    opens: Callable[..., virtmeter.Inspector], password: str
+) -> virtmeter.Inspector:
+    """Open an inspector whose only caller has gone, and that was closed, before it could log in.
+
+    It has done so by now if it does that at all.
+    """
+    told = threading.Event()
+
+    def interrupted(*_: object) -> None:
+        raise RungError
+
+    def slow() -> str:
+        if not told.is_set():
+            signal.raise_signal(signal.SIGUSR1)  # of the main thread, which waits for this
+            told.wait(60)
+        return password
+
+    inspector = opens(password=slow)
+    before = signal.signal(signal.SIGUSR1, interrupted)
+    try:
+        with suppress(RungError):
+            inspector.list_instances()
+        inspector.close()
+    finally:
+        told.set()
+        signal.signal(signal.SIGUSR1, before)
+    eventually(lambda: inspector.health().threads == 0)
+    return inspector

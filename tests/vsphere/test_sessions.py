@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.support.remote import (
     ends_without_close,
     eventually,
     failure,
+    is_closed_before_the_password_is_told,
     usages_in_a_child,
 )
 from tests.support.vcsim import PASSWORD
@@ -151,6 +153,12 @@ def test_many_threads_share_one(opens: Opens, vcenter: VCenter) -> None:
         assert all_told == [ALL] * 32
         assert vcenter.logins() == logins - 1
         vcenter.expire_sessions()
+
+
+def test_a_login_that_begins_after_close_is_none(opens: Opens, vcenter: VCenter) -> None:
+    inspector = is_closed_before_the_password_is_told(partial(opens, vcenter), PASSWORD)
+    assert vcenter.logins() == 0
+    assert is_well(inspector)
 
 
 def test_a_close_in_the_middle_is_felt_by_nobody(opens: Opens, vcenter: VCenter) -> None:

@@ -8,12 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 import virtmeter
-from tests.support.remote import Bad, eventually, failure, told_by_a_stopped_process
+from tests.support.remote import (
+    Bad,
+    eventually,
+    failure,
+    is_closed_before_the_password_is_told,
+    told_by_a_stopped_process,
+)
 from tests.support.xapi import PASSWORD, Pool
 from virtmeter import ConnectionLost, NoDataException
 
@@ -321,6 +328,12 @@ def test_a_login_that_ends_after_close_leaves_no_session(opens: Opens, pool: Poo
     assert pool.sessions.logins == 1
     eventually(lambda: not pool.sessions.open)
     assert not inspector.connected
+
+
+def test_a_login_that_begins_after_close_is_none(opens: Opens, pool: Pool) -> None:
+    inspector = is_closed_before_the_password_is_told(partial(opens, pool), PASSWORD)
+    assert pool.sessions.logins == 0
+    assert is_well(inspector)
 
 
 def test_a_password_file_that_is_not_there_or_cannot_be_used(
