@@ -274,6 +274,41 @@ runpy.run_module("virtmeter.cli", run_name="__main__")
     assert (done.returncode, done.stdout) == (1, "")
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("rich", ("--help",)),
+        ("rich", ("stats", "--help")),
+        ("rich", ("watch",)),
+        ("bcrypt", ("export",)),
+        ("prometheus_client", ("export", "--once")),
+    ],
+)
+def test_without_a_part_of_the_extra_there_is_the_same_line(
+    module: str, arguments: tuple[str, ...]
+) -> None:
+    script = f"""
+import importlib.abc, sys
+from virtmeter.cli.__main__ import main
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv[1:] = {arguments!r}
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == (
+        f"virtmeter: the command line needs {module}: pip install 'virtmeter[cli]'\n"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_a_vm_that_cannot_be_read_is_no_reason_to_stop(daemon: Daemon) -> None:
     daemon.add(*(sample.domain(number, bulk=True) for number in (1, 2)))
     daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Never(), uuid=sample.domain(1).uuid, repeat=True)

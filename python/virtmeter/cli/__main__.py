@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from virtmeter.cli.starting import INTERRUPTED, interruptible
+from virtmeter.cli.starting import INTERRUPTED, interruptible, lacking
 
 
 def main() -> NoReturn:
@@ -18,9 +18,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # before the command had begun, which has its own way to end
         os._exit(INTERRUPTED)  # at once, or another Ctrl-C would be a traceback
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("virtmeter"):
-            raise
-        sys.exit(f"virtmeter: the command line needs {error.name}: pip install 'virtmeter[cli]'")
+        sys.exit(f"virtmeter: {lacking(error)}")
 
 
 if __name__ == "__main__":

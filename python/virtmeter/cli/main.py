@@ -18,7 +18,7 @@ import click
 
 import virtmeter
 from virtmeter.cli import about, ending
-from virtmeter.cli.starting import INTERRUPTED, UNREACHABLE, interruptible
+from virtmeter.cli.starting import INTERRUPTED, UNREACHABLE, interruptible, lacking
 from virtmeter.cli.text import discard, printable, say
 
 if TYPE_CHECKING:
@@ -165,6 +165,9 @@ def status(command: click.Command) -> int:
     except virtmeter.ConnectionLost as error:
         say(f"{error}. {HINT}")
         return UNREACHABLE
+    except ModuleNotFoundError as error:
+        say(lacking(error))
+        return FAILED
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         say(str(error))
         return FAILED

@@ -1,4 +1,4 @@
-"""Ctrl-C while modules are being imported."""
+"""While modules are being imported: Ctrl-C, and what is not installed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def lacking(error: ModuleNotFoundError) -> str:
+    """Return what to install; of a module of our own, what Python says."""
+    module = error.name or "virtmeter"
+    if module.split(".")[0] == "virtmeter":
+        return str(error)
+    return f"the command line needs {module}: pip install 'virtmeter[cli]'"
 
 
 def _end(*_: object) -> NoReturn:

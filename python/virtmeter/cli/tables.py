@@ -80,8 +80,12 @@ def total(columns: dict[Column[Row], int]) -> int:
 
 def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
     """Return the rows under their titles, each on one line; what is too long has an ellipsis."""
-    made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    # Gaps are columns too: rich before 14.3 counts a padding after the last column, finds the table
+    # too wide, and cuts what would fit.
+    made = Table(box=None, padding=0, header_style="bold")
     for column, width in columns.items():
+        if made.columns:
+            made.add_column(width=GAP)
         made.add_column(
             Text(column.title),
             justify="left" if column.left else "right",
@@ -89,5 +93,6 @@ def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
             no_wrap=True,
         )
     for row in rows:
-        made.add_row(*(column.text(row) for column in columns))
+        _, *cells = (each for column in columns for each in ("", column.text(row)))
+        made.add_row(*cells)
     return made
