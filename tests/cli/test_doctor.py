@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -205,6 +206,21 @@ def test_too_few_descriptors() -> None:
     script = 'ulimit -n 40; exec "$@"'
     done = cli.shell(script, "doctor", "--format", "json", "--uri", TEST)
     assert Report(done, 1).has("problem", "with 4 workers", "only 40 are allowed", "ulimit -n")
+
+
+def test_just_enough_descriptors_are_enough_while_vms_hang(daemon: Daemon) -> None:
+    """libvirt's library would end the process: it has two inspectors, and each has its VMs."""
+    domains = [sample.domain(number, bulk=True) for number in range(1, 61)]
+    daemon.add(*domains)
+    for domain in domains[:30]:
+        domain.hung = True
+    options = ("--workers", "1", "--timeout", "0.3", "--sample", "60", "--format", "json")
+    command = ("doctor", "--uri", daemon.uri, *options)
+    done = cli.shell('ulimit -n 40; exec "$@"', *command)
+    needed = re.search(r"(\d+) file descriptors are needed, and only 40 are allowed", done.stdout)
+    assert needed
+    done = cli.shell(f'ulimit -n {needed[1]}; exec "$@"', *command)
+    assert Report(done, 1).has("problem", "sample-1 hangs")
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,7 @@ def inspector(
     parity: bool = False,
     quiet: bool = False,
     tells_vms: bool = False,
+    opens: int = 1,
 ) -> Iterator[virtmeter.Inspector]:
     """Give an inspector with what these options say.
 
@@ -246,10 +247,11 @@ def inspector(
         them, and nothing should be said twice. Nor what a hypervisor cannot tell.
     :param tells_vms: nor which hosts of a pool are away: the command says that of each of
         their VMs.
+    :param opens: how many such inspectors of a libvirt the command has open at once.
     """
     is_libvirt = kinds.is_libvirt(uri)
     if is_libvirt:
-        descriptors(workers)
+        descriptors(workers, (opens - 1) * libvirts(workers))
     made: virtmeter.Inspector | None = None
     with unsaid(quiet=quiet, tells_vms=tells_vms):
         try:

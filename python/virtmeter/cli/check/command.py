@@ -43,10 +43,10 @@ def check(uri: str, timeout: float, workers: int, instances: tuple[str, ...], fo
             f"Ceilometer has no inspector of {kinds.name(uri)} to compare with: "
             "'virtmeter check' needs a URI of libvirt's"
         )
-    with connection.inspector(uri, timeout, workers, parity=True, quiet=True) as inspector:
+    with connection.inspector(uri, timeout, workers, parity=True, quiet=True, opens=2) as inspector:
         chosen = select(inspector.list_instances(), instances, stopped=True)
         exact = virtmeter.LibvirtInspector(
-            uri, timeout=timeout, max_age=0, parity=True, all_vnics=False
+            uri, timeout=timeout, workers=workers, max_age=0, parity=True, all_vnics=False
         )
         with Stock(uri, timeout) as stock:
             result = run(inspector, exact, stock, chosen)

@@ -32,6 +32,8 @@ STYLES = {"ok": "green", "warning": "yellow", "problem": "red"}
 MARGIN = 9
 AT_ONCE = 16
 """So many targets are looked at at a time, as each libvirt takes a process for its versions."""
+INSPECTORS = 2
+"""Of each libvirt: one that reads ahead, and one that does not."""
 OPERATION_TIMEOUT = 68
 """The code of the error of a libvirt that says nothing."""
 
@@ -103,7 +105,7 @@ def look(
         return
     yield from (("", finding) for finding in agent())
     libvirts = [target.workers for target in targets if kinds.is_libvirt(target.uri)]
-    connection.allow_descriptors(libvirts, len(targets) - len(libvirts))
+    connection.allow_descriptors(libvirts * INSPECTORS, len(targets) - len(libvirts))
     try:
         came = threads.call_each(
             lambda target: list(hypervisor(target, sample, check_rows)), targets, AT_ONCE
@@ -144,8 +146,8 @@ def libvirt(uri: str, timeout: float, workers: int, sample: int) -> Iterator[Fin
     """Yield what is found of libvirt, from its library to its VMs."""
     yield from versions(uri, timeout)
     yield from sockets(uri, timeout)
-    with connection.inspector(uri, timeout, workers, quiet=True) as inspector:
-        exact = virtmeter.LibvirtInspector(uri, timeout=timeout, max_age=0)
+    with connection.inspector(uri, timeout, workers, quiet=True, opens=INSPECTORS) as inspector:
+        exact = virtmeter.LibvirtInspector(uri, timeout=timeout, workers=workers, max_age=0)
         yield from vms(inspector, exact, sample)
 
 
