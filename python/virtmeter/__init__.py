@@ -63,7 +63,7 @@ except ImportError as _error:
             if "libvirt.so" in str(_failure):
                 what = (
                     f"virtmeter needs the system's libvirt client library ({_failure}): install "
-                    "the package libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, RHEL)"
+                    "or update the package libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, RHEL)"
                 )
             raise ImportError(what, name=_failure.name, path=_failure.path) from _failure
 

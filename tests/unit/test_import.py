@@ -55,7 +55,7 @@ def test_a_missing_libvirt_is_told_in_a_sentence_at_the_first_use() -> None:
     first, second = completed.stdout.splitlines()
     assert first == second
     assert first.startswith("virtmeter needs the system's libvirt client library (")
-    assert "libvirt0" in first
+    assert "install or update the package libvirt0" in first, "it may be too old"
 
 
 def test_a_core_that_cannot_be_loaded_is_told_at_the_first_use(tmp_path: Path) -> None:
