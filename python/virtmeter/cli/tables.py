@@ -85,7 +85,7 @@ def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
     made = Table(box=None, padding=0, header_style="bold")
     for column, width in columns.items():
         if made.columns:
-            made.add_column(width=GAP)
+            made.add_column(Text(), width=GAP)
         made.add_column(
             Text(column.title),
             justify="left" if column.left else "right",
@@ -93,6 +93,7 @@ def table(columns: dict[Column[Row], int], rows: Sequence[Row]) -> Table:
             no_wrap=True,
         )
     for row in rows:
-        _, *cells = (each for column in columns for each in ("", column.text(row)))
+        # Not "", in which rich would look for markup and emojis.
+        _, *cells = (each for column in columns for each in (Text(), column.text(row)))
         made.add_row(*cells)
     return made
