@@ -139,9 +139,9 @@ class InstanceStats(NamedTuple):
     (``vcpu.N.time``); None unless all of them have it."""
     start: int | None = None
     """The number of the start since which all counters but those of ``memory_`` count (these are
-    the guest's own, and go on where it is migrated, or restored): another one at each start, unless
-    libvirtd was restarted while the instance was shut off, and of no other meaning (the domain's
-    id). None where it is not known."""
+    the guest's own, and go on where it is migrated, or restored): the domain's id, which is another
+    one at each start. It may be the same again if libvirtd was restarted while the instance was
+    shut off. None where it is not known."""
 
 
 class InterfaceStats(NamedTuple):

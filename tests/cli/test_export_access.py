@@ -249,22 +249,31 @@ def test_who_asks_again_and_again_keeps_nobody_else_waiting(
 
     reload = Reload(cast("Access", Files()))
 
+    asking = threading.Semaphore(0)
+
     def again_and_again() -> None:
         while not enough.is_set():
             reload.now()
+
+    def once() -> None:
+        asking.release()
+        reload.now()
 
     with ThreadPoolExecutor(130) as clients:
         for _ in range(30):
             clients.submit(again_and_again)
         try:
             assert begun.acquire(timeout=30)
-            once = [clients.submit(reload.now) for _ in range(100)]
-            for _ in range(3):
-                wait(once, 0.2)  # they may need a moment to ask
+            asked = [clients.submit(once) for _ in range(100)]
+            for _ in asked:
+                assert asking.acquire(timeout=30)
+            wait(asked, 0.2)  # from there to the question, it is a moment
+            # Four, as one of them may miss the first; the old way, most would wait for their turn.
+            for _ in range(4):
                 go_on.release()
                 assert begun.acquire(timeout=30)
             # One that was begun after they had asked has ended; the next is under way.
-            assert not wait(once, 10).not_done
+            assert not wait(asked, 10).not_done
         finally:
             enough.set()
             go_on.release(1000)

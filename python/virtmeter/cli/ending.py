@@ -48,6 +48,7 @@ def bound(status: int) -> None:
 
 
 def _over(status: int) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for action in at_last:
         with suppress(Exception):
             action()

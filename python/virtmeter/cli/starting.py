@@ -32,10 +32,14 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+EXTRA = {"bcrypt", "click", "prometheus_client", "rich", "tomli"}
+"""What ``virtmeter[cli]`` brings."""
+
+
 def lacking(error: ModuleNotFoundError) -> str:
-    """Return what to install; of a module of our own, what Python says."""
-    module = error.name or "virtmeter"
-    if module.split(".")[0] == "virtmeter":
+    """Return what to install; of a module that this would not bring, what Python says."""
+    module = error.name or ""
+    if module.split(".")[0] not in EXTRA:
         return str(error)
     return f"the command line needs {module}: pip install 'virtmeter[cli]'"
 

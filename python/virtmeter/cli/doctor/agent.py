@@ -147,6 +147,6 @@ def configuration() -> Configuration:
         return Configuration([], inspector=conf.hypervisor_inspector)
     try:
         virtmeter.Inspector(uri)  # which connects to nothing yet, and says what is wrong with a URI
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         return Configuration([str(error)])
     return Configuration([], uri=uri)

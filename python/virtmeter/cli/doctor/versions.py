@@ -72,8 +72,9 @@ def versions(uri: str, timeout: float) -> Iterator[Finding]:
 def main() -> None:
     """Print a line for each version as soon as it is known."""
     # By itself: who has started it may be gone. In a call of libvirt's, Python would hear nothing.
-    for which in (signal.SIGALRM, signal.SIGINT):
-        signal.signal(which, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
     libvirt = ctypes.CDLL("libvirt.so.0")
     libvirt.virConnectOpenAuth.restype = ctypes.c_void_p
