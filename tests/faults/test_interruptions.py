@@ -19,15 +19,12 @@ from tests.support.oracle import METHODS
 from tests.support.polling import ask, cycle
 from tests.support.procedures import VIR_FROM_QEMU, Disk, Error, no_domain
 from tests.support.qemu import wait_for
+from tests.support.remote import RungError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.procedures import Domain
-
-
-class RungError(Exception):
-    """What the handler of a caller's own alarm raises."""
 
 
 def outcome(call: Callable[[], object]) -> type[Exception] | None:

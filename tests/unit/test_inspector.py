@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import virtmeter
+from tests.support.remote import RungError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,10 +49,6 @@ def test_its_representation_tells_where_and_whether() -> None:
     assert repr(inspector) == expected.format("not connected")
     inspector.list_instances()
     assert repr(inspector) == expected.format("connected")
-
-
-class RungError(Exception):
-    """What a signal's handler raises."""
 
 
 def test_what_a_signal_raises_is_not_lost_while_a_name_is_shown() -> None:
