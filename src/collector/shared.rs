@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::link::Open;
-use super::scheduler::{Finished, Scheduler, Turn};
+use super::scheduler::{Finished, Request, Scheduler, Turn};
 use super::{Answer, Key, Kind, prober, worker};
 use crate::cancellation::Cancellation;
 use crate::error::Failure;
@@ -94,6 +94,14 @@ impl State {
         }
     }
 
+    /// A caller wakes up, which it wanted to do at that time at the latest.
+    fn wakes(&mut self, request: &mut Request, wanted: Instant) {
+        let now = Instant::now();
+        if self.scheduler.wakes(request, wanted, now) {
+            self.probing.iter_mut().for_each(|(since, _)| *since = now);
+        }
+    }
+
     pub(super) fn use_connection(&mut self, thread: u64, in_use: bool) {
         if let Some(open) = self.open.get_mut(&thread) {
             open.in_use = in_use;
@@ -166,14 +174,12 @@ impl<H: Hypervisor> Shared<H> {
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    let now = Instant::now();
-                    if state.scheduler.wakes(&mut request, until, now) {
-                        state.probing.iter_mut().for_each(|(since, _)| *since = now);
-                    }
+                    state.wakes(&mut request, until);
                     // However often it is woken meanwhile, by the answers of others.
                     if cancellation.is_due() {
                         // A signal's handler may ask the same, in this very thread.
-                        state.scheduler.suspend(&request, Instant::now());
+                        let away = Instant::now();
+                        state.scheduler.suspend(&request, away);
                         drop(state);
                         let process = generation();
                         let goes_on = cancellation.check();
@@ -183,6 +189,7 @@ impl<H: Hypervisor> Shared<H> {
                         }
                         state = self.lock();
                         state.scheduler.resume(&mut request, Instant::now());
+                        state.wakes(&mut request, away);
                         if let Err(interrupted) = goes_on {
                             state.scheduler.leave(&request);
                             // Another one may wait for what it leaves.

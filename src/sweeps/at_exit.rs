@@ -26,10 +26,15 @@ struct AtExit {
 }
 
 trait HasSession: Send + Sync {
+    fn may_hang(&self) -> bool;
     fn log_out(self: Arc<Self>, deadline: Instant);
 }
 
 impl<H: HostWide> HasSession for Shared<H> {
+    fn may_hang(&self) -> bool {
+        Shared::may_hang(self)
+    }
+
     fn log_out(self: Arc<Self>, deadline: Instant) {
         if !self.lock().ended {
             // Also where somebody logs in just now.
@@ -77,7 +82,9 @@ pub fn close_sessions() {
         let _ = here.ending.set(thread::current().id());
         std::mem::take(&mut *here.all.lock().unwrap_or_else(PoisonError::into_inner))
     });
-    let all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+    let mut all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
+    // However many hang, those come first that answer.
+    all.sort_by_cached_key(|one| one.may_hang());
     let deadline = Instant::now() + LONGEST;
     let (sender, ended) = mpsc::channel::<()>();
     let threads = MOST_THREADS.min(all.len());

@@ -73,15 +73,10 @@ impl State {
         self.closing > 0 || self.closed != closed
     }
 
-    /// Whether this process was stopped (Ctrl-Z, a paused container), or had no CPU, at some time since then:
-    /// deadlines have passed that nobody had the time to meet. It shows where callers wait, and none of
-    /// them was awake for longer than they sleep.
-    pub(super) fn was_stopped_since(
-        &mut self,
-        since: Instant,
-        limits: &Limits,
-        now: Instant,
-    ) -> bool {
+    /// A caller or a thread wakes up, and learns whether this process was stopped (Ctrl-Z, a paused
+    /// container), or had no CPU, at some time since then: deadlines have passed that nobody had the time to
+    /// meet. It shows where callers wait, and none of them was awake for longer than they sleep.
+    pub(super) fn wakes(&mut self, since: Instant, limits: &Limits, now: Instant) -> bool {
         let longest = limits.slow() + limits.stopped();
         let is_late = |awake: Instant| now.saturating_duration_since(awake) > longest;
         if self.waiting > 0 && self.awake.is_some_and(is_late) {
@@ -89,6 +84,11 @@ impl State {
         }
         self.awake = Some(now);
         self.woken.is_some_and(|woken| woken >= since)
+    }
+
+    /// Whether a caller waits for anything.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting > 0
     }
 
     fn begins_to_wait(&mut self, now: Instant) {
@@ -150,25 +150,27 @@ impl<H: HostWide> Shared<H> {
                         .wait_timeout(state, left.min(self.limits.slow()))
                         .unwrap_or_else(PoisonError::into_inner)
                         .0;
-                    let now = Instant::now();
-                    // Once: where there is no CPU at all, a caller gives up in the end.
-                    if state.was_stopped_since(begun, &self.limits, now) && !was_stopped {
-                        (until, was_stopped) = (now + longest, true);
-                    }
-                    state.waiting -= 1;
                     if !state.queue.is_empty() {
-                        self.find_thread(&mut state, now);
+                        self.find_thread(&mut state, Instant::now());
                     }
+                    let mut goes_on = Ok(());
                     if cancellation.is_due() {
                         drop(state);
                         let before = generation();
-                        cancellation.check()?;
+                        goes_on = cancellation.check();
                         if generation() != before {
                             // A signal's handler has forked, and this is the child: nobody reads here.
                             return Err(Error::Interrupted);
                         }
                         state = self.lock();
                     }
+                    let now = Instant::now();
+                    // Once: where there is no CPU at all, a caller gives up in the end.
+                    if state.wakes(begun, &self.limits, now) && !was_stopped {
+                        (until, was_stopped) = (now + longest, true);
+                    }
+                    state.waiting -= 1;
+                    goes_on?;
                 }
             }
         }
@@ -288,6 +290,11 @@ impl<H: HostWide> Shared<H> {
     pub(super) fn is_reading(&self) -> bool {
         let state = self.lock();
         state.threads > state.idle
+    }
+
+    /// Whether logging out may take long: something is still being read, or did not answer the last time.
+    pub(super) fn may_hang(&self) -> bool {
+        self.is_reading() || self.lock().batches.failing().next().is_some()
     }
 
     /// How many threads there may be: as many as the driver wants, and those that what does not answer holds

@@ -20,6 +20,8 @@ enum Does {
     Hang,
     /// Does not answer, and fails once somebody logs out.
     LoseSession,
+    /// Does not answer until somebody logs out, and then logs in for the rest.
+    LogInAgain,
 }
 
 #[derive(Default)]
@@ -35,6 +37,7 @@ struct World {
     /// A host that has left.
     left: Option<u128>,
     closed: usize,
+    is_logged_out: bool,
 }
 
 /// Hosts with four instances each, of which the last has to be read alone.
@@ -77,7 +80,8 @@ impl HostWide for Scripted {
         while world.does.get(&batch) == Some(&Does::Hang) {
             world = self.world.1.wait(world).unwrap();
         }
-        while world.does.get(&batch) == Some(&Does::LoseSession) && world.closed == closed {
+        let waits = [Some(&Does::LoseSession), Some(&Does::LogInAgain)];
+        while waits.contains(&world.does.get(&batch)) && world.closed == closed {
             world = self.world.1.wait(world).unwrap();
         }
         world.reading -= 1;
@@ -89,6 +93,10 @@ impl HostWide for Scripted {
         }
         match does {
             None => Ok(Vec::new()),
+            Some(Does::LogInAgain) => {
+                world.is_logged_out = false;
+                Ok(Vec::new())
+            }
             Some(_) => Err(Error::ConnectionLost {
                 uri: "scripted://".to_owned(),
                 instance: None,
@@ -158,11 +166,12 @@ impl HostWide for Scripted {
     }
 
     fn sessions(&self) -> (u64, bool) {
-        (1, self.lock().closed == 0)
+        (1, !self.lock().is_logged_out)
     }
 
     fn close(&self, _: Instant) -> Result<()> {
-        self.lock().closed += 1;
+        let mut world = self.lock();
+        world.closed += usize::from(!std::mem::replace(&mut world.is_logged_out, true));
         self.world.1.notify_all();
         Ok(())
     }
@@ -195,6 +204,14 @@ fn is_away(answer: &Result<()>) -> bool {
 }
 
 const LONG: Duration = Duration::from_secs(60);
+
+fn until(holds: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < end, "that has not come about");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 #[test]
 fn a_pass_reads_each_host_once_although_one_hangs() {
@@ -475,6 +492,34 @@ fn what_fails_as_somebody_has_logged_out_is_read_again() {
         let health = engine.health();
         assert!(health.away.is_empty() && health.outage.is_none());
     }
+}
+
+#[test]
+fn what_was_stopped_with_the_process_is_not_blamed_though_nobody_waits_for_it() {
+    let (driver, engine) = engine(2, Duration::from_millis(50), Duration::ZERO);
+    engine.list().unwrap();
+    driver.will(host(1), Some(Does::Hang));
+    engine.expect(Parts::COUNTERS, &[Uuid::from_u128(4).into()]);
+    until(|| driver.reads(host(1)) == 1);
+    // As if it had been stopped, it comes back long after its deadline.
+    thread::sleep(Duration::from_secs(1));
+    driver.will(host(1), Some(Does::Fail));
+    until(|| driver.lock().reading == 0);
+    driver.will(host(1), None);
+    let health = engine.health();
+    assert!(health.away.is_empty() && health.outage.is_none());
+}
+
+#[test]
+fn what_logs_in_again_for_nobody_logs_out() {
+    let (driver, engine) = engine(1, LONG, LONG);
+    engine.list().unwrap();
+    driver.will(host(0), Some(Does::LogInAgain));
+    engine.expect(Parts::COUNTERS, &[Uuid::from_u128(0).into()]);
+    until(|| driver.reads(host(0)) == 1);
+    engine.close();
+    until(|| driver.lock().closed == 2);
+    assert!(!engine.is_connected());
 }
 
 #[test]

@@ -29,10 +29,15 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
-            let answer = shared.driver.read(batch, begun + shared.limits.timeout());
-            state = shared.lock();
+            let (sessions, deadline) = (shared.driver.sessions(), begun + shared.limits.timeout());
+            let answer = shared.driver.read(batch, deadline);
             let now = Instant::now();
-            let was_stopped = state.was_stopped_since(begun, &shared.limits, now);
+            // Only a login takes longer than it may.
+            let is_overdue = now.saturating_duration_since(deadline) > shared.limits.stopped()
+                && sessions.1
+                && shared.driver.sessions() == sessions;
+            state = shared.lock();
+            let was_stopped = state.wakes(begun, &shared.limits, now) || is_overdue;
             match answer {
                 Ok(lines) => {
                     state.log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
@@ -53,6 +58,14 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                 }
             }
             shared.read.notify_all();
+            if state.was_closed_since(closed) && !state.is_waited_for() {
+                drop(state);
+                // What takes several calls has logged in again, for nobody.
+                if shared.driver.sessions().1 {
+                    let _ = shared.close(Instant::now() + CLOSING);
+                }
+                state = shared.lock();
+            }
             continue;
         }
         state.idle += 1;

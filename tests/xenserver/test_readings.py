@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import signal
 import subprocess
@@ -355,6 +356,52 @@ def test_a_program_that_ends_without_close_logs_out(pool: Pool, end: str) -> Non
     ends_without_close(pool.uri(), PASSWORD, end)
     assert pool.sessions.logins == 1 + (end == "child")
     assert not pool.sessions.open
+
+
+MANY_HANG = """
+import os, sys, threading, time, virtmeter
+from concurrent.futures import ThreadPoolExecutor
+
+def opened(uri, **options):
+    inspector = virtmeter.Inspector(
+        uri, password=lambda: os.environ["PASSWORD"], max_age=0.0, **options
+    )
+    inspector.list_instances()
+    return inspector
+
+def ask(inspector):
+    try:
+        return inspector.list_instances()
+    except virtmeter.ConnectionLost:
+        return None
+
+hanging = [opened(sys.argv[1], timeout=3) for _ in range(50)]
+input()
+answers = opened(sys.argv[2])
+with ThreadPoolExecutor(50) as threads:
+    assert not any(threads.map(ask, hanging))
+# So that nothing is dropped before the end.
+threading.Thread(target=lambda *kept: time.sleep(600), args=(hanging, answers), daemon=True).start()
+"""
+
+
+def test_a_program_that_ends_logs_out_where_it_is_answered_however_many_hang(pool: Pool) -> None:
+    with (
+        Pool(SETS[0]) as hangs,
+        subprocess.Popen(
+            [sys.executable, "-c", MANY_HANG, hangs.uri(), pool.uri()],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PASSWORD": PASSWORD},
+        ) as program,
+    ):
+        eventually(lambda: len(hangs.sessions.open) == 50)
+        hangs.hosts[0].fail(path="/", hang="head")
+        assert program.communicate("\n", timeout=60) == (None, "")
+        assert program.returncode == 0
+        assert pool.sessions.logins == 1
+        assert not pool.sessions.open
 
 
 def test_a_child_logs_in_by_itself_and_leaves_its_parents_session(opens: Opens, pool: Pool) -> None:
