@@ -150,16 +150,19 @@ impl VSphere {
         if group.kind == Kind::Still {
             return Ok(Vec::new());
         }
-        let wanted = self.lock().wanted(&group);
+        let (wanted, refused) = self.lock().wanted(&group);
+        let early = |now: Instant| now + deadline.saturating_duration_since(now) / 2;
         // Whoever is held up by one host of several is to learn of it while there is time to ask the others.
-        let now = Instant::now();
-        let early = if group.hosts.len() > 1 {
-            now + deadline.saturating_duration_since(now) / 2
-        } else {
-            deadline
-        };
+        let until = if group.hosts.len() > 1 { early(Instant::now()) } else { deadline };
         let mut so_far = Asked::default();
-        let mut done = self.query(wanted, early, &mut so_far);
+        let mut done = self.query(wanted, until, &mut so_far);
+        if done.is_ok() {
+            let again = self.query_again(refused, early(Instant::now()), &mut so_far);
+            // Why nothing is told of those is known, and costs the others nothing.
+            if so_far.answered == 0 {
+                done = again;
+            }
+        }
         if so_far.answered == 0 {
             done = done.and(so_far.refusal.take().map_or(Ok(()), Err));
         }
@@ -231,10 +234,39 @@ impl VSphere {
         Ok(())
     }
 
+    /// Asks for samples of VMs that were refused before: of all at once, without those that are named as
+    /// refused again, and then of a few by themselves, so that each has its turn. The list begins with those that
+    /// have waited longest.
+    fn query_again(
+        &self,
+        mut refused: Vec<Wanted>,
+        deadline: Instant,
+        so_far: &mut Asked,
+    ) -> std::result::Result<(), Trouble> {
+        for _ in 0..MOST_GONE {
+            if refused.is_empty() {
+                break;
+            }
+            let (kind, text) = match self.query_once(&refused, deadline, so_far) {
+                Ok(again) => return self.query(again, deadline, so_far),
+                Err(Trouble::Fault(kind, text)) if is_about_a_vm(&kind) => (kind, text),
+                Err(trouble) => return Err(trouble),
+            };
+            let named = refused.iter().position(|wanted| kind.object() == Some(&wanted.moref));
+            let Some(place) = named else { break };
+            let vm = refused.remove(place).vm;
+            self.refuse(vm, kind, text, so_far);
+        }
+        for wanted in refused.into_iter().take(MOST_GONE) {
+            self.query(vec![wanted], deadline, so_far)?;
+        }
+        Ok(())
+    }
+
     /// Notes why nothing is told of a VM.
     fn refuse(&self, vm: Uuid, kind: FaultKind, text: String, so_far: &mut Asked) {
         if let Some(vm) = self.lock().inventory.vms.get_mut(&vm) {
-            vm.refusal = Some(text.as_str().into());
+            vm.refusal = Some((Instant::now(), text.as_str().into()));
         }
         so_far.refused += 1;
         so_far.refusal = Some(Trouble::Fault(kind, text));

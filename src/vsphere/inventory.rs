@@ -32,8 +32,8 @@ pub(super) struct Vm {
     pub(super) began: Instant,
     /// When a new sample of it last came, or it was found to run.
     pub(super) sampled: Instant,
-    /// Why the server refused the last call about its samples, if it did.
-    pub(super) refusal: Option<Box<str>>,
+    /// If the server refused the last call about its samples: when, and why.
+    pub(super) refusal: Option<(Instant, Box<str>)>,
     /// It runs, and did not by the inventory before.
     pub(super) has_begun: bool,
 }

@@ -164,8 +164,9 @@ impl State {
         )]
     }
 
-    /// The samples that are wanted of a group's VMs: those since the last one, and a few before that.
-    fn wanted(&self, group: &Group) -> Vec<Wanted> {
+    /// The samples that are wanted of a group's VMs: those since the last one, and a few before that. VMs about
+    /// which the server refused to answer are by themselves.
+    fn wanted(&self, group: &Group) -> (Vec<Wanted>, Vec<Wanted>) {
         let wanted = |uuid: &Uuid| {
             let vm = self.inventory.vms.get(uuid)?;
             let host = vm.host.as_ref()?;
@@ -185,11 +186,11 @@ impl State {
             })
         };
         let mut wanted: Vec<_> = group.vms.iter().filter_map(wanted).collect();
-        // After many that are refused, nobody asks for the rest.
-        wanted.sort_by_key(|wanted| {
-            self.inventory.vms.get(&wanted.vm).is_some_and(|vm| vm.refusal.is_some())
-        });
-        wanted
+        let refused =
+            |wanted: &Wanted| Some(self.inventory.vms.get(&wanted.vm)?.refusal.as_ref()?.0);
+        wanted.sort_by_cached_key(refused);
+        let refused = wanted.split_off(wanted.partition_point(|wanted| refused(wanted).is_none()));
+        (wanted, refused)
     }
 
     fn take(&mut self, wanted: &Wanted, answer: &Answer<'_>, came: Instant) -> Taken {
@@ -275,8 +276,8 @@ impl HostWide for VSphere {
         let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
         let needs_samples =
             part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));
-        let why = if vm.refusal.is_some() {
-            vm.refusal.as_deref()
+        let why = if let Some((_, why)) = &vm.refusal {
+            Some(&**why)
         } else if !subject.is_sampled() {
             Some("vSphere has no sample of this VM yet; it takes one every 20 s")
         } else if vm.sampled.elapsed() > SILENT {

@@ -1,0 +1,142 @@
+"""VMs that the user of vCenter may not ask about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.remote import eventually
+from tests.support.vcsim import VCenter
+from tests.vsphere.wellness import ALL, count, is_well, usages
+from virtmeter import NoDataException
+
+if TYPE_CHECKING:
+    from tests.support.vcsim.truth import VM
+    from tests.vsphere.conftest import Opens
+
+
+def running(vcenter: VCenter) -> list[VM]:
+    return [vm for vm in vcenter.vms() if vm.state == "poweredOn" and not vm.template]
+
+
+@pytest.mark.parametrize("forbidden", [1, 5, ALL])
+def test_a_vm_that_may_not_be_asked_about_leaves_the_call_and_nobody_else(
+    opens: Opens, vcenter: VCenter, forbidden: int
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vms = running(vcenter)
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref)
+    vcenter.step(20)
+    vcenter.forget_calls()
+    told = usages(inspector)
+    assert vcenter.calls()["QueryPerf"] <= 2 * forbidden + 1
+    left = {vm.uuid for vm in vms[forbidden:]}
+    assert {uuid for uuid in left if told[uuid].cpu_interval == 20} == left
+    if forbidden == ALL:
+        with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+            inspector.usage(vms[0].uuid)
+    else:
+        assert inspector.health().away == {}
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref, forbidden=False)
+    vcenter.step(20)
+    eventually(lambda: is_well(inspector))
+
+
+@pytest.mark.parametrize("vms", [1, 2])
+def test_few_vms_that_may_not_be_asked_about_are_told_why(opens: Opens, vms: int) -> None:
+    with VCenter(vms=vms) as vcenter:
+        for vm in vcenter.vms():
+            vcenter.forbid(vm.ref)
+        inspector = opens(vcenter)
+        for vm in vcenter.vms():
+            with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+                inspector.usage(vm.uuid)
+
+
+@pytest.mark.parametrize("forbidden", [1, 4, 7])
+@pytest.mark.parametrize("since_start", [False, True])
+def test_vms_among_others_that_may_not_be_asked_about_are_told_why(
+    opens: Opens, vcenter: VCenter, forbidden: int, since_start: bool
+) -> None:
+    inspector = opens(vcenter)
+    vms = running(vcenter)
+    if not since_start:
+        assert count(inspector) == ALL
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref)
+    for _ in range(2):
+        vcenter.step(20)
+        # What it used until then is not told as if it were new.
+        assert set(usages(inspector)) == {vm.uuid for vm in vms[forbidden:]}
+        for vm in vms[:forbidden]:
+            for ask in (inspector.usage, inspector.inspect_instance, inspector.inspect_vnics):
+                with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+                    ask(vm.uuid)
+            assert list(inspector.inspect_disk_info(vm.uuid))
+    assert inspector.health().away == {}
+    for vm in vms[:forbidden]:
+        vcenter.forbid(vm.ref, forbidden=False)
+    vcenter.step(20)
+    told = usages(inspector)
+    assert len(told) == ALL
+    if not since_start:
+        # Nothing of the time between is lost.
+        assert {told[vm.uuid].cpu_interval for vm in vms[:forbidden]} == {60}
+
+
+def test_many_vms_that_may_not_be_asked_about_cost_no_other_one(opens: Opens) -> None:
+    with VCenter(hosts=1, vms=60) as vcenter:
+        vms = sorted(vcenter.vms(), key=lambda vm: vm.uuid)
+        for vm in vms[:40]:
+            vcenter.forbid(vm.ref)
+        inspector = opens(vcenter)
+        left = {vm.uuid for vm in vms[40:]}
+        eventually(lambda: set(usages(inspector)) == left and not inspector.health().away)
+        with pytest.raises(NoDataException, match=r"does not permit that \(System.View\)"):
+            inspector.usage(vms[0].uuid)
+
+
+def test_vms_that_stay_refused_cost_few_calls_and_each_has_its_turn(opens: Opens) -> None:
+    with VCenter(hosts=1, vms=24) as vcenter:
+        vms = running(vcenter)
+        refused, left = vms[:20], {vm.uuid for vm in vms[20:]}
+        inspector = opens(vcenter)
+        assert count(inspector) == len(vms)
+        for vm in refused:
+            vcenter.forbid(vm.ref)
+        vcenter.step(20)
+        eventually(lambda: set(usages(inspector)) == left)
+        for allowed in reversed(refused):
+            vcenter.forbid(allowed.ref, forbidden=False)
+            left.add(allowed.uuid)
+            for _ in range(len(refused)):
+                vcenter.step(20)
+                vcenter.forget_calls()
+                told = set(usages(inspector))
+                assert vcenter.calls()["QueryPerf"] <= 7
+                if allowed.uuid in told:
+                    break
+            assert told == left
+
+
+def test_refused_vms_that_hang_hold_up_nobody(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vms = running(vcenter)
+    for vm in vms[1:]:
+        vcenter.migrate(vm.ref, 0)
+    vcenter.migrate(vms[0].ref, 1)
+    vcenter.forbid(vms[0].ref)
+    left = {vm.uuid for vm in vms[1:]}
+    vcenter.step(20)
+    eventually(lambda: set(usages(inspector)) == left)
+    vcenter.sick(1, 600)
+    for _ in range(2):
+        vcenter.step(20)
+        told = usages(inspector)
+        assert {uuid for uuid, usage in told.items() if usage.cpu_interval == 20} == left
+    assert inspector.health().away == {}
