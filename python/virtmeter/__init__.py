@@ -63,7 +63,8 @@ except ImportError as _error:
             if "libvirt.so" in str(_failure):
                 what = (
                     f"virtmeter needs the system's libvirt client library ({_failure}): install "
-                    "or update the package libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, RHEL)"
+                    "or update the package libvirt0 (Debian, Ubuntu) or libvirt-libs (Fedora, "
+                    "RHEL), 6.0 or newer"
                 )
             raise ImportError(what, name=_failure.name, path=_failure.path) from _failure
 

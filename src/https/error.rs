@@ -86,14 +86,14 @@ pub(crate) enum Why {
     Tls(String),
     #[error(
         "has a certificate that is not trusted: {}. If it is the right one, add ca_file= to the URI \
-         with the CA certificate that signed it, or sha256={presented}, once that is seen to be the \
+         with the CA certificate that signed it, or sha256={presented} after checking that it is the \
          SHA-256 of the server's own certificate",
         Printable(reason)
     )]
     NotTrusted { reason: String, presented: Fingerprint },
     #[error(
         "has a certificate for other names than this; use a name that is in it, or add \
-         sha256={presented} to the URI, once that is seen to be the SHA-256 of the server's own \
+         sha256={presented} to the URI after checking that it is the SHA-256 of the server's own \
          certificate"
     )]
     WrongName { presented: Fingerprint },

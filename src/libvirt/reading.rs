@@ -152,6 +152,7 @@ struct Taking<'a> {
     /// What keeps the guest's process from being asked.
     busy: Option<&'static str>,
     moment: Cell<Option<Moment>>,
+    info: OnceCell<Result<(DomainInfo, Instant)>>,
     state: OnceCell<Result<u32>>,
     xml: OnceCell<Result<String>>,
     devices: OnceCell<Result<Arc<Devices>>>,
@@ -171,6 +172,7 @@ impl<'a> Taking<'a> {
             bulk: Ok(Bulk::default()),
             busy: None,
             moment: Cell::default(),
+            info: OnceCell::new(),
             state: OnceCell::new(),
             xml: OnceCell::new(),
             devices: OnceCell::new(),
@@ -249,13 +251,23 @@ impl<'a> Taking<'a> {
             (None, Reach::Priority) => {
                 self.known.domain.state().map_err(|failure| self.at.refused(failure))
             }
-            (None, _) => Ok(self.info()?.state),
+            (None, _) => Ok(self.info()?.0.state),
         };
         self.state.get_or_init(ask).clone()
     }
 
-    fn info(&self) -> Result<DomainInfo> {
-        self.known.domain.info().map_err(|failure| self.at.refused(failure))
+    /// `virDomainGetInfo`, and when that was answered.
+    fn info(&self) -> Result<(DomainInfo, Instant)> {
+        let ask = || {
+            let begun = Instant::now();
+            let info = self.known.domain.info().map_err(|failure| self.at.refused(failure))?;
+            // The time of the whole reading is that of its first call.
+            if self.moment.get().is_none() {
+                self.measured_since(begun);
+            }
+            Ok((info, Instant::now()))
+        };
+        self.info.get_or_init(ask).clone()
     }
 
     /// The bulk reading of a domain that must not be shut off.
@@ -280,24 +292,15 @@ impl<'a> Taking<'a> {
         Ok((stats, cpu))
     }
 
-    /// What takes the place of the bulk reading where the driver has none, as LXC's.
-    fn without_bulk(&self) -> Result<Bulk> {
-        let begun = Instant::now();
-        let info = self.info()?;
-        if self.moment.get().is_none() {
-            self.measured_since(begun);
-        }
-        Ok(Bulk::of_info(&info))
-    }
-
     fn ask_stats(&self) -> Result<(InstanceStats, CpuTimes)> {
         let single;
         let bulk = match self.found()? {
             Some(bulk) => bulk,
             // Ceilometer's inspector has nothing then.
             None if self.at.driver.options.parity => self.bulk.as_ref().map_err(Clone::clone)?,
+            // As LXC's.
             None => {
-                single = self.without_bulk()?;
+                single = Bulk::of_info(&self.info()?.0);
                 &single
             }
         };
@@ -306,7 +309,7 @@ impl<'a> Taking<'a> {
             if !self.at.driver.options.report_stopped {
                 return Err(self.at.shut_off());
             }
-            return Ok((stats::stopped_instance_stats(self.info()?), CpuTimes::default()));
+            return Ok((stats::stopped_instance_stats(self.info()?.0), CpuTimes::default()));
         }
         let vcpus = stats::vcpus(bulk);
         // A driver without bulk readings may lack these as well.
@@ -345,16 +348,11 @@ impl<'a> Taking<'a> {
             (Some(sums), _) => (sums, None),
             (None, Reach::Priority) => return Ok(counters),
             (None, _) => {
-                let begun = Instant::now();
-                let info = self.info()?;
+                let (info, answered) = self.info()?;
                 if self.reach == Reach::Hypervisor {
                     return Ok(VmCounters { cpu_number: Some(info.vcpus.into()), ..counters });
                 }
-                // The time of the whole reading is that of its first call.
-                if self.moment.get().is_none() {
-                    self.measured_since(begun);
-                }
-                (info.into(), Some(Instant::now()))
+                (info.into(), Some(answered))
             }
         };
         let disks = if self.is_silent() { None } else { Some(self.disks()?) };

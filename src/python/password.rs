@@ -11,7 +11,7 @@ use pyo3::exceptions::PyBaseException;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3::types::{PyCFunction, PyDict, PyString, PyTuple};
 
 use super::arguments::class_name;
 use crate::open::PasswordSource;
@@ -101,11 +101,16 @@ fn start(
 
 /// What a function has returned, or raised.
 fn read(told: &Bound<'_, PyAny>) -> Answer {
-    told.extract().map_err(|error: PyErr| {
-        let raised = told.cast::<PyBaseException>();
-        let class = raised.map_or_else(|_| error.get_type(told.py()), |raised| raised.get_type());
-        let name = class_name(&class).unwrap_or_default();
-        format!("the function that returns the password has raised {name}")
+    told.extract().map_err(|_: PyErr| {
+        let name = class_name(&told.get_type()).unwrap_or_default();
+        let what = if told.is_instance_of::<PyBaseException>() {
+            format!("raised {name}")
+        } else if told.is_instance_of::<PyString>() {
+            "returned text that cannot be encoded as UTF-8".to_owned()
+        } else {
+            format!("returned {name}, not str")
+        };
+        format!("the function that returns the password has {what}")
     })
 }
 

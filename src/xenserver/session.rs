@@ -450,7 +450,8 @@ impl Pool {
                     format!(
                         "this host is not the master of its pool, {} is, and its certificate is not \
                          one that is trusted by way of this host; put the master into the URI, and \
-                         sha256={presented} once that is seen to be the SHA-256 of its certificate",
+                         sha256={presented} after checking that it is the SHA-256 of its \
+                         certificate",
                         Printable(&master.host)
                     )
                 }

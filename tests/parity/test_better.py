@@ -406,8 +406,10 @@ def test_a_driver_without_bulk_statistics(pair: Pair, daemon: Daemon) -> None:
     assert outcome(pair.stock, "inspect_instance", UUID) == "NoDataException"
     assert outcome(pair.ours, "inspect_instance", UUID) == "NoDataException", "in the agent"
     with virtmeter.LibvirtInspector(daemon.uri) as library:
+        before = daemon.calls["DOMAIN_GET_INFO"]
         stats = library.inspect_instance(UUID)
         assert (stats.power_state, stats.cpu_number, stats.cpu_time) == (1, 1, 7)
+        assert daemon.calls["DOMAIN_GET_INFO"] == before + 1
         assert stats.memory_actual == 512
         assert (stats.vcpu_time, stats.vcpu_wait, stats.instructions) == (None, None, None)
         daemon.on("DOMAIN_MEMORY_STATS", refused, repeat=True)

@@ -37,6 +37,12 @@ def failure(ask: Callable[[], object]) -> str:
         return repr(error) + str(error)
 
 
+def tells(ask: Callable[[], object], why: str) -> str:
+    """Return all that can be seen of why something fails, once that is in it."""
+    eventually(lambda: why in failure(ask))
+    return failure(ask)
+
+
 def resident_kib() -> int:
     """Return how much memory this process takes."""
     status = Path("/proc/self/status").read_text()
@@ -162,8 +168,10 @@ def told_by_a_stopped_process(uri: str, password: str, asks: Callable[[], object
 class Bad:
     """A password function that raises, then returns no text, then the password."""
 
+    SAID = ("raised ValueError", "returned int, not str", "returned text that cannot be encoded")
+
     def __init__(self, password: str) -> None:
-        self.answers: list[Any] = [ValueError("my secret"), 5, password]
+        self.answers: list[Any] = [ValueError("my secret"), 5, "secret\udcff", password]
 
     def __call__(self) -> Any:
         if isinstance(self.answers[0], Exception):
