@@ -145,7 +145,12 @@ print(len(inspector.usage_all()), inspector.health().away, inspector.health().ou
 """
 
 
-def told_by_a_stopped_process(uri: str, password: str, asks: Callable[[], object]) -> str:
+def told_by_a_stopped_process(
+    uri: str,
+    password: str,
+    asks: Callable[[], object],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> str:
     """Return what a program says and logs that is stopped for longer than its timeout while it asks
     something, as by Ctrl-Z, or in a container that is paused.
     """
@@ -158,6 +163,7 @@ def told_by_a_stopped_process(uri: str, password: str, asks: Callable[[], object
     ) as process:
         eventually(asks)
         process.send_signal(signal.SIGSTOP)
+        meanwhile()
         time.sleep(3.5)
         process.send_signal(signal.SIGCONT)
         output, errors = process.communicate(timeout=60)

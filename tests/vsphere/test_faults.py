@@ -533,9 +533,12 @@ def test_a_call_that_fails_for_good_leaves_the_others(opens: Opens, vcenter: VCe
 
 
 def test_a_process_that_was_stopped_blames_nobody(vcenter: VCenter) -> None:
-    vcenter.sick(1, 1.0)  # which is no fault, but time to stop it
+    vcenter.sick(1, 60)  # until it is stopped
     before = vcenter.calls().get(SAMPLES, 0)
     told = told_by_a_stopped_process(
-        vcenter.uri, PASSWORD, lambda: vcenter.calls().get(SAMPLES, 0) > before
+        vcenter.uri,
+        PASSWORD,
+        lambda: vcenter.calls().get(SAMPLES, 0) > before,
+        lambda: vcenter.sick(1, 0),
     )
     assert told == f"{ALL} {{}} None\n"
