@@ -137,6 +137,22 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Until {
+    /// By when the server has to be reached, and to have shown who it is: it has received nothing of the
+    /// request before that.
+    pub(crate) reached: Instant,
+    /// By when all of its answer has to be there.
+    pub(crate) answered: Instant,
+}
+
+impl From<Instant> for Until {
+    fn from(deadline: Instant) -> Self {
+        Self { reached: deadline, answered: deadline }
+    }
+}
+
 /// What a server answered, whatever its status.
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -222,19 +238,20 @@ impl Client {
     pub(crate) fn send(
         &self,
         request: &Request<'_>,
-        deadline: Instant,
+        until: impl Into<Until>,
     ) -> Result<Response, HttpError> {
-        self.exchange(request, deadline).map_err(|why| HttpError {
+        self.exchange(request, until.into()).map_err(|why| HttpError {
             host: request.host.to_owned(),
             port: request.port,
             why,
         })
     }
 
-    fn exchange(&self, request: &Request<'_>, deadline: Instant) -> Result<Response, Why> {
+    fn exchange(&self, request: &Request<'_>, until: Until) -> Result<Response, Why> {
+        let deadline = until.answered;
         let name = ServerName::try_from(request.host.to_owned()).map_err(|_| Why::BadHost)?;
         let bytes = request.bytes()?;
-        let mut socket = self.connect(request, deadline)?;
+        let mut socket = self.connect(request, until.reached.min(deadline))?;
         let mut tls = ClientConnection::new(self.tls.with(Arc::clone), name)
             .map_err(|error| Why::of_tls(&error, Phase::Handshake))?;
         while tls.is_handshaking() {
@@ -245,6 +262,7 @@ impl Client {
             .map(trust::fingerprint)
             .ok_or_else(|| Why::Tls("it has no certificate".to_owned()))?;
 
+        socket.extend(deadline);
         let mut stream = StreamOwned::new(tls, socket);
         stream
             .write_all(&bytes)

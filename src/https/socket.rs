@@ -33,6 +33,11 @@ impl Socket {
         Err(why)
     }
 
+    /// Has it until another deadline.
+    pub(super) fn extend(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
     /// Lets what is still written go out only if that takes no waiting.
     pub(super) fn wait_no_more(&self) {
         let _ = self.stream.set_nonblocking(true);

@@ -12,6 +12,9 @@ use crate::printable::Printable;
 /// Until it is looked again whether a login is over.
 const MOMENT: Duration = Duration::from_millis(10);
 
+/// Whoever comes at the last moment has that long, too.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// The passwords of a target, as they were taken to it.
 #[derive(Default)]
 pub(crate) struct Passwords {
@@ -59,6 +62,12 @@ impl Passwords {
         self.refused = Some((secret, failure.clone()));
         Error::LoginRefused { uri: target.place(), failure }
     }
+}
+
+/// How long the server of a login may take to be reached: somewhat less than is left, so that those who wait
+/// for that long learn why it was not. What it answers may take longer.
+pub(crate) fn time_to_reach(deadline: Instant) -> Duration {
+    (deadline.saturating_duration_since(Instant::now()) / 10 * 9).max(SHORTEST)
 }
 
 /// The lock that is held while somebody logs in, if it can be had by then.

@@ -11,8 +11,8 @@ use super::perf::Counters;
 use super::requests::{ACTION, CONTENT_TYPE, Request};
 use super::soap::{self, Refs, SoapError};
 use crate::error::{Error, Failure, Result};
-use crate::https::{self, Client, Response};
-use crate::target::{PasswordSource, Passwords, Secret, Target, lock_until};
+use crate::https::{self, Client, Response, Until};
+use crate::target::{PasswordSource, Passwords, Secret, Target, lock_until, time_to_reach};
 
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
 /// does not learn of it, and would try it again. It takes five tries within three minutes to lock an account.
@@ -188,6 +188,7 @@ impl Vcenter {
         if let Some(session) = &login.session {
             return Ok(Arc::clone(session));
         }
+        let time = time_to_reach(deadline);
         let next = login.passwords.next(&self.target, &self.password);
         let (secret, said) = next.map_err(Trouble::Lost)?;
         lock(&self.lines).extend(said);
@@ -203,7 +204,7 @@ impl Vcenter {
         if self.was_closed_since(closed) {
             return Err(was_closed());
         }
-        match self.log_in(client, &secret, deadline) {
+        match self.log_in(client, &secret, time, deadline) {
             Ok(session) if self.was_closed_since(closed) => {
                 let deadline = Instant::now() + CLOSING;
                 let _ = self.log_out(&session.client, &session.refs, &session.cookie, deadline);
@@ -223,23 +224,25 @@ impl Vcenter {
         }
     }
 
-    /// One login, and what belongs to a session.
+    /// One login, and what belongs to a session. It is given up after that time if vCenter cannot be reached.
     fn log_in(
         &self,
         client: Arc<Client>,
         secret: &Secret,
+        time: Duration,
         deadline: Instant,
     ) -> std::result::Result<Session, Trouble> {
         let within = |longest| deadline.max(Instant::now() + longest);
-        let deadline = within(AROUND_LOGIN);
+        let until = |longest| Until { reached: Instant::now() + time, answered: within(longest) };
         let content = Request::service_content();
-        let refs =
-            self.send(&client, &content, None, deadline, |answer| soap::refs(&answer.body))?;
+        let refs = self.send(&client, &content, None, until(AROUND_LOGIN), |answer| {
+            soap::refs(&answer.body)
+        })?;
         let login = Request::login(&refs, &self.target.user, secret).ok_or_else(|| {
             let kind = FaultKind::InvalidLogin;
             Trouble::Fault(kind, "the password has characters that XML cannot hold".to_owned())
         })?;
-        let cookie = self.send(&client, &login, None, within(LOGIN), |answer| {
+        let cookie = self.send(&client, &login, None, until(LOGIN), |answer| {
             soap::login(&answer.body)?;
             cookie(answer).ok_or(SoapError::Unexpected("it has no cookie of a session"))
         })?;
@@ -289,7 +292,7 @@ impl Vcenter {
         client: &Client,
         request: &Request,
         cookie: Option<&str>,
-        deadline: Instant,
+        until: impl Into<Until>,
         read: impl FnOnce(&Response) -> soap::Result<T>,
     ) -> std::result::Result<T, Trouble> {
         let mut post =
@@ -302,7 +305,7 @@ impl Vcenter {
             post = post.header("Cookie", cookie);
         }
         *lock(&self.calls).entry(request.method).or_default() += 1;
-        let answer = client.send(&post, deadline).map_err(|error| {
+        let answer = client.send(&post, until).map_err(|error| {
             let lost = self.lost(&error.to_string());
             let is_late = error.why.is_timeout() && !error.why.is_before_request();
             if is_late { Trouble::TimedOut(lost) } else { Trouble::Lost(lost) }

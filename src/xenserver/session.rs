@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::rpc::{self, Call, RpcError, Session};
 use crate::error::{Error, Failure, Result};
-use crate::https::{Client, HttpError, Request, Response, Why, fingerprint_of_pem};
+use crate::https::{Client, HttpError, Request, Response, Until, Why, fingerprint_of_pem};
 use crate::printable::Printable;
-use crate::target::{Fingerprint, PasswordSource, Passwords, Secret, Target, Trust, lock_until};
+use crate::target::{
+    Fingerprint, PasswordSource, Passwords, Secret, Target, Trust, lock_until, time_to_reach,
+};
 
 /// XAPI waits 5 s before it answers a wrong password.
 const WRONG: Duration = Duration::from_secs(7);
@@ -323,10 +325,10 @@ impl Pool {
         if let (Some(session), Some(master)) = (&login.session, &login.master) {
             return Ok((Arc::clone(session), master.clone()));
         }
+        let time = time_to_reach(deadline);
         let next = login.passwords.next(&self.target, &self.password);
         let (secret, said) = next?;
         lock(&self.lines).extend(said);
-        let deadline = deadline.max(Instant::now() + LOGIN);
         let mut master = match &login.master {
             Some(master) => master.clone(),
             None => Master {
@@ -342,10 +344,10 @@ impl Pool {
         if self.was_closed_since(closed) {
             return Err(was_closed());
         }
-        let mut answer = self.log_in(&master, &secret, deadline);
+        let mut answer = self.log_in(&master, &secret, time);
         if let Err((Trouble::Rpc(RpcError::HostIsSlave { master: address }), thumbprint)) = answer {
             master = self.redirected(&master, &address, thumbprint)?;
-            answer = self.log_in(&master, &secret, deadline);
+            answer = self.log_in(&master, &secret, time);
         }
         match answer {
             Ok(session) if self.was_closed_since(closed) => {
@@ -373,15 +375,18 @@ impl Pool {
         }
     }
 
-    /// One login, and what a host that is not the master says of the master's certificate.
+    /// One login, and what a host that is not the master says of the master's certificate. It is given up
+    /// after that time if it cannot be reached.
     fn log_in(
         &self,
         master: &Master,
         secret: &Secret,
-        deadline: Instant,
+        time: Duration,
     ) -> std::result::Result<Session, (Trouble, Option<Fingerprint>)> {
+        let now = Instant::now();
+        let until = Until { reached: now + time, answered: now + LOGIN.max(time) };
         let call = Call::login(&self.target.user, secret.expose());
-        let response = self.send(master, &call, deadline).map_err(|trouble| (trouble, None))?;
+        let response = self.send(master, &call, until).map_err(|trouble| (trouble, None))?;
         let thumbprint = response.header(THUMBPRINT).and_then(|text| {
             let digits = text.rsplit_once(' ').map_or(text, |(_, digits)| digits);
             digits.rsplit_once("sha-256:").map_or(digits, |(_, digits)| digits).parse().ok()
@@ -429,7 +434,7 @@ impl Pool {
         &self,
         master: &Master,
         call: &Call,
-        deadline: Instant,
+        until: impl Into<Until>,
     ) -> std::result::Result<Response, Trouble> {
         let request = Request::post(&master.host, self.target.port, "/jsonrpc", &call.body)
             .header("Content-Type", "application/json")
@@ -437,7 +442,7 @@ impl Pool {
             .header(THUMBPRINT_REQUEST, MASTER)
             .longest(LONGEST_RPC);
         self.count(call.method);
-        let response = master.client.send(&request, deadline);
+        let response = master.client.send(&request, until);
         let response = response.map_err(|error| {
             let is_reached = !error.why.is_before_request();
             let why = match &error.why {

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -41,6 +42,14 @@ def tells(ask: Callable[[], object], why: str) -> str:
     """Return all that can be seen of why something fails, once that is in it."""
     eventually(lambda: why in failure(ask))
     return failure(ask)
+
+
+def told_of_a_silent_server(scheme: str) -> str:
+    """Return all that is said of one that takes connections, and speaks no word of TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"{scheme}://monitor@127.0.0.1:{silent.getsockname()[1]}/?insecure=1"
+        with virtmeter.Inspector(uri, password=lambda: "") as inspector:
+            return failure(inspector.usage_all)
 
 
 def resident_kib() -> int:

@@ -10,7 +10,12 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.support.remote import eventually, failure, told_by_a_stopped_process
+from tests.support.remote import (
+    eventually,
+    failure,
+    told_by_a_stopped_process,
+    told_of_a_silent_server,
+)
 from tests.support.vcsim import PASSWORD, VCenter
 from tests.vsphere.wellness import (
     ALL,
@@ -542,3 +547,11 @@ def test_a_process_that_was_stopped_blames_nobody(vcenter: VCenter) -> None:
         lambda: vcenter.sick(1, 0),
     )
     assert told == f"{ALL} {{}} None\n"
+
+
+def test_a_vcenter_that_is_not_reached_is_told_as_such_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    why = "did not complete the TLS handshake in time"
+    assert why in told_of_a_silent_server("vsphere")
+    assert why in caplog.text

@@ -21,6 +21,7 @@ from tests.support.remote import (
     is_closed_before_the_password_is_told,
     tells,
     told_by_a_stopped_process,
+    told_of_a_silent_server,
 )
 from tests.support.xapi import PASSWORD, Pool
 from virtmeter import ConnectionLost, NoDataException
@@ -201,6 +202,14 @@ def test_a_master_that_hangs_is_waited_for_once(opens: Opens, pool: Pool) -> Non
     assert inspector.health().timeouts <= 1
     pool.hosts[0].heal()
     eventually(lambda: is_well(inspector))
+
+
+def test_a_master_that_is_not_reached_is_told_as_such_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    why = "did not complete the TLS handshake in time"
+    assert why in told_of_a_silent_server("xenserver")
+    assert why in caplog.text
 
 
 def test_a_login_that_hangs_is_waited_for_once_and_not_by_close(opens: Opens, pool: Pool) -> None:

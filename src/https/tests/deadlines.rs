@@ -112,3 +112,26 @@ fn a_deadline_that_has_passed_costs_nothing() {
     let port = TcpListener::bind((HOST, 0)).unwrap().local_addr().unwrap().port();
     assert_eq!(get(port, Duration::ZERO).err(), Some(Why::TimedOut(Phase::Connecting)));
 }
+
+#[test]
+fn a_server_that_is_not_reached_is_given_up_before_its_answer_is_due() {
+    let port = listen(1, |mut stream| wait_for_close(&mut stream));
+    let now = Instant::now();
+    // Later, the server is the one that gives up.
+    let until = Until { reached: now + PAUSE, answered: now + 2 * LONG };
+    let why = CLIENT.send(&Request { port, ..any() }, until).err().map(|error| error.why);
+    assert_eq!(why, Some(Why::TimedOut(Phase::Handshake)));
+}
+
+#[test]
+fn a_server_that_was_reached_in_time_may_answer_later() {
+    let reached = Instant::now() + Duration::from_secs(2);
+    let port = listen_tls(usual(HERE), 1, move |_, tls| {
+        thread::sleep(reached.saturating_duration_since(Instant::now()) + PAUSE);
+        tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        close(tls);
+    });
+    let until = Until { reached, answered: reached + LONG };
+    let answer = CLIENT.send(&Request { port, ..any() }, until);
+    assert_eq!(answer.map(|answer| answer.status).map_err(|error| error.why), Ok(200));
+}
