@@ -24,6 +24,7 @@ def configured(tmp_path: Path, line: str) -> cfg.ConfigOpts:
 
 
 SECONDS = "is not a number from 0.01 to 86400"
+DOLLAR = "what follows a $ in it is no option; write $$ where a $ is meant"
 MANY = "9" * 5000
 URI = (
     "uri: it does not begin with vsphere:// or xenserver://; write it like "
@@ -44,7 +45,7 @@ URI = (
         ("timeout = 1e999", f"timeout: '1e999' {SECONDS}"),
         ("timeout = nan", f"timeout: 'nan' {SECONDS}"),
         ("timeout = 5\x1b[2J\u202e", f"timeout: '5\\x1b[2J\\u202e' {SECONDS}"),
-        ("timeout = $nothing", "timeout: no such option nothing in group [DEFAULT]"),
+        ("timeout = $nothing", f"timeout: {DOLLAR}"),
         ("max_age = -1", "max_age: '-1' is not a number from 0 to 86400"),
         ("workers = 0", "workers: '0' is not a whole number from 1 to 1000"),
         ("workers = 3.5", "workers: '3.5' is not a whole number from 1 to 1000"),
@@ -53,6 +54,8 @@ URI = (
         ("max_stuck = 1001", "max_stuck: '1001' is not a whole number from 0 to 1000"),
         ("uri = qemu://me:s3cret@host/system", URI),
         ("uri =", URI),
+        ("uri = vsphere://me:$s3cret@127.0.0.1/", f"uri: {DOLLAR}"),
+        ("uri = vsphere://me:${s3.cret}@127.0.0.1/", f"uri: {DOLLAR}"),
     ],
 )
 def test_a_wrong_value_is_told_and_nothing_fails(tmp_path: Path, line: str, told: str) -> None:

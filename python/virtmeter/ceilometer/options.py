@@ -182,8 +182,8 @@ def mistakes(conf: cfg.ConfigOpts) -> list[str]:
     for opt in LENIENT:
         try:
             value = conf[GROUP][opt.name]
-        except cfg.Error as error:  # `$something` that is no option
-            value = Wrong(str(error))
+        except cfg.Error:  # `$something` that is no option, but part of a password, say
+            value = Wrong("what follows a $ in it is no option; write $$ where a $ is meant")
             conf.set_override(opt.name, value, group=GROUP)
         if isinstance(value, Wrong):
             found.append(f"[{GROUP}] {opt.name}: {value.why}")
