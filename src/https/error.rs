@@ -85,9 +85,15 @@ pub(crate) enum Why {
     )]
     Tls(String),
     #[error(
-        "has a certificate that is not trusted: {}. If it is the right one, add ca_file= to the URI \
-         with the CA certificate that signed it, or sha256={presented} after checking that it is the \
-         SHA-256 of the server's own certificate",
+        "has a certificate that no CA that is trusted here has signed. If it is the right one, let \
+         ca_file= in the URI name the certificate of the CA that signed it, or put sha256={presented} \
+         in its place after checking that it is the SHA-256 of the server's own certificate"
+    )]
+    UnknownCa { presented: Fingerprint },
+    #[error(
+        "has a certificate that is not trusted: {}. As it is, no CA makes it trusted, only \
+         sha256={presented} in the URI, in place of ca_file=, after checking that it is the SHA-256 of \
+         the server's own certificate",
         Printable(reason)
     )]
     NotTrusted { reason: String, presented: Fingerprint },

@@ -198,13 +198,13 @@ fn not_trusted(error: &rustls::Error, presented: Fingerprint) -> Why {
     match error {
         rustls::Error::InvalidCertificate(error) => match error {
             E::NotValidForName | E::NotValidForNameContext { .. } => Why::WrongName { presented },
-            E::Expired | E::ExpiredContext { .. } => because("it has expired"),
+            E::Expired | E::ExpiredContext { .. } => because("it has expired; renew it there"),
             E::NotValidYet | E::NotValidYetContext { .. } => {
                 because("it is not valid yet; check the clocks")
             }
-            E::UnknownIssuer => because("no CA that is trusted here has signed it"),
+            E::UnknownIssuer => Why::UnknownCa { presented },
             _ if webpki_says(error, "CaUsedAsEndEntity") => {
-                because("it is a CA's own certificate, which can be trusted by sha256= only")
+                because("it is a CA's own certificate, not a server's")
             }
             _ if webpki_says(error, OLD) => old(presented),
             _ => because(&error.to_string()),

@@ -448,6 +448,7 @@ impl Pool {
             let why = match &error.why {
                 // What the URI says of certificates is about the member that has named it.
                 Why::WrongPin { presented, .. }
+                | Why::UnknownCa { presented }
                 | Why::NotTrusted { presented, .. }
                 | Why::WrongName { presented }
                     if master.host != self.target.host =>

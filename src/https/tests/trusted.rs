@@ -63,11 +63,10 @@ fn a_ca_vouches_for_name_and_dates() {
     assert_eq!(send(&client(&ca()), &by_name, LONG).unwrap().status, 200);
     let wrong_name = Why::WrongName { presented: pin(ELSEWHERE) };
     assert_eq!(with_trust(&ca(), port(ELSEWHERE)).err(), Some(wrong_name));
-    for (trust, pem, because) in [
-        (ca(), EXPIRED, "expired"),
-        (ca(), SELF_SIGNED, "no CA"),
-        (Trust::System, HERE, "no CA"),
-        (Trust::Ca(certificate_file("here.pem")), SELF_SIGNED, "no CA"),
+    for (trust, pem) in [
+        (ca(), SELF_SIGNED),
+        (Trust::System, HERE),
+        (Trust::Ca(certificate_file("here.pem")), SELF_SIGNED),
     ] {
         // Where there is no system's CA at all, nothing is trusted either.
         let client = match Client::new(&trust) {
@@ -76,12 +75,25 @@ fn a_ca_vouches_for_name_and_dates() {
             Err(error) => panic!("{error}"),
         };
         let answer = send(&client, &Request::get(HOST, port(pem), "/"), LONG);
-        let Err(Why::NotTrusted { reason, presented }) = answer else { panic!("{answer:?}") };
+        let why = Why::UnknownCa { presented: pin(pem) };
+        assert_eq!(answer.err(), Some(why.clone()));
+        let sentence = why.to_string();
+        assert!(sentence.contains(&format!("sha256={} in its place", pin(pem))), "{sentence}");
+        assert!(sentence.contains("let ca_file= in the URI name"), "{sentence}");
+    }
+}
+
+#[test]
+fn what_no_ca_can_vouch_for_is_not_to_be_trusted_by_another_ca() {
+    let own = include_bytes!("../certificates/ca.pem");
+    for (pem, because) in [(EXPIRED, "it has expired; renew it there"), (own, "a CA's own")] {
+        let port = listen_tls(presenting(pem, KEY, &TLS13), 1, |_, _| {});
+        let why = with_trust(&ca(), port).err().unwrap();
+        let Why::NotTrusted { reason, presented } = &why else { panic!("{why:?}") };
         assert!(reason.contains(because), "{reason}");
-        assert_eq!(presented, pin(pem));
-        let sentence = Why::NotTrusted { reason, presented }.to_string();
-        assert!(sentence.contains(&format!("sha256={}", pin(pem))), "{sentence}");
-        assert!(sentence.contains("ca_file="), "{sentence}");
+        assert_eq!(*presented, pin(pem));
+        let advice = format!("only sha256={} in the URI, in place of ca_file=", pin(pem));
+        assert!(why.to_string().contains(&advice), "{why}");
     }
 }
 
