@@ -219,9 +219,17 @@ def test_novas_api_fails(tmp_path: Path, error: str, found: int) -> None:
 import builtins, logging, sys
 from types import SimpleNamespace
 from ceilometer.compute.discovery import InstanceDiscovery
+from oslo_config import cfg
+from oslo_log import formatters, log
 import virtmeter
 from virtmeter.ceilometer import discovery
-logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+conf = cfg.ConfigOpts()
+log.register_options(conf)
+conf([], default_config_files=[], default_config_dirs=[])
+conf.set_override("logging_default_format_string", "%(levelname)s %(message)s")
+logging.basicConfig(stream=sys.stdout, force=True)
+# It adds the exception that is being handled to a line.
+logging.getLogger().handlers[0].setFormatter(formatters.ContextFormatter(config=conf))
 discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
 def fail(name):
     raise getattr(builtins, sys.argv[2])(name + "\\x1b[2J\\nhttp://me:s3cret@nova")
@@ -235,6 +243,7 @@ print(len(found))
 """
     command = [sys.executable, "-W", "ignore", "-c", script, f"test://{node}", error]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.stderr == ""
     line, count = completed.stdout.splitlines()
     assert int(count) == found
     assert line.startswith("ERROR instance" if found else "WARNING no instance is discovered")

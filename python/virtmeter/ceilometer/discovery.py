@@ -55,11 +55,12 @@ def activate(native: Inspector) -> None:
         except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
             # The agent would log a traceback; the next cycle tries again. Another fault is told as
             # well, but not by its words: those of Nova have a request's id, and are always new.
-            kind = type(error).__qualname__
-            if kind not in said:
-                LOG.warning("no instance is discovered: %s", printable(str(error)))
-            said.add(kind)
-            return []
+            kind, failure = type(error).__qualname__, printable(str(error))
+        # Said here, or oslo.log would say it a second time, and as it is.
+        if kind not in said:
+            LOG.warning("no instance is discovered: %s", failure)
+        said.add(kind)
+        return []
 
     setattr(InstanceDiscovery, METHOD, discover)
 
