@@ -46,7 +46,7 @@ HIDE = (
 AS_NOBODY = """
 import os, sys
 import virtmeter.cli.main, virtmeter.cli.doctor.command
-list(virtmeter.cli.doctor.command.agent())
+list(virtmeter.cli.doctor.command.agent([]))
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
@@ -307,10 +307,9 @@ def test_no_libvirt_library() -> None:
         ("", "ok", "reads libvirt through virtmeter"),
         (f"[virtmeter]\nuri = {POOL}\n", "ok", "reads XenServer through virtmeter"),
         (
-            # Newer releases do not even know the name, and it means nothing here.
-            f"[DEFAULT]\nhypervisor_inspector = vsphere\n[virtmeter]\nuri = {VCENTER}\n",
+            f"[virtmeter]\nuri = {VCENTER}\n",
             "ok",
-            "reads vSphere through virtmeter",
+            "'virtmeter doctor --uri' with the URI in [virtmeter] checks that",
         ),
         ("[virtmeter]\nuri = vsphere://monitor:s3cret@host/\n", "warning", "has a password in it"),
         (
@@ -327,6 +326,22 @@ def test_ceilometers_configuration(tmp_path: Path, configured: str, level: str, 
     found = report("--uri", TEST, HOME=str(tmp_path))
     assert found.has(level, "Ceilometer", words)
     assert "s3cret" not in str(found.findings)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["hypervisor_inspector = vsphere", "hypervisor_inspector = virtmeter", "libvirt_type = x"],
+)
+def test_a_value_with_which_the_agent_does_not_start(tmp_path: Path, line: str) -> None:
+    """Releases before 24 knew more inspectors."""
+    directory = tmp_path / ".ceilometer"
+    directory.mkdir()
+    configured = f"[DEFAULT]\n{line}\n[virtmeter]\nuri = {VCENTER}\n"
+    (directory / "ceilometer.conf").write_text(configured)
+    found = report("--uri", TEST, status=1, HOME=str(tmp_path))
+    assert found.has(
+        "problem", "Ceilometer 27", f"does not start: its configuration has a {line[:12]}"
+    )
 
 
 def test_the_agents_own_configuration_goes_before_that_of_all_ceilometer(tmp_path: Path) -> None:

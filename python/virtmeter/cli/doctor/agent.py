@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import virtmeter
 from virtmeter.cli import kinds
-from virtmeter.cli.doctor.finding import OK, WARNING, Finding
+from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from oslo_config import cfg
 
 PROGRAM = "ceilometer-polling"
 """The agent, which has configuration files of its own beside those of all Ceilometer."""
@@ -24,6 +26,8 @@ class Configuration(NamedTuple):
 
     mistakes: list[str]
     """In ``[virtmeter]``; without one, the rest is known."""
+    refused: str = ""
+    """An option with a value with which this release's agent does not start."""
     enabled: bool = True
     uri: str = ""
     """Of what is read instead of libvirt."""
@@ -31,8 +35,11 @@ class Configuration(NamedTuple):
     """``hypervisor_inspector``, which means nothing if there is a URI."""
 
 
-def agent() -> Iterator[Finding]:
-    """Say what a compute agent that is started from here would do."""
+def agent(checked: Collection[str]) -> Iterator[Finding]:
+    """Say what a compute agent that is started from here would do.
+
+    :param checked: the URIs of the hypervisors that doctor looks at.
+    """
     # What oslo.config says of deprecated options is for the agent's log.
     logging.getLogger("oslo_config").setLevel(logging.CRITICAL)
     try:
@@ -58,7 +65,15 @@ def agent() -> Iterator[Finding]:
             "run 'virtmeter doctor' as a user who may read it, or correct it",
         )
         return
-    if found.mistakes:
+    if found.refused:
+        yield Finding(
+            PROBLEM,
+            f"{ceilometer} does not start: its configuration has a {found.refused} that it does "
+            "not know",
+            "remove it, and start the agent: virtmeter needs no hypervisor_inspector, and with a "
+            "libvirt_uri no libvirt_type",
+        )
+    elif found.mistakes:
         yield Finding(
             WARNING,
             f"{ceilometer} uses its own inspector: {'; '.join(found.mistakes)}",
@@ -73,7 +88,14 @@ def agent() -> Iterator[Finding]:
     elif not found.uri and found.inspector not in ("libvirt", "virtmeter"):
         yield Finding(OK, f"{ceilometer} reads another hypervisor: {found.inspector}")
     else:
-        yield Finding(OK, f"{ceilometer} reads {kinds.name(found.uri)} through virtmeter")
+        yield Finding(
+            OK,
+            f"{ceilometer} reads {kinds.name(found.uri)} through virtmeter",
+            "'virtmeter doctor --uri' with the URI in [virtmeter] checks that; the agent needs no "
+            "libvirt daemon"
+            if found.uri and found.uri not in checked
+            else "",
+        )
     yield from same_host()
 
 
@@ -128,17 +150,33 @@ def host(project: str, program: str) -> str | None:
     return name
 
 
+def is_refused(conf: cfg.ConfigOpts, option: str) -> bool:
+    """Return whether an option has a value that is none of those that it takes."""
+    from oslo_config import cfg
+
+    try:
+        _ = conf[option]
+    except cfg.ConfigFileValueError:
+        return True
+    return False
+
+
 def configuration() -> Configuration:
     """Return what the agent is told."""
     from ceilometer.compute.virt import inspector
+    from ceilometer.compute.virt.libvirt import utils
     from oslo_config import cfg
 
     from virtmeter.ceilometer import options
 
     conf = cfg.ConfigOpts()
-    conf.register_opts(inspector.OPTS)
+    opts = [*inspector.OPTS, *utils.OPTS]
+    conf.register_opts(opts)
     options.register(conf)
     conf([], project="ceilometer", prog=PROGRAM)
+    for opt in opts:
+        if is_refused(conf, opt.name):
+            return Configuration([], opt.name)
     if mistakes := options.mistakes(conf):
         return Configuration(mistakes)
     if not conf.virtmeter.enabled:

@@ -99,11 +99,12 @@ def look(
 ) -> Iterator[tuple[str, Finding]]:
     """Yield what is found, from the ground up, each with the name of its target if it has one."""
     yield "", Finding(OK, f"virtmeter {virtmeter.__version__}, Python {platform.python_version()}")
+    uris = [target.uri for target in targets]
     if not targets[0].name:
         yield from (("", finding) for finding in hypervisor(targets[0], sample, check_rows))
-        yield from (("", finding) for finding in agent())
+        yield from (("", finding) for finding in agent(uris))
         return
-    yield from (("", finding) for finding in agent())
+    yield from (("", finding) for finding in agent(uris))
     libvirts = [target.workers for target in targets if kinds.is_libvirt(target.uri)]
     connection.allow_descriptors(libvirts * INSPECTORS, len(targets) - len(libvirts))
     try:
