@@ -467,6 +467,7 @@ impl Pool {
         })?;
         match response.status {
             200 => Ok(response),
+            404 => Err(Trouble::Http("there is no XAPI at /jsonrpc; check host and port".into())),
             status => Err(Trouble::Http(format!("XAPI answered with HTTP status {status}"))),
         }
     }

@@ -163,6 +163,10 @@ def test_a_check_of_rows_that_hangs_costs_no_vm(opens: Opens, pool: Pool) -> Non
 OF_THE_MASTER: dict[str, tuple[Callable[[Pool], object], str]] = {
     "away": (lambda pool: pool.hosts[0].away(), "refuses connections"),
     "no TLS": (lambda pool: setattr(pool.hosts[0].server, "plain", True), "TLS"),
+    "404": (
+        lambda pool: pool.hosts[0].fail(method="event.from", status=404),
+        "no XAPI at /jsonrpc",
+    ),
     "500": (lambda pool: pool.hosts[0].fail(method="event.from", status=500), "HTTP status 500"),
     "garbage": (lambda pool: pool.hosts[0].fail(method="event.from", body=b"\0{"), "no JSON"),
     "null": (lambda pool: pool.hosts[0].fail(method="event.from", body=b"null"), "no JSON"),
