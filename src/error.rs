@@ -34,7 +34,7 @@ impl Failure {
     }
 
     /// What to do about a connection that was not opened.
-    fn what_opens_it(&self) -> &'static str {
+    fn what_opens_it(&self, uri: &str) -> &'static str {
         /// `VIR_ERR_AUTH_FAILED`, `VIR_ERR_AUTH_CANCELLED`, `VIR_ERR_AUTH_UNAVAILABLE`
         const LOGIN: [i32; 3] = [45, 79, 94];
         match self.libvirt {
@@ -45,12 +45,23 @@ impl Failure {
                  (in ~/.config/libvirt or /etc/libvirt), and install SASL's modules \
                  (https://libvirt.org/auth.html); "
             }
+            Some(_) if is_remote(uri) => {
+                "check host and port, that libvirtd or virtproxyd is running there and accepts \
+                 connections of this kind (TLS, TCP or SSH), and that this user has the certificates \
+                 or keys for it; "
+            }
             Some(_) => {
                 "check that libvirtd or virtqemud is running and that this user may open its socket \
                  (group libvirt); "
             }
         }
     }
+}
+
+/// Whether libvirt's daemon is asked over the network, and not by a socket of this host.
+fn is_remote(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once("://") else { return false };
+    !scheme.ends_with("+unix") && !rest.starts_with('/')
 }
 
 impl fmt::Display for Failure {
@@ -162,7 +173,7 @@ pub enum Error {
         "no connection to {}{}: {failure}; {}virtmeter keeps trying",
         Uri(uri),
         for_instance(instance.as_ref()),
-        failure.what_opens_it()
+        failure.what_opens_it(uri)
     )]
     ConnectionLost {
         /// The connection's URI.
@@ -294,6 +305,26 @@ mod tests {
 
     const EVIL: &str = "a\x1b[2J\n\u{202e}b";
     const SHOWN: &str = r"a\x1b[2J\n\u202eb";
+
+    #[test]
+    fn what_to_check_is_where_the_daemon_is() {
+        for (uri, expected) in [
+            ("qemu:///system", "this user may open its socket"),
+            (
+                "qemu+unix:///system?socket=/run/libvirt/libvirt-sock-ro",
+                "this user may open its socket",
+            ),
+            ("", "this user may open its socket"),
+            ("an-alias", "this user may open its socket"),
+            ("qemu+tls://kvm-1/system", "virtproxyd is running there"),
+            ("qemu+ssh://me@kvm-1/system", "virtproxyd is running there"),
+            ("qemu://kvm-1:16514/system", "virtproxyd is running there"),
+        ] {
+            let failure = Failure::of_libvirt(38, 7, "Connection refused".to_owned());
+            let error = Error::ConnectionLost { uri: uri.to_owned(), instance: None, failure };
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
 
     #[test]
     fn nothing_from_outside_steers_a_terminal_or_breaks_a_line() {
