@@ -62,7 +62,10 @@ pub(super) fn is_refused_uri(uri: &str, failure: &Failure) -> bool {
     // names no domain.
     let is_file = failure.domain() == Some(c::VIR_FROM_TEST)
         || driver.as_deref() == Some("test") && failure.domain() == Some(c::VIR_FROM_NONE);
+    // libvirt has looked for an alias, then. Its code is also that of a host without a driver.
+    let is_no_uri = driver.is_none() && failure.message.contains("does not include a driver name");
     is_file
+        || is_no_uri
         || driver.is_some_and(|driver| !SCHEMES.contains(&driver.as_str()))
         || failure.is(c::VIR_ERR_INVALID_ARG)
         || failure.is(c::VIR_ERR_CONFIG_UNSUPPORTED)
@@ -113,7 +116,11 @@ mod tests {
         }
         assert!(!is_refused_uri("test+unix:///default", &down));
         // A libvirtd without its QEMU driver is the host's fault, and may get one.
-        let no_driver = failure(c::VIR_ERR_NO_CONNECT, c::VIR_FROM_NONE);
-        assert!(!is_refused_uri("qemu:///system", &no_driver));
+        let mut no_driver = failure(c::VIR_ERR_NO_CONNECT, c::VIR_FROM_NONE);
+        for uri in ["qemu:///system", "an-alias"] {
+            assert!(!is_refused_uri(uri, &no_driver), "{uri}");
+        }
+        no_driver.message = "URI 'no-alias' does not include a driver name".to_owned();
+        assert!(is_refused_uri("no-alias", &no_driver));
     }
 }
