@@ -469,7 +469,7 @@ impl Inspector {
                     let missing = description.missing.join(", ");
                     let line = (!missing.is_empty()).then(|| {
                         format!(
-                            "the XML of instance {id} lacks {missing}: it has the rest, but \
+                            "Nova's metadata of instance {id} lacks {missing}: it has the rest, but \
                              Ceilometer's discovery leaves it out"
                         )
                     });
