@@ -208,13 +208,14 @@ impl Totals {
         }
         // From here on nothing fails.
         let mut busiest = Vec::new();
+        let lies = self.do_rows_lie(&host);
         for group in &mut groups {
             group.entries.iter_mut().for_each(Entry::follow_the_last);
-            if let Some(vm) = self.vms.get_mut(&group.vm) {
-                if rows > 0 && group.way.is_measured() {
+            if let Some(vm) = self.vms.get_mut(&group.vm).filter(|_| rows > 0) {
+                if group.way.is_measured() {
                     vm.measure(&group.measured);
                 }
-                vm.add(&group.entries, group.way, newest);
+                vm.add(&group.entries, group.way, newest, lies);
             }
             busiest.push((group.busy.unwrap_or(0.0), group.vm));
         }
@@ -226,6 +227,11 @@ impl Totals {
             if anew {
                 vm.begin_at(Mark(newest));
             } else if rows > 0 {
+                if !shifts.contains_key(uuid) {
+                    // It has no columns.
+                    let way = vm.way(host, head.end);
+                    vm.add(&[], way, newest, lies);
+                }
                 vm.pass(Mark(newest), shifts.get(uuid).copied().unwrap_or(0));
             }
             compared.extend(vm.compare().map(|found| (*uuid, found)));

@@ -421,8 +421,9 @@ impl Vm {
         self.memory_internal_free = latest(Measure::MemoryInternalFree);
     }
 
-    /// Adds what rows have added up to.
-    pub(super) fn add(&mut self, entries: &[Entry], way: Way, newest: i64) {
+    /// Adds what rows have added up to: `entries` have those of all columns that there are, but for counters
+    /// of which rows that lie are not taken.
+    pub(super) fn add(&mut self, entries: &[Entry], way: Way, newest: i64, rows_lie: bool) {
         if !matches!(way, Way::All { .. } | Way::Shifted { .. }) {
             return;
         }
@@ -432,7 +433,15 @@ impl Vm {
             let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
             let lacks =
                 |entry: &Entry| entry.before[0].is_some() && entry.sum.covered + GAP < elapsed;
-            if entries.iter().any(|entry| entry.newest.is_some() && lacks(entry)) {
+            let is_told = |place| entries.binary_search_by_key(&place, |entry| entry.index).is_ok();
+            let has_no_column = |(place, slot): (usize, &Slot)| {
+                slot.is_there && slot.counted.anchor().is_some() && !is_told(place)
+            };
+            let lacks_columns =
+                || elapsed > GAP && self.counters.iter().enumerate().any(has_no_column);
+            if entries.iter().any(|entry| entry.newest.is_some() && lacks(entry))
+                || !rows_lie && lacks_columns()
+            {
                 self.open_gap();
             } else if longest > 0 {
                 self.gap = self.gap.take().filter(|gap| gap.is_open);
