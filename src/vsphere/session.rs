@@ -84,16 +84,6 @@ pub(super) enum Trouble {
     TimedOut(Error),
 }
 
-impl Trouble {
-    /// A login that took too long is nothing that a VM has to do with.
-    fn of_login(self) -> Self {
-        match self {
-            Self::TimedOut(error) => Self::Lost(error),
-            trouble => trouble,
-        }
-    }
-}
-
 impl Vcenter {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
         Self {
@@ -143,7 +133,7 @@ impl Vcenter {
             })
         };
         let closed = self.closed.load(Ordering::Relaxed);
-        let session = self.session(deadline).map_err(Trouble::of_login)?;
+        let session = self.session(deadline).map_err(Trouble::Lost)?;
         let answer = once(&session);
         if !session.is_over(&answer) {
             return answer;
@@ -155,7 +145,7 @@ impl Vcenter {
         if !self.forget(&session, deadline)? {
             return answer;
         }
-        let session = self.session(deadline).map_err(Trouble::of_login)?;
+        let session = self.session(deadline).map_err(Trouble::Lost)?;
         let answer = once(&session);
         if session.is_over(&answer) {
             let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
@@ -181,25 +171,26 @@ impl Vcenter {
         self.closed.load(Ordering::Relaxed) != closed
     }
 
-    /// The session; logs in where there is none. Others wait meanwhile, as long as they may.
-    fn session(&self, deadline: Instant) -> std::result::Result<Arc<Session>, Trouble> {
+    /// The session; logs in where there is none. Others wait meanwhile, as long as they may. What is wrong with
+    /// a login is told as such: no VM has to do with it.
+    fn session(&self, deadline: Instant) -> Result<Arc<Session>> {
         let closed = self.closed.load(Ordering::Relaxed);
-        let mut login = self.login_until(deadline).map_err(Trouble::Lost)?;
+        let mut login = self.login_until(deadline)?;
         if let Some(session) = &login.session {
             return Ok(Arc::clone(session));
         }
         let time = time_to_reach(deadline);
         let next = login.passwords.next(&self.target, &self.password);
-        let (secret, said) = next.map_err(Trouble::Lost)?;
+        let (secret, said) = next?;
         lock(&self.lines).extend(said);
         let client = if let Some(client) = &login.client {
             Arc::clone(client)
         } else {
             let client = Client::new(&self.target.trust);
-            let client = client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
+            let client = client.map_err(|error| self.lost(&error.to_string()))?;
             Arc::clone(login.client.insert(Arc::new(client)))
         };
-        let was_closed = || Trouble::Lost(self.lost("it was closed while it was logged in to"));
+        let was_closed = || self.lost("it was closed while it was logged in to");
         // Whoever was to tell the password may have taken long.
         if self.was_closed_since(closed) {
             return Err(was_closed());
@@ -218,13 +209,14 @@ impl Vcenter {
             Err(Trouble::Fault(FaultKind::InvalidLogin, _)) => {
                 let message = "wrong user name or password; it is not tried again until the password \
                                changes, as accounts are locked after a few tries";
-                Err(Trouble::Lost(login.passwords.refuse(&self.target, secret, message)))
+                Err(login.passwords.refuse(&self.target, secret, message))
             }
-            Err(trouble) => Err(trouble),
+            Err(trouble) => Err(self.error(trouble)),
         }
     }
 
-    /// One login, and what belongs to a session. It is given up after that time if vCenter cannot be reached.
+    /// One login, and what belongs to a session. It is given up after that time if vCenter cannot be reached,
+    /// and is a fault only where the login itself is refused.
     fn log_in(
         &self,
         client: Arc<Client>,
@@ -235,9 +227,9 @@ impl Vcenter {
         let within = |longest| deadline.max(Instant::now() + longest);
         let until = |longest| Until { reached: Instant::now() + time, answered: within(longest) };
         let content = Request::service_content();
-        let refs = self.send(&client, &content, None, until(AROUND_LOGIN), |answer| {
-            soap::refs(&answer.body)
-        })?;
+        let refs = self
+            .send(&client, &content, None, until(AROUND_LOGIN), |answer| soap::refs(&answer.body));
+        let refs = refs.map_err(|trouble| Trouble::Lost(self.error(trouble)))?;
         let login = Request::login(&refs, &self.target.user, secret).ok_or_else(|| {
             let kind = FaultKind::InvalidLogin;
             Trouble::Fault(kind, "the password has characters that XML cannot hold".to_owned())
@@ -264,7 +256,7 @@ impl Vcenter {
                 // No session is left behind, also where what followed the login took all the time.
                 let until = deadline.max(Instant::now() + CLOSING);
                 let _ = self.log_out(&client, &refs, &cookie, until);
-                Err(trouble)
+                Err(Trouble::Lost(self.error(trouble)))
             }
         }
     }

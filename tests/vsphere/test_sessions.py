@@ -82,6 +82,36 @@ def test_a_session_whose_view_is_gone_is_closed(opens: Opens, vcenter: VCenter) 
     assert len(vcenter.sessions()) == 1
 
 
+@pytest.mark.parametrize("method", ["Login", "CreateContainerView"])
+def test_a_login_that_is_refused_in_a_reading_has_nothing_to_do_with_a_vm(
+    opens: Opens, vcenter: VCenter, method: str
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vcenter.fail("QueryPerf", expire=True)
+    vcenter.fail(method, times=ALWAYS, status=500, body=soap_fault("NoPermission"))
+    began = time.monotonic()
+    assert count(inspector) == 0
+    # One in place of the session that is over, and what is tried again meanwhile: none by VM.
+    assert vcenter.logins() <= 2 + 4 * (time.monotonic() - began)
+    vcenter.fail(times=0)
+    eventually(lambda: is_well(inspector))
+    assert len(vcenter.sessions()) == 1
+
+
+@pytest.mark.parametrize(
+    "method", ["RetrieveServiceContent", "CreateContainerView", "RetrievePropertiesEx"]
+)
+def test_only_a_login_says_that_the_password_is_wrong(
+    opens: Opens, vcenter: VCenter, method: str
+) -> None:
+    vcenter.fail(method, status=500, body=soap_fault("InvalidLogin"))
+    inspector = opens(vcenter)
+    assert count(inspector) == 0
+    eventually(lambda: is_well(inspector))
+    assert len(vcenter.sessions()) == 1
+
+
 def test_a_wrong_password_that_is_refused_late_goes_out_once(
     opens: Opens, vcenter: VCenter
 ) -> None:
