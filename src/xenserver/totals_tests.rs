@@ -1170,6 +1170,19 @@ fn a_vcpu_has_no_more_than_one_cpu_and_what_is_no_share_is_not_covered() {
 }
 
 #[test]
+fn memory_that_no_machine_has_is_not_known() {
+    for (bytes, is_known) in
+        [("8589934592.0", true), ("1e308", false), ("inf", false), ("-1.0", false)]
+    {
+        let mut client = Client::new("xapi-26.17_steady");
+        let answer = two_rows('G', at(0), [bytes, bytes]).replace("cpu0", "memory_target");
+        client.poll(at(0), answer.as_bytes());
+        let told = client.totals.vm(&uuid('G')).unwrap().memory_target;
+        assert_eq!(told.is_some(), is_known, "{bytes}: {told:?}");
+    }
+}
+
+#[test]
 fn a_counter_that_is_told_twice_is_counted_once() {
     for (lies, again) in [(false, "cpu0"), (false, "cpu00"), (true, "cpu0")] {
         let mut client = Client::new("xapi-26.17_steady");

@@ -27,6 +27,8 @@ const TRIES: u8 = 3;
 /// While rows are missing, exact values are read again after so many seconds, and then after twice as long
 /// each time, up to this; once there are rows, after the first.
 const PAUSES: [i64; 2] = [60, 600];
+/// More than there is in any machine, in bytes or KiB.
+const MOST_MEMORY: f64 = 1e15;
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
 
@@ -410,11 +412,12 @@ impl Vm {
         Some(Entry { column, counter, index, last, newest: None, sum, before, zero: 0 })
     }
 
-    /// Takes what was measured last. Zero is what a source reads that has vanished.
+    /// Takes what was measured last. Zero is what a source reads that has vanished, and beyond [`MOST_MEMORY`] is
+    /// no memory.
     pub(super) fn measure(&mut self, measured: &[(Measure, MeasuredAt)]) {
         let latest = |measure| {
             let found = measured.iter().find(|(known, _)| *known == measure);
-            found.map(|(_, at)| *at).filter(|at| at.value > 0.0)
+            found.map(|(_, at)| *at).filter(|at| at.value > 0.0 && at.value <= MOST_MEMORY)
         };
         self.memory = latest(Measure::Memory);
         self.memory_target = latest(Measure::MemoryTarget);
