@@ -1,9 +1,9 @@
 //! The NICs and disks that libvirt refuses to tell of, for all connections to one libvirt.
 //!
 //! Of some it always does: of NICs of the kinds `user`, `mcast`, `vhostuser` and `vdpa`, say. So what is
-//! refused three times in a row is not asked for again at once, and what libvirt says of it is said once. Both
-//! begin anew when libvirt says something else, with each start of the domain, and when the device's
-//! description changes.
+//! refused three times in a row is not asked for again at once, and what libvirt says of it is said once, or
+//! anew in other words. Both begin anew with another kind of error, with each start of the domain, and when the
+//! device's description changes.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -95,9 +95,13 @@ impl Refused {
         let (when, mut domains) = (self.when(question), self.lock());
         let domain = domains.get_or_default(question.domain, now);
         if let Some(known) = find(domain, question, when) {
-            if known.failure == failure {
+            // Its words may be others each time.
+            if known.failure.libvirt == failure.libvirt {
                 known.times = known.times.saturating_add(1);
                 known.last = now;
+                if known.failure != failure {
+                    (known.failure, known.line) = (failure, Warning::new(text));
+                }
                 return Arc::clone(&known.line);
             }
         }
@@ -224,6 +228,18 @@ mod tests {
         assert!(!refuse(&refused, &NIC, 8, now + LEFT_ALONE));
         assert!(refuse(&refused, &NIC, 9, now + LEFT_ALONE), "for another reason");
         assert_eq!(refused.all(), [(VM, vec!["no".to_owned()])]);
+    }
+
+    #[test]
+    fn what_is_refused_in_other_words_each_time_is_left_alone_as_well() {
+        let (refused, now) = (Refused::default(), Instant::now());
+        for (number, is_left_alone) in [false, false, true].into_iter().enumerate() {
+            let words = format!("no, for the {number}th time");
+            let failure = Failure::of_libvirt(8, 10, words.clone());
+            let line = refused.refused(&NIC, failure, now, words.clone());
+            assert_eq!(line.say().map(str::to_owned), Some(words));
+            assert_eq!(refused.expects(&NIC, now).is_some(), is_left_alone);
+        }
     }
 
     #[test]

@@ -100,6 +100,10 @@ fn read_file(file: &Path) -> Result<Password, String> {
     let (bytes, metadata) = small_file(file, LONGEST)?;
     let mut password =
         String::from_utf8(bytes).map_err(|_| "it is not UTF-8; write it anew".to_owned())?;
+    // Some editors begin a file with a byte-order mark, which nobody sees.
+    if password.starts_with('\u{feff}') {
+        password.remove(0);
+    }
     if password.ends_with('\n') {
         password.pop();
         if password.ends_with('\r') {
@@ -189,7 +193,7 @@ mod tests {
     #[test]
     fn one_line_is_taken_as_it_is() {
         for (text, password) in
-            [("a", "a"), ("a\n", "a"), (" a b \n", " a b "), ("é\"\t%40\r\n", "é\"\t%40")]
+            [("a", "a"), ("\u{feff}a\n", "a"), (" a b \n", " a b "), ("é\"\t%40\r\n", "é\"\t%40")]
         {
             let file = File::new("line", text.as_bytes(), 0o400);
             assert_eq!(read(Some(&file.0), None).unwrap().secret.expose(), password);
@@ -216,6 +220,7 @@ mod tests {
             (b"".as_slice(), "empty"),
             (b"\n", "empty"),
             (b"\r\n", "empty"),
+            (b"\xef\xbb\xbf\n", "empty"),
             (b"s3cret\ns3cret\n", "more than one line"),
             (b"s3cret\n\n", "more than one line"),
             (b"s3cret\xff", "not UTF-8"),
