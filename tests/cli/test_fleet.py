@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 import urllib.error
@@ -283,6 +284,19 @@ def test_a_file_with_a_mistake_changes_nothing_and_says_where_it_is(
         assert b"reloaded" in post(exporter, "/-/reload")
         assert probe(exporter, "b")("virtmeter_up") == 1
         assert metrics(exporter)("virtmeter_config_last_reload_successful") == 1
+
+
+def test_a_reload_is_told_whatever_the_name_of_the_file(tmp_path: Path) -> None:
+    targets = Targets(tmp_path / os.fsdecode(b"\xff.toml"))  # no UTF-8
+    targets["a"] = of("test:///default")
+    with serving(targets) as exporter:
+        answer = post(exporter, "/-/reload").decode()
+        assert answer.startswith("HTTP/1.1 200 ")
+        assert answer.endswith(f"reloaded {tmp_path}/\\udcff.toml\n")
+        targets["b"] = "nothing"
+        answer = post(exporter, "/-/reload").decode()
+        assert answer.startswith("HTTP/1.1 500 ")
+        assert f"reload failed, nothing changed: {tmp_path}/\\udcff.toml: " in answer
 
 
 def test_who_asks_for_a_reload_again_and_again_gets_one_a_second(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from virtmeter.cli.export import fleet_metrics
-from virtmeter.cli.export.messages import Answer, RefusalError
+from virtmeter.cli.export.messages import Answer, RefusalError, line
 from virtmeter.cli.export.pages import HEALTHY, HTML, answered, form_of, only
 from virtmeter.cli.export.places import FullError, Places, last
 from virtmeter.cli.export.reading import RECENT
@@ -126,7 +126,7 @@ class FleetPages:
     def _reloaded(self, connection: Connection) -> Answer:
         try:
             with self.reloads.held(connection):
-                return Answer(HTTPStatus.OK, (f"{self._reload.now()}\n".encode(),))
+                return Answer(HTTPStatus.OK, (line(self._reload.now()),))
         except FullError:
             raise RefusalError(
                 HTTPStatus.SERVICE_UNAVAILABLE,

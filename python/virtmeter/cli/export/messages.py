@@ -79,7 +79,12 @@ class RefusalError(Exception):
     def __init__(self, status: HTTPStatus, why: str, *headers: tuple[str, str]) -> None:
         """Take a sentence for the client."""
         super().__init__(why)
-        self.answer = Answer(status, (f"{why}\n".encode(),), headers=headers)
+        self.answer = Answer(status, (line(why),), headers=headers)
+
+
+def line(text: str) -> bytes:
+    """Return a sentence as it is sent; the name of a file in it need not be UTF-8."""
+    return f"{text}\n".encode(errors="backslashreplace")
 
 
 def receive(recv: Callable[[int], bytes]) -> bytes:
