@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -107,12 +108,12 @@ def refusal(descriptors: int, workers: int) -> tuple[int, int]:
     return refused(descriptors, "export", "--listen", "127.0.0.1:0", "--workers", str(workers))
 
 
-def refused(descriptors: int, *command: str) -> tuple[int, int]:
+def refused(descriptors: int, *command: str, uri: str | None = TEST) -> tuple[int, int]:
     """Run a command with so many, and return how many it says that it needs, and has."""
     done = subprocess.run(
         [
             *("prlimit", f"--nofile={descriptors}:{descriptors}"),
-            *(*COMMAND, *command, "--uri", TEST),
+            *(*COMMAND, *command, *(("--uri", uri) if uri else ())),
         ],
         capture_output=True,
         text=True,
@@ -163,6 +164,38 @@ def test_just_enough_descriptors_are_enough_while_vms_hang_and_clients_flood_it(
         for domain in domains:
             domain.hung = False
     assert "Too many open files" not in exporter.said
+
+
+def test_many_targets_need_the_descriptors_for_one_of_libvirts(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    daemon.add(sample.domain())
+    file = tmp_path / "targets.toml"
+
+    def write(workers: int) -> None:
+        table = f'uri = "{daemon.uri}"\nworkers = {workers}\n'
+        file.write_text(f"[targets.a]\n{table}[targets.b]\n{table}")
+
+    write(50)
+    command = ("export", "--listen", "127.0.0.1:0", "--targets", str(file))
+    least, has = refused(20, *command, uri=None)
+    assert has == 20
+    assert refused(least - 1, *command, uri=None) == (least, least - 1)
+    with Exporter(None, *command[3:], descriptors=least) as exporter, ExitStack() as stack:
+        for name in ("a", "b", "a"):
+            for _ in range(2 * LEAST):
+                stack.enter_context(exporter.connect(source="127.0.0.2"))
+            assert b"\nvirtmeter_up 1.0\n" in exporter.ask(probe(name))
+        taken = list(Path(f"/proc/{exporter.process.pid}/fd").iterdir())
+        assert len(taken) < least // 4  # the others are for a host where VMs hang
+        write(51)
+        answer = exporter.ask("POST /-/reload HTTP/1.1\r\n\r\n")
+        assert f"with 51 workers, {least + 4} file descriptors are needed".encode() in answer
+    assert "Too many open files" not in exporter.said
+
+
+def probe(target: str) -> str:
+    return f"GET /probe?target={target} HTTP/1.1\r\n\r\n"
 
 
 @pytest.mark.parametrize("command", [("stats",), ("watch", "--count", "1"), ("export", "--once")])

@@ -15,6 +15,7 @@ from virtmeter.cli import about, certificates, connection, kinds, targets
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.reading import Reader
 from virtmeter.cli.export.rendering import Renderer
+from virtmeter.cli.export.server import LEAST
 from virtmeter.cli.export.texts import Texts
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Fleet:
         :param workers: whose threads read all of them.
         :param descriptors: how many there are for libvirt's connections.
         :raises ValueError: there is a mistake in it.
+        :raises click.ClickException: there are too few descriptors.
         """
         self.file, self._defaults, self._workers = file, defaults, workers
         self._descriptors = descriptors
@@ -99,8 +101,13 @@ class Fleet:
         """Return what the file says now.
 
         :raises ValueError: there is a mistake in it.
+        :raises click.ClickException: there are too few descriptors.
         """
-        return targets.read(self.file, self._defaults)
+        read = targets.read(self.file, self._defaults)
+        workers = [each.workers for each in read.values() if each.kind == kinds.LIBVIRT]
+        if workers:  # at least one of them can be read while clients come
+            connection.descriptors(max(workers), LEAST)
+        return read
 
     def take(self, read: Mapping[str, Target]) -> None:
         """Go on with these; those that did not change keep their sessions and counters."""
@@ -117,6 +124,10 @@ class Fleet:
     def entries(self) -> list[Entry]:
         """Return all targets, in the order of the file."""
         return list(self._entries.values())
+
+    def one_takes(self) -> int:
+        """Return how many descriptors a target of libvirt's may take."""
+        return connection.libvirts(max(each.target.workers for each in self.entries()))
 
     def open(self, name: str) -> Opened:
         """Return what reads a target, and note that somebody asks.
@@ -162,8 +173,7 @@ class Fleet:
             (each for each in is_open if (now := each.opened) and _can_be_closed(now.reader)),
             key=lambda each: each.asked,
         )
-        each_takes = connection.libvirts(max(each.target.workers for each in self.entries()))
-        most = min(MOST_CONNECTED, max(1, self._descriptors // each_takes))
+        most = min(MOST_CONNECTED, max(1, self._descriptors // self.one_takes()))
         for each in idle[: max(0, len(is_open) + 1 - most)]:
             each.opened = None
         if len(is_open) - len(idle) >= most:

@@ -93,6 +93,7 @@ class Serving:
         """Serve the targets of a file.
 
         :raises ValueError: there is a mistake in it.
+        :raises click.ClickException: there are too few descriptors.
         """
         connection.raise_limit()
         descriptors = connection.limit() - SPARE - connection.OWN
@@ -103,7 +104,7 @@ class Serving:
             self._serve(
                 lambda bound: FleetPages(fleet, reload, Scrapes(self._deadline, bound.scrapes)),
                 reload,
-                descriptors,
+                descriptors - fleet.one_takes(),
                 f"reading the {len(fleet.entries())} targets of {file} as they are asked for",
             )
         finally:
