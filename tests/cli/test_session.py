@@ -29,7 +29,7 @@ import os
 from virtmeter.cli import main
 import virtmeter.cli.stats.command, virtmeter.cli.watch.command, virtmeter.cli.export.command
 import virtmeter.cli.doctor.command
-list(virtmeter.cli.doctor.command.agent())
+list(virtmeter.cli.doctor.command.agent(()))
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
