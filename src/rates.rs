@@ -106,7 +106,9 @@ impl<const N: usize> Devices<N> {
         read: Stamp,
         now: &Counters<'_, N>,
     ) -> Option<Growth<N>> {
-        if now.values().any(Option::is_none) || self.some_start_anew(read, now) {
+        // Also in a reading that is none: it may have overtaken its old counters by the next one.
+        let some_start_anew = self.some_start_anew(read, now);
+        if some_start_anew || now.values().any(Option::is_none) {
             return None;
         }
         let interval = self.read.and_then(|before| since(read.at, before.at));
@@ -364,6 +366,20 @@ mod tests {
         assert_eq!(total(5, 3, 1050), None, "and again");
         assert_eq!(total(6, 3, 1060), Some((30, 3.0, 10.0)));
         assert_eq!(total(7, 4, 1060), Some((1, 1.0, 1.0)));
+    }
+
+    #[test]
+    fn one_that_starts_anew_while_another_is_refused_goes_on_from_there() {
+        let (mut devices, start) = (Devices::default(), noon());
+        let mut total = |seconds: u32, vda, vdb: Option<i64>| {
+            let vdb = vdb.map(|count| with([count]));
+            let now = Counters::from([("vda", Some(with([vda]))), ("vdb", vdb)]);
+            let growth = devices.enter_together((start + seconds * SECOND).into(), &now)?;
+            Some((growth.added[0], growth.interval.as_secs_f64(), growth.per_second()[0]))
+        };
+        assert_eq!(total(0, 500, Some(1000)), None);
+        assert_eq!(total(1, 9, None), None, "vda went back");
+        assert_eq!(total(2, 609, Some(1000)), Some((600, 1.0, 600.0)), "since it did");
     }
 
     #[test]
