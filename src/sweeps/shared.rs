@@ -329,7 +329,11 @@ impl<H: HostWide> Shared<H> {
     pub(super) fn tell(&self, state: &mut State, batch: Batch, error: Option<&Error>) {
         let what = match batch {
             Batch::Inventory => None,
-            Batch::Host(host) => Some(self.name(host)),
+            Batch::Host(host) => match self.driver.host_name(host) {
+                // It has left meanwhile, or they are asked apart from now on, and each is told of by itself.
+                None => return,
+                name => name,
+            },
             Batch::About(_) | Batch::Instance(_) => return,
         };
         let record = match (what, error) {
@@ -379,7 +383,8 @@ impl<H: HostWide> Shared<H> {
             match batch {
                 Batch::Inventory => health.outage = Some((failure, since)),
                 Batch::Host(host) => {
-                    health.away.push((self.name(host), failure, since));
+                    let name = self.driver.host_name(host);
+                    health.away.extend(name.map(|name| (name, failure, since)));
                 }
                 Batch::About(_) | Batch::Instance(_) => {}
             }

@@ -370,6 +370,17 @@ fn a_host_that_fails_is_tried_again_though_nobody_asks_for_its_instances() {
 }
 
 #[test]
+fn nothing_is_told_of_a_host_that_has_left_while_it_was_read() {
+    let (driver, engine) = engine(2, LONG, LONG);
+    driver.will(host(1), Some(Does::Fail));
+    driver.lock().left = Some(1);
+    let here = engine.here.with(Arc::clone);
+    assert!(here.have(host(1), Instant::now()).is_err());
+    assert_eq!(here.take_log(), []);
+    assert_eq!(engine.health().away, []);
+}
+
+#[test]
 fn hosts_that_are_read_together_are_parted_where_one_holds_them_up() {
     let (driver, engine) = engine(3, LONG, LONG);
     driver.lock().together = true;
