@@ -37,6 +37,9 @@ pub(super) struct Member {
 pub(super) struct Group {
     /// Of exactly these VMs: with others it is another one, and not read yet.
     pub(super) id: Uuid,
+    /// By which their samples are asked for: the same, but that of a host by itself is the host's, whoever
+    /// runs there. That it holds up its call is known, then, also when a VM has left it.
+    pub(super) sampled_by: Uuid,
     pub(super) kind: Kind,
     /// Each of their hosts once.
     pub(super) hosts: Vec<Arc<str>>,
@@ -76,7 +79,7 @@ impl Groups {
         // Those that are asked alone come last: the others are packed closely.
         let (alone, together): (Vec<_>, Vec<_>) = members.into_iter().partition(is_alone);
         for (members, by_host) in [(together, false), (alone, true)] {
-            let mut begin = 0;
+            let (mut begin, mut part) = (0, 0_usize);
             for end in 1..=members.len() {
                 let (first, next) = (&members[begin], members.get(end));
                 let goes_on = next.is_some_and(|next| {
@@ -85,7 +88,15 @@ impl Groups {
                         && (!by_host || next.host == first.host)
                 });
                 if !goes_on {
-                    self.all.push(group(&members[begin..end]));
+                    let members = &members[begin..end];
+                    let mut group = group(members);
+                    if by_host {
+                        let of = |member: &Member| (member.kind, member.host.clone());
+                        group.sampled_by = made_of(&(of(first), part));
+                        let has_more = next.is_some_and(|next| of(next) == of(first));
+                        part = if has_more { part + 1 } else { 0 };
+                    }
+                    self.all.push(group);
                     begin = end;
                 }
             }
@@ -95,7 +106,9 @@ impl Groups {
             .clone()
             .flat_map(|(place, group)| group.vms.iter().map(move |vm| (*vm, place)))
             .collect();
-        self.by_id = each.map(|(place, group)| (group.id, place)).collect();
+        self.by_id = each
+            .flat_map(|(place, group)| [(group.id, place), (group.sampled_by, place)])
+            .collect();
     }
 
     pub(super) fn of(&self, vm: Uuid) -> Option<&Group> {
@@ -144,8 +157,10 @@ fn group(members: &[Member]) -> Group {
     let mut hosts: Vec<Arc<str>> =
         members.iter().filter_map(|member| member.host.clone()).collect();
     hosts.dedup();
+    let id = made_of(members);
     Group {
-        id: made_of(members),
+        id,
+        sampled_by: id,
         kind: members[0].kind,
         hosts,
         vms: members.iter().map(|member| member.vm).collect(),
@@ -203,6 +218,27 @@ mod tests {
     }
 
     #[test]
+    fn a_host_by_itself_stays_the_same_whoever_runs_there() {
+        let ids = |groups: &Groups| groups.iter().map(|group| group.sampled_by).collect::<Vec<_>>();
+        for kind in [Kind::Running, Kind::Away] {
+            let members = |vms: std::ops::Range<u128>| -> Vec<Member> {
+                let on_each = |vm| [member(2 * vm, "a", kind), member(2 * vm + 1, "b", kind)];
+                vms.flat_map(on_each).collect()
+            };
+            let alone = ["a", "b"].map(Arc::from).into();
+            let mut groups = Groups { alone, ..Groups::default() };
+            groups.arrange(members(0..150));
+            assert_eq!(sizes(&groups), [100, 50, 100, 50]);
+            let (before, vm) = (ids(&groups), Uuid::from_u128(20));
+            let with_others = groups.of(vm).unwrap().id;
+            groups.arrange(members(7..160));
+            assert_eq!(ids(&groups), before);
+            assert_eq!(before.iter().collect::<HashSet<_>>().len(), 4);
+            assert_ne!(groups.of(vm).unwrap().id, with_others, "what its VMs are was not read yet");
+        }
+    }
+
+    #[test]
     fn hosts_that_are_away_are_apart_and_what_is_off_is_in_calls_of_its_own() {
         let mut groups = Groups::default();
         groups.arrange(vec![
@@ -257,6 +293,7 @@ mod tests {
                     prop_assert_eq!(groups.of(*vm).unwrap(), group);
                 }
                 prop_assert_eq!(groups.get(group.id).unwrap(), group);
+                prop_assert_eq!(groups.get(group.sampled_by).unwrap(), group);
             }
             // As few calls as can be, but for the hosts that are alone.
             let running = members.iter().filter(|member| member.kind == Kind::Running);

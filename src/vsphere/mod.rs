@@ -264,10 +264,11 @@ impl HostWide for VSphere {
         }
         let state = self.lock();
         state.find(instance, self.is_told_of_stopped(part))?;
-        let group = state.groups.of(instance.uuid).map(|group| group.id);
         let is_about = part.has(Parts::DETAILS.and(Parts::SERVER).and(Parts::SIZES));
-        let batch = if is_about { Batch::About } else { Batch::Host };
-        Ok(group.map(batch).into_iter().collect())
+        let batch = |group: &Group| {
+            if is_about { Batch::About(group.id) } else { Batch::Host(group.sampled_by) }
+        };
+        Ok(state.groups.of(instance.uuid).map(batch).into_iter().collect())
     }
 
     fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)> {
@@ -320,7 +321,7 @@ impl HostWide for VSphere {
     }
 
     fn everything(&self) -> Vec<Batch> {
-        self.lock().groups.iter().map(|group| Batch::Host(group.id)).collect()
+        self.lock().groups.iter().map(|group| Batch::Host(group.sampled_by)).collect()
     }
 
     fn in_flight(&self) -> usize {

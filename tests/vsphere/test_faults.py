@@ -411,6 +411,36 @@ def test_a_sick_host_holds_up_its_own_vms_once(opens: Opens, hosts: int) -> None
         assert len(vcenter.queries()) == 1
 
 
+@pytest.mark.parametrize("fault", ["sick", "notResponding"])
+def test_a_host_that_vms_leave_while_it_is_away_is_waited_for_and_told_of_once(
+    opens: Opens, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VCenter(hosts=3, vms=12) as vcenter:
+        inspector = opens(vcenter, timeout=3.0)
+        assert count(inspector) == 12
+        name = vcenter.hosts()[2]["name"]
+        there = [vm for vm in vcenter.vms() if vm.host == 2]
+        if fault == "sick":
+            vcenter.sick(2, 600)
+        else:
+            vcenter.connection(2, fault)
+        assert count(inspector) == 8
+        eventually(lambda: count(inspector) == 8 and name in caplog.text)
+        waited, since = inspector.health().timeouts, inspector.health().away[name][1]
+        for vm in there[1:]:
+            vcenter.delete(vm.ref)
+            assert count(inspector) == 8
+            health = inspector.health()
+            assert health.timeouts == waited
+            assert list(health.away) == [name]
+            assert health.away[name][1] > since
+        [line] = [line for line in caplog.messages if "does not answer" in line]
+        assert name in line
+        vcenter.sick(2, 0)
+        vcenter.connection(2, "connected")
+        eventually(lambda: count(inspector) == 9)
+
+
 @pytest.mark.parametrize("kind", ["HostCommunication", "HostNotConnected", "HostNotReachable"])
 def test_a_host_that_vcenter_cannot_ask_costs_its_own_vms(
     opens: Opens, vcenter: VCenter, kind: str
