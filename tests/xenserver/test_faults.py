@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import virtmeter
+from tests.faults.test_engine import reading_threads
 from tests.support.remote import (
     Bad,
+    RungError,
     eventually,
     failure,
     is_closed_before_the_password_is_told,
@@ -342,6 +344,41 @@ def test_a_login_that_ends_after_close_leaves_no_session(opens: Opens, pool: Poo
     assert pool.sessions.logins == 1
     eventually(lambda: not pool.sessions.open)
     assert not inspector.connected
+
+
+def test_a_close_in_which_a_log_handler_raises_is_one(
+    opens: Opens, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise RungError
+
+    class Raising(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            said.append(record.getMessage())
+            raise RungError(record.getMessage())
+
+    said: list[str] = []
+    caplog.set_level("DEBUG", "virtmeter")
+    inspector = opens(pool)
+    eventually(lambda: is_well(inspector))
+    # By the time it fails, its caller has gone: its line waits for the next call.
+    pool.hosts[1].fail(path="/rrd_updates", delay=3.0, status=500)
+    before = signal.signal(signal.SIGALRM, interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(RungError):
+            inspector.usage_all()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    eventually(lambda: not reading_threads("virtmeter-sweep"))
+    logging.getLogger("virtmeter").addHandler(handler := Raising())
+    try:
+        with pytest.raises(RungError, match="HTTP status 500"):
+            inspector.close()
+    finally:
+        logging.getLogger("virtmeter").removeHandler(handler)
+    assert not inspector.connected
+    assert len(said) == 1, "what is said of the host, and not that the session was not closed"
 
 
 def test_a_login_that_begins_after_close_is_none(opens: Opens, pool: Pool) -> None:
