@@ -28,6 +28,9 @@ const OPEN: usize = 8;
 const FAR: i64 = 1 << 42;
 /// So many samples are asked for once more, in case that one was late or missing.
 pub(super) const OVERLAP: u8 = 2;
+/// So many more are asked for in the second call of a reading: those that come until it is answered, in five
+/// minutes at most, push others out.
+const MEANWHILE: i64 = 15;
 /// A clock that is off by no more than this is one whose newest samples are late.
 pub(super) const LATE: i64 = 60;
 /// By so much the time of a VM's start may seem to move without being another one.
@@ -263,7 +266,7 @@ impl Vm {
             Some(last) => {
                 let step = answer.step();
                 let next = self.first_open().unwrap_or(last.saturating_add(step));
-                let missing = newest.saturating_sub(next.min(last)) / step.max(1) + 2;
+                let missing = newest.saturating_sub(next.min(last)) / step.max(1) + MEANWHILE;
                 (!all && oldest > next).then_some(missing)
             }
         };

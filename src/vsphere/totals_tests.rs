@@ -298,6 +298,22 @@ fn a_vm_that_was_off_is_started_anew_though_its_uptime_is_larger() {
 }
 
 #[test]
+fn samples_that_come_between_the_two_calls_of_a_reading_push_none_out() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    for t in (20..=700).step_by(20) {
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", 5000 + t)]);
+    }
+    poll(&mut totals, "a", &feed, 100, 3);
+    let mut take = |until, most, all| {
+        feed.tell(until, most, |answer| totals.take(&VM, &host("a"), answer, all))
+    };
+    let Taken::TooShort { samples } = take(400, 3, false) else { panic!("it is whole") };
+    assert_eq!(take(600, samples.try_into().unwrap(), true), Taken::Whole);
+    assert_eq!(since_start(&totals), 25);
+}
+
+#[test]
 fn a_young_vm_is_known_since_its_start() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);
@@ -455,7 +471,9 @@ proptest! {
             let most = poll_as_needed(&mut totals, "a", &feed, until, most).1;
             // A VM that was started within what is told is known since then.
             let from = *first.get_or_insert_with(|| start(now).copied().unwrap_or(now + 1));
-            let oldest = if newest == 0 { from } else { (now + 1).saturating_sub(most) };
+            // What comes late is taken of those that are open still.
+            let oldest = (now + 1).saturating_sub(most).max((newest + 1).saturating_sub(OPEN));
+            let oldest = if newest == 0 { from } else { oldest };
             for at in oldest.max(from)..=now {
                 seen[at] |= i64::try_from(now - at).unwrap() >= life[at].1;
             }
