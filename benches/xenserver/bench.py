@@ -36,8 +36,8 @@ HANGING, HANGING_ROUNDS = 4, 4
 FEW_HOSTS, MANY_VMS = 4, 2 * VMS
 # What malloc keeps differs from one process to the next.
 PROCESSES = 5
-# For growth: short cycles of a small pool, as many as fit into three minutes. The caches that malloc keeps for
-# each thread take hundreds of cycles to fill.
+# For growth: short cycles of a small pool, as many as fit into three minutes. The caches that
+# malloc keeps for each thread take hundreds of cycles to fill.
 WARM_UP, LONG, SHORT_AGE = 1000, 1000, 0.05
 DATA = ("xapi-24.19_drift", "xapi-26.17_steady", "xapi-26.17_boundary")
 KIB = 1024
