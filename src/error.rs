@@ -61,7 +61,10 @@ impl Failure {
 /// Whether libvirt's daemon is asked over the network, and not by a socket of this host.
 fn is_remote(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
-    !scheme.ends_with("+unix") && !rest.starts_with('/')
+    match scheme.split_once('+') {
+        Some((_, transport)) => transport != "unix",
+        None => !rest.starts_with('/'),
+    }
 }
 
 impl fmt::Display for Failure {
@@ -318,6 +321,7 @@ mod tests {
             ("an-alias", "this user may open its socket"),
             ("qemu+tls://kvm-1/system", "virtproxyd is running there"),
             ("qemu+ssh://me@kvm-1/system", "virtproxyd is running there"),
+            ("qemu+tcp:///system", "virtproxyd is running there"),
             ("qemu://kvm-1:16514/system", "virtproxyd is running there"),
         ] {
             let failure = Failure::of_libvirt(38, 7, "Connection refused".to_owned());

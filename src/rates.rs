@@ -106,7 +106,7 @@ impl<const N: usize> Devices<N> {
         read: Stamp,
         now: &Counters<'_, N>,
     ) -> Option<Growth<N>> {
-        // Also in a reading that is none: it may have overtaken its old counters by the next one.
+        // Also in a reading that lacks a device: by the next one, another may have passed its old counters again.
         let some_start_anew = self.some_start_anew(read, now);
         if some_start_anew || now.values().any(Option::is_none) {
             return None;

@@ -87,7 +87,7 @@ pub(crate) enum Why {
     #[error(
         "has a certificate that no CA that is trusted here has signed. If it is the right one, let \
          ca_file= in the URI name the certificate of the CA that signed it, or put sha256={presented} \
-         in its place after checking that it is the SHA-256 of the server's own certificate"
+         in place of ca_file= after checking that it is the SHA-256 of the server's own certificate"
     )]
     UnknownCa { presented: Fingerprint },
     #[error(

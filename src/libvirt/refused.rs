@@ -95,8 +95,9 @@ impl Refused {
         let (when, mut domains) = (self.when(question), self.lock());
         let domain = domains.get_or_default(question.domain, now);
         if let Some(known) = find(domain, question, when) {
-            // Its words may be others each time.
-            if known.failure.libvirt == failure.libvirt {
+            // libvirt's words may be others each time.
+            let is_alike = failure.libvirt.is_some() && known.failure.libvirt == failure.libvirt;
+            if is_alike || known.failure == failure {
                 known.times = known.times.saturating_add(1);
                 known.last = now;
                 if known.failure != failure {

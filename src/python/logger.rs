@@ -17,6 +17,8 @@ use crate::per_process::PerProcess;
 
 /// The end does not wait any longer for a handler.
 const LONGEST: Duration = Duration::from_secs(5);
+/// So long a thread whose line was waited for has to return to Python from the core, before Python ends.
+const RETURN: Duration = Duration::from_millis(50);
 
 /// Has the core's lines logged from now on.
 pub(super) fn install(py: Python<'_>) -> PyResult<()> {
@@ -70,7 +72,11 @@ impl Lines {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.ending = Some(thread::current().id());
         let are_left = |state: &mut State| state.under_way > 0;
+        let is_waited_for = are_left(&mut state);
         drop(self.fewer.wait_timeout_while(state, LONGEST, are_left));
+        if is_waited_for {
+            thread::sleep(RETURN);
+        }
     }
 }
 

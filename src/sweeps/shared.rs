@@ -44,9 +44,12 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// Whether the last thread that was wanted could not be started.
     short_of_threads: bool,
-    /// How many are logging out, and how many have.
+    /// How many are logging out, how many have, and when one last began to.
     closing: usize,
     closed: u64,
+    close_begun: Option<Instant>,
+    /// When a caller last asked for anything.
+    asked: Option<Instant>,
     /// How many callers wait, and when one of them, or a thread, was last awake.
     waiting: usize,
     awake: Option<Instant>,
@@ -75,7 +78,8 @@ impl State {
 
     /// A caller or a thread wakes up, and learns whether this process was stopped (Ctrl-Z, a paused
     /// container), or had no CPU, at some time since then: deadlines have passed that nobody had the time to
-    /// meet. It shows where callers wait, and none of them was awake for longer than they sleep.
+    /// meet. It shows where callers wait, and none of them was awake for longer than they sleep; a signal's handler
+    /// that takes long looks the same.
     pub(super) fn wakes(&mut self, since: Instant, limits: &Limits, now: Instant) -> bool {
         let longest = limits.slow() + limits.stopped();
         let is_late = |awake: Instant| now.saturating_duration_since(awake) > longest;
@@ -86,9 +90,9 @@ impl State {
         self.woken.is_some_and(|woken| woken >= since)
     }
 
-    /// Whether a caller waits for anything.
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.waiting > 0
+    /// Whether a caller waits for anything, or has asked since the session was last closed.
+    pub(super) fn needs_session(&self) -> bool {
+        self.waiting > 0 || self.asked > self.close_begun
     }
 
     fn begins_to_wait(&mut self, now: Instant) {
@@ -116,6 +120,7 @@ impl<H: HostWide> Shared<H> {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut cancellation = Cancellation::new(self.limits);
         let mut state = self.lock();
+        state.asked = Some(begun);
         let longest = self.limits.timeout() + self.driver.patience(batch);
         let (mut until, mut was_stopped) = (begun + longest, false);
         loop {
@@ -278,6 +283,7 @@ impl<H: HostWide> Shared<H> {
             state.batches.is_not_ordered(batch);
         }
         state.closing += 1;
+        state.close_begun = Some(Instant::now());
         drop(state);
         let answer = self.driver.close(deadline);
         let mut state = self.lock();
@@ -294,7 +300,8 @@ impl<H: HostWide> Shared<H> {
 
     /// Whether logging out may take long: something is still being read, or did not answer the last time.
     pub(super) fn may_hang(&self) -> bool {
-        self.is_reading() || self.lock().batches.failing().next().is_some()
+        let state = self.lock();
+        state.threads > state.idle || state.batches.failing().next().is_some()
     }
 
     /// How many threads there may be: as many as the driver wants, and those that what does not answer holds

@@ -515,7 +515,8 @@ fn what_was_stopped_with_the_process_is_not_blamed_though_nobody_waits_for_it() 
     // As if it had been stopped, it comes back long after its deadline.
     thread::sleep(Duration::from_secs(1));
     driver.will(host(1), Some(Does::Fail));
-    until(|| driver.lock().reading == 0);
+    let here = engine.here.with(Arc::clone);
+    until(|| !here.is_reading());
     driver.will(host(1), None);
     let health = engine.health();
     assert!(health.away.is_empty() && health.outage.is_none());

@@ -29,12 +29,13 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
-            let (sessions, deadline) = (shared.driver.sessions(), begun + shared.limits.timeout());
+            let sessions @ (_, is_logged_in) = shared.driver.sessions();
+            let deadline = begun + shared.limits.timeout();
             let answer = shared.driver.read(batch, deadline);
             let now = Instant::now();
-            // Only a login takes longer than it may.
+            // What takes longer than it may, without a login, was stopped with this process.
             let is_overdue = now.saturating_duration_since(deadline) > shared.limits.stopped()
-                && sessions.1
+                && is_logged_in
                 && shared.driver.sessions() == sessions;
             state = shared.lock();
             let was_stopped = state.wakes(begun, &shared.limits, now) || is_overdue;
@@ -58,7 +59,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                 }
             }
             shared.read.notify_all();
-            if state.was_closed_since(closed) && !state.is_waited_for() {
+            if state.was_closed_since(closed) && !state.needs_session() {
                 drop(state);
                 // What takes several calls has logged in again, for nobody.
                 if shared.driver.sessions().1 {

@@ -158,9 +158,11 @@ impl VSphere {
         let mut done = self.query(wanted, until, &mut so_far);
         if done.is_ok() {
             let again = self.query_again(refused, early(Instant::now()), &mut so_far);
-            // Why nothing is told of those is known, and costs the others nothing.
             if so_far.answered == 0 {
                 done = again;
+            } else if again.is_err_and(|trouble| trouble.is_about_a_host()) {
+                // Why nothing is told of those is known: the others need not wait for that each time.
+                self.lock().part(id);
             }
         }
         if so_far.answered == 0 {
@@ -172,12 +174,7 @@ impl VSphere {
                 Ok(so_far.lines)
             }
             Err(trouble) => {
-                let is_about_a_host = match &trouble {
-                    Trouble::TimedOut(_) => true,
-                    Trouble::Fault(kind, _) => kind.is_about_a_host(),
-                    Trouble::Lost(_) => false,
-                };
-                if is_about_a_host {
+                if trouble.is_about_a_host() {
                     self.lock().part(id);
                 }
                 Err(self.vcenter.error(trouble))
@@ -207,10 +204,7 @@ impl VSphere {
             let named = wanted.iter().position(|wanted| kind.object() == Some(&wanted.moref));
             if let Some(place) = named.filter(|_| gone < MOST_GONE) {
                 gone += 1;
-                let vm = wanted.remove(place).vm;
-                if matches!(kind, FaultKind::NoPermission { .. }) {
-                    self.refuse(vm, kind, text, so_far);
-                }
+                self.leave_out(wanted.remove(place).vm, kind, text, so_far);
             } else if let [only] = &wanted[..] {
                 // Nothing is known of this one; if it is so of each, it is not about them.
                 self.refuse(only.vm, kind, text, so_far);
@@ -254,13 +248,19 @@ impl VSphere {
             };
             let named = refused.iter().position(|wanted| kind.object() == Some(&wanted.moref));
             let Some(place) = named else { break };
-            let vm = refused.remove(place).vm;
-            self.refuse(vm, kind, text, so_far);
+            self.leave_out(refused.remove(place).vm, kind, text, so_far);
         }
         for wanted in refused.into_iter().take(MOST_GONE) {
             self.query(vec![wanted], deadline, so_far)?;
         }
         Ok(())
+    }
+
+    /// Notes why nothing is told of a VM that a fault has named, unless it is gone.
+    fn leave_out(&self, vm: Uuid, kind: FaultKind, text: String, so_far: &mut Asked) {
+        if matches!(kind, FaultKind::NoPermission { .. }) {
+            self.refuse(vm, kind, text, so_far);
+        }
     }
 
     /// Notes why nothing is told of a VM.

@@ -37,7 +37,7 @@ pub(super) struct Member {
 pub(super) struct Group {
     /// Of exactly these VMs: with others it is another one, and not read yet.
     pub(super) id: Uuid,
-    /// By which their samples are asked for: the same, but that of a host by itself is the host's, whoever
+    /// By which their samples are asked for: the same, but where all are of one host it is the host's, whoever
     /// runs there. That it holds up its call is known, then, also when a VM has left it.
     pub(super) sampled_by: Uuid,
     pub(super) kind: Kind,
@@ -78,8 +78,9 @@ impl Groups {
         };
         // Those that are asked alone come last: the others are packed closely.
         let (alone, together): (Vec<_>, Vec<_>) = members.into_iter().partition(is_alone);
+        let mut parts: HashMap<(Kind, Arc<str>), usize> = HashMap::new();
         for (members, by_host) in [(together, false), (alone, true)] {
-            let (mut begin, mut part) = (0, 0_usize);
+            let mut begin = 0;
             for end in 1..=members.len() {
                 let (first, next) = (&members[begin], members.get(end));
                 let goes_on = next.is_some_and(|next| {
@@ -88,13 +89,12 @@ impl Groups {
                         && (!by_host || next.host == first.host)
                 });
                 if !goes_on {
-                    let members = &members[begin..end];
-                    let mut group = group(members);
-                    if by_host {
-                        let of = |member: &Member| (member.kind, member.host.clone());
-                        group.sampled_by = made_of(&(of(first), part));
-                        let has_more = next.is_some_and(|next| of(next) == of(first));
-                        part = if has_more { part + 1 } else { 0 };
+                    let mut group = group(&members[begin..end]);
+                    if let ([host], true) = (&group.hosts[..], group.kind != Kind::Still) {
+                        let of = (group.kind, Arc::clone(host));
+                        let part = parts.entry(of.clone()).or_default();
+                        group.sampled_by = made_of(&(of, *part));
+                        *part += 1;
                     }
                     self.all.push(group);
                     begin = end;

@@ -84,6 +84,17 @@ pub(super) enum Trouble {
     TimedOut(Error),
 }
 
+impl Trouble {
+    /// Whether the other hosts of a call may be well.
+    pub(super) fn is_about_a_host(&self) -> bool {
+        match self {
+            Self::TimedOut(_) => true,
+            Self::Fault(kind, _) => kind.is_about_a_host(),
+            Self::Lost(_) => false,
+        }
+    }
+}
+
 impl Vcenter {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
         Self {

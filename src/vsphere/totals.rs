@@ -28,8 +28,8 @@ const OPEN: usize = 8;
 const FAR: i64 = 1 << 42;
 /// So many samples are asked for once more, in case that one was late or missing.
 pub(super) const OVERLAP: u8 = 2;
-/// So many more are asked for in the second call of a reading: those that come until it is answered, in five
-/// minutes at most, push others out.
+/// So many more than are missing are asked for in the second call of a reading: those that come until it is
+/// answered, in more than four minutes, would push older ones out of the answer.
 const MEANWHILE: i64 = 15;
 /// A clock that is off by no more than this is one whose newest samples are late.
 pub(super) const LATE: i64 = 60;

@@ -128,7 +128,8 @@ def test_only_the_samples_since_the_last_ones_are_asked_for(opens: Opens, vcente
         assert {usage.cpu_interval for usage in told} == {seconds}
         asked = [query["max_sample"] for query in vcenter.queries()]
         # By its own clock no time has passed: it learns of it by what it is told.
-        assert max(asked) <= seconds // 20 + 3
+        # More may come until it asks a second time.
+        assert max(asked) <= seconds // 20 + 15
 
 
 def test_few_calls_are_under_way_at_once(opens: Opens) -> None:

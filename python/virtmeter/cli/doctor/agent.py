@@ -70,8 +70,8 @@ def agent(checked: Collection[str]) -> Iterator[Finding]:
             PROBLEM,
             f"{ceilometer} does not start: its configuration has a {found.refused} that it does "
             "not know",
-            "remove it, and start the agent: virtmeter needs no hypervisor_inspector, and with a "
-            "libvirt_uri no libvirt_type",
+            "remove it, and start the agent: virtmeter needs no hypervisor_inspector, and no "
+            "libvirt_type where libvirt_uri is set",
         )
     elif found.mistakes:
         yield Finding(
@@ -158,6 +158,8 @@ def is_refused(conf: cfg.ConfigOpts, option: str) -> bool:
         _ = conf[option]
     except cfg.ConfigFileValueError:
         return True
+    except cfg.Error:  # `$something` that is no option, in one that may mean nothing
+        return False
     return False
 
 

@@ -19,7 +19,7 @@ from virtmeter.cli.export.server import LEAST
 from virtmeter.cli.export.texts import Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from typing import NoReturn
 
@@ -77,6 +77,11 @@ class Entry:
         """When that was looked at, by the monotonic clock."""
 
 
+def _most_workers(read: Iterable[Target]) -> int:
+    """Return the most that one of libvirt's has; 0 if there is none."""
+    return max((each.workers for each in read if each.kind == kinds.LIBVIRT), default=0)
+
+
 class Fleet:
     """The targets of a file, and what reads those that are asked for."""
 
@@ -92,6 +97,8 @@ class Fleet:
         """
         self.file, self._defaults, self._workers = file, defaults, workers
         self._descriptors = descriptors
+        self.clients = LEAST
+        """How many clients there may be, with a descriptor each."""
         self._texts = Texts()
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
@@ -104,9 +111,8 @@ class Fleet:
         :raises click.ClickException: there are too few descriptors.
         """
         read = targets.read(self.file, self._defaults)
-        workers = [each.workers for each in read.values() if each.kind == kinds.LIBVIRT]
-        if workers:  # at least one of them can be read while clients come
-            connection.descriptors(max(workers), LEAST)
+        if workers := _most_workers(read.values()):  # one can be read whatever clients come
+            connection.descriptors(workers, self.clients)
         return read
 
     def take(self, read: Mapping[str, Target]) -> None:
@@ -126,8 +132,9 @@ class Fleet:
         return list(self._entries.values())
 
     def one_takes(self) -> int:
-        """Return how many descriptors a target of libvirt's may take."""
-        return connection.libvirts(max(each.target.workers for each in self.entries()))
+        """Return how many descriptors a target of libvirt's may take; 0 if there is none."""
+        workers = _most_workers(each.target for each in self.entries())
+        return connection.libvirts(workers) if workers else 0
 
     def open(self, name: str) -> Opened:
         """Return what reads a target, and note that somebody asks.

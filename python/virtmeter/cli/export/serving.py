@@ -100,9 +100,14 @@ class Serving:
         fleet = Fleet(file, defaults, Workers(READERS), descriptors - MOST)
         reload = Reload(self._access, fleet)
         threading.Thread(target=fleet.look_after_all, daemon=True).start()
+
+        def pages(bound: Bounds) -> FleetPages:
+            fleet.clients = bound.all
+            return FleetPages(fleet, reload, Scrapes(self._deadline, bound.scrapes))
+
         try:
             self._serve(
-                lambda bound: FleetPages(fleet, reload, Scrapes(self._deadline, bound.scrapes)),
+                pages,
                 reload,
                 descriptors - fleet.one_takes(),
                 f"reading the {len(fleet.entries())} targets of {file} as they are asked for",
