@@ -315,7 +315,7 @@ impl HostWide for VSphere {
                 format!("{first} (VMs that are not connected)")
             }
             (Some(first), 1) => first.to_owned(),
-            (Some(first), more) => format!("{first} and {} more", more - 1),
+            (Some(first), all) => format!("{first} (or another of the {all} asked together)"),
             (None, _) => "(none)".to_owned(),
         })
     }
