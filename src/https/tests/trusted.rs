@@ -78,7 +78,10 @@ fn a_ca_vouches_for_name_and_dates() {
         let why = Why::UnknownCa { presented: pin(pem) };
         assert_eq!(answer.err(), Some(why.clone()));
         let sentence = why.to_string();
-        assert!(sentence.contains(&format!("sha256={} in place of ca_file=", pin(pem))), "{sentence}");
+        assert!(
+            sentence.contains(&format!("sha256={} in place of ca_file=", pin(pem))),
+            "{sentence}"
+        );
         assert!(sentence.contains("let ca_file= in the URI name"), "{sentence}");
     }
 }
