@@ -26,13 +26,15 @@ struct AtExit {
 }
 
 trait HasSession: Send + Sync {
+    /// Whether logging out may take long: something is still being read, or did not answer the last time.
     fn may_hang(&self) -> bool;
     fn log_out(self: Arc<Self>, deadline: Instant);
 }
 
 impl<H: HostWide> HasSession for Shared<H> {
     fn may_hang(&self) -> bool {
-        Shared::may_hang(self)
+        let state = self.lock();
+        state.is_reading() || state.batches.failing().next().is_some()
     }
 
     fn log_out(self: Arc<Self>, deadline: Instant) {

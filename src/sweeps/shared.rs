@@ -90,6 +90,11 @@ impl State {
         self.woken.is_some_and(|woken| woken >= since)
     }
 
+    /// Whether a thread is in the middle of a batch.
+    pub(super) fn is_reading(&self) -> bool {
+        self.threads > self.idle
+    }
+
     /// Whether a caller waits for anything, or has asked since the session was last closed.
     pub(super) fn needs_session(&self) -> bool {
         self.waiting > 0 || self.asked > self.close_begun
@@ -294,14 +299,7 @@ impl<H: HostWide> Shared<H> {
 
     /// Whether a thread is in the middle of a batch.
     pub(super) fn is_reading(&self) -> bool {
-        let state = self.lock();
-        state.threads > state.idle
-    }
-
-    /// Whether logging out may take long: something is still being read, or did not answer the last time.
-    pub(super) fn may_hang(&self) -> bool {
-        let state = self.lock();
-        state.threads > state.idle || state.batches.failing().next().is_some()
+        self.lock().is_reading()
     }
 
     /// How many threads there may be: as many as the driver wants, and those that what does not answer holds

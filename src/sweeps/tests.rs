@@ -330,9 +330,7 @@ fn a_host_that_hangs_is_waited_for_once() {
     assert!(is_away(&ask(&engine, 5)));
     assert_eq!(engine.health().timeouts, 1);
     driver.will(host(1), Some(Does::Fail));
-    while driver.lock().reading > 0 {
-        thread::sleep(Duration::from_millis(10));
-    }
+    until(|| driver.lock().reading == 0);
     driver.will(host(1), Some(Does::Hang));
     // Once it is tried again, nobody waits for what comes of that but for a moment.
     let until = Instant::now() + LONG;
@@ -493,9 +491,7 @@ fn what_fails_as_somebody_has_logged_out_is_read_again() {
         driver.will(lost, Some(Does::LoseSession));
         thread::scope(|scope| {
             let asked = scope.spawn(|| ask(&engine, 0));
-            while driver.reads(lost) == 0 {
-                thread::sleep(Duration::from_millis(1));
-            }
+            until(|| driver.reads(lost) > 0);
             engine.close();
             assert_eq!(asked.join().unwrap(), Ok(()));
         });
