@@ -45,7 +45,9 @@ pub(super) struct Failed {
     last: Instant,
     pause: Duration,
     /// It is still being read, but somebody's time for that was over.
-    pub(super) is_late: bool,
+    is_late: bool,
+    /// Whether the log says so.
+    pub(super) is_told: bool,
 }
 
 /// What a caller is to do about a batch.
@@ -133,13 +135,19 @@ impl Batches {
     }
 
     /// Notes that somebody has waited for it in vain: whoever comes later does not, while it is being read. It
-    /// is nobody's fault if no thread has begun it.
-    pub(super) fn is_late(&mut self, batch: Batch, error: &Error, now: Instant) {
+    /// is nobody's fault if no thread has begun it. Returns whether that is new, and is to be told.
+    pub(super) fn is_late(
+        &mut self,
+        batch: Batch,
+        error: &Error,
+        is_told: bool,
+        now: Instant,
+    ) -> bool {
         let known = self.known.get_mut(&batch).filter(|known| known.begun.is_some());
-        let Some(known) = known else { return };
-        let error = error.clone();
-        let late = Failed { error, since: now, last: now, pause: SHORTEST, is_late: true };
-        known.failed.get_or_insert(late);
+        let Some(known) = known.filter(|known| known.failed.is_none()) else { return false };
+        let (error, pause) = (error.clone(), SHORTEST);
+        known.failed = Some(Failed { error, since: now, last: now, pause, is_late: true, is_told });
+        is_told
     }
 
     /// Notes that it was not read. Returns whether that is new.
@@ -150,7 +158,8 @@ impl Batches {
         let is_new = before.as_ref().is_none_or(|before| before.is_late);
         let (since, pause) = before
             .map_or((now, SHORTEST), |before| (before.since, (before.pause * 2).min(LONGEST)));
-        known.failed = Some(Failed { error, since, last: now, pause, is_late: false });
+        let (is_late, is_told) = (false, true);
+        known.failed = Some(Failed { error, since, last: now, pause, is_late, is_told });
         is_new
     }
 

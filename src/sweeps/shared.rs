@@ -149,8 +149,12 @@ impl<H: HostWide> Shared<H> {
                     }
                     if now >= until {
                         state.timeouts += 1;
-                        let error = self.too_late(longest);
-                        state.batches.is_late(batch, &error, now);
+                        // A login may take far longer, and fails by itself only after that.
+                        let is_logging_in = !self.driver.sessions().1;
+                        let error = self.too_late(longest, is_logging_in);
+                        if state.batches.is_late(batch, &error, is_logging_in, now) {
+                            self.tell(&mut state, batch, Some(&error));
+                        }
                         return Err(error);
                     }
                     let left = until - now;
@@ -411,8 +415,9 @@ impl<H: HostWide> Shared<H> {
     }
 
     /// What a caller is told whose time is over while something is still being read.
-    fn too_late(&self, longest: Duration) -> Error {
-        let failure = Failure::of(format!("no answer within {longest:?}"));
+    fn too_late(&self, longest: Duration, is_logging_in: bool) -> Error {
+        let still = if is_logging_in { ": it is still being logged in to" } else { "" };
+        let failure = Failure::of(format!("no answer within {longest:?}{still}"));
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }
 }

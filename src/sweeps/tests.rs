@@ -92,8 +92,7 @@ impl HostWide for Scripted {
             world.does.remove(&batch);
         }
         match does {
-            None => Ok(Vec::new()),
-            Some(Does::LogInAgain) => {
+            None | Some(Does::LogInAgain) => {
                 world.is_logged_out = false;
                 Ok(Vec::new())
             }
@@ -462,6 +461,27 @@ fn without_an_inventory_there_is_no_answer() {
     assert!(matches!(ask(&engine, 0), Err(Error::ConnectionLost { instance: Some(_), .. })));
     assert!(engine.health().outage.is_some());
     assert_eq!(driver.reads(host(0)), 0);
+}
+
+#[test]
+fn a_login_that_is_not_answered_is_told_once_and_so_is_its_end() {
+    let (driver, engine) = engine(1, Duration::from_millis(200), LONG);
+    driver.lock().is_logged_out = true;
+    driver.will(Batch::Inventory, Some(Does::LogInAgain));
+    let here = engine.here.with(Arc::clone);
+    let told = || here.take_log().into_iter().map(|(_, line)| line).collect::<Vec<_>>();
+    let have = || here.have(Batch::Inventory, Instant::now());
+    until(|| have().is_err() && !here.lock().log.is_empty());
+    have().unwrap_err();
+    let lines = told();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("no answer within 200ms: it is still being logged in to"),
+        "{lines:?}"
+    );
+    driver.will(Batch::Inventory, None);
+    until(|| have().is_ok());
+    assert_eq!(told(), ["scripted:// answers again"]);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                 Ok(lines) => {
                     state.log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
                     let ended = state.batches.was_read(batch, begun);
-                    if ended.is_some_and(|failed| !failed.is_late) {
+                    if ended.is_some_and(|failed| failed.is_told) {
                         shared.tell(&mut state, batch, None);
                     }
                 }
