@@ -23,6 +23,8 @@ const WRONG: Duration = Duration::from_secs(7);
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
 /// does not learn of it, and would try it again.
 const LOGIN: Duration = Duration::from_secs(120);
+/// After a session that was over at once, there is no other one for that long.
+const PAUSE: Duration = Duration::from_secs(10);
 /// A session that nobody wants any more is closed within that.
 const CLOSING: Duration = Duration::from_secs(1);
 /// An answer of XAPI about a whole pool.
@@ -54,6 +56,8 @@ pub(super) struct Pool {
 struct Login {
     session: Option<Arc<LoggedIn>>,
     master: Option<Master>,
+    /// When one was last renewed in vain.
+    renewed_in_vain: Option<Instant>,
     passwords: Passwords,
 }
 
@@ -153,20 +157,28 @@ impl Pool {
         let closed = self.closed.load(Ordering::Relaxed);
         let (session, master) = self.session(deadline)?;
         let answer = self.post(&master, &call(&session), &mut read, deadline);
-        match answer {
+        let may_repeat = match answer {
             // Whoever has closed it wants no other one.
             Err(Trouble::Rpc(RpcError::SessionInvalid)) if !self.was_closed_since(closed) => {
-                self.forget(&session);
+                self.forget(&session, deadline)?
             }
-            Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => self.forget_master(&session),
+            Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => {
+                self.forget_master(&session, deadline)?
+            }
             // A member has named it, and may name another one by now, or another certificate.
             Err(Trouble::Unreached(_)) if master.host != self.target.host => {
-                self.forget_master(&session);
+                self.forget_master(&session, deadline)?
             }
-            answer => return answer.map_err(|trouble| self.lost(&trouble.to_string())),
+            _ => false,
+        };
+        if !may_repeat {
+            return answer.map_err(|trouble| self.lost(&trouble.to_string()));
         }
         let (session, master) = self.session(deadline)?;
         let answer = self.post(&master, &call(&session), &mut read, deadline);
+        if let Err(Trouble::Rpc(RpcError::SessionInvalid)) = answer {
+            self.login_until(deadline)?.renewed_in_vain = Some(Instant::now());
+        }
         answer.map_err(|trouble| self.lost(&trouble.to_string()))
     }
 
@@ -472,23 +484,38 @@ impl Pool {
         }
     }
 
-    /// Forgets a session that is over, unless there is another by now.
-    fn forget(&self, over: &Arc<LoggedIn>) {
-        self.forget_login(over, |_| {});
+    /// Forgets a session that is over, unless there is another by now. Returns whether there may be another
+    /// one.
+    fn forget(&self, over: &Arc<LoggedIn>, deadline: Instant) -> Result<bool> {
+        self.forget_login(over, deadline, |login| {
+            login.renewed_in_vain.is_none_or(|last| last.elapsed() >= PAUSE)
+        })
     }
 
     /// The same of one with a host that is not the master any more: the next login finds that.
-    fn forget_master(&self, over: &Arc<LoggedIn>) {
-        self.forget_login(over, |login| login.master = None);
+    fn forget_master(&self, over: &Arc<LoggedIn>, deadline: Instant) -> Result<bool> {
+        self.forget_login(over, deadline, |login| {
+            login.master = None;
+            true
+        })
     }
 
-    fn forget_login(&self, over: &Arc<LoggedIn>, forget_more: impl FnOnce(&mut Login)) {
-        let mut login = lock(&self.login);
-        if login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+    fn forget_login(
+        &self,
+        over: &Arc<LoggedIn>,
+        deadline: Instant,
+        may_be: impl FnOnce(&mut Login) -> bool,
+    ) -> Result<bool> {
+        let mut login = self.login_until(deadline)?;
+        if !login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+            return Ok(true);
+        }
+        let is_forgotten = may_be(&mut login);
+        if is_forgotten {
             login.session = None;
-            forget_more(&mut login);
             self.is_open.store(false, Ordering::Relaxed);
         }
+        Ok(is_forgotten)
     }
 
     fn count(&self, call: &'static str) {

@@ -266,6 +266,21 @@ def test_a_session_that_is_over_costs_one_login(opens: Opens, pool: Pool) -> Non
     assert inspector.health().away == {}
 
 
+def test_sessions_that_are_over_at_once_are_not_renewed_each_time(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool)
+    assert count(inspector) == ALL
+    began = time.monotonic()
+    refused = pool.hosts[0].fail(method="event.from", error=("SESSION_INVALID", "OpaqueRef:x"))
+    for _ in range(20):
+        assert count(inspector) == 0
+        time.sleep(0.5)
+    assert refused.happened >= 3
+    # One every 10 s, as with vSphere.
+    assert pool.sessions.logins <= 2 + (time.monotonic() - began) / 10
+    pool.hosts[0].heal()
+    eventually(lambda: is_well(inspector))
+
+
 def test_hosts_that_accept_no_session_cost_no_login(opens: Opens) -> None:
     with Pool(hosts=3) as pool:
         inspector = opens(pool)
