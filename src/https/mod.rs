@@ -8,8 +8,6 @@
 //! No redirect is followed, no proxy is asked, no cookie is kept; nothing of a request or an answer is
 //! in any error or `Debug`.
 
-// The drivers that will use it are not there yet.
-
 mod answer;
 mod error;
 mod names;

@@ -146,7 +146,7 @@ pub(crate) enum TargetError {
     BadEscape,
     #[error(
         "the URI has an option{} that is not known; there are password_file=FILE, sha256=FINGERPRINT, \
-         ca_file=FILE, insecure=1 and control_domains=1",
+         ca_file=FILE, insecure=1 and, for XenServer, control_domains=1",
         .0.as_ref().map_or_else(String::new, |name| format!(" {name}="))
     )]
     UnknownOption(Option<String>),
@@ -161,6 +161,8 @@ pub(crate) enum TargetError {
     BadPin,
     #[error("{0}= in the URI must be 1, or be left out")]
     BadFlag(&'static str),
+    #[error("control_domains=1 in the URI is for XenServer, whose dom0 is a VM; leave it out")]
+    ControlDomains,
     #[error("the URI has both {0}= and {1}=; keep the one by which the server is to be trusted")]
     TwoTrusts(&'static str, &'static str),
 }
@@ -194,6 +196,9 @@ impl FromStr for Target {
             return Err(TargetError::Path);
         }
         let (password_file, trust, control_domains) = parse_options(query)?;
+        if control_domains && scheme != Scheme::XenServer {
+            return Err(TargetError::ControlDomains);
+        }
         Ok(Self { scheme, user, host, port, password_file, trust, control_domains })
     }
 }

@@ -140,6 +140,7 @@ fn what_is_wrong_is_said() {
         ("xenserver://u@h/#a", E::Fragment),
         ("xenserver://u@h/?ca_file=a#b", E::Fragment),
         ("xenserver://u@h/?control_domains=yes", E::BadFlag("control_domains")),
+        ("vsphere://u@h/?control_domains=1", E::ControlDomains),
         ("xenserver://u@h/?verify=1", E::UnknownOption(Some("verify".to_owned()))),
         ("xenserver://u@h/?INSECURE=1", E::UnknownOption(Some("INSECURE".to_owned()))),
         ("xenserver://u@h/?insecure", E::UnknownOption(None)),

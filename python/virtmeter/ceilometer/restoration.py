@@ -50,7 +50,8 @@ class Restoration(plugin_base.PollsterBase):  # type: ignore[misc]  # it has no 
                     LOG.debug("%s is not restored: %s", extension.name, error.msg)
         if restored:
             LOG.info(
-                "virtmeter restored %d pollster(s) that were dropped because libvirt was away",
+                "virtmeter restored %d pollster(s) that the agent had dropped, as the stock "
+                "inspector could not be loaded",
                 len(restored),
             )
         return restored
