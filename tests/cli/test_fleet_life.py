@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -19,20 +19,20 @@ from tests.support.remote import eventually, size
 from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter.cli import certificates, targets
 from virtmeter.cli.export import fleet as lives
-from virtmeter.cli.export import logs, messages
+from virtmeter.cli.export import fleet_pages, logs, messages
+from virtmeter.cli.export.access import Access
 from virtmeter.cli.export.connections import Connection
-from virtmeter.cli.export.fleet import Fleet
+from virtmeter.cli.export.fleet import Entry, Fleet
 from virtmeter.cli.export.fleet_pages import RELOADS, FleetPages
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.pages import Scrapes
 from virtmeter.cli.export.reading import RECENT
+from virtmeter.cli.export.reload import Reload
 from virtmeter.cli.export.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from virtmeter.cli.export.reload import Reload
 
 DESCRIPTORS = 100_000
 
@@ -64,6 +64,13 @@ def fleet(file: Path) -> Iterator[Fleet]:
 
 def read(fleet: Fleet, name: str) -> None:
     assert fleet.open(name).reader.read(lambda _: 30).complete
+
+
+def body(pages: FleetPages, asked: messages.Request) -> bytes:
+    end, theirs = socket.socketpair()
+    with end, theirs:
+        answer = pages.answer(asked, Connection(end, "127.0.0.1"))
+        return b"".join(part[:] for part in answer.body)
 
 
 def test_a_target_that_nobody_asks_for_is_closed(fleet: Fleet, daemon: Daemon, pool: Pool) -> None:
@@ -249,6 +256,48 @@ def test_no_more_than_some_requests_wait_for_a_reload(fleet: Fleet) -> None:
         assert {each.result().status for each in waiting} == {200}
     for end in (*ends, *theirs):
         end.close()
+
+
+def test_who_asks_in_the_middle_of_a_reload_finds_every_target(fleet: Fleet) -> None:
+    seen = []
+
+    class Slow(dict[str, targets.Target]):
+        def items(self) -> Any:
+            for item in super().items():
+                yield item
+                seen.append([entry.target.name for entry in fleet.entries()])
+                fleet.open("pool")
+
+    fleet.take(Slow(fleet.read()))
+    assert seen == [["kvm", "pool"]] * 2
+
+
+def test_pages_are_written_once_however_many_ask(
+    fleet: Fleet, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_pages, "RECENT", 60)
+    written = []
+    entries = fleet.entries
+
+    def counted() -> list[Entry]:
+        written.append(1)
+        return entries()
+
+    monkeypatch.setattr(fleet, "entries", counted)
+    reload = Reload(Access(None, None, None, None), fleet)
+    pages = FleetPages(fleet, reload, Scrapes(8.0, 1))
+    for path in ("/targets", "/", "/metrics"):
+        asked = messages.parse(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        written.clear()
+        first = body(pages, asked)
+        for _ in range(9):
+            assert body(pages, asked) == first
+        assert len(written) == 1, path
+    file.write_text(file.read_text() + '[targets.other]\nuri = "test:///default"\n')
+    fleet.take(fleet.read())
+    for path in ("/targets", "/", "/metrics"):
+        asked = messages.parse(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        assert b"other" in body(pages, asked), path
 
 
 def test_until_when_a_certificate_is_good_is_known_where_that_matters(pool: Pool) -> None:

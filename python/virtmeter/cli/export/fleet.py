@@ -102,6 +102,8 @@ class Fleet:
         self._texts = Texts()
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
+        self.taken = 0
+        """How often the targets were taken from the file."""
         self.take(self.read())
 
     def read(self) -> dict[str, Target]:
@@ -118,13 +120,15 @@ class Fleet:
     def take(self, read: Mapping[str, Target]) -> None:
         """Go on with these; those that did not change keep their sessions and counters."""
         with self._lock:
-            before, self._entries = self._entries, {}
+            entries = {}
             for name, target in read.items():
-                entry = before.get(name)
+                entry = self._entries.get(name)
                 if entry is None or _reads(entry.target) != _reads(target):
                     entry = Entry(target)
                 entry.target = target
-                self._entries[name] = entry
+                entries[name] = entry
+            self._entries = entries  # at once: who asks meanwhile is to find all of them
+            self.taken += 1
         # What nobody has any more closes behind our backs.
 
     def entries(self) -> list[Entry]:

@@ -18,6 +18,8 @@ from virtmeter.cli.export.places import FullError, Places, last
 from virtmeter.cli.export.reading import RECENT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtmeter.cli.export.connections import Connection
     from virtmeter.cli.export.fleet import Fleet
     from virtmeter.cli.export.formats import Format
@@ -48,8 +50,8 @@ class FleetPages:
         self._fleet, self._reload, self._scrapes = fleet, reload, scrapes
         self.reloads: Places[Connection] = Places(RELOADS, last)
         self._lock = threading.Lock()
-        self._metrics: dict[Format, tuple[float, bytes]] = {}
-        """This exporter's own, and when they were written."""
+        self._written: dict[str | Format, tuple[float, int, bytes]] = {}
+        """Pages by path, this exporter's own metrics by format: when, and of which targets."""
 
     def answer(self, request: Request, connection: Connection) -> Answer:
         """Return the answer.
@@ -66,9 +68,9 @@ class FleetPages:
         if request.path == "/metrics":
             return self._own_metrics(request)
         if request.path == "/targets":
-            return Answer(HTTPStatus.OK, (self._discovered(),), JSON)
+            return Answer(HTTPStatus.OK, (self._recent("/targets", self._discovered),), JSON)
         if request.path == "/":
-            return Answer(HTTPStatus.OK, (self._page(),), HTML)
+            return Answer(HTTPStatus.OK, (self._recent("/", self._page),), HTML)
         if request.path == "/-/healthy":
             return HEALTHY
         raise RefusalError(HTTPStatus.NOT_FOUND, "Not found; see /targets.")
@@ -87,16 +89,24 @@ class FleetPages:
 
     def _own_metrics(self, request: Request) -> Answer:
         form = form_of(request)
+
+        def write() -> bytes:
+            text = fleet_metrics.text(
+                self._fleet.entries(), self._reload, openmetrics=form.openmetrics
+            )
+            return gzip.compress(text) if form.gzip else text
+
+        return answered((self._recent(form, write),), form)
+
+    def _recent(self, what: str | Format, write: Callable[[], bytes]) -> bytes:
+        """Return what was written a moment ago, however many ask, or write it."""
         with self._lock:
-            written, text = self._metrics.get(form, (float("-inf"), b""))
-            if time.monotonic() - written > RECENT:  # however many ask
-                written = time.monotonic()
-                text = fleet_metrics.text(
-                    self._fleet.entries(), self._reload, openmetrics=form.openmetrics
-                )
-                text = gzip.compress(text) if form.gzip else text
-                self._metrics[form] = written, text
-        return answered((text,), form)
+            written, taken, text = self._written.get(what, (float("-inf"), 0, b""))
+            if taken != self._fleet.taken or time.monotonic() - written > RECENT:
+                written, taken = time.monotonic(), self._fleet.taken
+                text = write()
+                self._written[what] = written, taken, text
+        return text
 
     def _discovered(self) -> bytes:
         """Return the targets as Prometheus' http_sd_configs takes them: see docs/fleet.md."""
