@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self, final
+from typing import Any, Protocol, final
 from uuid import UUID
 
-from typing_extensions import disjoint_base
+# typing has Self since Python 3.11 only: for older ones, it would be taken for Any.
+from typing_extensions import Self, disjoint_base
 
 from virtmeter.records import (
     DirtyRate,
@@ -42,7 +43,8 @@ class _HasId(Protocol):
 class Inspector:
     """Reads what virtual machines use, wherever the URI says that they are.
 
-    ``xenserver://user@host/?…`` is a XenServer or XCP-ng pool (docs/xenserver.md), anything else a
+    ``xenserver://user@host/?…`` is a XenServer or XCP-ng pool (docs/xenserver.md),
+    ``vsphere://user@host/?…`` a vCenter or an ESXi host (docs/vsphere.md), and anything else a
     connection URI of libvirt's. What all of them have in common:
 
     Any number of threads may share an inspector, and no call waits for ever. Connections are
@@ -65,8 +67,8 @@ class Inspector:
     - ``TypeError`` or ``ValueError`` where ``instance`` is not an instance, or the URI names no
       hypervisor.
 
-    What else a hypervisor does not tell is None, or left out. The sources below are libvirt's;
-    docs/xenserver.md has those of XenServer.
+    What else a hypervisor does not tell is None, or -1 in the counters of a NIC or a disk, or left
+    out. The sources below are libvirt's; docs/xenserver.md and docs/vsphere.md have the others.
     """
 
     def __new__(
@@ -89,7 +91,9 @@ class Inspector:
         :param timeout: seconds after which a reading that has not been answered is given up.
         :param max_age: seconds for which a value may be handed out that was read before; by
             default 1; 5 with XenServer and 20 with vSphere, which have new values only as often.
-        :param workers: for libvirt alone, see ``LibvirtInspector``; and so are the next two.
+        :param workers: for libvirt alone, see ``LibvirtInspector``.
+        :param read_ahead: how many readings are taken ahead of a caller at the most; 0 for none.
+        :param max_stuck: for libvirt alone, see ``LibvirtInspector``.
         :param password: returns the password of the URI's user whenever there is a login. Without
             it, the file is read that the URI names, or the environment's ``VIRTMETER_PASSWORD``.
             It is called in a thread of its own, and waited for no longer than ``timeout``; what it
@@ -227,7 +231,7 @@ class Inspector:
         """
 
     def list_hosts(self) -> list[Host]:
-        """Every host of a pool, and how its readings are; all instances are read for that.
+        """Every host of a pool or vCenter, and how its readings are; that reads all instances.
 
         :raises NotImplementedError: this is libvirt, which knows one host.
         """

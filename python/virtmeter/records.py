@@ -3,7 +3,8 @@
 Field names, order and units are those of Ceilometer 27's ``ceilometer.compute.virt.inspector``;
 what virtmeter adds comes after them.
 Counters are exact integers and count from the start of the guest (or from the plugging in of the
-device); memory is in MiB. ``None`` stands for a value that the hypervisor does not give.
+device); memory is in MiB. ``None`` stands for a value that the hypervisor does not give, and -1 for
+a counter of a NIC or a disk that it does not have.
 """
 
 from __future__ import annotations
@@ -184,7 +185,10 @@ class InterfaceStats(NamedTuple):
 
 
 class DiskStats(NamedTuple):
-    """Counters of one disk (``virDomainBlockStats``, ``virDomainBlockStatsFlags``)."""
+    """Counters of one disk (``virDomainBlockStats``, ``…BlockStatsFlags``); -1: not counted.
+
+    XenServer counts no requests.
+    """
 
     device: str
     """The disk's target name, for example ``vda``."""
@@ -315,7 +319,7 @@ class VmUsage(NamedTuple):
     cpu_wait: float | None
     """How much of the time of its vCPUs they have waited for a CPU of the host (not for I/O),
     percent from 0 to 100 (``vcpu.N.wait``); 0 unless the host has ``kernel.sched_schedstats = 1``,
-    and then about ``cpu_steal``."""
+    and then about ``cpu_steal``. With vSphere, they were blocked by disks or by VMkernel's swap."""
     cpu_steal: float | None
     """How much of the time of its vCPUs they could have run but had no host CPU, percent from 0 to
     100 (``vcpu.N.delay``)."""
@@ -507,7 +511,7 @@ class DirtyRate(NamedTuple):
 
 
 class Host(NamedTuple):
-    """A host of a pool, and how its readings are: for whoever looks for what is wrong."""
+    """A host of a pool or vCenter, and how its readings are, for whoever looks for a fault."""
 
     id: str
     """Its UUID."""
@@ -516,19 +520,20 @@ class Host(NamedTuple):
     address: str | None
     """Where it is asked."""
     live: bool | None
-    """Whether the rest of the pool hears of it (``host_metrics.live``)."""
+    """Whether the rest of the pool hears of it (``host_metrics.live``), or vCenter does."""
     product: str | None
     """Its product and version, for example ``XCP-ng 8.3.0``."""
     build: str | None
     """The release that decides what its answers mean (``xapi_build``)."""
     cpus: int | None
-    """Its CPUs (``cpu_info["cpu_count"]``)."""
+    """Its CPUs (``cpu_info["cpu_count"]``); with vSphere, their threads."""
     instances: int
     """The instances that run on it."""
     quirks: list[str]
     """What is known to be wrong with its release, a few words each."""
     newest: int | None
-    """The end of the newest row that was read, seconds since the epoch by the host's clock."""
+    """The end of the newest row or sample that was read, seconds since the epoch by the host's
+    clock."""
     lag: float | None
     """How old that was when it came, seconds, by the clock of this machine."""
     compared: int
