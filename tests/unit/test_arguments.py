@@ -55,7 +55,7 @@ def test_an_instance_is_named_in_many_ways(
         (SimpleNamespace(id=None), TypeError, "`id`.*NoneType"),
         pytest.param(mock.Mock(), TypeError, "`id`.*Mock", id="Mock"),  # its repr is never the same
         ("", ValueError, "not an instance's UUID"),
-        ("instance-0000002a", ValueError, "'?instance-0000002a.*virsh list"),
+        ("instance-0000002a", ValueError, "'?instance-0000002a.*list_instances"),
         (UUID[:-1], ValueError, "not an instance's UUID"),
         (UUID + "\0", ValueError, "not an instance's UUID"),
         ("\ud800", ValueError, "not an instance's UUID"),
