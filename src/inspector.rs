@@ -51,7 +51,7 @@ pub struct Inspector {
     /// How many questions were asked: housekeeping looks every now and then, as that costs locks.
     asked: AtomicUsize,
     /// Why instances were last left out of the usage, and what was said of their descriptions.
-    said: PerProcess<Mutex<HashMap<(Parts, Uuid), String>>>,
+    said: PerProcess<Mutex<HashMap<(Parts, Uuid), Fault>>>,
 }
 
 impl Inspector {
@@ -319,9 +319,8 @@ impl Inspector {
                     | Error::NoData { reason: Reason::HostAway { .. }, .. }),
                 ) => log::debug!("no usage: {error}"),
                 Err(error) => {
-                    let line = format!("an instance is left out of the usage: {error}");
-                    if let Some(line) = self.is_new(Parts::COUNTERS, &id, Some(line)) {
-                        log::warn!("{line}");
+                    if self.is_new(Parts::COUNTERS, &id, Some(Fault::of(&error))) {
+                        log::warn!("an instance is left out of the usage: {error}");
                     }
                 }
             }
@@ -467,14 +466,12 @@ impl Inspector {
             match self.ask(Parts::SERVER, &id) {
                 Ok((Some(Content::Server(Some(description))), _)) => {
                     let missing = description.missing.join(", ");
-                    let line = (!missing.is_empty()).then(|| {
-                        format!(
+                    let fault = (!missing.is_empty()).then(|| Fault::new(None, &missing));
+                    if self.is_new(Parts::SERVER, &id, fault) {
+                        log::error!(
                             "Nova's metadata of instance {id} lacks {missing}: it has the rest, but \
                              Ceilometer's discovery leaves it out"
-                        )
-                    });
-                    if let Some(line) = self.is_new(Parts::SERVER, &id, line) {
-                        log::error!("{line}");
+                        );
                     }
                     servers.push(Server { instance, description: *description });
                 }
@@ -489,9 +486,8 @@ impl Inspector {
                 // The engine says once that it hangs.
                 Err(error @ Error::Timeout { .. }) => log::debug!("no description: {error}"),
                 Err(error) => {
-                    let line = format!("an instance is left out of discovery: {error}");
-                    if let Some(line) = self.is_new(Parts::SERVER, &id, Some(line)) {
-                        log::error!("{line}");
+                    if self.is_new(Parts::SERVER, &id, Some(Fault::of(&error))) {
+                        log::error!("an instance is left out of discovery: {error}");
                     }
                 }
             }
@@ -502,21 +498,41 @@ impl Inspector {
         Ok(servers)
     }
 
-    /// What is to be said of this part of an instance, unless it was said last.
-    fn is_new(&self, part: Parts, instance: &InstanceId, line: Option<String>) -> Option<String> {
+    /// Whether something is to be said of this part of an instance, and was not said last.
+    fn is_new(&self, part: Parts, instance: &InstanceId, fault: Option<Fault>) -> bool {
         self.said.with(|said| {
             let mut said = lock(said);
-            let Some(line) = line else {
-                said.remove(&(part, instance.uuid));
-                return None;
-            };
-            let before = said.insert((part, instance.uuid), line.clone());
-            (before.as_ref() != Some(&line)).then_some(line)
+            let before = said.remove(&(part, instance.uuid));
+            let is_new = fault.is_some() && fault != before;
+            if let Some(fault) = fault {
+                said.insert((part, instance.uuid), fault);
+            }
+            is_new
         })
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {
         self.deltas.with(|deltas| use_deltas(&mut lock(deltas)))
+    }
+}
+
+/// What was said of an instance: libvirt's numbers of the error, and its words without others, as that of a
+/// process or a request is a new one each time.
+#[derive(PartialEq)]
+struct Fault {
+    libvirt: Option<(i32, i32)>,
+    words: String,
+}
+
+impl Fault {
+    fn of(error: &Error) -> Self {
+        Self::new(error.failure().and_then(|failure| failure.libvirt), &error.to_string())
+    }
+
+    fn new(libvirt: Option<(i32, i32)>, text: &str) -> Self {
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+        Self { libvirt, words: words.collect::<Vec<_>>().join(" ") }
     }
 }
 

@@ -151,6 +151,18 @@ def test_an_instance_that_cannot_be_read_is_logged_once_and_not_by_each_meter_in
     assert "cpu" in {found[0] for found in ours.samples if found[4] == other}
 
 
+@pytest.mark.parametrize("release", ["27.0.0"], indirect=True)
+def test_what_libvirt_refuses_with_another_number_each_time_is_logged_once(
+    poll: Callable[..., Polled], uri: str, daemon: Daemon
+) -> None:
+    words = [f"no answer to request {number}, req-{number}a" for number in range(500)]
+    said = [Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, each) for each in words]
+    daemon.on("DOMAIN_GET_XML_DESC", *said, repeat=True)
+    ours = poll(uri, sample.UUID, pollings=3)
+    told = [message for _, _, message, _ in ours.records if "no answer to request" in message]
+    assert len(told) == 1
+
+
 def test_rates_are_delivered_from_the_second_polling_on(
     poll: Callable[..., Polled], uri: str, daemon: Daemon
 ) -> None:

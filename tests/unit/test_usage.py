@@ -485,3 +485,22 @@ def test_libvirts_own_test_hypervisor() -> None:
         assert (first.interval, usage.cpu_number) == (None, 2)
         assert usage.interval
         assert (usage.memory_total, usage.memory_target) == (8 * 1024**2, 2 * 1024**2)
+
+
+@pytest.mark.parametrize("method", ["usage_all", "list_servers"])
+def test_an_error_is_logged_once_though_a_number_in_its_words_is_new_each_time(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    daemon.add(sample.domain(uuid=UUID))
+    refused = [
+        *(Error(1, VIR_FROM_QEMU, f"no answer to request {n} (req-{n}a)") for n in range(9)),
+        *(Error(1, VIR_FROM_QEMU, f"no answer to question {n}") for n in range(9)),
+        *(Error(2, VIR_FROM_QEMU, f"no answer to question {n}") for n in range(9)),
+    ]
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0, read_ahead=0) as inspector:
+        for error in refused:
+            daemon.off()
+            daemon.on("DOMAIN_GET_XML_DESC", error, repeat=True)
+            getattr(inspector, method)()
+    said = [line.partition("] ")[2] for line in caplog.messages]
+    assert said == ["no answer to request 0 (req-0a)", *["no answer to question 0"] * 2]

@@ -6,6 +6,7 @@ of the Ceilometer release that they run in.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +160,20 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         except (virtmeter.InspectorException, ValueError, TypeError) as error:
             # A URI that libvirt cannot open and an id that is no UUID are nothing to stop for
             # either.
-            is_new = self._once.is_new(str(error))
+            is_new = self._once.is_new(fault(error))
             told = "NoDataException" if is_new else "InstanceNotFoundException"
             raise getattr(virt_inspector, told)(str(error)) from error
+
+
+def fault(error: Exception) -> str:
+    """Return what is the same each time of an error.
+
+    A number in libvirt's words, of a process or a request, may be a new one.
+    """
+    if not isinstance(error, virtmeter.InspectorException):
+        return str(error)
+    words = re.sub(r"\w*\d\w*", "", str(error))
+    return f"{error.instance_id} {error.error_code} {words}"
 
 
 class LibvirtInspector(Inspector):
