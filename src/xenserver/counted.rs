@@ -89,7 +89,7 @@ impl Anchor {
     /// Whether some time between it and then is in no row, where the sum was this by then.
     pub(super) fn lacks_rows(&self, sum: &Sum, then: i64) -> bool {
         let told = sum.covered.saturating_sub(self.sum.covered);
-        u64::try_from(then - self.at).is_ok_and(|elapsed| told + GAP < elapsed)
+        u64::try_from(then.saturating_sub(self.at)).is_ok_and(|elapsed| told + GAP < elapsed)
     }
 }
 

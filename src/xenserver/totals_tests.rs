@@ -931,6 +931,27 @@ fn a_short_gap_in_the_rows_of_one_plugin_is_made_good_for() {
 }
 
 #[test]
+fn a_gap_is_made_good_for_though_the_exact_counter_was_away_as_well() {
+    let mut client = Client::new("xapi-26.17_steady");
+    let mut reads = 0;
+    for seconds in (0..=1000).step_by(10) {
+        let is_away = (105..=115).contains(&seconds);
+        let bytes = if is_away { "NaN" } else { "1000000.0" };
+        client.poll(at(seconds), cpu_and_nic(seconds, "0.5", bytes).as_bytes());
+        if client.totals.lacks_exact(&uuid('G')) {
+            reads += i32::from(seconds > 100);
+            let [cpu, counted] = [5000 + seconds * 500, 1_000_000 * (seconds + 3)];
+            let cpu = format!("{:.3}", cpu as f64 / 1000.0);
+            let counted = if is_away { "0.0".to_owned() } else { counted.to_string() };
+            assert!(read_both(&mut client, seconds + 3, &cpu, &counted));
+        }
+    }
+    let nic = client.told('G', "vif_0_rx").unwrap();
+    assert!((999_000_000..=1_001_000_000).contains(&nic.since_start.unwrap()), "{nic:?}");
+    assert_eq!(reads, 2);
+}
+
+#[test]
 fn a_column_that_stays_away_is_made_good_for_now_and_then() {
     for lies in [false, true] {
         let mut client = Client::new("xapi-26.17_steady");

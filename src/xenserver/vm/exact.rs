@@ -110,9 +110,17 @@ impl Vm {
             !may_have || slot.counted.anchor().is_some()
         });
         self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
+        // A source may have been away just now, as its rows were before.
+        let is_left = |(place, slot): (usize, &Slot)| {
+            slot.is_there
+                && (slot.counter.is_bytes() || !quirks.floats_have_five_digits())
+                && slot.counted.lacks_rows(mark)
+                && !next.iter().any(|(read, _)| *read == place)
+        };
+        let is_left = is_compared && self.counters.iter().enumerate().any(is_left);
         if let Some(gap) = self.gap.as_mut().filter(|gap| gap.is_open) {
             // Those that wait to be compared may be older than the gap; in a pause, none are compared.
-            gap.is_open = self.next.is_some() || self.still.is_some();
+            gap.is_open = self.next.is_some() || self.still.is_some() || is_left;
             gap.due = (at / SECOND).saturating_add(gap.pause);
             gap.pause = (gap.pause * 2).min(PAUSES[1]);
         }
