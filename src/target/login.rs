@@ -1,7 +1,9 @@
-//! What whoever logs in has to heed: a password that was refused is not sent again, and a login that
-//! takes its time holds up nobody for longer than they may wait.
+//! One session for a server, shared by all: renewed once where it is over, never tried again with a
+//! password that was refused (accounts are locked), and held up by nobody for longer than they may wait.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,9 +17,180 @@ const MOMENT: Duration = Duration::from_millis(10);
 /// Whoever comes at the last moment has that long, too.
 const SHORTEST: Duration = Duration::from_millis(100);
 
+/// After a session that was over at once, there is no other one for that long.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// A server that is logged in to when that is needed.
+pub(crate) struct Server<S> {
+    pub(crate) target: Target,
+    password: PasswordSource,
+    /// Held while somebody logs in, which may take minutes.
+    state: Mutex<State<S>>,
+    opened: AtomicU64,
+    is_open: AtomicBool,
+    /// How often it was closed.
+    closed: AtomicU64,
+    /// What the log is to say.
+    lines: Mutex<Vec<String>>,
+    calls: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+struct State<S> {
+    session: Option<Arc<S>>,
+    /// When one was last renewed in vain.
+    renewed_in_vain: Option<Instant>,
+    passwords: Passwords,
+}
+
+/// Why there is no session.
+pub(crate) enum NotLoggedIn {
+    /// User name or password are wrong, in these words.
+    Refused(&'static str),
+    Failed(Error),
+}
+
+/// What has become of a session that is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It was forgotten: the next who asks logs in.
+    Forgotten,
+    /// There is another by now, or is going to be.
+    Replaced,
+    /// It stays, as the last one was renewed in vain just now.
+    Kept,
+}
+
+impl<S> Server<S> {
+    pub(crate) fn new(target: Target, password: PasswordSource) -> Self {
+        let passwords = Passwords::default();
+        Self {
+            target,
+            password,
+            state: Mutex::new(State { session: None, renewed_in_vain: None, passwords }),
+            opened: AtomicU64::new(0),
+            is_open: AtomicBool::new(false),
+            closed: AtomicU64::new(0),
+            lines: Mutex::default(),
+            calls: Mutex::default(),
+        }
+    }
+
+    /// The URI for messages.
+    pub(crate) fn uri(&self) -> String {
+        self.target.place()
+    }
+
+    /// The server, or a host behind it, cannot be read, and why.
+    pub(crate) fn lost(&self, why: &str) -> Error {
+        let failure = Failure::of(why);
+        Error::ConnectionLost { uri: self.uri(), instance: None, failure }
+    }
+
+    /// Counts a round trip.
+    pub(crate) fn count(&self, call: &'static str) {
+        *lock(&self.calls).entry(call).or_default() += 1;
+    }
+
+    /// Round trips, by the names of the calls.
+    pub(crate) fn calls(&self) -> Vec<(&'static str, u64)> {
+        lock(&self.calls).iter().map(|(name, count)| (*name, *count)).collect()
+    }
+
+    /// How often it has logged in, and whether it is logged in.
+    pub(crate) fn sessions(&self) -> (u64, bool) {
+        (self.opened.load(Ordering::Relaxed), self.is_open.load(Ordering::Relaxed))
+    }
+
+    /// What the log is to say of logins.
+    pub(crate) fn take_lines(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.lines))
+    }
+
+    /// How often it was closed: whoever has closed it wants no session but those that are asked for later.
+    pub(crate) fn closed(&self) -> u64 {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The session; logs in where there is none, to a server that is to be reached within that time. Others
+    /// wait meanwhile, as long as they may.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LoginRefused`], also where the same password was refused before; [`Error::ConnectionLost`].
+    pub(crate) fn session(
+        &self,
+        deadline: Instant,
+        log_in: impl FnOnce(&Secret, Duration) -> std::result::Result<S, NotLoggedIn>,
+        log_out: impl FnOnce(&S),
+    ) -> Result<Arc<S>> {
+        let closed = self.closed();
+        let mut state = self.login_until(deadline)?;
+        if let Some(session) = &state.session {
+            return Ok(Arc::clone(session));
+        }
+        let time = time_to_reach(deadline);
+        let next = state.passwords.next(&self.target, &self.password);
+        let (secret, said) = next?;
+        lock(&self.lines).extend(said);
+        let was_closed = || self.lost("it was closed while it was logged in to");
+        // Whoever was to tell the password may have taken long.
+        if self.closed() != closed {
+            return Err(was_closed());
+        }
+        match log_in(&secret, time) {
+            Ok(session) if self.closed() != closed => {
+                log_out(&session);
+                Err(was_closed())
+            }
+            Ok(session) => {
+                self.opened.fetch_add(1, Ordering::Relaxed);
+                self.is_open.store(true, Ordering::Relaxed);
+                Ok(Arc::clone(state.session.insert(Arc::new(session))))
+            }
+            Err(NotLoggedIn::Refused(why)) => {
+                Err(state.passwords.refuse(&self.target, secret, why))
+            }
+            Err(NotLoggedIn::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Forgets a session that is over.
+    pub(crate) fn forget(&self, over: &Arc<S>, deadline: Instant) -> Result<Over> {
+        let mut state = self.login_until(deadline)?;
+        if !state.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
+            return Ok(Over::Replaced);
+        }
+        if state.renewed_in_vain.is_some_and(|last| last.elapsed() < PAUSE) {
+            return Ok(Over::Kept);
+        }
+        state.session = None;
+        self.is_open.store(false, Ordering::Relaxed);
+        Ok(Over::Forgotten)
+    }
+
+    /// Notes that a new session was over at once.
+    pub(crate) fn was_renewed_in_vain(&self, deadline: Instant) -> Result<()> {
+        self.login_until(deadline)?.renewed_in_vain = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes the session, to be logged out.
+    pub(crate) fn close(&self, deadline: Instant) -> Result<Option<Arc<S>>> {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.login_until(deadline)?;
+        self.is_open.store(false, Ordering::Relaxed);
+        Ok(state.session.take())
+    }
+
+    /// Whoever logs in now is not waited for any longer than that.
+    fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, State<S>>> {
+        lock_until(&self.state, deadline).ok_or_else(|| self.lost("it is still being logged in"))
+    }
+}
+
 /// The passwords of a target, as they were taken to it.
 #[derive(Default)]
-pub(crate) struct Passwords {
+struct Passwords {
     /// The one that was refused, and in which words.
     refused: Option<(Secret, Failure)>,
     warned: bool,
@@ -26,11 +199,7 @@ pub(crate) struct Passwords {
 impl Passwords {
     /// The password to log in with now, unless that one was refused; and, the first time, what the log is
     /// to say of how it is kept.
-    pub(crate) fn next(
-        &mut self,
-        target: &Target,
-        source: &PasswordSource,
-    ) -> Result<(Secret, Vec<String>)> {
+    fn next(&mut self, target: &Target, source: &PasswordSource) -> Result<(Secret, Vec<String>)> {
         let lost = |why: String| Error::ConnectionLost {
             uri: target.place(),
             instance: None,
@@ -57,7 +226,7 @@ impl Passwords {
     }
 
     /// Notes that a password was refused, and returns what callers are told.
-    pub(crate) fn refuse(&mut self, target: &Target, secret: Secret, message: &str) -> Error {
+    fn refuse(&mut self, target: &Target, secret: Secret, message: &str) -> Error {
         let failure = Failure::of(message);
         self.refused = Some((secret, failure.clone()));
         Error::LoginRefused { uri: target.place(), failure }
@@ -66,12 +235,12 @@ impl Passwords {
 
 /// How long the server of a login may take to be reached: somewhat less than is left, so that those who wait
 /// for that long learn why it was not. What it answers may take longer.
-pub(crate) fn time_to_reach(deadline: Instant) -> Duration {
+fn time_to_reach(deadline: Instant) -> Duration {
     (deadline.saturating_duration_since(Instant::now()) / 10 * 9).max(SHORTEST)
 }
 
 /// The lock that is held while somebody logs in, if it can be had by then.
-pub(crate) fn lock_until<T>(login: &Mutex<T>, deadline: Instant) -> Option<MutexGuard<'_, T>> {
+fn lock_until<T>(login: &Mutex<T>, deadline: Instant) -> Option<MutexGuard<'_, T>> {
     loop {
         match login.try_lock() {
             Ok(login) => return Some(login),
@@ -80,4 +249,8 @@ pub(crate) fn lock_until<T>(login: &Mutex<T>, deadline: Instant) -> Option<Mutex
             Err(TryLockError::WouldBlock) => return None,
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub(crate) use login::{Passwords, lock_until, time_to_reach};
+pub(crate) use login::{NotLoggedIn, Over, Server};
 pub(crate) use password::{Password, PasswordError, PasswordSource, Secret};
 
 /// What speaks there.

@@ -233,7 +233,7 @@ impl HostWide for VSphere {
             // No VM has to be read by itself.
             Batch::Instance(_) => Ok(Vec::new()),
         };
-        let mut lines = self.vcenter.take_lines();
+        let mut lines = self.vcenter.server.take_lines();
         lines.extend(read?);
         Ok(lines)
     }
@@ -358,11 +358,11 @@ impl HostWide for VSphere {
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {
-        self.vcenter.calls()
+        self.vcenter.server.calls()
     }
 
     fn sessions(&self) -> (u64, bool) {
-        self.vcenter.sessions()
+        self.vcenter.server.sessions()
     }
 
     fn close(&self, deadline: Instant) -> Result<()> {

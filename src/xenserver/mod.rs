@@ -378,7 +378,7 @@ impl HostWide for XenServer {
                 self.read_exact(vm, &place, host, deadline).map(|()| Vec::new())
             }
         };
-        let mut lines = self.pool.take_lines();
+        let mut lines = self.pool.server.take_lines();
         lines.extend(read?);
         Ok(lines)
     }
@@ -477,11 +477,11 @@ impl HostWide for XenServer {
     }
 
     fn calls(&self) -> Vec<(&'static str, u64)> {
-        self.pool.calls()
+        self.pool.server.calls()
     }
 
     fn sessions(&self) -> (u64, bool) {
-        self.pool.sessions()
+        self.pool.server.sessions()
     }
 
     fn close(&self, deadline: Instant) -> Result<()> {

@@ -1,21 +1,19 @@
-//! One login for all hosts of a pool: renewed once where it is over, never tried again with a password
-//! that was refused, and logged out at the end.
+//! Calls of a pool's hosts, and how it is logged in to and out of: one session is good for all hosts.
 //!
 //! The master is trusted as the URI says. Every other host is trusted by its certificate, which the
 //! master tells (`host.get_server_certificate`): those are self-signed as a rule, for names that nobody
 //! resolves.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::rpc::{self, Call, RpcError, Session};
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Result};
 use crate::https::{Client, HttpError, Request, Response, Until, Why, fingerprint_of_pem};
 use crate::printable::Printable;
 use crate::target::{
-    Fingerprint, PasswordSource, Passwords, Secret, Target, Trust, lock_until, time_to_reach,
+    Fingerprint, NotLoggedIn, Over, PasswordSource, Secret, Server, Target, Trust,
 };
 
 /// XAPI waits 5 s before it answers a wrong password.
@@ -23,8 +21,6 @@ const WRONG: Duration = Duration::from_secs(7);
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
 /// does not learn of it, and would try it again.
 const LOGIN: Duration = Duration::from_secs(120);
-/// After a session that was over at once, there is no other one for that long.
-const PAUSE: Duration = Duration::from_secs(10);
 /// A session that nobody wants any more is closed within that.
 const CLOSING: Duration = Duration::from_secs(1);
 /// An answer of XAPI about a whole pool.
@@ -33,40 +29,26 @@ const LONGEST_RPC: usize = rpc::MAX_ANSWER;
 const MASTER: &str = "sha-256:master";
 /// What is wrong with a host that takes no session.
 const REFUSED: &str = "it does not accept the session, which is valid: can it reach its master?";
+const WRONG_PASSWORD: &str =
+    "wrong user name or password; it is not tried again until the password changes";
 const THUMBPRINT_REQUEST: &str = "x-xenapi-request-host-certificate-thumbprint";
 const THUMBPRINT: &str = "x-xenapi-response-host-certificate-thumbprint";
 
-/// A pool that is logged in to when that is needed.
+/// A pool.
 pub(super) struct Pool {
-    target: Target,
-    password: PasswordSource,
-    /// Held while it logs in, which may take [`LOGIN`].
-    login: Mutex<Login>,
-    opened: AtomicU64,
-    is_open: AtomicBool,
-    /// How often it was closed.
-    closed: AtomicU64,
-    /// What the log is to say.
-    lines: Mutex<Vec<String>>,
+    pub(super) server: Server<LoggedIn>,
+    /// Where the last login was.
+    master: Mutex<Option<Master>>,
     members: Mutex<HashMap<String, Member>>,
-    calls: Mutex<BTreeMap<&'static str, u64>>,
-}
-
-#[derive(Default)]
-struct Login {
-    session: Option<Arc<LoggedIn>>,
-    master: Option<Master>,
-    /// When one was last renewed in vain.
-    renewed_in_vain: Option<Instant>,
-    passwords: Passwords,
 }
 
 /// How a host is trusted, once that is known. Whoever finds that out locks it.
 type Member = Arc<Mutex<Option<Arc<Client>>>>;
 
-/// A session, and the how manieth that is.
+/// A session, at which master, and the how manieth that is.
 pub(super) struct LoggedIn {
     session: Session,
+    master: Master,
     pub(super) number: u64,
 }
 
@@ -103,47 +85,18 @@ enum Trouble {
 
 impl Pool {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
-        Self {
-            target,
-            password,
-            login: Mutex::default(),
-            opened: AtomicU64::new(0),
-            is_open: AtomicBool::new(false),
-            closed: AtomicU64::new(0),
-            lines: Mutex::default(),
-            members: Mutex::default(),
-            calls: Mutex::default(),
-        }
-    }
-
-    /// The URI for messages.
-    pub(super) fn uri(&self) -> String {
-        self.target.place()
+        let (master, members) = (Mutex::default(), Mutex::default());
+        Self { server: Server::new(target, password), master, members }
     }
 
     /// Whether dom0 and other control domains are VMs like others.
     pub(super) fn control_domains(&self) -> bool {
-        self.target.control_domains
-    }
-
-    /// Round trips, by the names of the calls.
-    pub(super) fn calls(&self) -> Vec<(&'static str, u64)> {
-        lock(&self.calls).iter().map(|(name, count)| (*name, *count)).collect()
-    }
-
-    /// How often it has logged in, and whether it is logged in.
-    pub(super) fn sessions(&self) -> (u64, bool) {
-        (self.opened.load(Ordering::Relaxed), self.is_open.load(Ordering::Relaxed))
+        self.server.target.control_domains
     }
 
     /// For how much longer an answer may take while it logs in.
     pub(super) fn patience(&self) -> Duration {
-        if self.sessions().1 { Duration::ZERO } else { WRONG }
-    }
-
-    /// What the log is to say of logins.
-    pub(super) fn take_lines(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.lines))
+        if self.server.sessions().1 { Duration::ZERO } else { WRONG }
     }
 
     /// A call of the master's with what its answer says. Where the session is over, or another host has
@@ -154,30 +107,28 @@ impl Pool {
         mut read: impl FnMut(&[u8]) -> std::result::Result<T, RpcError>,
         deadline: Instant,
     ) -> Result<T> {
-        let closed = self.closed.load(Ordering::Relaxed);
-        let (session, master) = self.session(deadline)?;
-        let answer = self.post(&master, &call(&session), &mut read, deadline);
-        let may_repeat = match answer {
+        let closed = self.server.closed();
+        let session = self.session(deadline)?;
+        let answer = self.post(&session.master, &call(&session), &mut read, deadline);
+        let is_over = match &answer {
             // Whoever has closed it wants no other one.
-            Err(Trouble::Rpc(RpcError::SessionInvalid)) if !self.was_closed_since(closed) => {
-                self.forget(&session, deadline)?
-            }
-            Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => {
-                self.forget_master(&session, deadline)?
-            }
+            Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.server.closed() == closed,
+            Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => true,
             // A member has named it, and may name another one by now, or another certificate.
-            Err(Trouble::Unreached(_)) if master.host != self.target.host => {
-                self.forget_master(&session, deadline)?
-            }
+            Err(Trouble::Unreached(_)) => session.master.host != self.server.target.host,
             _ => false,
         };
-        if !may_repeat {
+        if !is_over || self.server.forget(&session, deadline)? == Over::Kept {
             return answer.map_err(|trouble| self.lost(&trouble.to_string()));
         }
-        let (session, master) = self.session(deadline)?;
-        let answer = self.post(&master, &call(&session), &mut read, deadline);
+        if !matches!(answer, Err(Trouble::Rpc(RpcError::SessionInvalid))) {
+            // The next login finds it.
+            *lock(&self.master) = None;
+        }
+        let session = self.session(deadline)?;
+        let answer = self.post(&session.master, &call(&session), &mut read, deadline);
         if let Err(Trouble::Rpc(RpcError::SessionInvalid)) = answer {
-            self.login_until(deadline)?.renewed_in_vain = Some(Instant::now());
+            self.server.was_renewed_in_vain(deadline)?;
         }
         answer.map_err(|trouble| self.lost(&trouble.to_string()))
     }
@@ -191,12 +142,12 @@ impl Pool {
         until: Option<&'static [u8]>,
         deadline: Instant,
     ) -> Result<Response> {
-        let closed = self.closed.load(Ordering::Relaxed);
-        let (session, master) = self.session(deadline)?;
-        let mut answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
-        if answer.status == 401 && !self.was_closed_since(closed) {
-            if let Some((session, master)) = self.renewed(&session, deadline)? {
-                answer = self.get_once(what, place, path, until, (&session, &master), deadline)?;
+        let closed = self.server.closed();
+        let session = self.session(deadline)?;
+        let mut answer = self.get_once(what, place, path, until, &session, deadline)?;
+        if answer.status == 401 && self.server.closed() == closed {
+            if let Some(session) = self.renewed(&session, deadline)? {
+                answer = self.get_once(what, place, path, until, &session, deadline)?;
             }
         }
         let why = match answer.status {
@@ -214,23 +165,12 @@ impl Pool {
 
     /// Logs out, if there is a session.
     pub(super) fn close(&self, deadline: Instant) -> Result<()> {
-        self.closed.fetch_add(1, Ordering::Relaxed);
-        let mut login = self.login_until(deadline)?;
-        let (session, master) = (login.session.take(), login.master.clone());
-        self.is_open.store(false, Ordering::Relaxed);
-        drop(login);
-        let Some((session, master)) = session.zip(master) else { return Ok(()) };
-        let answer = self.post(&master, &Call::logout(&session), &mut rpc::nothing, deadline);
-        answer.map_err(|trouble| self.lost(&trouble.to_string()))
+        let Some(session) = self.server.close(deadline)? else { return Ok(()) };
+        self.log_out(&session, deadline).map_err(|trouble| self.lost(&trouble.to_string()))
     }
 
-    fn was_closed_since(&self, closed: u64) -> bool {
-        self.closed.load(Ordering::Relaxed) != closed
-    }
-
-    /// Whoever logs in now is not waited for any longer than that.
-    fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, Login>> {
-        lock_until(&self.login, deadline).ok_or_else(|| self.lost("it is still being logged in"))
+    fn log_out(&self, session: &LoggedIn, deadline: Instant) -> std::result::Result<(), Trouble> {
+        self.post(&session.master, &Call::logout(session), &mut rpc::nothing, deadline)
     }
 
     fn get_once(
@@ -239,23 +179,23 @@ impl Pool {
         place: &Place,
         path: &str,
         until: Option<&'static [u8]>,
-        (session, master): (&Session, &Master),
+        session: &LoggedIn,
         deadline: Instant,
     ) -> Result<Response> {
         let cookie = format!("session_id={}", session.cookie());
         let send = |host: &str, client: &Client| {
-            let mut request = Request::get(host, self.target.port, path)
+            let mut request = Request::get(host, self.server.target.port, path)
                 // From 23.17 on, */* means JSON.
                 .header("Accept", "text/xml")
                 .header("Cookie", &cookie);
             if let Some(marker) = until {
                 request = request.until(marker);
             }
-            self.count(what);
+            self.server.count(what);
             client.send(&request, deadline)
         };
         if place.is_master {
-            let answer = send(&master.host, &master.client);
+            let answer = send(&session.master.host, &session.master.client);
             return answer.map_err(|error| self.lost(&error.to_string()));
         }
         let mut answer = send(&place.address, &*self.member(place, deadline)?);
@@ -281,34 +221,33 @@ impl Pool {
         if let Some(client) = &*known {
             return Ok(Arc::clone(client));
         }
-        let trust = if self.target.trust == Trust::Anything {
+        let trust = if self.server.target.trust == Trust::Anything {
             Trust::Anything
         } else {
             let certificate = fingerprint_of_pem(&self.certificate(place, deadline)?)
                 .ok_or_else(|| self.lost("the master tells no certificate of this host"))?;
             Trust::Pin(certificate)
         };
-        let (_, master) = self.session(deadline)?;
-        let client =
-            master.client.trusting(&trust).map_err(|error| self.lost(&error.to_string()))?;
-        let client = Arc::new(client);
+        let session = self.session(deadline)?;
+        let client = session.master.client.trusting(&trust);
+        let client = Arc::new(client.map_err(|error| self.lost(&error.to_string()))?);
         *known = Some(Arc::clone(&client));
         Ok(client)
     }
 
     /// The certificate of a host, which the master asks it for.
     fn certificate(&self, place: &Place, deadline: Instant) -> Result<String> {
-        let closed = self.closed.load(Ordering::Relaxed);
-        let (session, master) = self.session(deadline)?;
-        let ask = |session: &LoggedIn, master: &Master| {
+        let closed = self.server.closed();
+        let session = self.session(deadline)?;
+        let ask = |session: &LoggedIn| {
             let call = Call::server_certificate(session, &place.reference);
-            self.post(master, &call, &mut rpc::certificate, deadline)
+            self.post(&session.master, &call, &mut rpc::certificate, deadline)
         };
-        let mut answer = ask(&session, &master);
+        let mut answer = ask(&session);
         let may_be_over = matches!(answer, Err(Trouble::Rpc(_) | Trouble::Unreached(_)));
-        if may_be_over && !self.was_closed_since(closed) {
-            if let Some((session, master)) = self.renewed(&session, deadline)? {
-                answer = ask(&session, &master);
+        if may_be_over && self.server.closed() == closed {
+            if let Some(session) = self.renewed(&session, deadline)? {
+                answer = ask(&session);
             }
         }
         answer.map_err(|trouble| match trouble {
@@ -319,77 +258,63 @@ impl Pool {
 
     /// The session in place of one that a host does not accept, if that is over. The master says so: a host
     /// that cannot ask the master accepts none, and would have another one logged in to each time.
-    fn renewed(
-        &self,
-        refused: &LoggedIn,
-        deadline: Instant,
-    ) -> Result<Option<(Arc<LoggedIn>, Master)>> {
+    fn renewed(&self, refused: &Arc<LoggedIn>, deadline: Instant) -> Result<Option<Arc<LoggedIn>>> {
         self.call(|session| Call::pools(session), rpc::nothing, deadline)?;
-        let (session, master) = self.session(deadline)?;
-        Ok((session.number != refused.number).then_some((session, master)))
+        let session = self.session(deadline)?;
+        Ok((!Arc::ptr_eq(&session, refused)).then_some(session))
     }
 
-    /// The session, and who the master is; logs in where there is none. Others wait meanwhile, as long as
-    /// they may.
-    fn session(&self, deadline: Instant) -> Result<(Arc<LoggedIn>, Master)> {
-        let closed = self.closed.load(Ordering::Relaxed);
-        let mut login = self.login_until(deadline)?;
-        if let (Some(session), Some(master)) = (&login.session, &login.master) {
-            return Ok((Arc::clone(session), master.clone()));
-        }
-        let time = time_to_reach(deadline);
-        let next = login.passwords.next(&self.target, &self.password);
-        let (secret, said) = next?;
-        lock(&self.lines).extend(said);
-        let mut master = match &login.master {
-            Some(master) => master.clone(),
+    /// The session; logs in where there is none.
+    fn session(&self, deadline: Instant) -> Result<Arc<LoggedIn>> {
+        self.server.session(
+            deadline,
+            |secret, time| {
+                let session = self.log_in(secret, time);
+                *lock(&self.master) = session.as_ref().ok().map(|session| session.master.clone());
+                session
+            },
+            |session| _ = self.log_out(session, Instant::now() + CLOSING),
+        )
+    }
+
+    /// Logs in to the last master, or to the host in the URI, or to the master that either names.
+    fn log_in(
+        &self,
+        secret: &Secret,
+        time: Duration,
+    ) -> std::result::Result<LoggedIn, NotLoggedIn> {
+        let lost = |why: &str| NotLoggedIn::Failed(self.lost(why));
+        let known = lock(&self.master).clone();
+        let mut master = match known {
+            Some(master) => master,
             None => Master {
-                host: self.target.host.clone(),
+                host: self.server.target.host.clone(),
                 client: Arc::new(
-                    Client::new(&self.target.trust)
-                        .map_err(|error| self.lost(&error.to_string()))?,
+                    Client::new(&self.server.target.trust)
+                        .map_err(|error| lost(&error.to_string()))?,
                 ),
             },
         };
-        let was_closed = || self.lost("it was closed while it was logged in to");
-        // Whoever was to tell the password may have taken long.
-        if self.was_closed_since(closed) {
-            return Err(was_closed());
-        }
-        let mut answer = self.log_in(&master, &secret, time);
+        let mut answer = self.log_in_once(&master, secret, time);
         if let Err((Trouble::Rpc(RpcError::HostIsSlave { master: address }), thumbprint)) = answer {
-            master = self.redirected(&master, &address, thumbprint)?;
-            answer = self.log_in(&master, &secret, time);
+            master = self.redirected(&master, &address, thumbprint).map_err(NotLoggedIn::Failed)?;
+            answer = self.log_in_once(&master, secret, time);
         }
         match answer {
-            Ok(session) if self.was_closed_since(closed) => {
-                let (logout, deadline) = (Call::logout(&session), Instant::now() + CLOSING);
-                let _ = self.post(&master, &logout, &mut rpc::nothing, deadline);
-                Err(was_closed())
-            }
             Ok(session) => {
-                let number = self.opened.fetch_add(1, Ordering::Relaxed) + 1;
-                let session = Arc::new(LoggedIn { session, number });
-                login.session = Some(Arc::clone(&session));
-                self.is_open.store(true, Ordering::Relaxed);
-                login.master = Some(master.clone());
-                Ok((session, master))
+                let number = self.server.sessions().0 + 1;
+                Ok(LoggedIn { session, master, number })
             }
             Err((Trouble::Rpc(RpcError::AuthenticationFailed), _)) => {
-                let message = "wrong user name or password; it is not tried again until the password \
-                               changes";
-                Err(login.passwords.refuse(&self.target, secret, message))
+                Err(NotLoggedIn::Refused(WRONG_PASSWORD))
             }
-            Err((trouble, _)) => {
-                login.master = None;
-                Err(self.lost(&trouble.to_string()))
-            }
+            Err((trouble, _)) => Err(lost(&trouble.to_string())),
         }
     }
 
     /// One login, and what a host that is not the master says of the master's certificate. It is given up
     /// after that time if it cannot be reached.
-    fn log_in(
+    fn log_in_once(
         &self,
         master: &Master,
         secret: &Secret,
@@ -397,7 +322,7 @@ impl Pool {
     ) -> std::result::Result<Session, (Trouble, Option<Fingerprint>)> {
         let now = Instant::now();
         let until = Until { reached: now + time, answered: now + LOGIN.max(time) };
-        let call = Call::login(&self.target.user, secret.expose());
+        let call = Call::login(&self.server.target.user, secret.expose());
         let response = self.send(master, &call, until).map_err(|trouble| (trouble, None))?;
         let thumbprint = response.header(THUMBPRINT).and_then(|text| {
             let digits = text.rsplit_once(' ').map_or(text, |(_, digits)| digits);
@@ -413,7 +338,7 @@ impl Pool {
         address: &str,
         thumbprint: Option<Fingerprint>,
     ) -> Result<Master> {
-        let client = match (&self.target.trust, thumbprint) {
+        let client = match (&self.server.target.trust, thumbprint) {
             (Trust::Pin(_), Some(thumbprint)) => {
                 let trust = Trust::Pin(thumbprint);
                 let made = member.client.trusting(&trust);
@@ -448,12 +373,12 @@ impl Pool {
         call: &Call,
         until: impl Into<Until>,
     ) -> std::result::Result<Response, Trouble> {
-        let request = Request::post(&master.host, self.target.port, "/jsonrpc", &call.body)
+        let request = Request::post(&master.host, self.server.target.port, "/jsonrpc", &call.body)
             .header("Content-Type", "application/json")
             .header("Accept", "application/json")
             .header(THUMBPRINT_REQUEST, MASTER)
             .longest(LONGEST_RPC);
-        self.count(call.method);
+        self.server.count(call.method);
         let response = master.client.send(&request, until);
         let response = response.map_err(|error| {
             let is_reached = !error.why.is_before_request();
@@ -463,7 +388,7 @@ impl Pool {
                 | Why::UnknownCa { presented }
                 | Why::NotTrusted { presented, .. }
                 | Why::WrongName { presented }
-                    if master.host != self.target.host =>
+                    if master.host != self.server.target.host =>
                 {
                     format!(
                         "this host is not the master of its pool, {} is, and its certificate is not \
@@ -484,48 +409,9 @@ impl Pool {
         }
     }
 
-    /// Forgets a session that is over, unless there is another by now. Returns whether there may be another
-    /// one.
-    fn forget(&self, over: &Arc<LoggedIn>, deadline: Instant) -> Result<bool> {
-        self.forget_login(over, deadline, |login| {
-            login.renewed_in_vain.is_none_or(|last| last.elapsed() >= PAUSE)
-        })
-    }
-
-    /// The same of one with a host that is not the master any more: the next login finds that.
-    fn forget_master(&self, over: &Arc<LoggedIn>, deadline: Instant) -> Result<bool> {
-        self.forget_login(over, deadline, |login| {
-            login.master = None;
-            true
-        })
-    }
-
-    fn forget_login(
-        &self,
-        over: &Arc<LoggedIn>,
-        deadline: Instant,
-        may_be: impl FnOnce(&mut Login) -> bool,
-    ) -> Result<bool> {
-        let mut login = self.login_until(deadline)?;
-        if !login.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, over)) {
-            return Ok(true);
-        }
-        let is_forgotten = may_be(&mut login);
-        if is_forgotten {
-            login.session = None;
-            self.is_open.store(false, Ordering::Relaxed);
-        }
-        Ok(is_forgotten)
-    }
-
-    fn count(&self, call: &'static str) {
-        *lock(&self.calls).entry(call).or_default() += 1;
-    }
-
     /// The pool, or a host of it, cannot be read, and why.
     pub(super) fn lost(&self, why: &str) -> Error {
-        let failure = Failure::of(why);
-        Error::ConnectionLost { uri: self.uri(), instance: None, failure }
+        self.server.lost(why)
     }
 }
 
