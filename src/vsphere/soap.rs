@@ -123,6 +123,15 @@ pub(super) fn answer<T>(
     name: &str,
     take: impl FnOnce(Node<'_, '_>) -> Result<T>,
 ) -> Result<T> {
+    answer_within(body, name, &BOUNDS, take)
+}
+
+fn answer_within<T>(
+    body: &[u8],
+    name: &str,
+    bounds: &Bounds,
+    take: impl FnOnce(Node<'_, '_>) -> Result<T>,
+) -> Result<T> {
     if body.len() > MAX_ANSWER {
         return Err(SoapError::Unusable(format!("it is longer than {MAX_ANSWER} bytes")));
     }
@@ -131,7 +140,7 @@ pub(super) fn answer<T>(
         Ok(said) => Cow::Borrowed(said),
         Err(_) => String::from_utf8_lossy(body),
     };
-    let document = xml::parse(&said, &BOUNDS).map_err(|reason| unusable(&said, reason))?;
+    let document = xml::parse(&said, bounds).map_err(|reason| unusable(&said, reason))?;
     let envelope = document.root_element();
     if !is(envelope, SOAP, "Envelope") {
         return Err(SoapError::NotSoap);
@@ -163,19 +172,23 @@ pub(super) fn answer_in_pieces(
     };
     let between = end.clone() + &begin;
     let mut piece = String::new();
+    // All pieces together cost no more than an answer may.
+    let compared_for_each_byte = BOUNDS.compared / body.len();
     while !row.is_empty() {
         let mut ends = row.match_indices(&between).map(|(at, _)| at + end.len());
         let (some, rest) = row.split_at(ends.find(|end| *end >= PIECE).unwrap_or(row.len()));
         row = rest;
         piece.clear();
         piece.extend([head, some, tail]);
-        answer(piece.as_bytes(), name, &mut take)?;
+        let bounds = Bounds { compared: compared_for_each_byte * piece.len(), ..BOUNDS };
+        answer_within(piece.as_bytes(), name, &bounds, &mut take)?;
     }
     Ok(())
 }
 
 /// What comes before a row of elements, the row, and what comes after it. None in a text that is short or
-/// beyond bounds, nor where markup may be something else (comments and the like).
+/// beyond bounds, nor where markup may be something else (comments and the like), nor where what is around the
+/// row, which is read with each piece, is long.
 fn row<'a>(body: &'a [u8], begin: &str, end: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let text = std::str::from_utf8(body).ok().filter(|text| text.len() > 2 * PIECE)?;
     let inside = text.strip_prefix("<?").unwrap_or(text);
@@ -184,7 +197,7 @@ fn row<'a>(body: &'a [u8], begin: &str, end: &str) -> Option<(&'a str, &'a str, 
     }
     let (head, rest) = text.split_at(text.find(begin)?);
     let (row, tail) = rest.split_at(rest.rfind(end)? + end.len());
-    Some((head, row, tail))
+    (head.len() + tail.len() <= PIECE).then_some((head, row, tail))
 }
 
 /// Most that cannot be read is not meant to be SOAP.

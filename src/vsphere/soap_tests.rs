@@ -212,12 +212,33 @@ fn a_long_answer_is_read_in_pieces() {
     }
     assert_eq!(read("<a>1</a><a>2</a>").unwrap(), (vec!["1".into(), "2".into()], 1, 2));
     assert_eq!(read("").unwrap(), (vec![], 1, 0));
+    // What is around the row is not read again and again.
+    let long = format!("<b>{}</b>", "x".repeat(100_000));
+    for around in [long.clone() + &row(""), row("") + &long] {
+        let (_, pieces, _) = read(&around).unwrap();
+        assert_eq!(pieces, 1);
+    }
     // What is wrong in one piece is an error of all.
     let broken = row("").replace("ü19000", "<b>");
     assert!(matches!(read(&broken), Err(SoapError::Unusable(_))));
     let fault = faulty(&"x".repeat(300_000), "<a>1</a><a>2</a>");
     let read = answer_in_pieces(fault.as_bytes(), "QueryPerfResponse", "a", |_| panic!("none"));
     assert!(matches!(read, Err(SoapError::Fault(_))));
+}
+
+#[test]
+fn pieces_cost_no_more_than_the_whole_may() {
+    // The namespaces around the row are compared with the names in each piece.
+    let spaces: Vec<_> = (0..4000).map(|n| format!(" xmlns:n{n}=''")).collect();
+    let spaces = spaces.concat();
+    let row = format!("<a>{}</a>", "x".repeat(1000)).repeat(2000);
+    let body = enveloped(&format!(
+        "<QueryPerfResponse xmlns=\"urn:vim25\"{spaces}>{row}</QueryPerfResponse>"
+    ));
+    let whole = answer(body.as_bytes(), "QueryPerfResponse", |_| Ok(()));
+    assert!(matches!(whole, Err(SoapError::Unusable(_))));
+    let pieces = answer_in_pieces(body.as_bytes(), "QueryPerfResponse", "a", |_| Ok(()));
+    assert!(matches!(pieces, Err(SoapError::Unusable(_))));
 }
 
 #[test]
