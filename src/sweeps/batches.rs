@@ -24,6 +24,9 @@ const FEW: usize = 64;
 pub(super) struct Batches {
     known: HashMap<Batch, Known>,
     swept_to: usize,
+    /// Hosts of which an instance by itself was waited for in vain, and the one that shows whether the host
+    /// answers about such again.
+    in_vain: HashMap<Uuid, Batch>,
 }
 
 struct Known {
@@ -48,6 +51,17 @@ pub(super) struct Failed {
     is_late: bool,
     /// Whether the log says so.
     pub(super) is_told: bool,
+}
+
+/// What a caller is to do about an instance that is read by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// To have it read.
+    Wait,
+    /// To order it, and to wait for nothing: it shows whether its host answers again.
+    Try,
+    /// To do without it: another one of its host is being tried.
+    Skip,
 }
 
 /// What a caller is to do about a batch.
@@ -150,6 +164,32 @@ impl Batches {
         is_told
     }
 
+    /// Notes that somebody has waited in vain for an instance of a host that is read by itself.
+    pub(super) fn was_in_vain(&mut self, host: Uuid, instance: Batch) {
+        self.in_vain.entry(host).or_insert(instance);
+    }
+
+    /// What to do about such an instance. Nobody waits for each of a host's, if that does not answer.
+    pub(super) fn turn(&mut self, host: Uuid, instance: Batch) -> Turn {
+        let Some(tried) = self.in_vain.get_mut(&host) else { return Turn::Wait };
+        match self.known.get(tried) {
+            Some(known) if known.failed.is_none() && known.ordered.is_some() => Turn::Skip,
+            Some(known) if known.failed.is_none() => {
+                self.in_vain.remove(&host);
+                Turn::Wait
+            }
+            _ => {
+                *tried = instance;
+                Turn::Try
+            }
+        }
+    }
+
+    /// Whether instances of a host are not to be read by themselves, but for the one that is tried.
+    pub(super) fn is_in_vain(&self, host: Uuid) -> bool {
+        self.in_vain.contains_key(&host)
+    }
+
     /// Notes that it was not read. Returns whether that is new.
     pub(super) fn has_not_been_read(&mut self, batch: Batch, error: Error, now: Instant) -> bool {
         let Some(known) = self.known.get_mut(&batch) else { return false };
@@ -208,7 +248,7 @@ impl Batches {
         self.known.values().filter(is_retried).count()
     }
 
-    /// Forgets the failures of hosts that are not there any more.
+    /// Forgets what has failed of hosts that are not there any more.
     pub(super) fn forget_hosts(&mut self, is_there: impl Fn(Uuid) -> bool) {
         self.known.retain(|batch, known| match batch {
             Batch::Host(host) | Batch::About(host)
@@ -218,6 +258,7 @@ impl Batches {
             }
             _ => true,
         });
+        self.in_vain.retain(|host, _| is_there(*host));
     }
 
     fn make_room(&mut self, now: Instant) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::at_exit;
-use super::batches::{Batches, Next};
+use super::batches::{Batches, Next, Turn};
 use super::driver::{Batch, HostWide};
 use super::worker;
 use crate::cancellation::Cancellation;
@@ -205,6 +205,27 @@ impl<H: HostWide> Shared<H> {
         }
     }
 
+    /// Whether an instance of a host is to be read by itself, and waited for.
+    pub(super) fn is_waited_for(
+        self: &Arc<Self>,
+        host: Option<Uuid>,
+        batch: Batch,
+        asked: Instant,
+    ) -> bool {
+        let Some(host) = host else { return true };
+        let now = Instant::now();
+        let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
+        let mut state = self.lock();
+        let turn = state.batches.turn(host, batch);
+        if turn == Turn::Try {
+            let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
+            if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
+                self.order(&mut state, batch, now);
+            }
+        }
+        turn == Turn::Wait
+    }
+
     /// Has everything read that is wanted of these instances, and waits for none of it. What is read after
     /// something else is not ordered before that is there.
     pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId], asked: Instant) {
@@ -218,7 +239,12 @@ impl<H: HostWide> Shared<H> {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut state = self.lock();
         for batches in wanted {
+            let host = host_of(&batches);
             for batch in batches {
+                let is_alone = matches!(batch, Batch::Instance(_));
+                if is_alone && host.is_some_and(|host| state.batches.is_in_vain(host)) {
+                    break;
+                }
                 let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
                 if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
                     self.order(&mut state, batch, now);
@@ -420,4 +446,12 @@ impl<H: HostWide> Shared<H> {
         let failure = Failure::of(format!("no answer within {longest:?}{still}"));
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }
+}
+
+/// The host of what is wanted of an instance.
+pub(super) fn host_of(batches: &[Batch]) -> Option<Uuid> {
+    batches.iter().find_map(|batch| match batch {
+        Batch::Host(host) => Some(*host),
+        _ => None,
+    })
 }

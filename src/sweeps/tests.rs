@@ -46,6 +46,9 @@ struct Scripted {
     hosts: u128,
     /// How many readings may be under way; 0 for any number.
     in_flight: usize,
+    /// Whether each instance has to be read alone.
+    alone: bool,
+    read_ahead: Option<usize>,
     world: Arc<(Mutex<World>, Condvar)>,
 }
 
@@ -123,7 +126,7 @@ impl HostWide for Scripted {
         let number = instance.uuid.as_u128();
         let together = self.lock().together;
         let mut batches = vec![host(if together { TOGETHER } else { number / INSTANCES })];
-        if number % INSTANCES == INSTANCES - 1 {
+        if self.alone || number % INSTANCES == INSTANCES - 1 {
             batches.push(Batch::Instance(instance.uuid));
         }
         Ok(batches)
@@ -189,7 +192,8 @@ fn engine_over(
     timeout: Duration,
     max_age: Duration,
 ) -> (Scripted, Sweeps<Scripted>) {
-    let limits = Limits { timeout, max_age, ..Limits::default() };
+    let read_ahead = driver.read_ahead.unwrap_or(Limits::default().read_ahead);
+    let limits = Limits { timeout, max_age, read_ahead, ..Limits::default() };
     let (made, uri) = (driver.clone(), "scripted://".to_owned());
     (driver, Sweeps::new(uri.clone(), uri, limits, move || made.clone()))
 }
@@ -502,6 +506,28 @@ fn what_is_read_of_one_instance_alone_is_read_ahead_of_its_caller() {
     ask(&engine, 11).unwrap();
     assert_eq!([3, 7, 11].map(|number| driver.reads(alone(number))), [1; 3]);
     assert!(driver.lock().most > 1, "they are read one after the other");
+}
+
+#[test]
+fn who_waits_in_vain_for_one_instance_alone_waits_for_no_other_of_its_host() {
+    let driver = Scripted { hosts: 2, alone: true, read_ahead: Some(0), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, Duration::from_secs(1), Duration::ZERO);
+    let instance = |number| Batch::Instance(Uuid::from_u128(number));
+    let reads = || [0, 1, 2, 3].map(|number| driver.reads(instance(number)));
+    let all = || (0..2 * INSTANCES).for_each(|number| ask(&engine, number).unwrap());
+    (0..INSTANCES).for_each(|number| driver.will(instance(number), Some(Does::Hang)));
+    all();
+    assert_eq!(engine.health().timeouts, 1);
+    // One is tried, and those of the other host are read as always.
+    all();
+    assert_eq!((engine.health().timeouts, reads()), (1, [1, 1, 0, 0]));
+    assert!((INSTANCES..2 * INSTANCES).all(|number| driver.reads(instance(number)) == 2));
+    (0..INSTANCES).for_each(|number| driver.will(instance(number), None));
+    until(|| {
+        all();
+        reads().iter().all(|reads| *reads > 1)
+    });
+    assert_eq!(engine.health().timeouts, 1);
 }
 
 #[test]
