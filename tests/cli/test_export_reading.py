@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from email.message import Message
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import virtmeter
+from tests.support.qemu import wait_for
 from virtmeter.cli.export import reading
 from virtmeter.cli.export.messages import Request
 from virtmeter.cli.export.pages import Pages, Scrapes
 from virtmeter.cli.export.reading import RECENT, Pass, Reader
+from virtmeter.cli.export.rendering import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from virtmeter.cli.export.connections import Connection
-    from virtmeter.cli.export.rendering import Renderer
 
 
 class Host:
@@ -170,6 +173,27 @@ def test_what_is_known_of_novas_stays_while_a_vm_cannot_be_read(
         current = reader.read(half_a_minute())
         assert (current.servers, current.described) == ({VM.id: NOVAS}, {VM.id, OTHER.id})
     assert host.lists == 3
+
+
+@pytest.mark.usefixtures("no_pass_is_recent")
+def test_nothing_is_held_of_a_pass_in_which_a_vm_was_refused() -> None:
+    """An exception that is kept would keep its traceback, and the pass with that."""
+    host = Sick()
+    host.refuses = True
+    reader = Reader(cast("virtmeter.LibvirtInspector", host))
+    with virtmeter.LibvirtInspector("test:///default") as inspector:
+        renderer = Renderer(inspector.health)
+        current = reader.read(half_a_minute())
+        assert reading.failures(current.answers)
+        renderer.render(current)
+        gone = weakref.ref(current)
+        gc.disable()
+        try:
+            del current
+            reader.read(half_a_minute())
+            wait_for(lambda: gone() is None, "the pass is freed")
+        finally:
+            gc.enable()
 
 
 class PanicException(BaseException):

@@ -316,6 +316,7 @@ class Reader:
         except NotImplementedError:
             return  # a hypervisor of this kind never tells it
         except virtmeter.InspectorException as error:
+            error.__traceback__ = None  # it would hold the pass, which holds it
             current.answers.append((instance, error))
         else:
             records = self._choice.records(method, answer)
