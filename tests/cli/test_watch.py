@@ -197,6 +197,37 @@ def test_a_terminal_that_goes_away(host: str) -> None:
         assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
 
 
+def test_a_terminal_that_goes_away_while_the_watch_is_stopped(host: str) -> None:
+    # Its terminal has no shell, for which SIGTSTP would stop nothing.
+    script = (
+        "import os, signal\n"
+        "from virtmeter.cli import main\n"
+        "from virtmeter.cli.watch.signals import Bell\n"
+        "Bell.stop_process = lambda _: os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "main.main()"
+    )
+    ours, its = os.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-c", script, "watch", "--uri", host, *FAST],
+        stdin=its,
+        stdout=its,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=cli.environment(),
+    ) as watch:
+        os.close(its)
+        shown = b""
+        while b"40 running" not in shown:
+            shown += os.read(ours, 4096)
+        watch.send_signal(signal.SIGTSTP)
+        _, status = os.waitpid(watch.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        os.close(ours)  # which continues it
+        assert watch.stderr
+        assert watch.stderr.read() == ""
+        assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
+
+
 def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
     script = "from virtmeter.cli import ending, main; ending.TIMEOUT = 0.5; main.main()"
     ours, its = os.openpty()

@@ -46,6 +46,15 @@ TICK = 1.0
 
 def show(console: Console, sources: Sequence[Source], model: Model, *, count: int | None) -> int:
     """Show the model until the user has seen enough; return the exit status."""
+    try:
+        return _show(console, sources, model, count=count)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return 128 + signal.SIGHUP  # the terminal is gone, its signal is on its way
+
+
+def _show(console: Console, sources: Sequence[Source], model: Model, *, count: int | None) -> int:
     came: queue.SimpleQueue[Snapshot] = queue.SimpleQueue()
     keyboard = Keyboard(sys.stdin.fileno()) if sys.stdin.isatty() else None
     commands = Commands(model)
@@ -70,12 +79,7 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
         while True:
             begun, is_complete = time.monotonic(), model.is_complete(count)
             if begun >= due or is_complete:
-                try:
-                    face.draw(model, commands, log.line)
-                except OSError as error:
-                    if error.errno != errno.EIO:
-                        raise
-                    return 128 + signal.SIGHUP  # the terminal is gone, its signal is on its way
+                face.draw(model, commands, log.line)
                 due = (drawn := time.monotonic()) + TICK
                 earliest = drawn + max(PAUSE, REST * (drawn - begun))
             if is_complete:
