@@ -341,7 +341,7 @@ pub(crate) fn lag(newest: i64) -> f64 {
 pub struct Host {
     /// Its UUID.
     pub id: Uuid,
-    /// What people call it.
+    /// What people call it, with its UUID where several hosts of a pool are called the same.
     pub name: String,
     /// Where it is asked.
     pub address: Option<String>,

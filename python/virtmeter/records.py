@@ -516,7 +516,8 @@ class Host(NamedTuple):
     id: str
     """Its UUID."""
     name: str
-    """What people call it."""
+    """What people call it (``name_label``; with vSphere, ``name``), with its UUID where several
+    hosts of a pool are called the same."""
     address: str | None
     """Where it is asked."""
     live: bool | None

@@ -335,8 +335,15 @@ impl State {
         })
     }
 
+    /// What people call a host. Several may be called the same, or nothing, and are told apart by their UUIDs.
     fn host_name(&self, host: Uuid) -> Option<String> {
-        self.host(host).map(|host| host.record.name.to_string())
+        let name = &self.host(host)?.record.name;
+        let so_called = self.inventory.hosts().filter(|other| other.record.name == *name);
+        Some(match so_called.count() {
+            _ if name.is_empty() => host.to_string(),
+            1 => name.to_string(),
+            _ => format!("{name} ({host})"),
+        })
     }
 
     fn is_down(&self, host: Uuid) -> bool {
@@ -459,7 +466,7 @@ impl HostWide for XenServer {
             let lag = state.lags.get(&record.uuid).copied();
             hypervisor::Host {
                 id: record.uuid,
-                name: record.name.to_string(),
+                name: state.host_name(record.uuid).unwrap_or_default(),
                 address: record.address.as_deref().map(str::to_owned),
                 live: known.live,
                 product: (!product.is_empty()).then(|| product.join(" ")),

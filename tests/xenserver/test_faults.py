@@ -121,6 +121,23 @@ def test_a_member_costs_its_own_vms_and_no_others(opens: Opens, pool: Pool, faul
     eventually(lambda: is_well(inspector))
 
 
+def test_hosts_of_one_name_are_told_apart(opens: Opens) -> None:
+    with Pool(hosts=4) as pool:
+        for host, name in zip(pool.hosts, ["xenserver", "xenserver", "xenserver", ""]):
+            pool.database.update("host", host.ref, name_label=name)
+        inspector = opens(pool)
+        inspector.list_instances()
+        for host in pool.hosts[1:]:
+            host.away()
+        names = {str(host.id): host.name for host in inspector.list_hosts()}
+        ids = [host.uuid for host in pool.hosts]
+        assert names == {
+            **{uuid: f"xenserver ({uuid})" for uuid in ids[:3]},
+            ids[3]: ids[3],
+        }
+        assert set(inspector.health().away) == {names[uuid] for uuid in ids[1:]}
+
+
 @pytest.mark.parametrize("how", ["head", "body", "drip", "silent"])
 def test_a_member_that_hangs_is_waited_for_once(opens: Opens, pool: Pool, how: str) -> None:
     inspector = opens(pool, timeout=2.0)
