@@ -208,13 +208,19 @@ def test_specs_and_properties_without_a_name_are_left_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("error", "found"), [("AttributeError", 1), ("KeyError", 1), ("RuntimeError", 0)]
+    ("error", "patience", "asked", "said"),
+    [
+        ("AttributeError", 60, 6, "ERROR instance {} is left out of discovery: "),
+        ("KeyError", 60, 6, "ERROR instance {} is left out of discovery: "),
+        ("RuntimeError", 60, 6, "WARNING 2 of 3 instances are left out of discovery: "),
+        ("RuntimeError", -1, 3, "WARNING 2 of 3 instances are left out of discovery: "),
+    ],
 )
-def test_novas_api_fails(tmp_path: Path, error: str, found: int) -> None:
-    """An instance that Nova answers oddly for is left out; where Nova is down, so are all."""
+def test_novas_api_fails(tmp_path: Path, error: str, patience: int, asked: int, said: str) -> None:
+    """An instance that Nova answers nothing or oddly for is left out, and others are found."""
     old = INSTANCES["an old one"]
     node = tmp_path / "node.xml"
-    node.write_text(f"<node>{domain(1, old)}{domain(2, FULL)}</node>")
+    node.write_text(f"<node>{domain(1, old)}{domain(2, FULL)}{domain(3, old)}</node>")
     script = """
 import builtins, logging, sys
 from types import SimpleNamespace
@@ -231,7 +237,10 @@ logging.basicConfig(stream=sys.stdout, force=True)
 # It adds the exception that is being handled to a line.
 logging.getLogger().handlers[0].setFormatter(formatters.ContextFormatter(config=conf))
 discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
+discovery.PATIENCE = float(sys.argv[3])
+asked = []
 def fail(name):
+    asked.append(name)
     raise getattr(builtins, sys.argv[2])(name + "\\x1b[2J\\nhttp://me:s3cret@nova")
 finder = SimpleNamespace(
     conf=SimpleNamespace(host="h", compute=SimpleNamespace(fetch_extra_metadata=False)),
@@ -239,16 +248,20 @@ finder = SimpleNamespace(
 )
 for _ in range(3):
     found = InstanceDiscovery.discover_libvirt_polling(finder, None)
-print(len(found))
+print(len(asked), [each.id for each in found])
 """
-    command = [sys.executable, "-W", "ignore", "-c", script, f"test://{node}", error]
+    arguments = [f"test://{node}", error, str(patience)]
+    command = [sys.executable, "-W", "ignore", "-c", script, *arguments]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert completed.stderr == ""
-    line, count = completed.stdout.splitlines()
-    assert int(count) == found
-    assert line.startswith("ERROR instance" if found else "WARNING no instance is discovered")
-    assert line.isprintable()
-    assert "s3cret" not in line
+    *lines, told = completed.stdout.splitlines()
+    assert told == f"{asked} ['{UUID.format(2)}']"
+    expected = [said.format(UUID.format(each)) for each in ((1, 3) if "{}" in said else (0,))]
+    assert [line[: len(begin)] for line, begin in zip(sorted(lines), expected)] == expected
+    assert len(lines) == len(expected)
+    for line in lines:
+        assert line.isprintable()
+        assert "s3cret" not in line
 
 
 def test_one_round_trip_for_the_list_and_one_for_each_instance(daemon: Daemon) -> None:
@@ -327,7 +340,7 @@ from virtmeter.ceilometer import discovery
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 discovery.activate(virtmeter.LibvirtInspector(sys.argv[1]))
 errors = [KeyError("one"), OSError("away")] * 2
-errors += [RuntimeError("no token, req-%s" % n) for n in range(3)]
+errors += [RuntimeError("no token, req-%s" % n) for n in range(4)]  # in two cycles
 errors += [KeyError("one")] * 4 + [KeyError("other")] * 4  # both domains, in two cycles
 def fail(name):
     raise errors.pop(0)
@@ -344,4 +357,4 @@ while errors:
     lines = completed.stdout.splitlines()
     told = [line.rsplit(": ", 1)[1] for line in lines]
     in_part = ["KeyError('one')", "away", "no token, req-0"]
-    assert told == [*in_part, "KeyError('one')", "KeyError('other')", "KeyError('other')"]
+    assert told == [*in_part, *["KeyError('one')"] * 2, *["KeyError('other')"] * 2]

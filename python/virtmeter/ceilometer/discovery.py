@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from ceilometer.compute.discovery import InstanceDiscovery, NovaLikeServer
@@ -27,6 +28,10 @@ METHOD = "discover_libvirt_polling"
 READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
 # 2025.1 does, 2024.1 does not: asks Nova for servers. Earlier ones ask for flavors only.
 ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
+
+PATIENCE = 5.0
+"""Seconds of a cycle for requests to Nova's API that fail. What was asked before is remembered, and
+what need not be asked is found all the same."""
 
 
 def leave_to_nova(conf: cfg.ConfigOpts) -> None:
@@ -52,14 +57,9 @@ def activate(native: Inspector) -> None:
     def discover(discovery: Any, manager: Any, param: Any = None) -> list[Any]:  # noqa: ARG001
         try:
             return discovered(native, discovery, said)
-        except Exception as error:  # noqa: BLE001 - libvirt or Nova's API, which raises anything
-            # The agent would log a traceback; the next cycle tries again. Another fault is told as
-            # well, but not by its words: those of Nova have a request's id, and are always new.
-            kind, failure = type(error).__qualname__, printable(str(error))
-        # Said here, or oslo.log would say it a second time, and as it is.
-        if kind not in said:
-            LOG.warning("no instance is discovered: %s", failure)
-        said.add(kind)
+        except Exception as error:  # noqa: BLE001 - the agent would log a traceback
+            failure = error  # the next cycle tries again
+        say_once(said, failure, "no instance is discovered")
         return []
 
     setattr(InstanceDiscovery, METHOD, discover)
@@ -68,13 +68,21 @@ def activate(native: Inspector) -> None:
 def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
     """Return all instances, each as this release's own discovery gives it.
 
-    ``said`` is what the log was told of since the last cycle that found any, and becomes what this
-    one leaves out.
+    ``said`` is what the log was told of since the last cycle that had nothing to tell of it, and
+    becomes what this one leaves out.
     """
-    found, left_out = [], set()
-    for server in native.list_servers():
+    found: list[Any] = []
+    left_out = set()
+    failure: Exception | None = None
+    unknown, wasted = 0, 0.0
+    servers = native.list_servers()
+    for server in servers:
         if server.missing:  # which the inspector has logged
             continue
+        if failure is not None and wasted > PATIENCE and asks_nova(discovery, server):
+            unknown += 1
+            continue
+        begun = time.monotonic()
         try:
             found.append(like_nova(discovery, server))
         except (AttributeError, KeyError) as error:
@@ -83,8 +91,28 @@ def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
                 LOG.error("%s", fault)
             said.add(fault)
             left_out.add(fault)
+        except Exception as error:  # noqa: BLE001 - Nova's API, which raises anything
+            failure, unknown = failure or error, unknown + 1
+            wasted += time.monotonic() - begun
+    if failure is not None:
+        some = f"{unknown} of {len(servers)} instances are left out of discovery"
+        left_out.add(say_once(said, failure, some if found else "no instance is discovered"))
     said.intersection_update(left_out)
     return found
+
+
+def say_once(said: set[str], failure: Exception, what: str) -> str:
+    """Log it, unless a failure of this kind was; return the kind.
+
+    Another kind is told as well, but not other words: those of Nova have a request's id, and are
+    always new. Not to be called while the failure is handled: oslo.log would add it to the line
+    as it is.
+    """
+    kind = type(failure).__qualname__
+    if kind not in said:
+        LOG.warning("%s: %s", what, printable(str(failure)))
+    said.add(kind)
+    return kind
 
 
 def like_nova(discovery: Any, server: Server) -> Any:
@@ -115,13 +143,24 @@ def like_nova(discovery: Any, server: Server) -> Any:
     return NovaLikeServer(**attributes)
 
 
+def asks_nova(discovery: Any, server: Server) -> bool:
+    """Return whether Nova's API is asked about it, unless it was before."""
+    return fetches(discovery) or not READS_ALL or not server.flavor["id"]
+
+
+def fetches(discovery: Any) -> bool:
+    """Return whether this release asks Nova's API about each server."""
+    if READS_ALL:
+        return bool(discovery.conf.compute.fetch_extra_metadata)
+    return ASKS_FOR_SERVERS
+
+
 def from_nova(discovery: Any, server: Server) -> tuple[str, Any]:
     """Return flavor id and user's metadata, asking Nova's API just where this release would."""
     name = server.flavor["name"]
     if not ASKS_FOR_SERVERS:
         return discovery.get_flavor_id(name), {}
-    fetch = not READS_ALL or discovery.conf.compute.fetch_extra_metadata
-    found = discovery.get_server(server.id) if fetch else None
+    found = discovery.get_server(server.id) if fetches(discovery) else None
     metadata = found.metadata if found else {}
     if READS_ALL and server.flavor["id"]:
         return server.flavor["id"], metadata
