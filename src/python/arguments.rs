@@ -72,7 +72,7 @@ fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
     uuid.map(Some).ok_or_else(|| {
         let shown: String = text.chars().take(SHOWN).collect();
         PyValueError::new_err(format!(
-            "{shown:?} is not an instance's UUID; list_instances() tells those of all"
+            "{shown:?} is not an instance's UUID; list_instances() shows them"
         ))
     })
 }
