@@ -951,6 +951,100 @@ fn a_gap_is_made_good_for_though_the_exact_counter_was_away_as_well() {
     assert_eq!(reads, 2);
 }
 
+/// An answer of G's two vCPUs, which had these shares.
+fn two_cpus(end: i64, first: &str, second: &str) -> String {
+    let legend = |name| format!("<entry>AVERAGE:vm:{}:{name}</entry>", uuid('G'));
+    two_rows('G', at(end), [first, first])
+        .replace(&legend("cpu0"), &(legend("cpu0") + &legend("cpu1")))
+        .replace("</v>", &format!("</v><v>{second}</v>"))
+}
+
+/// Reads the exact counters of those, in seconds.
+fn read_two_cpus(client: &mut Client, seconds: i64, first: f64, second: f64) -> bool {
+    let source = |name: &str, cpu: f64| {
+        format!("<ds><name>{name}</name><type>DERIVE</type><last_ds>{cpu:?}</last_ds></ds>")
+    };
+    let (t, both) = (at(seconds), source("cpu0", first) + &source("cpu1", second));
+    let rrd = format!("<rrd><step>5</step><lastupdate>{t}</lastupdate>{both}<rra>");
+    client.totals.enter_exact(&uuid('G'), host(), &VmRrd::read(rrd.as_bytes()).unwrap())
+}
+
+/// G with that many vCPUs.
+fn enter_with(client: &mut Client, state: State, domid: i64, vcpus: u16) {
+    let known = Known { state, domid, host: Some(host()), vcpus, nics: &[0], disks: &["xvda"] };
+    client.totals.enter(uuid('G'), &known);
+}
+
+#[test]
+fn a_vcpu_that_was_offline_adds_no_time_when_it_comes_back() {
+    for lies in [false, true] {
+        let mut client = Client::new("xapi-26.17_steady");
+        // The second one is offline for a while. It stops between two polls, in a row.
+        let (stops, starts) = (1095, 2200);
+        let second = |t: i64| (t.min(stops) + (t - starts).max(0)) as f64 / 2.0;
+        let mut before = None;
+        for seconds in (0..=3600).step_by(10) {
+            let is_online = !(stops..starts).contains(&seconds);
+            enter_with(&mut client, State::Running, 7, if is_online { 2 } else { 1 });
+            let is_on = (seconds <= stops) || seconds > starts;
+            let mut rows = two_cpus(seconds, "0.5", if is_on { "0.5" } else { "0.0" });
+            if seconds == 1100 {
+                rows = rows.replacen("<v>0.0</v></row></data>", "<v>0.5</v></row></data>", 1);
+            }
+            client.totals.take(host(), rows.as_bytes()).unwrap();
+            if lies && seconds == 50 {
+                client.totals.rows_lie(host());
+            }
+            let is_due = client.totals.due(&host()).contains(&uuid('G'));
+            if lies || is_due || client.totals.lacks_exact(&uuid('G')) {
+                let t = seconds + 3;
+                assert!(read_two_cpus(&mut client, t, t as f64 / 2.0, second(t)));
+            }
+            let told = client.totals.vm(&uuid('G')).unwrap();
+            if let Some(before) = before.replace(told.covered) {
+                let seconds_more = told.covered.checked_sub(before).unwrap().as_secs_f64();
+                assert!((4.9..=15.1).contains(&seconds_more), "{lies} {seconds}: {seconds_more}");
+            }
+            let expected = (seconds as f64 / 2.0 + second(seconds)) * NANO;
+            let sum = told.cpu.sum as f64;
+            assert!((sum - expected).abs() <= 5.0 * NANO, "{lies} {seconds}: {sum} of {expected}");
+        }
+        assert_eq!(client.totals.do_rows_lie(&host()), lies);
+    }
+}
+
+#[test]
+fn cpu_time_is_known_of_a_vm_that_was_started_with_fewer_vcpus() {
+    let mut client = Client::new("xapi-26.17_steady");
+    for seconds in (0..=400).step_by(10) {
+        let t = (seconds + 3) as f64;
+        match seconds {
+            0..100 => {
+                enter_with(&mut client, State::Running, 7, 2);
+                client.totals.take(host(), two_cpus(seconds, "0.5", "0.5").as_bytes()).unwrap();
+                assert!(read_two_cpus(&mut client, seconds + 3, t / 2.0, t / 2.0));
+            }
+            100..200 => enter_with(&mut client, State::Gone, -1, 1),
+            _ => {
+                enter_with(&mut client, State::Running, 8, 1);
+                let rows = two_rows('G', at(seconds), ["0.5", "0.5"]);
+                client.totals.take(host(), rows.as_bytes()).unwrap();
+                let source = format!(
+                    "<ds><name>cpu0</name><type>DERIVE</type><last_ds>{:?}</last_ds></ds>",
+                    t / 2.0 - 100.0
+                );
+                let t = at(seconds + 3);
+                let rrd = format!("<rrd><step>5</step><lastupdate>{t}</lastupdate>{source}<rra>");
+                let rrd = VmRrd::read(rrd.as_bytes()).unwrap();
+                client.totals.enter_exact(&uuid('G'), host(), &rrd);
+            }
+        }
+    }
+    let told = client.totals.vm(&uuid('G')).unwrap().cpu;
+    let seconds = told.since_start.expect("it is that of the one which it has") / 1_000_000_000;
+    assert!((99..=101).contains(&seconds), "{told:?}");
+}
+
 #[test]
 fn a_column_that_stays_away_is_made_good_for_now_and_then() {
     for lies in [false, true] {

@@ -358,7 +358,7 @@ impl Vm {
 
     fn slot(&self, counter: Counter, device: u16) -> Option<usize> {
         let found = self.counters.binary_search_by_key(&(counter, device), Slot::key);
-        found.ok().filter(|found| self.counters[*found].is_there)
+        found.ok().filter(|found| self.counters[*found].is_read())
     }
 
     /// The counter of that name, if it is there.
@@ -457,7 +457,7 @@ impl Vm {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
             slot.counted.add(*sum, before.as_deref());
-            covered += if slot.counter == Counter::Cpu { sum.covered } else { 0 };
+            covered += if slot.is_online_cpu() { sum.covered } else { 0 };
             let next = self.next.as_mut().map(|next| next.anchors.iter_mut());
             for (_, anchor) in next.into_iter().flatten().filter(|(place, _)| place == index) {
                 if let Some(before) = before_next {
@@ -516,7 +516,7 @@ impl Vm {
                 let seconds = (newest.0 - to).max(0);
                 still.covered = Some((from, to.max(newest.0)));
                 let covered = u64::try_from(seconds.saturating_mul(SECOND)).unwrap_or(0);
-                for slot in self.counters.iter_mut().filter(|slot| slot.is_there) {
+                for slot in self.counters.iter_mut().filter(|slot| slot.is_read()) {
                     slot.counted.stand_still(covered);
                 }
                 self.cpu_covered += covered;
@@ -553,5 +553,16 @@ fn single(value: f64) -> f32 {
 impl Slot {
     fn key(&self) -> (Counter, u16) {
         (self.counter, self.device)
+    }
+
+    /// Rows of a vCPU that is offline are taken as well: it may have run just before, and no time is
+    /// missing when it comes back.
+    fn is_read(&self) -> bool {
+        self.is_there || self.counter == Counter::Cpu
+    }
+
+    /// Its time is part of that of all vCPUs.
+    fn is_online_cpu(&self) -> bool {
+        self.is_there && self.counter == Counter::Cpu
     }
 }

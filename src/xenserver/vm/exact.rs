@@ -64,6 +64,7 @@ impl Vm {
             if !seen.insert(place) {
                 continue;
             }
+            let is_online_cpu = self.counters[place].is_online_cpu();
             let Slot { counter, counted, last, .. } = &mut self.counters[place];
             let Some(Exact { nanos: exact, resolution }) =
                 source.last.filter(|last| last.nanos >= 0)
@@ -88,7 +89,7 @@ impl Vm {
                 None if last.is_some_and(f32::is_nan) => {}
                 _ if rows_lie => {
                     let more = counted.catch_up(exact, at);
-                    covered += if *counter == Counter::Cpu { more } else { 0 };
+                    covered += if is_online_cpu { more } else { 0 };
                 }
                 None => counted.set(reading),
                 // It was reset.
