@@ -87,6 +87,7 @@ impl Subject<'_> {
             cpu_time: cpu.map(|cpu| cpu.sum),
             cpu_measured: cpu.as_ref().and_then(at),
             vcpu_delay: self.delayed().map(|told| told.sum),
+            vcpus_measured: self.delayed().as_ref().and_then(at),
             memory: self.memory(),
             interfaces: self.nics(|nic| Some(nic.sum), at),
             disks: Some(self.disks(|disk| disk.map(|told| Some(told.sum)), at)),

@@ -17,13 +17,14 @@ import pytest
 
 import virtmeter
 from tests.support.remote import ENDS, ends_without_close, eventually, usages_in_a_child
-from tests.support.xapi import PASSWORD, SETS, Pool
+from tests.support.xapi import PASSWORD, SETS, Pool, synthetic
 from tests.xenserver.test_faults import ALL
 from virtmeter import InstanceNotFoundException, InstanceShutOffException
 
 if TYPE_CHECKING:
     from types import FrameType
 
+    from tests.support.xapi.metrics import Query
     from tests.xenserver.conftest import Opens
     from virtmeter import Inspector, InterfaceStats, VmUsage
 
@@ -317,6 +318,33 @@ def test_what_xenserver_does_not_tell(opens: Opens, pool: Pool) -> None:
     stats = inspector.inspect_instance(uuid)
     for name in ("memory_available", "memory_resident", "vcpu_wait", "vcpu_delay", "cpu_cycles"):
         assert getattr(stats, name) is None
+
+
+def test_steal_is_unknown_while_its_rows_are_and_no_peak_afterwards(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, is_recorded = 1.8e9, True
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        # Its last vCPU stands for what is recorded.
+        updates = pool.metrics.updates
+        [vm_metrics] = pool.database.tables["VM_metrics"]
+        pool.database.update("VM_metrics", vm_metrics, VCPUs_number="1")
+
+        def recorded(host: int, time: float, query: Query, clock: int = 0) -> str:
+            name = "runstate_full_contention" if is_recorded else "other"
+            return updates(host, time, query, clock).replace(":cpu3<", f":{name}<")
+
+        monkeypatch.setattr(pool.metrics, "updates", recorded)
+        inspector = opens(pool)
+        told = []
+        for number in range(30):
+            now += 10
+            is_recorded = not 10 <= number < 20
+            told += [usage.cpu_steal for usage in inspector.usage_all()]
+        assert set(told[10:20]) == {None}
+        known = [steal for steal in told if steal is not None]
+        assert len(known) >= 15
+        assert 5 < min(known) <= max(known) < 30
 
 
 def test_several_threads_at_once(opens: Opens, pool: Pool) -> None:
