@@ -19,6 +19,10 @@ mod xml;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(feature = "python")]
+use std::thread;
+#[cfg(feature = "python")]
+use std::time::Duration;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -36,6 +40,10 @@ use domain_xml::Devices;
 use refused::Refused;
 use sizes::Sizes;
 pub(crate) use sys::{SignalMask, generation};
+
+/// Until it is looked again whether a handler has ended.
+#[cfg(feature = "python")]
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// How to reach a libvirt: read-only, by its connection URI.
 pub struct Libvirt(Arc<Driver>);
@@ -113,6 +121,17 @@ impl Libvirt {
 /// that is set later simply takes over. Errors on open connections are never printed anyway.
 pub fn quiet_opens() {
     sys::quiet_opens();
+}
+
+/// Ends the handlers of libvirt's errors, where they cannot be called any more: it waits for those that our
+/// threads are in, but no longer than that.
+#[cfg(feature = "python")]
+pub(crate) fn end_handlers(longest: Duration) {
+    sys::silence();
+    let end = Instant::now() + longest;
+    while sys::is_opening() && Instant::now() < end {
+        thread::sleep(MOMENT);
+    }
 }
 
 impl Hypervisor for Libvirt {

@@ -10,8 +10,8 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Once};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, LazyLock, Once};
 
 use uuid::Uuid;
 use virt_sys as c;
@@ -19,6 +19,7 @@ use virt_sys as c;
 use super::bulk::{Bulk, DiskTimes};
 use super::calls::{Call, Calls};
 use crate::error::Failure;
+use crate::per_process::PerProcess;
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
 const BLOCK_PARAMETERS: usize = 16;
@@ -33,6 +34,9 @@ thread_local! {
     /// Whether this thread is opening a connection, so that a failure is ours to report.
     static OPENING: Cell<bool> = const { Cell::new(false) };
 }
+
+/// How many threads are opening a connection.
+static OPENS: LazyLock<PerProcess<AtomicUsize>> = LazyLock::new(Default::default);
 
 /// Keeps libvirt from printing the failure of our own opens on stderr.
 ///
@@ -51,6 +55,19 @@ extern "C" fn print_unless_opening(_: *mut c_void, error: c::virErrorPtr) {
         // SAFETY: libvirt hands over its own error, for the length of this call.
         unsafe { c::virDefaultErrorFunc(error) };
     }
+}
+
+/// Has libvirt tell no handler of errors any more, whoever has set one. What fails still says so.
+#[cfg(feature = "python")]
+pub(super) fn silence() {
+    // SAFETY: the handler does nothing, and lives as long as the process.
+    unsafe { c::virSetErrorFunc(ptr::null_mut(), Some(ignore_error)) };
+}
+
+/// Whether any thread is opening a connection, and may be in a handler of errors.
+#[cfg(feature = "python")]
+pub(super) fn is_opening() -> bool {
+    OPENS.with(|opens| opens.load(SeqCst) > 0)
 }
 
 /// Is asked for what libvirt's auth.conf does not tell of a login: there is nobody to answer.
@@ -181,10 +198,12 @@ impl Connection {
         };
         let out = calls.begin(Call::Open);
         OPENING.set(true);
+        OPENS.with(|opens| opens.fetch_add(1, SeqCst));
         // SAFETY: the string and the kinds of credentials outlive the call, and so does the callback.
         let ptr = NonNull::new(unsafe {
             c::virConnectOpenAuth(uri.as_ptr(), &raw mut auth, c::VIR_CONNECT_RO)
         });
+        OPENS.with(|opens| opens.fetch_sub(1, SeqCst));
         OPENING.set(false);
         let Some(ptr) = ptr else {
             out.was_not_answered();

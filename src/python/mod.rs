@@ -9,9 +9,13 @@ mod password;
 mod records;
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
+
+/// The end does not wait any longer for handlers of libvirt's errors.
+const HANDLERS: Duration = Duration::from_secs(1);
 
 /// What happens once, at import: the core's log lines go to Python's `logging`, below the logger
 /// `virtmeter`, signals are seen to while a call waits, libvirt is kept from printing our failures on
@@ -22,6 +26,7 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
     records::look_up_classes(py)?;
     password::look_up(py)?;
     logger::install(py)?;
+    end_handlers_at_exit(py)?;
     // Before the logger's step, as the last that is registered is the first to be done.
     #[cfg(feature = "https")]
     close_sessions_at_exit(py)?;
@@ -33,6 +38,21 @@ pub(crate) fn log_and_quiet(py: Python<'_>) -> PyResult<()> {
         crate::quiet_opens();
     }
     Ok(())
+}
+
+/// A handler of libvirt-python's is called in whichever thread has an error, also in ours, which open
+/// connections until the end; and Python ends every thread that it then finds in Python code, with frames of
+/// Rust's around it.
+fn end_handlers_at_exit(py: Python<'_>) -> PyResult<()> {
+    let end = |arguments: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| -> PyResult<()> {
+        let py = arguments.py();
+        if py.import("sys")?.getattr("modules")?.contains("libvirtmod")? {
+            py.detach(|| crate::libvirt::end_handlers(HANDLERS));
+        }
+        Ok(())
+    };
+    let end = PyCFunction::new_closure(py, None, None, end)?;
+    py.import("atexit")?.getattr("register")?.call1((end,)).map(drop)
 }
 
 #[cfg(feature = "https")]

@@ -14,6 +14,8 @@ from tests.support import sample
 from tests.support.procedures import VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, Error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.libvirtd import Daemon
 
 # Nothing is used before the end: what is only found then is not found any more.
@@ -181,3 +183,32 @@ def test_a_password_function_that_does_not_return() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("True no connection to xenserver://u@127.0.0.1:1/: ")
     assert "the function that returns the password has not returned within 200ms" in done.stdout
+
+
+@pytest.mark.parametrize("first", ["libvirt", "virtmeter"])
+def test_a_handler_of_libvirt_python_ends_before_python(first: str, tmp_path: Path) -> None:
+    """It is called in our threads, which go on to look for a libvirt that is away."""
+    script = f"""
+import {first}
+import builtins, sys, time
+import libvirt, virtmeter
+libvirt.registerErrorHandler(lambda *_: time.sleep(0.02), None)
+
+class Last:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.3)
+
+builtins.last = Last()
+uri = "qemu+unix:///system?socket=" + sys.argv[1]
+inspectors = [virtmeter.LibvirtInspector(uri) for _ in range(8)]
+end = time.monotonic() + 0.7
+while time.monotonic() < end:
+    for inspector in inspectors:
+        try:
+            inspector.list_instances()
+        except virtmeter.ConnectionLost:
+            pass
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
