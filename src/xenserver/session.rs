@@ -39,6 +39,8 @@ pub(super) struct Pool {
     pub(super) server: Server<LoggedIn>,
     /// Where the last login was.
     master: Mutex<Option<Master>>,
+    /// A session that was given up as its master was not reached, where it may be open.
+    given_up: Mutex<Option<Arc<LoggedIn>>>,
     members: Mutex<HashMap<String, Member>>,
 }
 
@@ -85,8 +87,9 @@ enum Trouble {
 
 impl Pool {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
-        let (master, members) = (Mutex::default(), Mutex::default());
-        Self { server: Server::new(target, password), master, members }
+        let server = Server::new(target, password);
+        let (master, given_up) = (Mutex::default(), Mutex::default());
+        Self { server, master, given_up, members: Mutex::default() }
     }
 
     /// Whether dom0 and other control domains are VMs like others.
@@ -124,6 +127,9 @@ impl Pool {
         if !matches!(answer, Err(Trouble::Rpc(RpcError::SessionInvalid))) {
             // The next login finds it.
             *lock(&self.master) = None;
+        }
+        if let Err(Trouble::Unreached(_)) = answer {
+            *lock(&self.given_up) = Some(session);
         }
         let session = self.session(deadline)?;
         let answer = self.post(&session.master, &call(&session), &mut read, deadline);
@@ -302,6 +308,11 @@ impl Pool {
         }
         match answer {
             Ok(session) => {
+                // The master may have been away for a moment.
+                if let Some(last) = lock(&self.given_up).take() {
+                    let (call, until) = (Call::logout(&last), Instant::now() + CLOSING);
+                    let _ = self.post(&master, &call, &mut rpc::nothing, until);
+                }
                 let number = self.server.sessions().0 + 1;
                 Ok(LoggedIn { session, master, number })
             }

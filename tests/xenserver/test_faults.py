@@ -541,6 +541,20 @@ def test_the_master_that_a_member_has_named_renews_its_certificate(opens: Opens)
         assert pool.sessions.logins == 2
 
 
+def test_a_master_that_is_away_for_a_moment_keeps_one_session(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool, uri=pool.uri(1))
+    assert count(inspector) == ALL
+    for _ in range(3):
+        pool.hosts[0].away()
+        with pytest.raises(ConnectionLost, match="refuses connections"):
+            inspector.usage_all()
+        pool.hosts[0].back()
+        eventually(lambda: is_well(inspector))
+        assert len(pool.sessions.open) == 1
+    inspector.close()
+    assert not pool.sessions.open
+
+
 def test_a_member_renews_its_certificate(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     assert count(inspector) == ALL
