@@ -531,7 +531,12 @@ impl Fault {
 
     fn new(libvirt: Option<(i32, i32)>, text: &str) -> Self {
         let words = text.split(|c: char| !c.is_alphanumeric());
-        let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+        // Nor those that may be a part of a UUID, which has no digit now and then.
+        let is_number = |word: &&str| {
+            word.contains(|c: char| c.is_ascii_digit())
+                || word.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        let words = words.filter(|word| !is_number(word));
         Self { libvirt, words: words.collect::<Vec<_>>().join(" ") }
     }
 }

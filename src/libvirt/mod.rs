@@ -123,8 +123,9 @@ pub fn quiet_opens() {
     sys::quiet_opens();
 }
 
-/// Ends the handlers of libvirt's errors, where they cannot be called any more: it waits for those that our
-/// threads are in, but no longer than that.
+/// Ends the handlers of libvirt's errors, where they cannot be called any more: also those of the program, whose
+/// calls fail as before. Waits for threads that are opening a connection, in which a handler may be called, but
+/// no longer than that.
 #[cfg(feature = "python")]
 pub(crate) fn end_handlers(longest: Duration) {
     sys::silence();

@@ -14,8 +14,8 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
-/// The end does not wait any longer for handlers of libvirt's errors.
-const HANDLERS: Duration = Duration::from_secs(1);
+/// The end does not wait any longer for connections that are being opened, and may be in a handler of errors.
+const HANDLERS: Duration = Duration::from_millis(200);
 
 /// What happens once, at import: the core's log lines go to Python's `logging`, below the logger
 /// `virtmeter`, signals are seen to while a call waits, libvirt is kept from printing our failures on

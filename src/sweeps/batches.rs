@@ -132,6 +132,11 @@ impl Batches {
         }
     }
 
+    /// Whether a thread reads it now.
+    pub(super) fn is_begun(&self, batch: Batch) -> bool {
+        self.known.get(&batch).is_some_and(|known| known.begun.is_some())
+    }
+
     /// How many have been read for longer than that.
     pub(super) fn held_up(&self, longest: Duration, now: Instant) -> usize {
         let is_held_up = |known: &&Known| {

@@ -150,7 +150,9 @@ impl<H: HostWide> Shared<H> {
                     if now >= until {
                         state.timeouts += 1;
                         // A login may take far longer, and fails by itself only after that.
-                        let is_logging_in = !self.driver.sessions().1;
+                        let is_logging_in = batch == Batch::Inventory
+                            && state.batches.is_begun(batch)
+                            && !self.driver.sessions().1;
                         let error = self.too_late(longest, is_logging_in);
                         if state.batches.is_late(batch, &error, is_logging_in, now) {
                             self.tell(&mut state, batch, Some(&error));
@@ -216,12 +218,16 @@ impl<H: HostWide> Shared<H> {
         let now = Instant::now();
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut state = self.lock();
+        let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
+        if let Next::Read(_) = next {
+            // Which says nothing of how its host answers now.
+            return true;
+        }
         let turn = state.batches.turn(host, batch);
-        if turn == Turn::Try {
-            let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
-            if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
-                self.order(&mut state, batch, now);
-            }
+        if let (Turn::Try, Next::Wait { order: true } | Next::Failed { order: true, .. }) =
+            (&turn, &next)
+        {
+            self.order(&mut state, batch, now);
         }
         turn == Turn::Wait
     }

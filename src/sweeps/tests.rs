@@ -531,6 +531,19 @@ fn who_waits_in_vain_for_one_instance_alone_waits_for_no_other_of_its_host() {
 }
 
 #[test]
+fn one_that_was_read_before_does_not_say_that_its_host_answers() {
+    let driver = Scripted { hosts: 1, alone: true, read_ahead: Some(0), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, Duration::from_secs(1), LONG);
+    ask(&engine, 0).unwrap();
+    (0..INSTANCES).for_each(|n| driver.will(Batch::Instance(Uuid::from_u128(n)), Some(Does::Hang)));
+    for number in [1, 0, 2, 0, 3] {
+        ask(&engine, number).unwrap();
+    }
+    assert_eq!(engine.health().timeouts, 1);
+    (0..INSTANCES).for_each(|n| driver.will(Batch::Instance(Uuid::from_u128(n)), None));
+}
+
+#[test]
 fn what_fails_as_somebody_has_logged_out_is_read_again() {
     for lost in [Batch::Inventory, host(0)] {
         let (driver, engine) = engine(1, Duration::from_secs(60), Duration::ZERO);

@@ -1,5 +1,5 @@
-//! One session for a server, shared by all: renewed once where it is over, never tried again with a
-//! password that was refused (accounts are locked), and held up by nobody for longer than they may wait.
+//! One session for a server, shared by all: renewed once where it is over, and never tried again with a
+//! password that was refused (accounts are locked). Nobody waits for a login for longer than they may.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -184,7 +184,7 @@ impl<S> Server<S> {
 
     /// Whoever logs in now is not waited for any longer than that.
     fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, State<S>>> {
-        lock_until(&self.state, deadline).ok_or_else(|| self.lost("it is still being logged in"))
+        lock_until(&self.state, deadline).ok_or_else(|| self.lost("it is still being logged in to"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Calls of a vCenter's, and how it is logged in to and out of.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::faults::FaultKind;
@@ -27,11 +27,13 @@ const TYPES: [&str; 2] = ["VirtualMachine", "HostSystem"];
 /// A vCenter, or a single ESXi host.
 pub(super) struct Vcenter {
     pub(super) server: Server<Session>,
+    /// Made at the first login, as it reads certificates.
+    client: Mutex<Option<Arc<Client>>>,
 }
 
 /// A session, and what is the same for all of it.
 pub(super) struct Session {
-    client: Client,
+    client: Arc<Client>,
     cookie: String,
     pub(super) refs: Refs,
     /// All VMs and hosts; it ends with the session.
@@ -75,7 +77,7 @@ impl Trouble {
 
 impl Vcenter {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
-        Self { server: Server::new(target, password) }
+        Self { server: Server::new(target, password), client: Mutex::default() }
     }
 
     /// What a call is answered. Where the session is over, there is one more login and one more call.
@@ -137,6 +139,16 @@ impl Vcenter {
         )
     }
 
+    fn client(&self) -> Result<Arc<Client>> {
+        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*known {
+            return Ok(Arc::clone(client));
+        }
+        let client = Client::new(&self.server.target.trust);
+        let client = client.map_err(|error| self.lost(&error.to_string()))?;
+        Ok(Arc::clone(known.insert(Arc::new(client))))
+    }
+
     /// One login, and what belongs to a session. It is given up after that time if vCenter cannot be reached,
     /// and is a fault only where the login itself is refused.
     fn log_in(
@@ -147,8 +159,7 @@ impl Vcenter {
     ) -> std::result::Result<Session, Trouble> {
         let within = |longest| deadline.max(Instant::now() + longest);
         let until = |longest| Until { reached: Instant::now() + time, answered: within(longest) };
-        let client = Client::new(&self.server.target.trust);
-        let client = client.map_err(|error| Trouble::Lost(self.lost(&error.to_string())))?;
+        let client = self.client().map_err(Trouble::Lost)?;
         let content = Request::service_content();
         let refs = self
             .send(&client, &content, None, until(AROUND_LOGIN), |answer| soap::refs(&answer.body));

@@ -47,7 +47,7 @@ pub(super) struct Pool {
 /// How a host is trusted, once that is known. Whoever finds that out locks it.
 type Member = Arc<Mutex<Option<Arc<Client>>>>;
 
-/// A session, at which master, and the how manieth that is.
+/// A session, at which master, and its number.
 pub(super) struct LoggedIn {
     session: Session,
     master: Master,
@@ -121,15 +121,17 @@ impl Pool {
             Err(Trouble::Unreached(_)) => session.master.host != self.server.target.host,
             _ => false,
         };
-        if !is_over || self.server.forget(&session, deadline)? == Over::Kept {
-            return answer.map_err(|trouble| self.lost(&trouble.to_string()));
-        }
-        if !matches!(answer, Err(Trouble::Rpc(RpcError::SessionInvalid))) {
-            // The next login finds it.
-            *lock(&self.master) = None;
-        }
-        if let Err(Trouble::Unreached(_)) = answer {
-            *lock(&self.given_up) = Some(session);
+        let over = if is_over { self.server.forget(&session, deadline)? } else { Over::Kept };
+        match (over, &answer) {
+            (Over::Kept, _) => return answer.map_err(|trouble| self.lost(&trouble.to_string())),
+            (Over::Replaced, _) | (_, Err(Trouble::Rpc(RpcError::SessionInvalid))) => {}
+            (Over::Forgotten, _) => {
+                // The next login finds it.
+                *lock(&self.master) = None;
+                if let Err(Trouble::Unreached(_)) = answer {
+                    *lock(&self.given_up) = Some(session);
+                }
+            }
         }
         let session = self.session(deadline)?;
         let answer = self.post(&session.master, &call(&session), &mut read, deadline);
@@ -171,8 +173,13 @@ impl Pool {
 
     /// Logs out, if there is a session.
     pub(super) fn close(&self, deadline: Instant) -> Result<()> {
-        let Some(session) = self.server.close(deadline)? else { return Ok(()) };
-        self.log_out(&session, deadline).map_err(|trouble| self.lost(&trouble.to_string()))
+        let given_up = lock(&self.given_up).take();
+        let session = self.server.close(deadline)?;
+        let closed = session.map_or(Ok(()), |session| self.log_out(&session, deadline));
+        if let Some(session) = given_up {
+            let _ = self.log_out(&session, deadline);
+        }
+        closed.map_err(|trouble| self.lost(&trouble.to_string()))
     }
 
     fn log_out(&self, session: &LoggedIn, deadline: Instant) -> std::result::Result<(), Trouble> {
@@ -272,15 +279,18 @@ impl Pool {
 
     /// The session; logs in where there is none.
     fn session(&self, deadline: Instant) -> Result<Arc<LoggedIn>> {
-        self.server.session(
+        let session = self.server.session(
             deadline,
-            |secret, time| {
-                let session = self.log_in(secret, time);
-                *lock(&self.master) = session.as_ref().ok().map(|session| session.master.clone());
-                session
-            },
+            |secret, time| self.log_in(secret, time),
             |session| _ = self.log_out(session, Instant::now() + CLOSING),
-        )
+        )?;
+        let given_up = lock(&self.given_up).take();
+        if let Some(last) = given_up {
+            // Its master may have been away for a moment only.
+            let (call, until) = (Call::logout(&last), deadline.min(Instant::now() + CLOSING));
+            let _ = self.post(&session.master, &call, &mut rpc::nothing, until);
+        }
+        Ok(session)
     }
 
     /// Logs in to the last master, or to the host in the URI, or to the master that either names.
@@ -308,18 +318,17 @@ impl Pool {
         }
         match answer {
             Ok(session) => {
-                // The master may have been away for a moment.
-                if let Some(last) = lock(&self.given_up).take() {
-                    let (call, until) = (Call::logout(&last), Instant::now() + CLOSING);
-                    let _ = self.post(&master, &call, &mut rpc::nothing, until);
-                }
+                *lock(&self.master) = Some(master.clone());
                 let number = self.server.sessions().0 + 1;
                 Ok(LoggedIn { session, master, number })
             }
             Err((Trouble::Rpc(RpcError::AuthenticationFailed), _)) => {
                 Err(NotLoggedIn::Refused(WRONG_PASSWORD))
             }
-            Err((trouble, _)) => Err(lost(&trouble.to_string())),
+            Err((trouble, _)) => {
+                *lock(&self.master) = None;
+                Err(lost(&trouble.to_string()))
+            }
         }
     }
 

@@ -1014,6 +1014,31 @@ fn a_vcpu_that_was_offline_adds_no_time_when_it_comes_back() {
 }
 
 #[test]
+fn a_gap_is_as_long_as_it_was_while_a_vcpu_is_offline() {
+    let mut client = Client::new("xapi-26.17_steady");
+    let mut reads = 0;
+    for seconds in (0..=1000).step_by(10) {
+        enter_with(&mut client, State::Running, 7, if seconds < 100 { 2 } else { 1 });
+        let [first, second] = match seconds {
+            0..100 => ["0.5", "0.5"],
+            205..=265 => ["NaN", "NaN"],
+            _ => ["0.5", "0.0"],
+        };
+        client.totals.take(host(), two_cpus(seconds, first, second).as_bytes()).unwrap();
+        if client.totals.lacks_exact(&uuid('G')) {
+            reads += i32::from(seconds > 100);
+            let t = (seconds + 3) as f64;
+            assert!(read_two_cpus(&mut client, seconds + 3, t / 2.0, t.min(100.0) / 2.0));
+        }
+    }
+    let told = client.totals.vm(&uuid('G')).unwrap();
+    assert!((1..=3).contains(&reads), "{reads}");
+    assert!((990..=1010).contains(&told.covered.as_secs()), "{told:?}");
+    let seconds = told.cpu.sum / 1_000_000_000;
+    assert!((540..=555).contains(&seconds), "{told:?}");
+}
+
+#[test]
 fn cpu_time_is_known_of_a_vm_that_was_started_with_fewer_vcpus() {
     let mut client = Client::new("xapi-26.17_steady");
     for seconds in (0..=400).step_by(10) {

@@ -138,6 +138,8 @@ struct Slot {
     counter: Counter,
     device: u16,
     is_there: bool,
+    /// Whether it was there since the domain was started: others may be of one before, which had more vCPUs.
+    is_of_domain: bool,
     /// Its value in the newest row that was taken.
     last: Option<f32>,
     counted: Counted,
@@ -292,6 +294,7 @@ impl Vm {
         self.counters.retain(|slot| slot.is_there || slot.counter == Counter::Cpu);
         for slot in &mut self.counters {
             slot.counted.begin();
+            slot.is_of_domain = false;
         }
         self.starts = self.starts.wrapping_add(1);
         self.exact = ExactFrom::Unknown;
@@ -328,6 +331,7 @@ impl Vm {
                 self.next = None;
             }
             slot.is_there = is_there || slot.counter == Counter::RunState;
+            slot.is_of_domain |= slot.is_there;
         }
         for (counter, device) in wanted {
             let mut counted = Counted::default();
@@ -348,8 +352,9 @@ impl Vm {
         if let Err(place) = self.counters.binary_search_by_key(&(counter, device), Slot::key) {
             // Nothing is known of it before, where rows were taken.
             let last = self.mark.map(|_| f32::NAN);
+            let (is_there, is_of_domain, counted) = (true, true, begun);
             self.counters
-                .insert(place, Slot { counter, device, is_there: true, last, counted: begun });
+                .insert(place, Slot { counter, device, is_there, is_of_domain, last, counted });
             self.tries = TRIES;
             // Places have changed.
             self.next = None;
@@ -434,8 +439,10 @@ impl Vm {
         let longest = entries.iter().map(|entry| entry.sum.covered).max().unwrap_or(0);
         if let Way::All { mark, covered: None, .. } = way {
             let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
-            let lacks =
-                |entry: &Entry| entry.before[0].is_some() && entry.sum.covered + GAP < elapsed;
+            let lacks = |entry: &Entry| {
+                let is_there = self.counters.get(entry.index).is_some_and(|slot| slot.is_there);
+                is_there && entry.before[0].is_some() && entry.sum.covered + GAP < elapsed
+            };
             let is_told = |place| entries.binary_search_by_key(&place, |entry| entry.index).is_ok();
             let has_no_column = |(place, slot): (usize, &Slot)| {
                 slot.is_there && slot.counted.anchor().is_some() && !is_told(place)

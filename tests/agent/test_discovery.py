@@ -134,7 +134,7 @@ def test_no_instance_takes_the_others_with_it(tmp_path: Path, inside: str) -> No
     finder.conf.compute.fetch_extra_metadata = False
     with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
         servers = inspector.list_servers()
-        found = discovery.discovered(inspector, finder, set())
+        found = discovery.discovered(inspector, finder, set(), set())
     assert sorted(server.id for server in servers) == [UUID.format(1), UUID.format(2)]
     assert [instance.id for instance in found] == [UUID.format(2)]
 
@@ -262,6 +262,31 @@ print(len(asked), [each.id for each in found])
     for line in lines:
         assert line.isprintable()
         assert "s3cret" not in line
+
+
+def test_what_nova_has_told_of_before_is_found_while_it_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "PATIENCE", -1.0)
+    node = tmp_path / "node.xml"
+    known: set[str] = set()
+    old = INSTANCES["an old one"]
+    domains = [domain(number, old) for number in range(1, 9)]
+
+    def flavor_id(name: str) -> str:
+        if name == "new":
+            raise ConnectionError
+        return "7"  # as Ceilometer's cache says
+
+    compute = SimpleNamespace(fetch_extra_metadata=False)
+    finder = SimpleNamespace(
+        conf=SimpleNamespace(host="h", compute=compute), get_flavor_id=flavor_id
+    )
+    for new in ([], [domain(9, old.replace("'known'", "'new'"))]):
+        node.write_text(f"<node>{''.join([*new, *domains])}</node>")
+        with virtmeter.LibvirtInspector(f"test://{node}") as inspector:
+            found = discovery.discovered(inspector, finder, set(), known)
+        assert {each.id for each in found} == {UUID.format(number) for number in range(1, 9)}
 
 
 def test_one_round_trip_for_the_list_and_one_for_each_instance(daemon: Daemon) -> None:

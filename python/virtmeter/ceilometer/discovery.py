@@ -30,8 +30,8 @@ READS_ALL = hasattr(InstanceDiscovery, "_get_flavor_extra_specs")
 ASKS_FOR_SERVERS = hasattr(InstanceDiscovery, "get_server")
 
 PATIENCE = 5.0
-"""Seconds of a cycle for requests to Nova's API that fail. What was asked before is remembered, and
-what need not be asked is found all the same."""
+"""Seconds of a cycle for requests to Nova's API that fail. What it told of the instances that were
+found before is remembered by Ceilometer; they are found all the same."""
 
 
 def leave_to_nova(conf: cfg.ConfigOpts) -> None:
@@ -53,33 +53,35 @@ def activate(native: Inspector) -> None:
         raise RuntimeError(message)
 
     said: set[str] = set()
+    known: set[str] = set()
 
     def discover(discovery: Any, manager: Any, param: Any = None) -> list[Any]:  # noqa: ARG001
         try:
-            return discovered(native, discovery, said)
+            return discovered(native, discovery, said, known)
         except Exception as error:  # noqa: BLE001 - the agent would log a traceback
-            failure = error  # the next cycle tries again
-        say_once(said, failure, "no instance is discovered")
+            failure = type(error).__qualname__, str(error)  # the next cycle tries again
+        say_once(said, *failure, "no instance is discovered")
         return []
 
     setattr(InstanceDiscovery, METHOD, discover)
 
 
-def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
+def discovered(native: Inspector, discovery: Any, said: set[str], known: set[str]) -> list[Any]:
     """Return all instances, each as this release's own discovery gives it.
 
-    ``said`` is what the log was told of since the last cycle that had nothing to tell of it, and
-    becomes what this one leaves out.
+    ``said`` is what was logged of the last cycle, and becomes what is said of this one; ``known``
+    are the instances that the last one found, and become those of this one.
     """
     found: list[Any] = []
     left_out = set()
-    failure: Exception | None = None
+    failure: tuple[str, str] | None = None
     unknown, wasted = 0, 0.0
     servers = native.list_servers()
     for server in servers:
         if server.missing:  # which the inspector has logged
             continue
-        if failure is not None and wasted > PATIENCE and asks_nova(discovery, server):
+        is_slow = failure is not None and wasted > PATIENCE
+        if is_slow and server.id not in known and asks_nova(discovery, server):
             unknown += 1
             continue
         begun = time.monotonic()
@@ -92,25 +94,26 @@ def discovered(native: Inspector, discovery: Any, said: set[str]) -> list[Any]:
             said.add(fault)
             left_out.add(fault)
         except Exception as error:  # noqa: BLE001 - Nova's API, which raises anything
-            failure, unknown = failure or error, unknown + 1
+            failure = failure or (type(error).__qualname__, str(error))
+            unknown += 1
             wasted += time.monotonic() - begun
     if failure is not None:
         some = f"{unknown} of {len(servers)} instances are left out of discovery"
-        left_out.add(say_once(said, failure, some if found else "no instance is discovered"))
+        left_out.add(say_once(said, *failure, some if found else "no instance is discovered"))
     said.intersection_update(left_out)
+    known.clear()
+    known.update(each.id for each in found)
     return found
 
 
-def say_once(said: set[str], failure: Exception, what: str) -> str:
+def say_once(said: set[str], kind: str, words: str, what: str) -> str:
     """Log it, unless a failure of this kind was; return the kind.
 
-    Another kind is told as well, but not other words: those of Nova have a request's id, and are
-    always new. Not to be called while the failure is handled: oslo.log would add it to the line
-    as it is.
+    Other words for the same kind are not told: those of Nova have a request's id, and are always
+    new. Not to be called while the exception is handled: oslo.log would add it to the line.
     """
-    kind = type(failure).__qualname__
     if kind not in said:
-        LOG.warning("%s: %s", what, printable(str(failure)))
+        LOG.warning("%s: %s", what, printable(words))
     said.add(kind)
     return kind
 
@@ -144,7 +147,7 @@ def like_nova(discovery: Any, server: Server) -> Any:
 
 
 def asks_nova(discovery: Any, server: Server) -> bool:
-    """Return whether Nova's API is asked about it, unless it was before."""
+    """Return whether Nova's API has to be asked about it, once."""
     return fetches(discovery) or not READS_ALL or not server.flavor["id"]
 
 

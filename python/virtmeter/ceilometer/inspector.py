@@ -168,11 +168,12 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
 def fault(error: Exception) -> str:
     """Return what is the same each time of an error.
 
-    A number in libvirt's words, of a process or a request, may be a new one.
+    A number in libvirt's words, of a process or a request, may be a new one. A part of a UUID has
+    no digit now and then.
     """
     if not isinstance(error, virtmeter.InspectorException):
         return str(error)
-    words = re.sub(r"\w*\d\w*", "", str(error))
+    words = re.sub(r"\w*\d\w*|\b[0-9A-Fa-f]+\b", "", str(error))
     return f"{error.instance_id} {error.error_code} {words}"
 
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::check::Evidence;
 use super::super::counted::Anchor;
-use super::super::names::{Counter, PLUGINS, named};
+use super::super::names::{PLUGINS, named};
 use super::super::quirks::Quirks;
 use super::super::rrd::{Exact, SourceKind, VmRrd};
 use super::{ExactFrom, Gap, PAUSES, SECOND, Slot, State, Vm};
@@ -157,10 +157,11 @@ impl Vm {
                 *compared += 1;
                 *differed += u32::from(is_off);
             }
+            let is_online_cpu = self.counters[place].is_online_cpu();
             let counted = &mut self.counters[place].counted;
             if is_gap || is_off {
                 let more = counted.correct(next);
-                covered += if counter == Counter::Cpu { more } else { 0 };
+                covered += if is_online_cpu { more } else { 0 };
             } else {
                 counted.set(next);
             }

@@ -28,9 +28,8 @@ impl Vm {
         };
         let there = || self.counters.iter().filter(|slot| slot.is_there);
         let each = |counter| there().filter(move |slot| slot.counter == counter);
-        // Those that are not online may be of a domain before, which had more.
-        let is_of_domain = |slot: &&Slot| slot.is_there || slot.counted.anchor().is_some();
-        let since_start = self.cpus().filter(is_of_domain).map(|slot| slot.counted.since_start());
+        let of_domain = self.cpus().filter(|slot| slot.is_of_domain);
+        let since_start = of_domain.map(|slot| slot.counted.since_start());
         let cpu = Told {
             sum: self.cpus().map(|slot| slot.counted.sum.nanos).sum(),
             covered: Duration::from_nanos(self.cpu_covered),
