@@ -352,9 +352,9 @@ impl Vm {
         if let Err(place) = self.counters.binary_search_by_key(&(counter, device), Slot::key) {
             // Nothing is known of it before, where rows were taken.
             let last = self.mark.map(|_| f32::NAN);
-            let (is_there, is_of_domain, counted) = (true, true, begun);
-            self.counters
-                .insert(place, Slot { counter, device, is_there, is_of_domain, last, counted });
+            let (is_there, is_of_domain) = (true, true);
+            let slot = Slot { counter, device, is_there, is_of_domain, last, counted: begun };
+            self.counters.insert(place, slot);
             self.tries = TRIES;
             // Places have changed.
             self.next = None;
