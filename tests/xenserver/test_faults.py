@@ -551,8 +551,12 @@ def test_a_master_that_is_away_for_a_moment_keeps_one_session(opens: Opens, pool
         pool.hosts[0].back()
         eventually(lambda: is_well(inspector))
         assert len(pool.sessions.open) == 1
+    pool.hosts[0].away()
+    with pytest.raises(ConnectionLost, match="refuses connections"):
+        inspector.usage_all()
+    pool.hosts[0].back()
     inspector.close()
-    assert not pool.sessions.open
+    eventually(lambda: not pool.sessions.open)
 
 
 def test_a_member_renews_its_certificate(opens: Opens, pool: Pool) -> None:
