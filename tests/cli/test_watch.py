@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from tests.support import cli, sample
 from tests.support.libvirtd import Never
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pexpect
 
     from tests.support.libvirtd import Daemon
@@ -177,10 +180,12 @@ def test_a_terminal_that_does_not_know_its_size(host: str) -> None:
         assert child.exitstatus == 0
 
 
-def test_a_terminal_that_goes_away(host: str) -> None:
+@contextmanager
+def drawn_once(host: str, *command: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run a watch that has a terminal to itself; tell of it once it has drawn."""
     ours, its = os.openpty()
     with subprocess.Popen(
-        ["setsid", "--ctty", *cli.COMMAND, "watch", "--uri", host, *FAST],
+        ["setsid", "--ctty", *command, "watch", "--uri", host, *FAST],
         stdin=its,
         stdout=its,
         stderr=subprocess.PIPE,
@@ -191,10 +196,19 @@ def test_a_terminal_that_goes_away(host: str) -> None:
         shown = b""
         while b"40 running" not in shown:
             shown += os.read(ours, 4096)
-        os.close(ours)
-        assert watch.stderr
-        assert watch.stderr.read() == ""
-        assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
+        yield watch, ours
+
+
+def ends_with_a_hangup(watch: subprocess.Popen[str]) -> None:
+    assert watch.stderr
+    assert watch.stderr.read() == ""
+    assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
+
+
+def test_a_terminal_that_goes_away(host: str) -> None:
+    with drawn_once(host, *cli.COMMAND) as (watch, terminal):
+        os.close(terminal)
+        ends_with_a_hangup(watch)
 
 
 def test_a_terminal_that_goes_away_while_the_watch_is_stopped(host: str) -> None:
@@ -206,26 +220,12 @@ def test_a_terminal_that_goes_away_while_the_watch_is_stopped(host: str) -> None
         "Bell.stop_process = lambda _: os.kill(os.getpid(), signal.SIGSTOP)\n"
         "main.main()"
     )
-    ours, its = os.openpty()
-    with subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-c", script, "watch", "--uri", host, *FAST],
-        stdin=its,
-        stdout=its,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=cli.environment(),
-    ) as watch:
-        os.close(its)
-        shown = b""
-        while b"40 running" not in shown:
-            shown += os.read(ours, 4096)
+    with drawn_once(host, sys.executable, "-c", script) as (watch, terminal):
         watch.send_signal(signal.SIGTSTP)
         _, status = os.waitpid(watch.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
-        os.close(ours)  # which continues it
-        assert watch.stderr
-        assert watch.stderr.read() == ""
-        assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGHUP
+        os.close(terminal)  # which continues it
+        ends_with_a_hangup(watch)
 
 
 def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
