@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use crate::error::{Error, Reason, Result};
 use crate::health::Health;
 use crate::hypervisor::{Content, Examined, Host, Hypervisor, Parts, Stamp};
 use crate::limits::Limits;
+use crate::locks::lock;
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
@@ -544,10 +545,6 @@ impl Fault {
 /// The record of a disk; none of one whose counters the hypervisor refused.
 fn with_counters(Disk { device, counters, .. }: Disk, read: Stamp) -> Option<DiskStats> {
     counters.map(|counters| DiskStats { device, counters, start: read.start })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod hypervisor;
 mod inspector;
 mod libvirt;
 mod limits;
+mod locks;
 mod logs;
 mod open;
 mod per_process;

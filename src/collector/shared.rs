@@ -15,6 +15,7 @@ use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
 use crate::libvirt::generation;
 use crate::limits::Limits;
+use crate::locks::lock;
 use crate::logs::{LogRecord, log_all};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId, ids};
@@ -146,7 +147,7 @@ impl<H: Hypervisor> Shared<H> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A caller's way to its answer, and what is to be logged by then. `None` in a forked child that a
@@ -273,8 +274,7 @@ impl<H: Hypervisor> Shared<H> {
             LazyLock::new(PerProcess::default);
         let unconfirmed = |act: fn(&mut BTreeSet<String>, &str) -> bool| {
             let uri = self.hypervisor.uri();
-            UNCONFIRMED
-                .with(|all| act(&mut all.lock().unwrap_or_else(PoisonError::into_inner), uri))
+            UNCONFIRMED.with(|all| act(&mut lock(&all), uri))
         };
         let known = unconfirmed(|all, uri| all.contains(uri));
         let longest = if known { CLOSING / 5 } else { CLOSING };

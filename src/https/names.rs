@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::{Phase, Why};
+use crate::locks::lock;
 use crate::threads;
 
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -125,7 +126,7 @@ impl Names {
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

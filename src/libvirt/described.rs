@@ -3,12 +3,13 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::xml::Unusable;
+use crate::locks::lock;
 use crate::recent::Recent;
 
 /// What nobody has asked for in so long is parsed again.
@@ -65,7 +66,7 @@ impl<T> Described<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Domains<T>> {
-        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.domains)
     }
 }
 

@@ -18,7 +18,7 @@ mod sys;
 mod xml;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 #[cfg(feature = "python")]
 use std::thread;
 #[cfg(feature = "python")]
@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::details::InstanceDetails;
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{Hypervisor, SizesRead};
+use crate::locks::lock;
 use crate::per_process::PerProcess;
 use crate::printable::without_password;
 use crate::records::InstanceId;
@@ -192,13 +193,12 @@ impl Driver {
         self.sizes.with(|sizes| sizes.forget_all_but(&existing, asked));
         self.refused.with(|refused| refused.forget_all_but(&existing, asked));
         let listed = Some((asked, Arc::new(existing)));
-        self.listed.with(|last| *last.lock().unwrap_or_else(PoisonError::into_inner) = listed);
+        self.listed.with(|last| *lock(&last) = listed);
     }
 
     /// The last list, unless it was asked for no later than that.
     fn listed_since(&self, known: Option<Instant>) -> Listed {
-        let listed =
-            self.listed.with(|last| last.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let listed = self.listed.with(|last| lock(&last).clone());
         listed.filter(|(asked, _)| known.is_none_or(|known| *asked > known))
     }
 

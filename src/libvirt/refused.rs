@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -15,6 +15,7 @@ use virt_sys as c;
 
 use crate::error::Failure;
 use crate::hypervisor::{Parts, Warning};
+use crate::locks::lock;
 use crate::recent::Recent;
 
 /// What was refused so often in a row was not refused for once.
@@ -182,7 +183,7 @@ impl Refused {
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Devices>> {
-        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.domains)
     }
 }
 

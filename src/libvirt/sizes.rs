@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use super::domain_xml::{Disk, Source};
 use super::sys::{self, File};
 use crate::error::Failure;
 use crate::hypervisor::SizesRead;
+use crate::locks::lock;
 use crate::recent::Recent;
 
 /// So many readings of a disk have one among them that asks both ways.
@@ -325,7 +326,7 @@ impl Sizes {
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent<Uuid, Domain>> {
-        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.domains)
     }
 }
 

@@ -4,7 +4,7 @@
 //! around that code the process would abort. So it waits for lines that are under way, and from then on
 //! no thread logs but the one that ends it.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use pyo3_log::{Caching, Logger};
 
 use super::keep;
+use crate::locks::lock;
 use crate::per_process::PerProcess;
 
 /// The end does not wait any longer for a handler.
@@ -56,20 +57,20 @@ struct State {
 impl Lines {
     /// Notes that a line is begun, unless it is too late for that.
     fn begin(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         let may = state.ending.is_none_or(|ending| ending == thread::current().id());
         state.under_way += usize::from(may);
         may
     }
 
     fn is_logged(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).under_way -= 1;
+        lock(&self.state).under_way -= 1;
         self.fewer.notify_all();
     }
 
     /// Lets no other thread begin a line any more, and waits for those that are under way.
     fn end(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.ending = Some(thread::current().id());
         let are_left = |state: &mut State| state.under_way > 0;
         let is_waited_for = are_left(&mut state);

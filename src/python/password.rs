@@ -4,7 +4,7 @@
 //! no longer than for anything else. It is never called while an earlier call is still under way.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::exceptions::PyBaseException;
@@ -14,6 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyString, PyTuple};
 
 use super::arguments::class_name;
+use crate::locks::lock;
 use crate::open::PasswordSource;
 use crate::per_process::PerProcess;
 use crate::threads;
@@ -128,8 +129,4 @@ fn start_new_thread(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 fn call(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static FUNCTION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     FUNCTION.import(py, "virtmeter._password", "call")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,12 @@
 //! The end of a program leaves no session behind on servers that answer in time.
 
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, Weak, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::driver::HostWide;
 use super::shared::{MOST_THREADS, Shared};
+use crate::locks::lock;
 use crate::per_process::PerProcess;
 use crate::threads;
 
@@ -62,7 +63,7 @@ impl<H: HostWide> HasSession for Shared<H> {
 pub(super) fn note<H: HostWide>(shared: &Arc<Shared<H>>) {
     let shared: Weak<Shared<H>> = Arc::downgrade(shared);
     HERE.with(|here| {
-        let mut all = here.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&here.all);
         if all.len() == all.capacity() {
             all.retain(|one| one.strong_count() > 0);
         }
@@ -82,7 +83,7 @@ pub(super) fn is_too_late() -> bool {
 pub fn close_sessions() {
     let all = HERE.with(|here| {
         let _ = here.ending.set(thread::current().id());
-        std::mem::take(&mut *here.all.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&here.all))
     });
     let mut all: Vec<_> = all.iter().filter_map(Weak::upgrade).collect();
     // However many hang, those come first that answer.
@@ -93,7 +94,7 @@ pub fn close_sessions() {
     let all = Arc::new(Mutex::new(all.into_iter()));
     for _ in 0..threads {
         let (sender, all) = (sender.clone(), Arc::clone(&all));
-        let next = move || all.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = move || lock(&all).next();
         let log_out = move || {
             while let Some(one) = next() {
                 one.log_out(deadline);

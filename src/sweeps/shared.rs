@@ -16,6 +16,7 @@ use crate::health::Health;
 use crate::hypervisor::Parts;
 use crate::libvirt::generation;
 use crate::limits::Limits;
+use crate::locks::lock;
 use crate::logs::LogRecord;
 use crate::printable::Printable;
 use crate::records::InstanceId;
@@ -115,7 +116,7 @@ impl<H: HostWide> Shared<H> {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits until this was read no longer than `max_age` before it was asked for, and returns when that

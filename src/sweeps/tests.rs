@@ -1,12 +1,13 @@
 //! The engine over a hypervisor that does what a test says, and counts how often it was asked.
 
 use std::collections::HashMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 
 use super::*;
 use crate::error::Failure;
 use crate::hypervisor::Stamp;
+use crate::locks::lock;
 use crate::records::{InstanceStats, ids};
 
 const INSTANCES: u128 = 4;
@@ -54,7 +55,7 @@ struct Scripted {
 
 impl Scripted {
     fn lock(&self) -> MutexGuard<'_, World> {
-        self.world.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.world.0)
     }
 
     fn will(&self, batch: Batch, does: Option<Does>) {

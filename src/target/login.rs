@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Password, PasswordSource, Secret, Target, Trust};
 use crate::error::{Error, Failure, Result};
+use crate::locks::lock;
 use crate::printable::Printable;
 
 /// Until it is looked again whether a login is over.
@@ -249,8 +250,4 @@ fn lock_until<T>(login: &Mutex<T>, deadline: Instant) -> Option<MutexGuard<'_, T
             Err(TryLockError::WouldBlock) => return None,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -22,13 +22,14 @@ mod told;
 mod totals;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Reason, Result};
 use crate::hypervisor::{self, Content, Examined, Parts, Stamp};
+use crate::locks::lock;
 use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
 use crate::target::{PasswordSource, Target};
@@ -91,7 +92,7 @@ impl VSphere {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     /// Whether a part is told of VMs that are shut off.

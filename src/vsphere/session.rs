@@ -1,6 +1,6 @@
 //! Calls of a vCenter's, and how it is logged in to and out of.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::faults::FaultKind;
@@ -9,6 +9,7 @@ use super::requests::{ACTION, CONTENT_TYPE, Request};
 use super::soap::{self, Refs, SoapError};
 use crate::error::{Error, Result};
 use crate::https::{self, Client, Response, Until};
+use crate::locks::lock;
 use crate::target::{NotLoggedIn, Over, PasswordSource, Secret, Server, Target};
 
 /// A directory that is asked whether a password is right may take its time; whoever gives up before that
@@ -140,7 +141,7 @@ impl Vcenter {
     }
 
     fn client(&self) -> Result<Arc<Client>> {
-        let mut known = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.client);
         if let Some(client) = &*known {
             return Ok(Arc::clone(client));
         }

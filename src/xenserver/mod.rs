@@ -21,13 +21,14 @@ mod totals;
 mod vm;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::{self, Content, Parts, Stamp};
+use crate::locks::lock;
 use crate::printable::Printable;
 use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
@@ -74,7 +75,7 @@ impl XenServer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     /// Reads which hosts and VMs there are: all of them at first, then what has changed.

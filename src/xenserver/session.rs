@@ -5,12 +5,13 @@
 //! resolves.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::rpc::{self, Call, RpcError, Session};
 use crate::error::{Error, Result};
 use crate::https::{Client, HttpError, Request, Response, Until, Why, fingerprint_of_pem};
+use crate::locks::lock;
 use crate::printable::Printable;
 use crate::target::{
     Fingerprint, NotLoggedIn, Over, PasswordSource, Secret, Server, Target, Trust,
@@ -446,8 +447,4 @@ impl std::fmt::Display for Trouble {
 
 fn is_wrong_pin(answer: &std::result::Result<Response, HttpError>) -> bool {
     matches!(answer, Err(HttpError { why: Why::WrongPin { .. }, .. }))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -196,7 +196,16 @@ def drawn_once(host: str, *command: str) -> Iterator[tuple[subprocess.Popen[str]
         shown = b""
         while b"40 running" not in shown:
             shown += os.read(ours, 4096)
-        yield watch, ours
+        try:
+            yield watch, ours
+        finally:
+            watch.kill()
+
+
+def is_as_it_was(terminal: int) -> bool:
+    """Whether a terminal echoes, and takes lines, as before a watch."""
+    flags = termios.tcgetattr(terminal)[3]
+    return bool(flags & termios.ECHO and flags & termios.ICANON)
 
 
 def ends_with_a_hangup(watch: subprocess.Popen[str]) -> None:
@@ -230,27 +239,13 @@ def test_a_terminal_that_goes_away_while_the_watch_is_stopped(host: str) -> None
 
 def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
     script = "from virtmeter.cli import ending, main; ending.TIMEOUT = 0.5; main.main()"
-    ours, its = os.openpty()
-    before = termios.tcgetattr(ours)
-    with subprocess.Popen(
-        ["setsid", "--ctty", sys.executable, "-c", script, "watch", "--uri", host, *FAST],
-        stdin=its,
-        stdout=its,
-        stderr=subprocess.PIPE,
-        env=cli.environment(),
-    ) as watch:
-        try:
-            os.close(its)
-            shown = b""
-            while b"40 running" not in shown:
-                shown += os.read(ours, 4096)
-            os.write(ours, b"\x13")  # Ctrl-S
-            watch.terminate()
-            assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
-            assert termios.tcgetattr(ours) == before
-        finally:
-            watch.kill()
-            os.close(ours)
+    with drawn_once(host, sys.executable, "-c", script) as (watch, terminal):
+        assert not is_as_it_was(terminal)
+        os.write(terminal, b"\x13")  # Ctrl-S
+        watch.terminate()
+        assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
+        assert is_as_it_was(terminal)
+        os.close(terminal)
 
 
 def test_a_guest_that_hangs_stays_on_the_screen(rig: Libvirtd) -> None:
