@@ -274,7 +274,7 @@ impl<H: Hypervisor> Shared<H> {
             LazyLock::new(PerProcess::default);
         let unconfirmed = |act: fn(&mut BTreeSet<String>, &str) -> bool| {
             let uri = self.hypervisor.uri();
-            UNCONFIRMED.with(|all| act(&mut lock(&all), uri))
+            UNCONFIRMED.with(|all| act(&mut lock(all), uri))
         };
         let known = unconfirmed(|all, uri| all.contains(uri));
         let longest = if known { CLOSING / 5 } else { CLOSING };

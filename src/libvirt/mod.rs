@@ -193,12 +193,12 @@ impl Driver {
         self.sizes.with(|sizes| sizes.forget_all_but(&existing, asked));
         self.refused.with(|refused| refused.forget_all_but(&existing, asked));
         let listed = Some((asked, Arc::new(existing)));
-        self.listed.with(|last| *lock(&last) = listed);
+        self.listed.with(|last| *lock(last) = listed);
     }
 
     /// The last list, unless it was asked for no later than that.
     fn listed_since(&self, known: Option<Instant>) -> Listed {
-        let listed = self.listed.with(|last| lock(&last).clone());
+        let listed = self.listed.with(|last| lock(last).clone());
         listed.filter(|(asked, _)| known.is_none_or(|known| *asked > known))
     }
 
