@@ -206,6 +206,22 @@ impl Bulk {
         CpuTimes { vcpus: are_all.then_some(vcpus), whole: self.cpu_time }
     }
 
+    /// Takes the time of CPUs and the NICs from a later reading, as far as that tells of them.
+    pub(super) fn renew(&mut self, later: Self) {
+        if later.number != self.number {
+            return;
+        }
+        self.cpu_time = later.cpu_time.or(self.cpu_time);
+        if later.cpu_times().vcpus.is_some() {
+            self.vcpus = later.vcpus;
+            self.max_vcpus = later.max_vcpus;
+            self.each_vcpu = later.each_vcpu;
+        }
+        if !later.nics.by_name.is_empty() {
+            self.nics = later.nics;
+        }
+    }
+
     /// The threads that do its I/O.
     pub(super) fn io_threads(&self) -> Vec<IoThreadStats> {
         self.io_threads.values().copied().collect()

@@ -7,7 +7,7 @@ mod devices;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use virt_sys as c;
 
@@ -36,6 +36,10 @@ const DISKS: Groups = c::VIR_DOMAIN_STATS_BLOCK;
 const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
 const IO_THREADS: Groups = c::VIR_DOMAIN_STATS_IOTHREAD;
 const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
+
+/// A bulk reading that takes longer has waited for the guest's process: that stands still, say, while its
+/// storage does. By then, it has counted the time of CPUs and the NICs, and not yet the disks.
+const WAITED: Duration = Duration::from_millis(100);
 
 /// The statistics that answer these questions. Asking for every group loses the whole answer when
 /// one group fails, and costs QEMU more.
@@ -214,9 +218,23 @@ impl<'a> Taking<'a> {
                 found = domain.stats(groups, true);
             }
         }
-        let found = found.map_err(|failure| self.at.refused(failure))?;
+        let mut found = found.map_err(|failure| self.at.refused(failure))?;
+        if let Some(bulk) = found.as_mut().filter(|_| begun.elapsed() > WAITED) {
+            self.renew(bulk, groups);
+        }
         self.measured_since(begun);
         found.ok_or_else(|| self.at.no_data(Reason::Vanished))
+    }
+
+    /// Asks anew for what was counted before the guest's process was waited for, so that all is of one
+    /// moment. This waits for nobody who holds the job.
+    fn renew(&self, bulk: &mut Bulk, groups: Groups) {
+        let counted_first = groups & (CPU | VCPUS | NICS);
+        if self.reach == Reach::Guest && counted_first != 0 {
+            if let Ok(Some(later)) = self.known.domain.stats(STATE | counted_first, false) {
+                bulk.renew(later);
+            }
+        }
     }
 
     fn measured_since(&self, begun: Instant) {

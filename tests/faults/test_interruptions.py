@@ -240,6 +240,43 @@ def test_an_interval_ends_when_the_values_were_measured(daemon: Daemon) -> None:
             assert least <= usage.interval <= most
 
 
+def test_what_was_counted_before_the_guest_was_waited_for_is_read_again(daemon: Daemon) -> None:
+    """In a bulk reading, CPUs and NICs come first; then the disks may wait for their storage."""
+    daemon.add(domain := sample.domain(uuid=sample.UUID, bulk=True))
+
+    def go_on(_: Daemon) -> None:
+        domain.stats["cpu.time"] = 2 * 10**7
+        domain.stats["vcpu.1.time"] = 2 * 10**7
+        domain.interfaces["tap1"] = (10 * 1024, *domain.interfaces["tap1"][1:])
+
+    domain.interfaces["tap1"] = (0, *domain.interfaces["tap1"][1:])
+    domain.stats.update({"cpu.time": 10**7, "vcpu.1.time": 10**7})
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    inspector.usage(sample.UUID)
+    daemon.on(STATS, Late(0.3), Then(go_on))
+    usage = inspector.usage(sample.UUID)
+    assert usage.interval is not None
+    told = 0.01 / usage.interval * 100
+    assert usage.cpu_utilization == pytest.approx(told)
+    assert usage.host_cpu_utilization == pytest.approx(told / 8)
+    assert usage.network_read_kib == 10.0
+
+
+def test_a_guest_that_was_waited_for_and_is_started_anew_is_not_mixed(daemon: Daemon) -> None:
+    daemon.add(domain := sample.domain(uuid=sample.UUID, bulk=True))
+
+    def start_anew(_: Daemon) -> None:
+        domain.id += 1
+        domain.cpu_time = 0
+        domain.stats["vcpu.1.time"] = 0
+
+    domain.stats["vcpu.1.time"] = 10**9
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    daemon.on(STATS, Late(0.3), Then(start_anew))
+    assert inspector.inspect_instance(sample.UUID).vcpu_time == 10**9
+    assert inspector.inspect_instance(sample.UUID).vcpu_time == 0
+
+
 def test_a_device_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon: Daemon) -> None:
     """Where no bulk reading has it, that call may wait alone."""
     daemon.add(domain := sample.domain(uuid=sample.UUID))

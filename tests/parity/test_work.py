@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 import virtmeter
-from tests.support.guests import BLOCK, PACKET
+from tests.support.guests import BLOCK, PACKET, spinning_definition
+from tests.support.qemu import wait_for
 from tests.support.worker import Worker
 
 if TYPE_CHECKING:
@@ -71,6 +74,34 @@ def test_rates_are_what_the_guest_has_done_in_its_time(
         assert done / ours <= rate <= done / seconds
     assert (disk.read_bytes_rate, disk.read_requests_rate) == (0.0, 0.0)
     assert nic.rx_bytes_rate >= packets * PACKET / ours
+
+
+def test_the_cpu_time_of_a_guest_whose_monitor_answers_late(
+    rig: Libvirtd, inspector: virtmeter.LibvirtInspector
+) -> None:
+    """It is that of the answer: what is used while a guest's storage hangs is not told later."""
+    with (
+        rig.bulk(1, define=spinning_definition) as [guest],
+        closing(rig.connect()) as conn,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        guest.resume()
+
+        def used() -> float:
+            return float(guest.domain(conn).info()[4]) / 1e9
+
+        inspector.usage(guest.uuid)
+        before = used()
+        with guest.main_thread_stopped():
+            reading = pool.submit(inspector.usage, guest.uuid)
+            wait_for(lambda: used() - before > 0.5, "it has used half a second")
+            least = used() - before
+        usage = reading.result()
+        cpus = conn.getInfo()[2]
+    assert usage.host_cpu_utilization is not None
+    assert usage.interval is not None
+    told = usage.host_cpu_utilization / 100 * cpus * usage.interval
+    assert told >= least - 0.1, "a tenth of a second is no waiting"
 
 
 def test_the_sum_of_what_is_told_is_all_that_was_done(

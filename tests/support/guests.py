@@ -37,6 +37,8 @@ FILTER_XML = f"""\
 
 # A boot sector: cli, hlt, and back to that. Its guest runs, and needs no CPU time.
 HALTS = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
+# Another: jmp to itself. Its guest needs all the CPU time that it can get.
+SPINS = b"\xeb\xfe".ljust(510, b"\0") + b"\x55\xaa"
 
 # In the order of their dependencies: insmod resolves none.
 MODULES = (
@@ -294,6 +296,14 @@ def bulk_definition(index: int, images: Path, *, kvm: bool, bootable: bool = Fal
         "<rom enabled='no'/>",
     )
     return domain_xml(f"bulk-{index}", *disks, nic, kvm=kvm)
+
+
+def spinning_definition(index: int, images: Path, *, kvm: bool, bootable: bool) -> str:
+    """One of many small guests, which needs CPU time once it runs."""
+    xml = bulk_definition(index, images, kvm=kvm, bootable=bootable)
+    with (images / f"{index}-vda.raw").open("r+b") as file:
+        file.write(SPINS)
+    return xml
 
 
 def _bootable(raw: Path) -> Path:

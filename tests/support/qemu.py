@@ -8,6 +8,7 @@ Reached from outside are only the daemon's sockets, in the rig's temporary direc
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -38,6 +39,10 @@ PROGRAMS = ("libvirtd", *QEMU_PROGRAMS, "busybox", "ip", "mount", "nsenter", "un
 # The private ones are mounted over these.
 LIBVIRT_PARENTS = ("/etc", "/var/cache", "/var/lib", "/var/log")
 DIRECTORIES = ("/run", *(f"{parent}/libvirt" for parent in LIBVIRT_PARENTS))
+
+# linux/ptrace.h and linux/wait.h
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+WALL = 0x40000000
 
 UNSHARE = ("unshare", "--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "--")
 
@@ -225,6 +230,24 @@ class Guest:
             yield
         finally:
             self.sigcont()
+
+    @contextmanager
+    def main_thread_stopped(self) -> Iterator[None]:
+        """Make its QEMU deaf as storage does that hangs: the vCPUs go on."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        pid = self.pid
+
+        def ptrace(request: int) -> None:
+            if libc.ptrace(ctypes.c_long(request), ctypes.c_long(pid), None, None):
+                raise OSError(ctypes.get_errno(), "ptrace")
+
+        ptrace(PTRACE_SEIZE)
+        try:
+            ptrace(PTRACE_INTERRUPT)
+            os.waitpid(pid, WALL)
+            yield
+        finally:
+            ptrace(PTRACE_DETACH)
 
     @contextmanager
     def unplugged(self, name: str) -> Iterator[None]:
