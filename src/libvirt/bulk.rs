@@ -206,10 +206,11 @@ impl Bulk {
         CpuTimes { vcpus: are_all.then_some(vcpus), whole: self.cpu_time }
     }
 
-    /// Takes the time of CPUs and the NICs from a later reading, as far as that tells of them.
-    pub(super) fn renew(&mut self, later: Self) {
+    /// Takes the time of CPUs and the NICs from a later reading, as far as that tells of them; answers
+    /// whether it is of the same start.
+    pub(super) fn renew(&mut self, later: Self) -> bool {
         if later.number != self.number {
-            return;
+            return false;
         }
         self.cpu_time = later.cpu_time.or(self.cpu_time);
         if later.cpu_times().vcpus.is_some() {
@@ -220,6 +221,7 @@ impl Bulk {
         if !later.nics.by_name.is_empty() {
             self.nics = later.nics;
         }
+        true
     }
 
     /// The threads that do its I/O.

@@ -156,6 +156,8 @@ struct Taking<'a> {
     /// What keeps the guest's process from being asked.
     busy: Option<&'static str>,
     moment: Cell<Option<Moment>>,
+    /// When the bulk reading told of the disks, where the rest of it is of a later one.
+    disks_measured: Option<Instant>,
     info: OnceCell<Result<(DomainInfo, Instant)>>,
     state: OnceCell<Result<u32>>,
     xml: OnceCell<Result<String>>,
@@ -176,6 +178,7 @@ impl<'a> Taking<'a> {
             bulk: Ok(Bulk::default()),
             busy: None,
             moment: Cell::default(),
+            disks_measured: None,
             info: OnceCell::new(),
             state: OnceCell::new(),
             xml: OnceCell::new(),
@@ -228,11 +231,14 @@ impl<'a> Taking<'a> {
 
     /// Asks anew for what was counted before the guest's process was waited for, so that all is of one
     /// moment. This waits for nobody who holds the job.
-    fn renew(&self, bulk: &mut Bulk, groups: Groups) {
+    fn renew(&mut self, bulk: &mut Bulk, groups: Groups) {
+        let answered = Instant::now();
         let counted_first = groups & (CPU | VCPUS | NICS);
         if self.reach == Reach::Guest && counted_first != 0 {
             if let Ok(Some(later)) = self.known.domain.stats(STATE | counted_first, false) {
-                bulk.renew(later);
+                if bulk.renew(later) {
+                    self.disks_measured = Some(answered);
+                }
             }
         }
     }

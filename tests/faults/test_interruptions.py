@@ -229,15 +229,13 @@ def test_an_interval_ends_when_the_values_were_measured(daemon: Daemon) -> None:
     answer = Then(lambda _: served.append(time.monotonic()))
     daemon.on(STATS, Late(0.5, answer), answer, Late(0.5, answer), answer)
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
-    returned = []
-    for number in range(4):
+    inspector.usage(domain.uuid)
+    for _ in range(3):
+        before, returned = len(served), time.monotonic()
         usage = inspector.usage(domain.uuid)
-        returned.append(time.monotonic())
-        if number > 0:
-            assert usage.interval is not None
-            least = served[number] - returned[number - 1]
-            most = returned[number] - served[number - 1]
-            assert least <= usage.interval <= most
+        most = time.monotonic() - served[before - 1]
+        assert usage.interval is not None
+        assert served[-1] - returned <= usage.interval <= most
 
 
 def test_what_was_counted_before_the_guest_was_waited_for_is_read_again(daemon: Daemon) -> None:
@@ -248,6 +246,7 @@ def test_what_was_counted_before_the_guest_was_waited_for_is_read_again(daemon: 
         domain.stats["cpu.time"] = 2 * 10**7
         domain.stats["vcpu.1.time"] = 2 * 10**7
         domain.interfaces["tap1"] = (10 * 1024, *domain.interfaces["tap1"][1:])
+        domain.disks["vda"].stats = (1, 2 + 512, 3, 4, -1)
 
     domain.interfaces["tap1"] = (0, *domain.interfaces["tap1"][1:])
     domain.stats.update({"cpu.time": 10**7, "vcpu.1.time": 10**7})
@@ -260,6 +259,12 @@ def test_what_was_counted_before_the_guest_was_waited_for_is_read_again(daemon: 
     assert usage.cpu_utilization == pytest.approx(told)
     assert usage.host_cpu_utilization == pytest.approx(told / 8)
     assert usage.network_read_kib == 10.0
+    # The disks are of the moment when they were told.
+    assert usage.disk_read_kib == 0.0
+    assert usage.disk_interval is not None
+    assert usage.disk_interval < usage.interval
+    usage = inspector.usage(sample.UUID)
+    assert (usage.network_read_kib, usage.cpu_utilization, usage.disk_read_kib) == (0.0, 0.0, 0.5)
 
 
 def test_a_guest_that_was_waited_for_and_is_started_anew_is_not_mixed(daemon: Daemon) -> None:
@@ -289,13 +294,12 @@ def test_a_device_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon:
     daemon.on("DOMAIN_BLOCK_STATS", Then(count), Late(0.5, Then(count)), Then(count))
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
     assert list(inspector.inspect_disk_rates(sample.UUID)) == []
-    returned = [time.monotonic()]
-    for number in (1, 2):
+    for _ in range(2):
+        before, returned = len(served), time.monotonic()
         [rates] = inspector.inspect_disk_rates(sample.UUID)
-        returned.append(time.monotonic())
-        interval = 10**6 / rates.read_bytes_rate
-        least = served[number] - returned[number - 1]
-        assert least <= interval <= returned[number] - served[number - 1]
+        most = time.monotonic() - served[before - 1]
+        interval = 10**6 * (len(served) - before) / rates.read_bytes_rate
+        assert served[-1] - returned <= interval <= most
     # In usage, only the disks are over another time than the rest.
     daemon.on("DOMAIN_BLOCK_STATS", Late(0), Late(0.5))
     inspector.usage(sample.UUID)
@@ -318,18 +322,17 @@ def test_cpu_time_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon:
     daemon.on("DOMAIN_GET_INFO", Then(count), Late(0.5, Then(count)), Then(count))
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
     inspector.usage(sample.UUID)
-    returned = [time.monotonic()]
-    for number in (1, 2):
+    for _ in range(2):
+        before, returned = len(served), time.monotonic()
         usage = inspector.usage(sample.UUID)
-        returned.append(time.monotonic())
+        most = time.monotonic() - served[before - 1]
         assert usage.cpu_utilization is not None
         assert usage.host_cpu_utilization is not None
         assert usage.cpu_interval is not None
-        least = served[number] - returned[number - 1]
-        most = returned[number] - served[number - 1]
-        assert least <= usage.cpu_interval <= most
+        assert served[-1] - returned <= usage.cpu_interval <= most
         for utilization, cpus in ((usage.cpu_utilization, 1), (usage.host_cpu_utilization, 8)):
-            interval = 10**6 / (utilization / 100 * cpus * 10**9)
+            grown = 10**6 * (len(served) - before)
+            interval = grown / (utilization / 100 * cpus * 10**9)
             assert interval == pytest.approx(usage.cpu_interval)
 
 

@@ -93,6 +93,7 @@ impl Taking<'_> {
             let (counters, measured) =
                 self.measure((part, name, disk), some_refused, known, call)?;
             let counters = counters.map(|(counters, times)| stats::disk_counters(counters, times));
+            let measured = measured.or(self.disks_measured);
             Ok(Disk { device: name.to_owned(), counters, measured })
         };
         devices.disks.iter().map(ask).collect()
