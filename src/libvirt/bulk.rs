@@ -279,14 +279,18 @@ impl Bulk {
         Some((counters(told)?, times))
     }
 
-    /// Whether the NICs that it has counters of are just these.
+    /// Whether its NICs are just these, and it has counters of each.
     pub(super) fn nics_are<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
-        self.nics.are(names, NIC.len())
+        self.nics.are(names, &[], NIC.len())
     }
 
-    /// Whether the disks that it has counters of are just these.
-    pub(super) fn disks_are<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
-        self.disks.are(names, DISK_COUNTERS)
+    /// Whether its disks are just these, and it has counters of each, but of none of the empty drives.
+    pub(super) fn disks_are<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+        empty: &[String],
+    ) -> bool {
+        self.disks.are(names, empty, DISK_COUNTERS)
     }
 
     /// Whether a disk still lies on what its XML said: a medium may have been changed or ejected.
@@ -343,12 +347,20 @@ impl<const N: usize> Devices<N> {
         }
     }
 
-    /// Whether those that have any of the first so many values have just these names.
-    fn are<'a>(&self, mut names: impl Iterator<Item = &'a str>, counters: usize) -> bool {
+    /// Whether those that have any of the first so many values have just these names, and all others are
+    /// empty.
+    fn are<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a str>,
+        empty: &[String],
+        counters: usize,
+    ) -> bool {
         let has = |values: &[Option<i128>; N]| values.iter().take(counters).any(Option::is_some);
         let mut seen = HashSet::new();
         let all = names.all(|name| seen.insert(name) && self.find(name).is_some_and(has));
+        let empty = empty.iter().filter(|name| self.by_name.contains_key(*name)).count();
         all && seen.len() == self.values.values().filter(|values| has(values)).count()
+            && seen.len() + empty == self.by_name.len()
     }
 
     /// Of two with one name, the first one counts.
@@ -426,8 +438,9 @@ mod tests {
         // Nothing is in the drive sda.
         let values = [("block.0.rd.reqs", 1), ("block.1.capacity", 0), ("block.2.errors", 1)];
         let bulk = bulk(&values, &names);
-        let are = |names: &[&str]| bulk.disks_are(names.iter().copied());
+        let are = |names: &[&str]| bulk.disks_are(names.iter().copied(), &["sda".to_owned()]);
         assert!(are(&["vdb", "vda"]));
+        assert!(!bulk.disks_are(["vda", "vdb"].into_iter(), &[]), "sda is new");
         for others in [&["vda"][..], &["vda", "sda", "vdb"], &["vda", "vdc"], &["vda", "vda"], &[]]
         {
             assert!(!are(others), "{others:?}");

@@ -59,6 +59,8 @@ pub(super) struct Devices {
     pub(super) without_target: Box<[Nic]>,
     /// The disks that have a source, in the order of the XML.
     pub(super) disks: Box<[Disk]>,
+    /// The target names of drives that are empty.
+    pub(super) empty: Box<[String]>,
     /// Whether the guest has a memory balloon.
     pub(super) balloon: bool,
     /// The number of a domain that runs, another at each start.
@@ -80,6 +82,7 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
         nics: each(&document, "interface").filter_map(nic).collect(),
         without_target,
         disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
+        empty: each(&document, "disk").filter(|disk| !has_source(disk)).flat_map(targets).collect(),
         number: attribute(document.root_element(), "id").and_then(|id| id.parse().ok()),
         balloon: each(&document, "memballoon").any(|b| model(b).as_deref() != Some("none")),
     })

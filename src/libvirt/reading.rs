@@ -503,7 +503,7 @@ impl<'a> Taking<'a> {
         let nics = devices.nics.iter().map(|nic| nic.name.as_str());
         let disks = devices.disks.iter().map(|disk| disk.name.as_str());
         self.known.balloon.get().is_some_and(|(number, _)| number == bulk.number)
-            && bulk.disks_are(disks)
+            && bulk.disks_are(disks, &devices.empty)
             && devices.disks.iter().all(|disk| bulk.lies_on_its_source(disk))
             && (!self.parts.has(Parts::COUNTERS) || bulk.nics_are(nics))
     }

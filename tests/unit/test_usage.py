@@ -207,6 +207,28 @@ def test_what_libvirt_does_not_count_is_unknown_and_not_zero(
     assert told == [(None, None)] * 3 + [(2.0, 0.0), (1.0, 0.0)]
 
 
+@pytest.mark.parametrize("device", ["interface", "disk"])
+def test_what_is_plugged_in_and_not_counted_is_unknown_and_not_zero(
+    daemon: Daemon, inspector: virtmeter.LibvirtInspector, device: str
+) -> None:
+    domain = sample.domain(uuid=UUID, bulk=True)
+    daemon.add(domain)
+    inspector.usage(UUID)
+    assert inspector.usage(UUID)[6:12] == (0.0, 0.0, 0, 0, 0.0, 0.0)
+    if device == "interface":
+        new = "<interface type='vhostuser'><mac address='52:54:00:00:00:02'/><target dev='new'/>"
+        domain.interfaces["new"] = (-1,) * 8
+    else:
+        new = "<disk type='vhostuser' device='disk'><source type='unix'/><target dev='new'/>"
+        domain.disks["new"] = Disk(stats=(-1,) * 5)
+    domain.xml = domain.xml.replace("<devices>", f"<devices>{new}</{device}>")
+    usage = inspector.usage(UUID)
+    of_nics, of_disks = usage[6:8], usage[8:12]
+    unknown, known = (of_nics, of_disks) if device == "interface" else (of_disks, of_nics)
+    assert set(unknown) == {None}
+    assert set(known) == {0}
+
+
 def test_what_was_done_while_counters_went_back_is_unknown_and_not_zero(
     domain: Domain, inspector: virtmeter.LibvirtInspector
 ) -> None:
