@@ -16,6 +16,7 @@ from ceilometer.compute.virt.libvirt import inspector as stock
 import virtmeter
 from virtmeter.ceilometer import options
 from virtmeter.ceilometer.once import Once
+from virtmeter.ceilometer.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -88,6 +89,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         """Have said nothing yet."""
         super().__init__(conf)
         self._once = Once()
+        self._together = Together()
 
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
         """Return the release's own ``InstanceStats``, with the fields of ours.
@@ -124,7 +126,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
     ) -> Iterator[virtmeter.InterfaceRateStats]:
         """Return the NICs' bytes per second since the last polling, of which the first has none."""
         with self._ceilometers_exceptions():
-            return self.native.inspect_vnic_rates(instance, duration)
+            return self._rates(self.native.inspect_vnic_rates, instance, duration)
 
     def inspect_disk_rates(
         self,
@@ -133,7 +135,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
     ) -> Iterator[virtmeter.DiskRateStats]:
         """Return the same of the disks, for which Ceilometer has no pollster any more."""
         with self._ceilometers_exceptions():
-            return self.native.inspect_disk_rates(instance, duration)
+            return self._rates(self.native.inspect_disk_rates, instance, duration)
 
     def inspect_disk_info(
         self,
@@ -143,6 +145,10 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         """Return the disks' sizes."""
         with self._ceilometers_exceptions():
             return self.native.inspect_disk_info(instance, duration)
+
+    def _rates(self, method: Any, instance: Any, duration: Any) -> Iterator[Any]:
+        question = method.__name__, getattr(instance, "id", instance)
+        return iter(self._together.ask(question, lambda: method(instance, duration)))
 
     @contextmanager
     def _ceilometers_exceptions(self) -> Iterator[None]:
