@@ -281,16 +281,18 @@ impl Bulk {
 
     /// Whether its NICs are just these, and it has counters of each.
     pub(super) fn nics_are<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
-        self.nics.are(names, &[], NIC.len())
+        self.nics.are(names, |_, _| false, NIC.len())
     }
 
-    /// Whether its disks are just these, and it has counters of each, but of none of the empty drives.
+    /// Whether its disks are just these, and it has counters of each. What is in an empty drive is none.
     pub(super) fn disks_are<'a>(
         &self,
         names: impl Iterator<Item = &'a str>,
         empty: &[String],
     ) -> bool {
-        self.disks.are(names, empty, DISK_COUNTERS)
+        let is_empty =
+            |name: &String, number: &u32| empty.contains(name) && !self.paths.contains_key(number);
+        self.disks.are(names, is_empty, DISK_COUNTERS)
     }
 
     /// Whether a disk still lies on what its XML said: a medium may have been changed or ejected.
@@ -347,20 +349,23 @@ impl<const N: usize> Devices<N> {
         }
     }
 
-    /// Whether those that have any of the first so many values have just these names, and all others are
-    /// empty.
+    /// Whether those that are not left out have just these names, and each has any of the first so many
+    /// values.
     fn are<'a>(
         &self,
         mut names: impl Iterator<Item = &'a str>,
-        empty: &[String],
+        is_left_out: impl Fn(&String, &u32) -> bool,
         counters: usize,
     ) -> bool {
         let has = |values: &[Option<i128>; N]| values.iter().take(counters).any(Option::is_some);
         let mut seen = HashSet::new();
         let all = names.all(|name| seen.insert(name) && self.find(name).is_some_and(has));
-        let empty = empty.iter().filter(|name| self.by_name.contains_key(*name)).count();
-        all && seen.len() == self.values.values().filter(|values| has(values)).count()
-            && seen.len() + empty == self.by_name.len()
+        let is_known = |(name, number): (&String, &u32)| {
+            seen.contains(name.as_str()) || is_left_out(name, number)
+        };
+        // Of two with one name, one has none here.
+        let told = self.by_name.values().filter(|number| self.values.contains_key(number));
+        all && self.by_name.iter().all(is_known) && told.count() == self.values.len()
     }
 
     /// Of two with one name, the first one counts.
@@ -438,7 +443,8 @@ mod tests {
         // Nothing is in the drive sda.
         let values = [("block.0.rd.reqs", 1), ("block.1.capacity", 0), ("block.2.errors", 1)];
         let bulk = bulk(&values, &names);
-        let are = |names: &[&str]| bulk.disks_are(names.iter().copied(), &["sda".to_owned()]);
+        let empty = ["sda".to_owned()];
+        let are = |names: &[&str]| bulk.disks_are(names.iter().copied(), &empty);
         assert!(are(&["vdb", "vda"]));
         assert!(!bulk.disks_are(["vda", "vdb"].into_iter(), &[]), "sda is new");
         for others in [&["vda"][..], &["vda", "sda", "vdb"], &["vda", "vdc"], &["vda", "vda"], &[]]
@@ -447,6 +453,17 @@ mod tests {
         }
         assert!(bulk.nics_are([].into_iter()));
         assert!(!bulk.nics_are(["tap0"].into_iter()));
+    }
+
+    #[test]
+    fn an_empty_drive_is_none_of_the_disks_until_something_is_in_it() {
+        let names = [("block.0.name", "vda"), ("block.1.name", "hda")];
+        // QEMU counts for an IDE drive.
+        let values = [("block.0.rd.reqs", 1), ("block.1.rd.reqs", 0)];
+        let is_vda = |bulk: &Bulk| bulk.disks_are(["vda"].into_iter(), &["hda".to_owned()]);
+        assert!(is_vda(&bulk(&values, &names)));
+        let [vda, hda] = names;
+        assert!(!is_vda(&bulk(&values, &[vda, hda, ("block.1.path", "/medium")])));
     }
 
     #[test]
