@@ -4,10 +4,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use uuid::Uuid;
+
 use super::link::{IDLE, Link};
-use super::scheduler::Probe;
+use super::scheduler::{MOST_CUT_OFF, Probe};
 use super::shared::{Shared, State, nobody};
 use crate::hypervisor::{Connection, Hypervisor};
+use crate::records::InstanceId;
 use crate::threads;
 
 /// Probers that may be stuck with guests at a time, and those that may be stuck at all: the more there
@@ -17,6 +20,7 @@ const MOST_PROBERS: usize = 16;
 
 /// Wakes the prober, or starts one if there is none that serves.
 pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State, now: Instant) {
+    cut_off(state, now);
     // Asking after a guest should take no time, and reaching the hypervisor not much.
     let (guest, nobody) = (shared.limits.timeout / 4, 2 * shared.limits.timeout);
     let connects = state.probing.as_ref().is_some_and(|(since, about)| {
@@ -27,11 +31,11 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         shared.alarm(state);
     }
     let stuck = state.probing.clone().filter(|(since, about)| {
-        let more = state.probers.saturating_sub(PROBERS - 1).min(MOST_PROBERS);
+        let more = state.probers.len().saturating_sub(PROBERS - 1).min(MOST_PROBERS);
         let long = if about.uuid.is_nil() { nobody * (1 << more) } else { guest };
         now.saturating_duration_since(*since) >= long
     });
-    if (state.prober.is_none() || stuck.is_some()) && state.probers < MOST_PROBERS {
+    if (state.prober.is_none() || stuck.is_some()) && state.probers.len() < MOST_PROBERS {
         if let Some((_, instance)) = stuck {
             state.scheduler.leave_unprobed(&instance);
         }
@@ -41,10 +45,29 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         if threads::start("virtmeter-probe", work).is_ok() {
             state.prober = Some(number);
             state.probing = None;
-            state.probers += 1;
+            state.probers.insert(number, (now, Uuid::nil().into()));
         }
     }
     shared.probe.notify_all();
+}
+
+/// Counts no more on threads that an outage has cut off: others take their places.
+fn cut_off(state: &mut State, now: Instant) {
+    let Some(before) = state.scheduler.cut_off_before(now) else { return };
+    let room = MOST_CUT_OFF.saturating_sub(state.probers_cut_off);
+    let out = state.probers.iter().filter(|(_, (begun, _))| *begun < before);
+    for number in out.map(|(number, _)| *number).take(room).collect::<Vec<_>>() {
+        if let Some((_, about)) = state.probers.remove(&number) {
+            state.scheduler.probe_again(&about);
+            state.probers_cut_off += 1;
+        }
+    }
+}
+
+/// One begins to ask, or has come back, from wherever it was.
+fn is_back(state: &mut State, number: u64, about: &InstanceId) {
+    let known = state.probers.insert(number, (Instant::now(), about.clone()));
+    state.probers_cut_off -= usize::from(known.is_none());
 }
 
 fn probe<H: Hypervisor>(mut link: Link<H>) {
@@ -58,7 +81,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         }
         let now = Instant::now();
         // This one must come back, as not many more there can be.
-        let careful = state.probers >= PROBERS;
+        let careful = state.probers.len() >= PROBERS;
         let about = match state.scheduler.probe(now, careful) {
             Probe::Rest if rested => break,
             Probe::Rest => {
@@ -79,9 +102,11 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         rested = false;
         let instance = about.clone().unwrap_or_else(nobody);
         state.probing = Some((now, instance.clone()));
+        is_back(&mut state, number, &instance);
         drop(state);
         let answer = link.ask(|connection| connection.is_free(&instance));
         state = shared.lock();
+        is_back(&mut state, number, &nobody());
         state.scheduler.hear(shared.hypervisor.answered());
         if state.prober == Some(number) {
             state.probing = None;
@@ -92,7 +117,8 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         }
         shared.answered.notify_all();
     }
-    state.probers -= 1;
+    is_back(&mut state, number, &nobody());
+    state.probers.remove(&number);
     if state.prober == Some(number) {
         state.prober = None;
     }

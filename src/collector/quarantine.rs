@@ -70,6 +70,13 @@ impl Quarantine {
         }
     }
 
+    /// Notes that this question is out no more.
+    pub(super) fn probe_again(&mut self, instance: Uuid) {
+        if let Some(hung) = self.0.get_mut(&instance) {
+            hung.unprobed = false;
+        }
+    }
+
     /// Notes that a reading that was stuck has returned.
     pub(super) fn returned(&mut self, instance: Uuid, reading: u64) {
         if let Some(hung) = self.0.get_mut(&instance) {

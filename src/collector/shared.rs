@@ -59,7 +59,10 @@ pub(super) struct State {
     /// The probing thread that serves, and since when it is in a call.
     pub(super) prober: Option<u64>,
     pub(super) probing: Option<(Instant, InstanceId)>,
-    pub(super) probers: usize,
+    /// All of them: what each was last about, and when it has begun with that or come back.
+    pub(super) probers: HashMap<u64, (Instant, InstanceId)>,
+    /// How many more there are, which an outage has cut off.
+    pub(super) probers_cut_off: usize,
     /// The threads that close their connections, which may take for ever.
     pub(super) leaving: usize,
     pub(super) ended: bool,
@@ -131,7 +134,8 @@ impl<H: Hypervisor> Shared<H> {
             threads_ever: 0,
             prober: None,
             probing: None,
-            probers: 0,
+            probers: HashMap::new(),
+            probers_cut_off: 0,
             leaving: 0,
             ended: false,
         };

@@ -251,3 +251,34 @@ def test_a_mute_daemon_that_finds_its_voice_again(daemon: Daemon, seconds: float
         "it is connected again",
     )
     wait_for(lambda: set(map(type, cycle(inspector, uuids).values())) == {list}, "all is well")
+
+
+def test_a_host_that_is_reset_again_and_again(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3)
+    assert_well(inspector, uuids)
+    opened = 0
+
+    def is_tried() -> bool:
+        cycle(inspector, uuids)
+        return daemon.calls["CONNECT_OPEN"] > opened
+
+    def is_well() -> bool:
+        answers = cycle(inspector, uuids).values()
+        return set(map(type, answers)) == {list} and not inspector.health().hung
+
+    for count in range(1, 6):
+        # It hangs until it is reset: those who wait for it by then are told nothing any more.
+        for procedure in ("CONNECT_OPEN", *AFTER_THE_OPEN):
+            daemon.on(procedure, Never(), repeat=True)
+        opened = daemon.calls["CONNECT_OPEN"]
+        with pytest.raises(virtmeter.InspectorException):
+            inspector.inspect_disks(uuids[count % len(uuids)])
+        wait_for(is_tried, "another connection is tried")
+        daemon.off()
+        wait_for(is_well, f"all is well after reset {count}")
+    assert inspector.health().stuck > 0
+    daemon.stop()
+    daemon.start()
+    wait_for(lambda: is_well() and inspector.health().stuck == 0, "they come back")
+    wait_for(lambda: inspector.health().threads <= 4, "so many threads are too many")

@@ -46,7 +46,7 @@ impl<R> Scheduler<R> {
 
     /// How many threads are left to make a call.
     fn threads_left(&self, now: Instant) -> usize {
-        self.most_threads().saturating_sub(self.stuck() + self.connecting_in_vain(now))
+        self.most_threads().saturating_sub(self.hanging() + self.connecting_in_vain(now))
     }
 
     /// How many threads there may be. Once even a call hangs that waits for no guest, a few more find out
@@ -146,6 +146,7 @@ impl<R> Scheduler<R> {
         if !self.is_heard(now) {
             return;
         }
+        self.cut_off(now);
         let long = |since: Instant| now.saturating_duration_since(since) >= self.limits.timeout;
         let over = |task: &Task| task.started.is_some_and(long) && task.claimed == Parts::NONE;
         let over: Vec<Slot> =
@@ -268,7 +269,7 @@ impl<R> Scheduler<R> {
         let Some(last) = out.clone().map(|running| running.started).max() else { return false };
         let others = out.count().saturating_sub(1);
         let again = 4 * self.limits.timeout * (1 << others.min(6));
-        now.saturating_duration_since(last) < again || self.stuck() >= self.limits.max_stuck
+        now.saturating_duration_since(last) < again || self.hanging() >= self.limits.max_stuck
     }
 
     /// Whether the hypervisor has answered anything of late.

@@ -8,14 +8,15 @@ mod reachability;
 mod starting;
 mod task;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use order::Suspended;
-pub(super) use reachability::Probe;
+use reachability::CutOff;
+pub(super) use reachability::{MOST_CUT_OFF, Probe};
 use task::{Fate, Ready, Running, Task};
 pub(super) use task::{Finished, Job, Lane, Slot};
 
@@ -67,6 +68,8 @@ pub(super) struct Scheduler<R> {
     ahead: VecDeque<(Slot, u64)>,
     tasks: HashMap<Slot, Task>,
     running: HashMap<u64, Running>,
+    /// What has not come back from before an outage: readings, and threads that open a connection.
+    cut_off: HashSet<CutOff>,
     /// What was read for callers who wait for it, by which task, and for those who will come.
     answers: HashMap<Key, (u64, Ready<R>)>,
     // Boxed, as a map has room for more than it holds.
@@ -130,6 +133,7 @@ impl<R> Scheduler<R> {
             ahead: VecDeque::new(),
             tasks: HashMap::new(),
             running: HashMap::new(),
+            cut_off: HashSet::new(),
             answers: HashMap::new(),
             ready: HashMap::new(),
             quarantine: Quarantine::default(),
@@ -337,7 +341,10 @@ impl<R> Scheduler<R> {
 
     /// A reading has come to its end. Returns whether a caller is to be told.
     pub(super) fn finish(&mut self, job: &Job, finished: Finished<R>, now: Instant) -> bool {
-        let Some(running) = self.running.remove(&job.id) else { return false };
+        let Some(running) = self.running.remove(&job.id) else {
+            self.is_back(CutOff::Reading(job.id));
+            return false;
+        };
         let broken = matches!(finished.answer, Err(Error::ConnectionLost { .. }));
         if !broken {
             self.heard = Some(now);
@@ -440,7 +447,7 @@ impl<R> Scheduler<R> {
     /// What goes on here.
     pub(super) fn health(&self, now: Instant) -> Health {
         let mut health = self.health.clone();
-        health.threads = self.threads;
+        health.threads = self.threads + self.cut_off.len();
         health.stuck = self.stuck();
         let since = |then: Instant| now.saturating_duration_since(then);
         // Who was asked about by a UUID alone may be known by a name from a list.
@@ -461,6 +468,12 @@ impl<R> Scheduler<R> {
     }
 
     pub(super) fn stuck(&self) -> usize {
+        let cut_off = self.cut_off.iter().filter(|out| matches!(out, CutOff::Reading(_)));
+        self.hanging() + cut_off.count()
+    }
+
+    /// How many of those may return.
+    fn hanging(&self) -> usize {
         self.running.values().filter(|running| running.hangs()).count()
     }
 

@@ -25,6 +25,18 @@ pub(in crate::collector) enum Probe {
     Ask(InstanceId),
 }
 
+/// What an outage has cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum CutOff {
+    /// A reading, by the number of its task.
+    Reading(u64),
+    /// A connection that is opened, by the number of its thread.
+    Opening(u64),
+}
+
+/// So much that was cut off is not counted any more: each has a thread, and threads are bounded.
+pub(in crate::collector) const MOST_CUT_OFF: usize = 64;
+
 impl<R> Scheduler<R> {
     /// What the probing thread does now.
     /// (One that is `careful` asks after no guest: that call may hang as well.)
@@ -123,19 +135,21 @@ impl<R> Scheduler<R> {
         answer: &Result<Option<bool>>,
         now: Instant,
     ) {
+        if matches!(answer, Err(Error::ConnectionLost { .. })) {
+            return self.probe_again(instance);
+        }
         if instance.uuid.is_nil() {
             self.probing = None;
         }
         self.locked.remove(&instance.uuid);
         let mut what = "is read again";
         let out = match answer {
-            Err(Error::ConnectionLost { .. }) => return,
             Ok(Some(false)) => {
                 self.quarantine.busy(instance.uuid, now);
                 None
             }
             Ok(Some(true)) => {
-                let to_lose = self.stuck() < self.limits.max_stuck;
+                let to_lose = self.hanging() < self.limits.max_stuck;
                 self.quarantine.free(instance.uuid, now, 2 * self.limits.timeout, to_lose)
             }
             Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
@@ -166,6 +180,15 @@ impl<R> Scheduler<R> {
         }
     }
 
+    /// A question after it was lost with its connection: another one may be asked.
+    pub(in crate::collector) fn probe_again(&mut self, instance: &InstanceId) {
+        if instance.uuid.is_nil() {
+            self.probing = None;
+        }
+        self.locked.remove(&instance.uuid);
+        self.quarantine.probe_again(instance.uuid);
+    }
+
     /// A thread opens a connection, or looks whether its own is good.
     pub(in crate::collector) fn connects(&mut self, thread: u64, now: Instant) {
         self.idle -= 1;
@@ -175,7 +198,9 @@ impl<R> Scheduler<R> {
     /// It is done with that, with a good connection or without.
     pub(in crate::collector) fn has_connected(&mut self, thread: u64, good: bool, now: Instant) {
         self.idle += 1;
-        self.connecting.remove(&thread);
+        if self.connecting.remove(&thread).is_none() {
+            self.is_back(CutOff::Opening(thread));
+        }
         if good {
             self.reached(Ok(()), now);
         }
@@ -259,6 +284,44 @@ impl<R> Scheduler<R> {
             self.heard = Some(now);
             self.end_outage(now);
         }
+    }
+
+    /// Until when something must have been begun not to come back any more: the hypervisor has been away since,
+    /// and has been there again for a while. A host that was reset says nothing to those that waited.
+    pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
+        let long = |back: &Instant| now.saturating_duration_since(*back) >= 2 * self.limits.timeout;
+        self.reachable_since.filter(long)
+    }
+
+    /// Counts no more on threads that do not come back: others take their places. Who is in a guest is
+    /// there until that one is free.
+    pub(super) fn cut_off(&mut self, now: Instant) {
+        let Some(before) = self.cut_off_before(now) else { return };
+        let readings = self
+            .running
+            .iter()
+            .filter(|(_, call)| call.hangs() && !call.occupies_guest() && call.started < before);
+        let readings = readings.map(|(id, _)| CutOff::Reading(*id));
+        let opening = self.connecting.iter().filter(|(_, since)| **since < before);
+        let opening = opening.map(|(thread, _)| CutOff::Opening(*thread));
+        let room = MOST_CUT_OFF.saturating_sub(self.cut_off.len());
+        for out in readings.chain(opening).take(room).collect::<Vec<_>>() {
+            match out {
+                CutOff::Reading(id) => {
+                    if let Some(call) = self.running.remove(&id) {
+                        self.quarantine.returned(call.slot.uuid, id);
+                    }
+                }
+                CutOff::Opening(thread) => drop(self.connecting.remove(&thread)),
+            }
+            self.cut_off.insert(out);
+            self.threads -= 1;
+        }
+    }
+
+    /// It has come back after all.
+    pub(super) fn is_back(&mut self, out: CutOff) {
+        self.threads += usize::from(self.cut_off.remove(&out));
     }
 
     pub(in crate::collector) fn is_reachable(&self) -> bool {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::error::Failure;
 use crate::hypervisor::{Moment, Notes, Reach};
+use crate::records::InstanceId;
 
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(5),
@@ -803,6 +804,69 @@ fn an_outage_ends_with_a_probe_that_succeeds() {
     host.read(key(Kind::Nics, 1)).unwrap();
     let levels: Vec<_> = host.scheduler.log.iter().map(|(level, _)| *level).collect();
     assert_eq!(levels, [log::Level::Warn, log::Level::Info], "one line each way");
+}
+
+#[test]
+fn what_an_outage_has_cut_off_takes_no_threads_away() {
+    let mut host = Host::new(LIMITS);
+    let mut cut_off = Vec::new();
+    for _ in 0..10 {
+        for (caller, kind) in [Kind::Nics, Kind::Nics, Kind::Disks].into_iter().enumerate() {
+            host.ask(caller, key(kind, caller as u128));
+        }
+        host.start();
+        host.dial();
+        host.wait(LIMITS.timeout);
+        assert!(!host.scheduler.is_reachable());
+        // The host is reset, and tells nobody who waits for it.
+        cut_off.append(&mut host.taking);
+        let dialing = std::mem::take(&mut host.dialing);
+        host.wait(4 * SECOND);
+        host.probe(true, true);
+        for _ in 0..60 {
+            host.ask(0, key(Kind::List, 0));
+            host.finish_all();
+            host.probe(true, true);
+            host.wait(SECOND / 2);
+        }
+        assert_eq!(host.scheduler.health(host.now).hung, []);
+        for vm in 0..3 {
+            for kind in KINDS {
+                host.read(key(kind, vm)).unwrap();
+            }
+        }
+        host.dialing.extend(dialing);
+    }
+    assert_eq!(host.scheduler.stuck(), cut_off.len());
+    // They come back after all, where it was the network.
+    host.taking = cut_off;
+    host.finish_all();
+    while !host.dialing.is_empty() {
+        host.dialed(true, 0);
+    }
+    let health = host.scheduler.health(host.now);
+    assert_eq!((health.stuck, health.threads), (0, host.scheduler.threads));
+    assert_eq!(host.scheduler.idle, host.scheduler.threads);
+}
+
+#[test]
+fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.probe(true, true);
+    host.wait(LIMITS.timeout / 2);
+    assert_eq!(host.scheduler.health(host.now).hung.len(), 1);
+    let vm: InstanceId = Uuid::from_u128(1).into();
+    host.scheduler.leave_unprobed(&vm);
+    host.scheduler.probed(&vm, &Err(lost()), host.now);
+    // Its call is lost as well.
+    for _ in 0..60 {
+        host.probe(true, true);
+        host.wait(SECOND / 2);
+    }
+    assert_eq!(host.scheduler.health(host.now).hung, []);
 }
 
 #[test]
