@@ -16,7 +16,7 @@ from ceilometer.compute.virt.libvirt import inspector as stock
 import virtmeter
 from virtmeter.ceilometer import options
 from virtmeter.ceilometer.once import Once
-from virtmeter.ceilometer.together import Together
+from virtmeter.ceilometer.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,7 +89,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
         """Have said nothing yet."""
         super().__init__(conf)
         self._once = Once()
-        self._together = Together()
+        self._single_flight = SingleFlight()
 
     def inspect_instance(self, instance: Any, duration: Any = None) -> Any:
         """Return the release's own ``InstanceStats``, with the fields of ours.
@@ -148,7 +148,7 @@ class Inspector(virt_inspector.Inspector):  # type: ignore[misc]  # it has no ty
 
     def _rates(self, method: Any, instance: Any, duration: Any) -> Iterator[Any]:
         question = method.__name__, getattr(instance, "id", instance)
-        return iter(self._together.ask(question, lambda: method(instance, duration)))
+        return iter(self._single_flight.ask(question, lambda: method(instance, duration)))
 
     @contextmanager
     def _ceilometers_exceptions(self) -> Iterator[None]:

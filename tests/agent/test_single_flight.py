@@ -15,9 +15,9 @@ from oslo_config import cfg
 
 from tests.support import sample
 from tests.support.libvirtd import Then
-from virtmeter.ceilometer import options, together
+from virtmeter.ceilometer import options, single_flight
 from virtmeter.ceilometer.inspector import LibvirtInspector
-from virtmeter.ceilometer.together import Together
+from virtmeter.ceilometer.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPoolExecutor]:
-    monkeypatch.setattr(together, "MOMENT", 3600.0)
+    monkeypatch.setattr(single_flight, "MOMENT", 3600.0)
     with ThreadPoolExecutor(2) as pool:
         yield pool
 
@@ -48,7 +48,7 @@ class Slow:
 
 
 def test_who_asks_meanwhile_or_soon_after_gets_the_same(pool: ThreadPoolExecutor) -> None:
-    asked, slow = Together(), Slow()
+    asked, slow = SingleFlight(), Slow()
     first = pool.submit(asked.ask, "rates", slow)
     slow.begun.wait(60)
     second = pool.submit(asked.ask, "rates", lambda: [2])
@@ -61,11 +61,11 @@ def test_who_asks_meanwhile_or_soon_after_gets_the_same(pool: ThreadPoolExecutor
 def test_the_next_cycle_asks_anew(
     pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Together()
+    asked = SingleFlight()
     assert asked.ask("rates", lambda: [1]) == [1]
     assert asked.ask("rates", lambda: [2]) == [2], "one thread asks once a cycle"
     assert pool.submit(asked.ask, "rates", lambda: [3]).result(60) == [2]
-    monkeypatch.setattr(together, "MOMENT", 0.0)
+    monkeypatch.setattr(single_flight, "MOMENT", 0.0)
     assert pool.submit(asked.ask, "rates", lambda: [4]).result(60) == [4]
     for number in range(1000):
         asked.ask(number, list)
@@ -73,7 +73,7 @@ def test_the_next_cycle_asks_anew(
 
 
 def test_a_failure_is_of_whoever_has_asked(pool: ThreadPoolExecutor) -> None:
-    asked, slow = Together(), Slow()
+    asked, slow = SingleFlight(), Slow()
     slow.error = KeyError("no such instance")
     first = pool.submit(asked.ask, "rates", slow)
     slow.begun.wait(60)
@@ -85,7 +85,7 @@ def test_a_failure_is_of_whoever_has_asked(pool: ThreadPoolExecutor) -> None:
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent(pool: ThreadPoolExecutor) -> None:
-    asked, slow = Together(), Slow()
+    asked, slow = SingleFlight(), Slow()
     first = pool.submit(asked.ask, "rates", slow)
     slow.begun.wait(60)
     child = os.fork()

@@ -17,7 +17,7 @@ MOMENT = 1.0
 """Seconds. A rate over less than that says little."""
 
 
-class Together:
+class SingleFlight:
     """The questions of the last moment.
 
     Where the agent has several threads, two pollsters may ask for the rates of an instance at once,
