@@ -178,6 +178,16 @@ impl<const N: usize> Growth<N> {
     pub(crate) fn per_second(&self) -> [f64; N] {
         self.added.map(|added| per_second(added, self.interval))
     }
+
+    /// What of it, until now, was added after what was told before: as much as of its time.
+    pub(crate) fn untold(self, now: Instant, told: Option<Instant>) -> Option<Self> {
+        let Some(told) = told else { return Some(self) };
+        let untold = since(now, told)?.min(self.interval);
+        let [part, all] = [untold, self.interval].map(|time| i128::try_from(time.as_nanos()).ok());
+        let (part, all) = part.zip(all)?;
+        let added = self.added.map(|added| added / all * part + added % all * part / all);
+        Some(Self { interval: untold, added })
+    }
 }
 
 /// The interval of what was added within different ones, as one device may have been measured late: the

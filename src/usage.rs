@@ -166,13 +166,12 @@ impl Usage {
     fn first_growth(&mut self, now: [Option<CpuTime>; 2]) -> Option<Growth<1>> {
         let growth = |(last, now): (&Option<CpuTime>, &Option<CpuTime>)| {
             let now = (*now)?;
-            Some((now.since(last.as_ref()?)?, now.read.at))
+            let growth = now.since(last.as_ref()?)?;
+            Some((growth.untold(now.read.at, self.cpu_told)?, now.read.at))
         };
         let told = self.cpu.iter().zip(&now).find_map(growth);
         self.cpu_told = told.map(|(_, until)| until).or(self.cpu_told);
-        let is_untold = |now: &CpuTime| self.cpu_told.is_none_or(|told| now.read.at >= told);
         for (last, now) in self.cpu.iter_mut().zip(now) {
-            let now = now.filter(is_untold);
             *last = if told.is_some() { now } else { now.or(*last) };
         }
         told.map(|(growth, _)| growth)
@@ -289,6 +288,26 @@ mod tests {
                 Self(i128::from(last - first), to - from)
             })
         }
+    }
+
+    #[test]
+    fn the_vcpus_tell_again_after_the_whole_domain_has_told_by_a_later_call() {
+        let (start, mut usage) = (Instant::now(), Usage::default());
+        let mut tell = |second: u64, vcpus: Option<i128>, whole: i128| {
+            let at = start + Duration::from_secs(second);
+            let now = VmCounters {
+                vcpu_time: vcpus,
+                cpu_time: Some(whole),
+                cpu_measured: Some(at + Duration::from_millis(1)),
+                ..VmCounters::default()
+            };
+            usage.enter(at.into(), &now).cpu.map(|growth| growth.added[0])
+        };
+        assert_eq!(tell(0, Some(0), 0), None);
+        assert_eq!(tell(1, None, 60_000), Some(60_000));
+        assert_eq!(tell(2, Some(20_000), 120_000), Some(60_000), "the vCPUs were not known before");
+        assert_eq!(tell(3, Some(30_000), 180_000), Some(9_990), "a millisecond was told");
+        assert_eq!(tell(4, Some(40_000), 240_000), Some(10_000));
     }
 
     proptest! {
