@@ -72,6 +72,20 @@ def test_the_owner_is_kept_as_far_as_that_is_permitted(open_to_all: Path) -> Non
     assert owner(file) == (NOBODY, 12, 0o664)
 
 
+@as_root
+def test_an_owner_who_is_none_in_a_container_is_no_obstacle(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    file.chmod(0o664)
+    os.chown(file, 0, 12)
+    once = ("export", "--once", "--uri", cli.some_host(tmp_path, "one"), "--output", str(file))
+    # A user namespace with root alone, as that of PrivateUsers= and of a rootless container.
+    done = cli.shell('exec unshare --user --map-root-user "$@"', *once)
+    assert done.returncode == 0, done.stderr
+    assert "virtmeter_up 1.0" in file.read_text().splitlines()
+    assert owner(file) == (0, 0, 0o664)
+
+
 def test_a_new_file_can_be_read_by_all_and_have_the_longest_name(tmp_path: Path) -> None:
     file, dangling = tmp_path / ("x" * 255), tmp_path / "dangling"
     dangling.symlink_to(file)

@@ -88,7 +88,7 @@ def is_stdout(path: Path) -> bool:
 def write(path: Path, content: bytes) -> None:
     """Write a file in one step, so that nobody reads half of it; through a link, as ``cp`` would.
 
-    A file that is there gives its mode, and its owner as far as that is permitted. Into what is no
+    A file that is there gives its mode, and its owner as far as that is possible. Into what is no
     file it is written as it comes.
 
     :raises OSError: that cannot be; the file is as it was.
@@ -131,7 +131,7 @@ def _replace(path: Path, there: os.stat_result | None, content: bytes) -> None:
             file.write(content)
             if there:
                 for owner in ((-1, there.st_gid), (there.st_uid, -1)):
-                    with suppress(PermissionError):
+                    with suppress(OSError):  # not permitted, or none in this user namespace
                         os.fchown(handle, *owner)
             os.fchmod(handle, stat.S_IMODE(there.st_mode) if there else 0o644)
         Path(name).replace(path)
