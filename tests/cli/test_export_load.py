@@ -254,7 +254,36 @@ def server(to_send: float, to_receive: float) -> Iterator[Callable[[str], socket
         process.communicate()
 
 
+WITHOUT_THREADS = """
+import logging, threading
+
+logging.basicConfig()
+
+def start(thread):
+    raise RuntimeError("can't start new thread")
+
+threading.Thread.start = start
+"""
+
 REQUEST = "GET / HTTP/1.1\r\n\r\n"
+
+
+def test_a_connection_that_no_thread_is_left_for_is_told() -> None:
+    script = WITHOUT_THREADS + SERVER.format(seconds=(60, 60))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), 30) as client:
+                assert everything(client) == b""
+    finally:
+        process.kill()
+        _, said = process.communicate()
+    assert said.count("cannot serve a connection, as no thread can be started") == 2
+    assert "Traceback" not in said
 
 
 def test_who_does_not_send_or_receive_in_time_is_hung_up_on() -> None:

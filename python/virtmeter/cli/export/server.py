@@ -165,8 +165,14 @@ class Server:
                 )
             self._clients_turn(connection, TO_SEND)
             thread.start()
-        except (OSError, RuntimeError) as error:  # it has gone again, or there can be no thread
+        except OSError as error:  # it has gone again
             LOG.debug("cannot serve a connection: %s", error)
+            self._end(connection)
+        except RuntimeError:  # there can be no thread
+            LOG.warning(
+                "cannot serve a connection, as no thread can be started for it: check the limits "
+                "(ulimit -u, TasksMax)"
+            )
             self._end(connection)
 
     def _talk(self, connection: Connection) -> None:
