@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -351,6 +352,37 @@ def test_what_has_failed_leaves_threads_to_what_has_not() -> None:
     assert len(begun) == 2
     go_on.set()
     eventually(lambda: len(begun) == 10)
+
+
+def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
+    fleet: Fleet, daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Workers(1)
+    shared = Fleet(fleet.file, targets.Defaults(), workers, DESCRIPTORS)
+    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(0.1, 10))
+    asked = messages.parse(b"GET /probe?target=kvm HTTP/1.1\r\n\r\n")
+    go_on = threading.Event()
+    try:
+        for _ in range(2):  # never read, and well the last time
+            go_on.clear()
+            workers.begin(lambda: go_on.wait(30))
+            caplog.clear()
+            with pytest.raises(RefusalError) as refused:
+                body(pages, asked)
+            assert refused.value.answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+            assert "not read in time" in caplog.text
+            go_on.set()
+            read(shared, "kvm")
+            time.sleep(RECENT)
+        daemon.stop()
+        eventually(lambda: not shared.open("kvm").reader.read(lambda _: 30).reached)
+        go_on.clear()
+        workers.begin(lambda: go_on.wait(30), doubtful=True)
+        time.sleep(RECENT)
+        assert b"\nvirtmeter_up 0.0\n" in body(pages, asked), "as it was the last time"
+    finally:
+        go_on.set()
+        shared.close()
 
 
 def test_where_there_can_be_no_more_threads_what_has_failed_is_read_all_the_same(

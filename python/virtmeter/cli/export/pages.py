@@ -49,7 +49,7 @@ class Scrapes:
     ) -> Answer:
         """Return the metrics of what is read.
 
-        :raises RefusalError: too many wait for some.
+        :raises RefusalError: too many wait for some, or too much else is read.
         :raises GoneError: the client has not waited for it.
         """
         header = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", "")
@@ -65,6 +65,13 @@ class Scrapes:
         try:
             with self._places.held(connection):
                 current = reader.read(time_left, connection.check)
+                if current.unknown:
+                    reader.tell_unread()
+                    raise RefusalError(
+                        HTTPStatus.SERVICE_UNAVAILABLE,
+                        "Too many targets are being read; try again.",
+                        ("Retry-After", "1"),
+                    )
                 body = renderer.render(current, form, names, connection.check)
                 reader.forget()  # before it is sent
         except FullError:

@@ -68,6 +68,8 @@ class Pass:
         epoch: the clocks of who scrapes may differ from this one a little."""
         if before is not None:
             self.between = time.time() - (self.began - before.asked) / 2
+        self.unknown = False
+        """Whether it waits for a thread, which is no reason to take the hypervisor for away."""
         self.reached = False
         """Whether the hypervisor has answered, and no connection was lost since."""
         self.hosts: list[virtmeter.Host] = []
@@ -164,6 +166,7 @@ class Reader:
         self._choice = choice or Choice()
         self._missing: set[str] = set()
         self._workers, self._target = workers or Workers(1), target
+        self._has_own = workers is None
         self._reading = threading.Lock()
         """Held by the thread that reads."""
         self._stopped = False
@@ -197,6 +200,11 @@ class Reader:
                 self._changed.wait(min(left, GLANCE))
                 check()
             return current
+
+    def tell_unread(self) -> None:
+        """Say that a pass has waited for a thread in vain."""
+        with about.target(self._target):
+            LOG.warning("not read in time, as too many other targets are being read or hang")
 
     def begin(self) -> None:
         """Have everything read, which nobody waits for: the inspector adds up what it is told."""
@@ -243,12 +251,15 @@ class Reader:
         before = self._pass or self._last
         if self._pass is None or (self._pass.ended and not self._pass.is_recent()):
             current = self._pass = Pass(self._hypervisor, before)
+            # One that was away the last time is away until it answers.
+            current.unknown = not self._has_own and (before is None or before.reached)
             doubtful = before is not None and not before.complete
             self._workers.begin(lambda: self._run(current), doubtful=doubtful)
         return self._pass
 
     def _run(self, current: Pass) -> None:
         with self._reading, about.target(self._target):
+            current.unknown = False
             if not self._stopped:
                 self._read(current)
         with self._changed:
