@@ -354,6 +354,33 @@ def test_what_has_failed_leaves_threads_to_what_has_not() -> None:
     eventually(lambda: len(begun) == 10)
 
 
+@pytest.mark.parametrize("slow", [0.1, 60.0])
+def test_readings_that_take_long_give_their_turn_to_others(
+    monkeypatch: pytest.MonkeyPatch, slow: float
+) -> None:
+    monkeypatch.setattr("virtmeter.cli.export.workers.SLOW", slow)
+    workers = Workers(2)
+    go_on, begun, done = threading.Event(), [], threading.Event()
+
+    def hang() -> None:
+        begun.append(1)
+        go_on.wait(30)
+
+    try:
+        for _ in range(5):
+            workers.begin(hang)
+        workers.begin(done.set)
+        if slow < 1:
+            assert done.wait(20)
+        else:
+            eventually(lambda: len(begun) == 2)
+            assert not done.wait(0.2)
+    finally:
+        go_on.set()
+    assert done.wait(20)
+    eventually(lambda: len(begun) == 5)
+
+
 def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
     fleet: Fleet, daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:

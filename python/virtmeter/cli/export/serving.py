@@ -44,7 +44,7 @@ SPARE = 100
 """Descriptors that are not given to clients if there are so many, to be on the safe side."""
 
 READERS = 32
-"""Targets that are read at a time, and half as many that have failed before."""
+"""Targets that are read at a time, see `Workers`, and half as many that have failed before."""
 
 
 class Address(NamedTuple):
