@@ -12,7 +12,7 @@ pub(super) struct Before {
     /// When that was, in 10^-9 s.
     read_at: i64,
     sum: Sum,
-    /// What the row grew in which it was read.
+    /// What the row grew in which it was read, and those of which a part was taken.
     edge: i128,
 }
 
@@ -25,7 +25,8 @@ pub(super) struct Anchor {
     pub(super) at: i64,
     /// While the rows up to then have not come yet: that of those which have.
     pub(super) sum: Sum,
-    /// What grew in the row in which it was read, so that its sum is not exactly known.
+    /// What grew in the row in which it was read, and in longer ones of which a part was taken since, so
+    /// that the sum is not exactly known.
     pub(super) edge: i128,
 }
 
@@ -54,17 +55,19 @@ impl Before {
         Self { read_at, sum: Sum::default(), edge: 0 }
     }
 
-    /// Adds what is to be taken of a row, which ends then and is so long, in 10^-9 s: its mean per second,
-    /// and what it has grown by.
-    pub(super) fn add(&mut self, end: i64, length: i64, covered: u64, mean: f64, grown: i128) {
+    /// Adds what is to be taken of a row, which ends then: how much of it, and how long it is, in 10^-9 s,
+    /// and its mean per second.
+    pub(super) fn add(&mut self, end: i64, length: i64, step: i64, covered: u64, mean: f64) {
         let before = self.read_at.saturating_sub(end - length).clamp(0, length);
         #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-        let nanos = (mean * before as f64).round() as i128;
+        let grown = |time: i64| (mean * time as f64).round() as i128;
+        let nanos = grown(before);
         // No more is covered than by the whole row.
         let covered = u64::try_from(before).unwrap_or(0).min(covered);
         self.sum.add(Sum { nanos, covered });
-        if (1..length).contains(&before) {
-            self.edge += grown;
+        // The mean of all of it says little about a part.
+        if length < step || (1..length).contains(&before) {
+            self.edge = self.edge.saturating_add(grown(step));
         }
     }
 }

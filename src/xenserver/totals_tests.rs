@@ -1070,6 +1070,77 @@ fn cpu_time_is_known_of_a_vm_that_was_started_with_fewer_vcpus() {
     assert!((99..=101).contains(&seconds), "{told:?}");
 }
 
+/// Bytes that G's NIC has received, and sent: many in 30 seconds, and few else.
+fn bytes_of_burst(begins: i64, t: i64) -> i64 {
+    1000 * t + 999_000 * (t - begins).clamp(0, 30)
+}
+
+/// An answer of G's CPU and that NIC: the rows after `from`, of that step.
+fn burst(begins: i64, from: i64, end: i64, step: i64) -> String {
+    let row = |t: i64| {
+        let grown = bytes_of_burst(begins, t) - bytes_of_burst(begins, t - step);
+        let mean = grown as f64 / step as f64;
+        format!("<row><t>{}</t><v>0.5</v><v>{mean}</v><v>{mean}</v></row>", at(t))
+    };
+    let rows: String = (0..).map(|n| end - n * step).take_while(|t| *t > from).map(row).collect();
+    let entry = |name| format!("<entry>AVERAGE:vm:{}:{name}</entry>", uuid('G'));
+    let legend = ["cpu0", "vif_0_rx", "vif_0_tx"].map(entry).concat();
+    let (start, end) = (at(from + 1), at(end));
+    format!(
+        "<xport><meta><start>{start}</start><step>{step}</step><end>{end}</end>\
+         <legend>{legend}</legend></meta><data>{rows}</data></xport>"
+    )
+}
+
+#[test]
+fn a_part_of_a_longer_row_is_no_lie() {
+    // The host is away from 110 on, in the minute from 100 to 160, and has rows of a minute afterwards.
+    for (set, begins) in TRUE_SETS.iter().flat_map(|set| [100, 130].map(|begins| (set, begins))) {
+        let mut client = Client::new(set);
+        let (mut from, mut before) = (-20, Told::default());
+        for now in (0..=110).step_by(10).chain((1000..=1300).step_by(10)) {
+            // Another NIC, which is plugged in later, has everything read again.
+            let nics: &[u16] = if now < 1100 { &[0] } else { &[0, 1] };
+            let (state, host_of) = (State::Running, Some(host()));
+            let known = Known { state, domid: 7, host: host_of, vcpus: 1, nics, disks: &[] };
+            client.totals.enter(uuid('G'), &known);
+            let step = if now - from > 600 { 60 } else { 5 };
+            client.totals.take(host(), burst(begins, from, now, step).as_bytes()).unwrap();
+            from = now;
+            let is_due = client.totals.due(&host()).contains(&uuid('G'));
+            if is_due || client.totals.lacks_exact(&uuid('G')) {
+                let source = |name, last: String| {
+                    format!(
+                        "<ds><name>{name}</name><type>DERIVE</type><last_ds>{last}</last_ds></ds>"
+                    )
+                };
+                let t = now + 3;
+                let bytes = bytes_of_burst(begins, t).to_string();
+                let sources = [
+                    source("cpu0", format!("{:?}", t as f64 / 2.0)),
+                    source("vif_0_rx", bytes.clone()),
+                    source("vif_0_tx", bytes),
+                ];
+                let (t, sources) = (at(t), sources.concat());
+                let rrd = format!("<rrd><step>5</step><lastupdate>{t}</lastupdate>{sources}<rra>");
+                client.totals.enter_exact(
+                    &uuid('G'),
+                    host(),
+                    &VmRrd::read(rrd.as_bytes()).unwrap(),
+                );
+            }
+            assert!(!client.totals.do_rows_lie(&host()), "{set}, {begins}: at {now}");
+            let told = client.told('G', "vif_0_rx").unwrap();
+            let seconds = told.covered.checked_sub(before.covered).unwrap().as_secs_f64();
+            let rate = (told.sum - before.sum) as f64 / seconds;
+            assert!(now < 1010 || rate <= 1001.0, "{set}, {begins}: {rate} B/s at {now}");
+            before = told;
+        }
+        let cpu = client.told('G', "cpu").unwrap();
+        assert_eq!(cpu.sum, 650_000_000_000, "{set}, {begins}");
+    }
+}
+
 #[test]
 fn a_column_that_stays_away_is_made_good_for_now_and_then() {
     for lies in [false, true] {

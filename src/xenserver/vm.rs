@@ -222,12 +222,19 @@ impl Entry {
     }
 
     /// Adds so many seconds of a row, at its end; some of them were covered before.
-    pub(super) fn add(&mut self, t: i64, seconds: i64, at_rest: i64, mean: f64, sum: Sum) {
+    pub(super) fn add(
+        &mut self,
+        t: i64,
+        step: i64,
+        (seconds, at_rest): (i64, i64),
+        mean: f64,
+        sum: Sum,
+    ) {
         let covered = u64::try_from((seconds - at_rest) * SECOND).unwrap_or(0);
         self.sum.add(Sum { covered, ..sum });
         self.zero = if mean > 0.0 { 0 } else { covered };
         for before in self.before.iter_mut().flatten() {
-            before.add(t * SECOND, seconds * SECOND, covered, mean, sum.nanos);
+            before.add(t * SECOND, seconds * SECOND, step * SECOND, covered, mean);
         }
     }
 }
