@@ -1070,6 +1070,37 @@ fn cpu_time_is_known_of_a_vm_that_was_started_with_fewer_vcpus() {
     assert!((99..=101).contains(&seconds), "{told:?}");
 }
 
+#[test]
+fn cpu_time_has_that_of_a_vcpu_which_was_offline_before_anybody_looked() {
+    for lies in [false, true] {
+        let mut client = Client::new("xapi-26.17_steady");
+        let mut before = None;
+        for seconds in (0..=400).step_by(10) {
+            let is_online = seconds >= 200;
+            enter_with(&mut client, State::Running, 7, if is_online { 2 } else { 1 });
+            let rows = two_cpus(seconds, "0.5", if is_online { "0.5" } else { "0.0" });
+            client.totals.take(host(), rows.as_bytes()).unwrap();
+            if lies && seconds == 50 {
+                client.totals.rows_lie(host());
+            }
+            // It ran for 1000 s once.
+            let t = seconds as f64 + 3.0;
+            let second = 1000.0 + (t - 195.0).max(0.0) / 2.0;
+            if lies || client.totals.lacks_exact(&uuid('G')) {
+                assert!(read_two_cpus(&mut client, seconds + 3, t / 2.0, second));
+            }
+            let cpu = client.told('G', "cpu").unwrap();
+            let since_start = cpu.since_start.expect("it is known all the time") as f64 / NANO;
+            assert!(
+                (since_start - second - t / 2.0).abs() < 6.0,
+                "{lies} {seconds}: {since_start}"
+            );
+            let grown = cpu.sum - before.replace(cpu.sum).unwrap_or(0);
+            assert!(grown < 16_000_000_000, "{lies} {seconds}: {grown}");
+        }
+    }
+}
+
 /// Bytes that G's NIC has received, and sent: many in 30 seconds, and few else.
 fn bytes_of_burst(begins: i64, t: i64) -> i64 {
     1000 * t + 999_000 * (t - begins).clamp(0, 30)

@@ -368,6 +368,27 @@ impl Vm {
         }
     }
 
+    /// A vCPU that is offline has run in this domain.
+    fn insert_offline_cpu(&mut self, vcpu: u16) {
+        let place = self.counters.binary_search_by_key(&(Counter::Cpu, vcpu), Slot::key);
+        let place = place.unwrap_or_else(|place| {
+            let counted = Counted::default();
+            let slot = Slot {
+                counter: Counter::Cpu,
+                device: vcpu,
+                is_there: false,
+                is_of_domain: true,
+                last: None,
+                counted,
+            };
+            self.counters.insert(place, slot);
+            // Places have changed.
+            self.next = None;
+            place
+        });
+        self.counters[place].is_of_domain = true;
+    }
+
     fn slot(&self, counter: Counter, device: u16) -> Option<usize> {
         let found = self.counters.binary_search_by_key(&(counter, device), Slot::key);
         found.ok().filter(|found| self.counters[*found].is_read())

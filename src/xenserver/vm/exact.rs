@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::check::Evidence;
 use super::super::counted::Anchor;
-use super::super::names::{PLUGINS, named};
+use super::super::names::{Counter, Named, PLUGINS, named};
 use super::super::quirks::Quirks;
 use super::super::rrd::{Exact, SourceKind, VmRrd};
 use super::{ExactFrom, Gap, PAUSES, SECOND, Slot, State, Vm};
@@ -17,6 +17,9 @@ const TOLERANCE: i128 = 100;
 /// Growth by less than this says nothing: in 10^-9 s, and in 10^-9 bytes.
 const LEAST_TIME: i128 = NANOS / 10;
 const LEAST_BYTES: i128 = 10_000 * NANOS;
+/// No domain has more.
+const MOST_VCPUS: u16 = 1024;
+
 #[derive(Debug)]
 pub(super) struct Next {
     pub(super) at: i64,
@@ -54,6 +57,7 @@ impl Vm {
     ) {
         // Rows of a pause tell its growth only in all.
         let is_compared = is_compared && self.still.is_none();
+        self.count_offline_cpus(rrd);
         let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
@@ -127,6 +131,21 @@ impl Vm {
         }
         if !next.is_empty() && self.next.is_none() {
             self.next = Some(Box::new(Next { at, anchors: next }));
+        }
+    }
+
+    /// What vCPUs did that are offline is part of the domain's CPU time, also of those that were never seen
+    /// online.
+    fn count_offline_cpus(&mut self, rrd: &VmRrd<'_>) {
+        for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
+            let Some(Named::Numbered(Counter::Cpu, vcpu @ 0..MOST_VCPUS)) = named(&source.name)
+            else {
+                continue;
+            };
+            // One that the domain does not have is told as 0.
+            if source.last.is_some_and(|last| last.nanos > 0) {
+                self.insert_offline_cpu(vcpu);
+            }
         }
     }
 
