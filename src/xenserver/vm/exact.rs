@@ -60,6 +60,8 @@ impl Vm {
         self.count_offline_cpus(rrd);
         let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
+        // The RRD of one that is paused may stand still, for longer than it is known: nothing was counted since.
+        let at = if self.state == State::Paused { at.max(mark) } else { at };
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
