@@ -139,7 +139,7 @@ impl XenServer {
             let taken = taken.map_err(|error| self.pool.lost(&error.to_string()))?;
             let lag = hypervisor::lag(taken.newest);
             state.lags.insert(host, lag);
-            state.totals.enter_lag(host, lag);
+            state.totals.enter_lag(host, taken.step, lag);
             (taken, state.totals.due(&host))
         };
         let mut lines = Vec::new();

@@ -21,6 +21,8 @@ use crate::samples::{Mark, Sum};
 const FIRST_START: i64 = -15;
 /// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
 const MOST_AGAIN: i64 = 480;
+/// The rows that hosts have first, in seconds.
+const SHORTEST_STEP: u32 = 5;
 /// Less of a CPU is nothing to compare.
 const LEAST_SHARE: f64 = 0.002;
 /// Two hosts of a pool whose newest rows are no farther apart have the same time, as far as can be seen.
@@ -122,8 +124,11 @@ impl Totals {
     }
 
     /// How old the newest rows of a host were when they came, by a clock that is one for all hosts.
-    pub(crate) fn enter_lag(&mut self, host: Uuid, seconds: f64) {
-        self.hosts.entry(host).or_default().lag = Some(seconds);
+    /// Longer rows, as after a gap, say nothing of its clock: they may be as old as they are long.
+    pub(crate) fn enter_lag(&mut self, host: Uuid, step: u32, seconds: f64) {
+        if step <= SHORTEST_STEP {
+            self.hosts.entry(host).or_default().lag = Some(seconds);
+        }
     }
 
     /// Forgets a host that has left the pool.

@@ -1535,8 +1535,10 @@ fn a_vm_that_leaves_a_host_which_does_not_answer_loses_nothing() {
             totals.take(host(), two_rows('G', end, ["0.2", "0.2"]).as_bytes()).unwrap();
         }
         totals.take(other, two_rows('A', 1070, ["0.2", "0.2"]).as_bytes()).unwrap();
-        totals.enter_lag(host(), lags[0]);
-        totals.enter_lag(other, lags[1]);
+        totals.enter_lag(host(), 5, lags[0]);
+        totals.enter_lag(other, 5, lags[1]);
+        // A row of a minute is no later one.
+        totals.enter_lag(host(), 60, lags[0] + 55.0);
         totals.enter(uuid('G'), &known(other));
         let older = |t: i64| format!("<row><t>{t}</t><v>0.2</v></row>");
         let older: String = (1..=14).map(|row| older(1075 - 5 * row)).collect();
