@@ -83,6 +83,8 @@ impl Object for Devices {
         if kind != "VirtualMachine" {
             return None;
         }
+        // Each VM has some; without its configuration (its files cannot be read, for example), none is told.
+        properties.get("config.hardware.device")?;
         let devices = || properties.array("config.hardware.device");
         let mut controllers = HashMap::new();
         for device in devices() {

@@ -276,6 +276,11 @@ impl HostWide for VSphere {
         let state = self.lock();
         let vm = state.find(instance, self.is_told_of_stopped(part))?;
         let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
+        if part != Parts::STATS && vm.about.is_none() {
+            let why = "vSphere does not tell the configuration of this VM";
+            let reason = Reason::Refused(Failure::of(why));
+            return Err(Error::NoData { instance: instance.clone(), reason });
+        }
         let needs_samples =
             part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));
         let why = if let Some((_, why)) = &vm.refusal {

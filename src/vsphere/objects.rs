@@ -38,7 +38,7 @@ pub(super) struct Missing {
 
 /// An object that is read from some of its properties.
 pub(super) trait Object: Sized {
-    /// `None` for one of another type.
+    /// `None` for one of another type, or of which too little is told.
     fn read(kind: &str, moref: Box<str>, properties: &Properties<'_, '_>) -> Option<Self>;
 }
 

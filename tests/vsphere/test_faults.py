@@ -535,6 +535,37 @@ def test_a_vm_whose_configuration_is_not_told_for_a_while_stays_the_same(
     assert inspector.list_instances() == before
 
 
+def test_devices_that_are_not_told_are_unknown_and_not_gone(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    known = vcenter.vms()[0]
+    vcenter.reconfigure(known.ref, annotation="It is configured otherwise.")
+    new = vcenter.vm(vcenter.create(host=0))
+    inspector.list_instances()
+    for vm in (known, new):
+        vcenter.hide(vm.ref)
+    vcenter.step(20)
+    usage = usages(inspector)
+    assert usage[known.uuid].network_interval == usage[known.uuid].disk_interval == 20
+    assert list(inspector.inspect_vnics(known.uuid))
+    assert list(inspector.inspect_disk_info(known.uuid))
+    assert new.uuid not in usage
+    asks = (
+        *(inspector.usage, inspector.inspect_vnics, inspector.inspect_disks),
+        *(inspector.inspect_disk_info, inspector.inspect_details),
+    )
+    for ask in asks:
+        with pytest.raises(NoDataException, match="does not tell the configuration"):
+            ask(new.uuid)
+    for vm in (known, new):
+        vcenter.hide(vm.ref, hidden=False)
+    vcenter.step(20)
+    assert usages(inspector)[known.uuid].network_interval == 20
+    for vm in (known, new):
+        assert list(inspector.inspect_vnics(vm.uuid))
+        assert list(inspector.inspect_disk_info(vm.uuid))
+
+
 def test_names_are_decoded_and_templates_left_out(opens: Opens, vcenter: VCenter) -> None:
     vms = vcenter.vms()
     names = {instance.name for instance in opens(vcenter).list_instances()}
