@@ -19,13 +19,14 @@ mod trust;
 use std::fmt::{self, Write as _};
 use std::io::{BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use crate::locks::lock;
 use crate::per_process::PerProcess;
 use crate::target::{Authority, Fingerprint, Trust};
 use answer::{Bounds, Head, LONGEST_HEAD};
@@ -189,12 +190,21 @@ impl fmt::Debug for Response {
 
 /// Whom to trust, and what was learned of those: for all threads of a process.
 pub(crate) struct Client {
-    tls: PerProcess<Arc<ClientConfig>>,
+    trust: Trust,
+    tls: PerProcess<Mutex<Tls>>,
     names: Arc<PerProcess<Arc<Names>>>,
 }
 
+/// What TLS needs to know.
+struct Tls {
+    config: Arc<ClientConfig>,
+    /// A server was not trusted: the CA certificates may be others by now.
+    is_doubted: bool,
+}
+
 impl Client {
-    /// A client that trusts some servers. Reads CA certificates, once.
+    /// A client that trusts some servers. Reads CA certificates, and does so anew once they have not made a
+    /// server trusted.
     ///
     /// # Errors
     ///
@@ -217,15 +227,29 @@ impl Client {
         let mut config = trust::config(trust)?;
         // The room for sessions, 14 kB, is that of the copies.
         config.resumption = Resumption::disabled();
-        // A certificate is of one server, as a rule.
-        let sessions = if matches!(trust, Trust::Pin(_)) { 8 } else { SESSIONS };
+        let sessions = sessions(trust);
         // Sessions are kept under a lock, which a forked child could find locked for ever.
         let tls = PerProcess::new(move || {
             let mut config = config.clone();
             config.resumption = Resumption::in_memory_sessions(sessions);
-            Arc::new(config)
+            Mutex::new(Tls { config: Arc::new(config), is_doubted: false })
         });
-        Ok(Self { tls, names })
+        Ok(Self { trust: trust.clone(), tls, names })
+    }
+
+    /// What TLS needs to know, by the CA certificates that there are now if those of before did not do.
+    fn tls(&self) -> Arc<ClientConfig> {
+        self.tls.with(|tls| {
+            let mut tls = lock(tls);
+            if std::mem::take(&mut tls.is_doubted) {
+                // A file that cannot be read is being replaced, perhaps.
+                if let Ok(mut config) = trust::config(&self.trust) {
+                    config.resumption = Resumption::in_memory_sessions(sessions(&self.trust));
+                    tls.config = Arc::new(config);
+                }
+            }
+            Arc::clone(&tls.config)
+        })
     }
 
     /// Sends a request and reads its answer, all of it before the deadline.
@@ -238,10 +262,11 @@ impl Client {
         request: &Request<'_>,
         until: impl Into<Until>,
     ) -> Result<Response, HttpError> {
-        self.exchange(request, until.into()).map_err(|why| HttpError {
-            host: request.host.to_owned(),
-            port: request.port,
-            why,
+        self.exchange(request, until.into()).map_err(|why| {
+            if let Why::UnknownCa { .. } | Why::NotTrusted { .. } = why {
+                self.tls.with(|tls| lock(tls).is_doubted = true);
+            }
+            HttpError { host: request.host.to_owned(), port: request.port, why }
         })
     }
 
@@ -250,7 +275,7 @@ impl Client {
         let name = ServerName::try_from(request.host.to_owned()).map_err(|_| Why::BadHost)?;
         let bytes = request.bytes()?;
         let mut socket = self.connect(request, until.reached.min(deadline))?;
-        let mut tls = ClientConnection::new(self.tls.with(Arc::clone), name)
+        let mut tls = ClientConnection::new(self.tls(), name)
             .map_err(|error| Why::of_tls(&error, Phase::Handshake))?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).map_err(|error| Why::of(&error, Phase::Handshake))?;
@@ -295,4 +320,9 @@ impl Client {
         }
         connected
     }
+}
+
+/// How many TLS sessions are remembered. A certificate is of one server, as a rule.
+fn sessions(trust: &Trust) -> usize {
+    if matches!(trust, Trust::Pin(_)) { 8 } else { SESSIONS }
 }

@@ -87,6 +87,23 @@ fn a_ca_vouches_for_name_and_dates() {
 }
 
 #[test]
+fn ca_certificates_that_were_replaced_count_once_the_old_ones_do_not_do() {
+    let port = listen_tls(usual(HERE), 5, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
+    let file = std::env::temp_dir().join(format!("virtmeter-{}-ca.pem", std::process::id()));
+    let write = |name| std::fs::copy(certificate_file(name), &file).unwrap();
+    write("selfsigned.pem");
+    let client = client(&Trust::Ca(file.clone()));
+    let get = || send(&client, &Request::get(HOST, port, "/"), LONG).map(|answer| answer.status);
+    let unknown = Err(Why::UnknownCa { presented: pin(HERE) });
+    assert_eq!([get(), get()], [unknown.clone(), unknown.clone()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(get(), unknown);
+    write("ca.pem");
+    assert_eq!([get(), get()], [Ok(200), Ok(200)]);
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn what_no_ca_can_vouch_for_is_not_to_be_trusted_by_another_ca() {
     let own = include_bytes!("../certificates/ca.pem");
     for (pem, because) in [(EXPIRED, "it has expired; renew it there"), (own, "a CA's own")] {
