@@ -113,13 +113,17 @@ impl Pool {
     ) -> Result<T> {
         let closed = self.server.closed();
         let session = self.session(deadline)?;
+        // A login may have taken all the time, which says nothing of the master.
+        let has_time = Instant::now() < deadline;
         let answer = self.post(&session.master, &call(&session), &mut read, deadline);
         let is_over = match &answer {
             // Whoever has closed it wants no other one.
             Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.server.closed() == closed,
             Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => true,
             // A member has named it, and may name another one by now, or another certificate.
-            Err(Trouble::Unreached(_)) => session.master.host != self.server.target.host,
+            Err(Trouble::Unreached(_)) => {
+                has_time && session.master.host != self.server.target.host
+            }
             _ => false,
         };
         let over = if is_over { self.server.forget(&session, deadline)? } else { Over::Kept };
@@ -288,7 +292,7 @@ impl Pool {
         let given_up = lock(&self.given_up).take();
         if let Some(last) = given_up {
             // Its master may have been away for a moment only.
-            let (call, until) = (Call::logout(&last), deadline.min(Instant::now() + CLOSING));
+            let (call, until) = (Call::logout(&last), Instant::now() + CLOSING);
             let _ = self.post(&session.master, &call, &mut rpc::nothing, until);
         }
         Ok(session)

@@ -559,6 +559,15 @@ def test_a_master_that_is_away_for_a_moment_keeps_one_session(opens: Opens, pool
     eventually(lambda: not pool.sessions.open)
 
 
+def test_a_login_through_a_member_that_takes_all_the_time_is_the_only_one(
+    opens: Opens, pool: Pool
+) -> None:
+    pool.sessions.delay = 1.5
+    inspector = opens(pool, uri=pool.uri(1), timeout=1.0)
+    eventually(lambda: is_well(inspector))
+    assert pool.sessions.logins == len(pool.sessions.open) == 1
+
+
 def test_a_member_renews_its_certificate(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     assert count(inspector) == ALL
