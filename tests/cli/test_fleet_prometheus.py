@@ -95,7 +95,7 @@ class Run:
 
     def goes_on(self, since: float, target: str) -> bool:
         """Return whether all series of a target have three samples since then, and it is up."""
-        over = f'{{instance="{target}"}}[{max(1, int(time.time() - since))}s]'
+        over = f'{{instance="{target}"}}[{max(1, int((time.time() - since) * 1000))}ms]'
         try:
             counts = self.prometheus.ask(f"count_over_time({CPU}{over})")
             up = self.prometheus.ask(f'virtmeter_up{{instance="{target}"}}')
@@ -279,7 +279,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def over(metric: str, target: str, began: float, ended: float) -> str:
-    return f'{metric}{{instance="{target}"}}[{int(ended - began)}s]'
+    return f'{metric}{{instance="{target}"}}[{int((ended - began) * 1000)}ms]'
 
 
 @pytest.mark.parametrize("target", VMS)
