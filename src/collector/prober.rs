@@ -104,10 +104,14 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         state.probing = Some((now, instance.clone()));
         is_back(&mut state, number, &instance);
         drop(state);
+        let was_open = link.is_open();
         let answer = link.ask(|connection| connection.is_free(&instance));
         state = shared.lock();
         is_back(&mut state, number, &nobody());
         state.scheduler.hear(shared.hypervisor.answered());
+        if was_open && link.is_open() {
+            state.scheduler.has_outlived_outage(now);
+        }
         if state.prober == Some(number) {
             state.probing = None;
         }

@@ -11,8 +11,10 @@ import virtmeter
 from tests.cli.exporter import Exporter
 from tests.cli.test_doctor import run
 from tests.support import sample
+from tests.support.libvirtd import Late
 from tests.support.oracle import METHODS
 from tests.support.polling import ask, assert_same, cycle
+from tests.support.procedures import PROCEDURES
 from tests.support.qemu import wait_for
 
 if TYPE_CHECKING:
@@ -73,6 +75,42 @@ def test_what_was_listed_last_goes_on_to_be_read(
     wait_for(lambda: cycle(inspector, uuids) == before, "all is as before", timeout=10)
     health = inspector.health()
     assert (health.list_hangs, set(health.locked), health.hung) == (None, set(), {})
+
+
+def test_a_daemon_that_was_merely_silent_is_not_asked_again_about_it(
+    daemon: Daemon,
+    domains: list[Domain],
+    inspector: virtmeter.LibvirtInspector,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    locked = domains[2]
+    uuids = [domain.uuid for domain in domains]
+    inspector.list_instances()
+    cycle(inspector, uuids)
+    locked.locked = True
+
+    def is_found() -> bool:
+        inspector.list_instances()
+        cycle(inspector, uuids)
+        return locked.uuid in inspector.health().locked
+
+    wait_for(is_found, "it is found", timeout=10)
+    for procedure in PROCEDURES.values():
+        daemon.on(procedure.name, Late(2 * TIMEOUT), repeat=True)
+
+    def is_silent() -> bool:
+        cycle(inspector, uuids)
+        return inspector.health().outage is not None
+
+    wait_for(is_silent, "it is silent")
+    daemon.off()
+    wait_for(lambda: not is_silent(), "it is not")
+    end = time.monotonic() + 3 * TIMEOUT
+    while time.monotonic() < end:
+        cycle(inspector, uuids)
+        inspector.list_instances()
+    lines = [line for line in caplog.messages if "libvirt is waiting for instance" in line]
+    assert len([line for line in lines if locked.uuid in line]) == 1
 
 
 def test_usage_of_all_goes_on_without_it(

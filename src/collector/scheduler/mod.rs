@@ -86,6 +86,9 @@ pub(super) struct Scheduler<R> {
     heard: Option<Instant>,
     broken: Option<Instant>,
     reachable_since: Option<Instant>,
+    /// When the last outage began, unless a call of before was answered after that: then it has cut off
+    /// none.
+    may_have_cut_off: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
     /// When this process was last found to go on after it was stopped.
@@ -143,6 +146,7 @@ impl<R> Scheduler<R> {
             heard: None,
             broken: None,
             reachable_since: None,
+            may_have_cut_off: None,
             probing: None,
             woken: None,
             width: limits.read_ahead,
@@ -348,6 +352,7 @@ impl<R> Scheduler<R> {
         let broken = matches!(finished.answer, Err(Error::ConnectionLost { .. }));
         if !broken {
             self.heard = Some(now);
+            self.has_outlived_outage(running.started);
         }
         if running.given_up() {
             self.health.late += u64::from(finished.answer.is_ok());

@@ -159,7 +159,7 @@ impl<R> Scheduler<R> {
             // The hypervisor does not tell: it is free when the call that was stuck has returned.
             Ok(None) | Err(_) => self.quarantine.free(instance.uuid, now, Duration::MAX, false),
         };
-        self.heard = Some(now);
+        self.is_there(now);
         if let Some(Hung { instance, since, stuck, .. }) = out {
             for id in stuck {
                 if let Some(lost) = self.running.get_mut(&id) {
@@ -281,16 +281,35 @@ impl<R> Scheduler<R> {
                 outage.goes_on(failure, now);
             }
         } else {
-            self.heard = Some(now);
             self.end_outage(now);
+            self.is_there(now);
+        }
+    }
+
+    /// It has answered a question that was asked for that.
+    fn is_there(&mut self, now: Instant) {
+        self.heard = Some(now);
+        // An outage is also over where all connections were closed in it.
+        if self.outage.is_none() && self.may_have_cut_off > self.reachable_since {
+            self.reachable_since = Some(now);
         }
     }
 
     /// Until when something must have been begun not to come back any more: the hypervisor has been away since,
     /// and has been there again for a while. A host that was reset says nothing to those that waited.
     pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
+        let began = self.may_have_cut_off?;
         let long = |back: &Instant| now.saturating_duration_since(*back) >= 2 * self.limits.timeout;
-        self.reachable_since.filter(long)
+        self.reachable_since.filter(|back| *back > began && long(back))
+    }
+
+    /// A call was answered that was begun then, over a connection of before. If that was out when the
+    /// outage began, the hypervisor was merely silent: whatever still hangs there does so for a reason of
+    /// its own, and one more would hang as well.
+    pub(in crate::collector) fn has_outlived_outage(&mut self, begun: Instant) {
+        if self.may_have_cut_off.is_some_and(|outage| begun < outage) {
+            self.may_have_cut_off = None;
+        }
     }
 
     /// Counts no more on threads that do not come back: others take their places. Who is in a guest is
@@ -336,6 +355,7 @@ impl<R> Scheduler<R> {
                 format!("no connection to {}: {failure}; virtmeter keeps trying", self.place());
             self.tell(log::Level::Warn, line);
             self.outage = Some(Outage::new(failure, now));
+            self.may_have_cut_off = Some(now);
         }
     }
 
@@ -344,7 +364,6 @@ impl<R> Scheduler<R> {
             let after = now.saturating_duration_since(outage.since).as_secs();
             let line = format!("reconnected to {} after {after} s", self.place());
             self.tell(log::Level::Info, line);
-            self.reachable_since = Some(now);
         }
     }
 }

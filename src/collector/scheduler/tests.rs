@@ -808,6 +808,15 @@ fn an_outage_ends_with_a_probe_that_succeeds() {
 
 #[test]
 fn what_an_outage_has_cut_off_takes_no_threads_away() {
+    have_outages_that_cut_off(false);
+}
+
+#[test]
+fn nor_if_all_connections_are_closed_during_the_outage() {
+    have_outages_that_cut_off(true);
+}
+
+fn have_outages_that_cut_off(closes: bool) {
     let mut host = Host::new(LIMITS);
     let mut cut_off = Vec::new();
     for _ in 0..10 {
@@ -818,6 +827,9 @@ fn what_an_outage_has_cut_off_takes_no_threads_away() {
         host.dial();
         host.wait(LIMITS.timeout);
         assert!(!host.scheduler.is_reachable());
+        if closes {
+            host.close();
+        }
         // The host is reset, and tells nobody who waits for it.
         cut_off.append(&mut host.taking);
         let dialing = std::mem::take(&mut host.dialing);
@@ -847,6 +859,36 @@ fn what_an_outage_has_cut_off_takes_no_threads_away() {
     let health = host.scheduler.health(host.now);
     assert_eq!((health.stuck, health.threads), (0, host.scheduler.threads));
     assert_eq!(host.scheduler.idle, host.scheduler.threads);
+}
+
+#[test]
+fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
+    let mut host = Host::new(LIMITS);
+    // The list waits for the lock of some domain.
+    host.ask(0, key(Kind::List, 0));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.scheduler.hear(Some(host.now));
+    host.ask(1, key(Kind::Nics, 1));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    assert_eq!(host.scheduler.stuck(), 1);
+    host.wait(LIMITS.timeout / 2);
+    assert!(!host.scheduler.is_reachable());
+    // It was silent, and goes on with what it was asked.
+    host.finish(1, Ok(()));
+    host.wait(SECOND / 2);
+    host.probe(true, true);
+    for _ in 0..2 {
+        host.wait(LIMITS.timeout);
+        host.ask(1, key(Kind::Nics, 2));
+        host.start();
+        host.finish(1, Ok(()));
+    }
+    host.ask(0, key(Kind::List, 0));
+    host.start();
+    assert_eq!(host.taking.len(), 1, "a second one would hang as well");
+    assert_eq!(host.scheduler.stuck(), 1);
 }
 
 #[test]
