@@ -222,22 +222,23 @@ impl<'a> Taking<'a> {
             }
         }
         let mut found = found.map_err(|failure| self.at.refused(failure))?;
-        if let Some(bulk) = found.as_mut().filter(|_| begun.elapsed() > WAITED) {
-            self.renew(bulk, groups);
-        }
         self.measured_since(begun);
+        if let Some(bulk) = found.as_mut().filter(|_| begun.elapsed() > WAITED) {
+            self.renew(bulk, groups, begun);
+        }
         found.ok_or_else(|| self.at.no_data(Reason::Vanished))
     }
 
     /// Asks anew for what was counted before the guest's process was waited for, so that all is of one
     /// moment. This waits for nobody who holds the job.
-    fn renew(&mut self, bulk: &mut Bulk, groups: Groups) {
+    fn renew(&mut self, bulk: &mut Bulk, groups: Groups, begun: Instant) {
         let answered = Instant::now();
         let counted_first = groups & (CPU | VCPUS | NICS);
         if self.reach == Reach::Guest && counted_first != 0 {
             if let Ok(Some(later)) = self.known.domain.stats(STATE | counted_first, false) {
                 if bulk.renew(later) {
                     self.disks_measured = Some(answered);
+                    self.measured_since(begun);
                 }
             }
         }

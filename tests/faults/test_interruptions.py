@@ -17,7 +17,13 @@ from tests.support import sample
 from tests.support.libvirtd import Daemon, Late, Never, Then
 from tests.support.oracle import METHODS
 from tests.support.polling import ask, cycle
-from tests.support.procedures import VIR_FROM_QEMU, Disk, Error, no_domain
+from tests.support.procedures import (
+    VIR_ERR_INTERNAL_ERROR,
+    VIR_FROM_QEMU,
+    Disk,
+    Error,
+    no_domain,
+)
 from tests.support.qemu import wait_for
 from tests.support.remote import RungError
 
@@ -284,6 +290,24 @@ def test_a_guest_that_was_waited_for_and_is_started_anew_is_not_mixed(daemon: Da
     assert inspector.inspect_instance(sample.UUID).vcpu_time == 0
 
 
+def test_what_could_not_be_read_again_is_of_the_moment_when_it_was_told(daemon: Daemon) -> None:
+    daemon.add(domain := sample.domain(uuid=sample.UUID, bulk=True))
+
+    def go_on(_: Daemon) -> None:
+        domain.interfaces["tap1"] = (1024, *domain.interfaces["tap1"][1:])
+
+    domain.interfaces["tap1"] = (0, *domain.interfaces["tap1"][1:])
+    inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    began = time.monotonic()
+    inspector.usage(sample.UUID)
+    refused = Error(VIR_ERR_INTERNAL_ERROR, VIR_FROM_QEMU, "no")
+    daemon.on(STATS, Late(0.3, Then(go_on)), Late(1.0, refused))
+    usage = inspector.usage(sample.UUID)
+    assert usage.network_read_kib == 1.0
+    assert usage.interval is not None
+    assert usage.interval <= time.monotonic() - 1.0 - began
+
+
 def test_a_device_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon: Daemon) -> None:
     """Where no bulk reading has it, that call may wait alone."""
     daemon.add(domain := sample.domain(uuid=sample.UUID))
@@ -319,7 +343,8 @@ def test_cpu_time_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon:
 
     def count(_: Daemon) -> None:
         served.append(time.monotonic())
-        domain.cpu_time = 10**6 * len(served)
+        # Less than what passes between two readings: no more can be used.
+        domain.cpu_time = 10**4 * len(served)
 
     daemon.on("DOMAIN_GET_INFO", Then(count), Late(0.5, Then(count)), Then(count))
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
@@ -333,7 +358,7 @@ def test_cpu_time_that_is_measured_by_a_call_of_its_own_has_its_own_time(daemon:
         assert usage.cpu_interval is not None
         assert served[-1] - returned <= usage.cpu_interval <= most
         for utilization, cpus in ((usage.cpu_utilization, 1), (usage.host_cpu_utilization, 8)):
-            grown = 10**6 * (len(served) - before)
+            grown = 10**4 * (len(served) - before)
             interval = grown / (utilization / 100 * cpus * 10**9)
             assert interval == pytest.approx(usage.cpu_interval)
 
