@@ -220,7 +220,7 @@ impl VSphere {
                     FaultKind::RestrictedByAdministrator | FaultKind::TooManyElements
                 );
                 if is_too_much && so_far.refused == refused {
-                    self.lock().groups.take_fewer(all);
+                    self.lock().groups.take_fewer(all, Instant::now());
                 }
                 return Ok(());
             }

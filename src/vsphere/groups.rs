@@ -6,12 +6,16 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 /// So many VMs are asked about in one call: a fraction of what vCenter takes, and small enough for a few
 /// to be under way at a time.
 pub(super) const MOST: usize = 100;
+/// A server that did not take as many is asked about them again after that: it may have been busy, or be
+/// configured otherwise by now.
+const FEWER: Duration = Duration::from_secs(3600);
 
 /// What is to be asked of VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,14 +57,16 @@ pub(super) struct Groups {
     by_id: HashMap<Uuid, usize>,
     /// The hosts that have held up a call.
     alone: HashSet<Arc<str>>,
-    /// How many VMs the server takes.
+    /// How many VMs the server takes, and when it last did not take more.
     most: usize,
+    fewer_since: Option<Instant>,
 }
 
 impl Default for Groups {
     fn default() -> Self {
         let (of, by_id) = (HashMap::new(), HashMap::new());
-        Self { all: Vec::new(), of, by_id, alone: HashSet::new(), most: MOST }
+        let alone = HashSet::new();
+        Self { all: Vec::new(), of, by_id, alone, most: MOST, fewer_since: None }
     }
 }
 
@@ -143,8 +149,17 @@ impl Groups {
     }
 
     /// The server does not take so many VMs at once.
-    pub(super) fn take_fewer(&mut self, than: usize) {
+    pub(super) fn take_fewer(&mut self, than: usize, now: Instant) {
         self.most = self.most.min((than / 2).max(1));
+        self.fewer_since = Some(now);
+    }
+
+    /// Has as many asked about as at first, from the next arrangement on, if it was long ago that the server did
+    /// not take them.
+    pub(super) fn take_more(&mut self, now: Instant) {
+        if self.fewer_since.is_some_and(|since| now.saturating_duration_since(since) >= FEWER) {
+            (self.most, self.fewer_since) = (MOST, None);
+        }
     }
 
     /// Forgets hosts that are gone.
@@ -254,14 +269,36 @@ mod tests {
     fn a_server_that_takes_fewer_is_asked_about_fewer() {
         let mut groups = Groups::default();
         let members: Vec<Member> = (0..100).map(|vm| member(vm, "a", Kind::Running)).collect();
+        let now = Instant::now();
         groups.arrange(members.clone());
-        groups.take_fewer(100);
-        groups.take_fewer(90);
+        groups.take_fewer(100, now);
+        groups.take_fewer(90, now);
         groups.arrange(members);
         assert_eq!(sizes(&groups), [45, 45, 10]);
-        (0..10).for_each(|_| groups.take_fewer(1));
+        (0..10).for_each(|_| groups.take_fewer(1, now));
         groups.arrange(vec![member(1, "a", Kind::Running)]);
         assert_eq!(sizes(&groups), [1]);
+    }
+
+    #[test]
+    fn a_server_that_took_fewer_is_asked_about_as_many_as_before_once_an_hour() {
+        let mut groups = Groups::default();
+        let (mut now, later) = (Instant::now(), Duration::from_secs(1));
+        let at = |groups: &mut Groups, now| {
+            groups.take_more(now);
+            groups.arrange((0..100).map(|vm| member(vm, "a", Kind::Running)).collect());
+            sizes(groups)
+        };
+        for _ in 0..2 {
+            assert_eq!(at(&mut groups, now), [100]);
+            groups.take_fewer(100, now);
+            assert_eq!(at(&mut groups, now), [50, 50]);
+            groups.take_fewer(50, now + later);
+            now += FEWER;
+            assert_eq!(at(&mut groups, now), [25; 4]);
+            now += later;
+        }
+        assert_eq!(at(&mut groups, now), [100]);
     }
 
     proptest! {

@@ -130,6 +130,7 @@ impl State {
         totals.keep(|uuid| inventory.vms.contains_key(uuid));
         feeds.retain(|host, _| inventory.hosts.contains_key(host));
         groups.keep_hosts(|host| inventory.hosts.contains_key(host));
+        groups.take_more(Instant::now());
         groups.arrange(inventory.members());
     }
 
