@@ -5,6 +5,7 @@
 //! resolves.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub(super) struct Pool {
     master: Mutex<Option<Master>>,
     /// A session that was given up as its master was not reached, where it may be open.
     given_up: Mutex<Option<Arc<LoggedIn>>>,
+    /// Whether the master that a member has named was reached, and did not answer.
+    is_doubted: AtomicBool,
     members: Mutex<HashMap<String, Member>>,
 }
 
@@ -89,8 +92,9 @@ enum Trouble {
 impl Pool {
     pub(super) fn new(target: Target, password: PasswordSource) -> Self {
         let server = Server::new(target, password);
-        let (master, given_up) = (Mutex::default(), Mutex::default());
-        Self { server, master, given_up, members: Mutex::default() }
+        let (master, given_up, is_doubted) =
+            (Mutex::default(), Mutex::default(), AtomicBool::default());
+        Self { server, master, given_up, is_doubted, members: Mutex::default() }
     }
 
     /// Whether dom0 and other control domains are VMs like others.
@@ -115,7 +119,17 @@ impl Pool {
         let session = self.session(deadline)?;
         // A login may have taken all the time, which says nothing of the master.
         let has_time = Instant::now() < deadline;
-        let answer = self.post(&session.master, &call(&session), &mut read, deadline);
+        let is_named = session.master.host != self.server.target.host;
+        let answer = if self.is_doubted.swap(false, Ordering::Relaxed) && is_named {
+            self.look_for_another(&session, deadline)
+        } else {
+            Ok(())
+        };
+        let answer =
+            answer.and_then(|()| self.post(&session.master, &call(&session), &mut read, deadline));
+        if let (Err(Trouble::Http(_)), true) = (&answer, is_named) {
+            self.is_doubted.store(true, Ordering::Relaxed);
+        }
         let is_over = match &answer {
             // Whoever has closed it wants no other one.
             Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.server.closed() == closed,
@@ -144,6 +158,31 @@ impl Pool {
             self.server.was_renewed_in_vain(deadline)?;
         }
         answer.map_err(|trouble| self.lost(&trouble.to_string()))
+    }
+
+    /// Asks the host of the URI, which needs no password for that, whether another host is the master by
+    /// now than the one that it has named: that one may go on hanging, or answering badly, for ever. Fails as a
+    /// call of a former master does.
+    fn look_for_another(
+        &self,
+        session: &LoggedIn,
+        deadline: Instant,
+    ) -> std::result::Result<(), Trouble> {
+        let Target { host, trust, .. } = &self.server.target;
+        let Ok(client) = Client::new(trust) else { return Ok(()) };
+        let named_by = Master { host: host.clone(), client: Arc::new(client) };
+        let now = Instant::now();
+        let until = now + deadline.saturating_duration_since(now) / 2;
+        let master = match self.post(&named_by, &Call::pools(session), &mut rpc::nothing, until) {
+            Err(Trouble::Rpc(RpcError::HostIsSlave { master })) => master,
+            // It is the master itself.
+            Ok(()) | Err(Trouble::Rpc(RpcError::SessionInvalid)) => host.clone(),
+            Err(_) => return Ok(()),
+        };
+        if master == session.master.host {
+            return Ok(());
+        }
+        Err(Trouble::Rpc(RpcError::HostIsSlave { master }))
     }
 
     /// What a host answers to a GET, read up to a marker if there is one.

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -529,6 +529,25 @@ def test_the_master_that_a_member_has_named_is_gone(opens: Opens, first: int) ->
         pool.appoint(1 if first else 2)
         eventually(lambda: count(inspector) == everything * 2 // 3)
         assert inspector.health().outage is None
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"status": 503}, {"hang": "head"}])
+@pytest.mark.parametrize("next_one", [1, 2])
+def test_the_master_that_a_member_has_named_is_broken(
+    opens: Opens, fault: dict[str, Any], next_one: int
+) -> None:
+    with Pool("xapi-24.19_drift", hosts=3) as pool:
+        inspector = opens(pool, uri=pool.uri(1), timeout=2.0)
+        everything = count(inspector)
+        pool.hosts[0].fail(**fault)
+        # The member says that it is still the master, and nobody logs in to it in vain.
+        eventually(lambda: count(inspector) == 0 and pool.count("pool.get_all", 1) > 1)
+        assert pool.sessions.logins == len(pool.sessions.open) == 1
+        pool.appoint(next_one)
+        eventually(lambda: count(inspector) == everything * 2 // 3)
+        assert inspector.health().outage is None
+        pool.hosts[0].heal()
+        eventually(lambda: count(inspector) == everything)
 
 
 def test_the_master_that_a_member_has_named_renews_its_certificate(opens: Opens) -> None:
