@@ -278,7 +278,7 @@ impl Exact {
 }
 
 impl Unreadable {
-    fn of(why: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn of(why: impl Into<Cow<'static, str>>) -> Self {
         Self(why.into())
     }
 }

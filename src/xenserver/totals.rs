@@ -190,6 +190,11 @@ impl Totals {
     /// [`Unreadable`].
     pub(crate) fn take(&mut self, host: Uuid, answer: &[u8]) -> Result<Taken, Unreadable> {
         let (head, mut updates) = Updates::read(answer)?;
+        // As after another host has become the master, where that is asked for the last one's.
+        let is_of_another = |owner| matches!(owner, Owner::Host(other) if other != host);
+        if head.columns.iter().flatten().any(|column| is_of_another(column.owner)) {
+            return Err(Unreadable::of("it is another host's"));
+        }
         let known = self.hosts.entry(host).or_default();
         let before = known.mark;
         let went_back = before.is_some_and(|mark| head.end < mark.0);

@@ -33,6 +33,17 @@ fn host() -> Uuid {
     "0f7c3c8e-5b0e-4c56-9f64-2f5d7c1f6a11".parse().unwrap()
 }
 
+/// Another one, which tells the same VMs.
+fn other() -> Uuid {
+    "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap()
+}
+
+/// An answer as that one would give it.
+fn as_other(answer: &[u8]) -> Vec<u8> {
+    let answer = String::from_utf8(answer.to_vec()).unwrap();
+    answer.replace(&host().to_string(), &other().to_string()).into_bytes()
+}
+
 fn uuid(vm: char) -> Uuid {
     let last = u32::from(vm) - u32::from('A') + 1;
     let head: String = if vm < 'G' {
@@ -334,7 +345,8 @@ impl<'a> Recorded<'a> {
         for column in self.head.columns.iter().flatten() {
             let (owner, uuid) = match column.owner {
                 Owner::Vm(uuid) => ("vm", uuid),
-                Owner::Host(uuid) | Owner::Storage(uuid) => ("host", uuid),
+                Owner::Host(uuid) => ("host", uuid),
+                Owner::Storage(uuid) => ("sr", uuid),
             };
             write!(xml, "<entry>AVERAGE:{owner}:{uuid}:{}</entry>", column.name).unwrap();
         }
@@ -1256,6 +1268,20 @@ fn a_clock_that_goes_back_after_a_start_keeps_nobody_waiting() {
 }
 
 #[test]
+fn rows_of_another_host_are_not_taken() {
+    let answers = ["every10_03", "every10_04"].map(|at| answer(&format!("xapi-24.19_drift/{at}")));
+    let mut client = Client::new("xapi-24.19_drift");
+    client.enter(T_END);
+    client.totals.take(host(), &answers[0]).unwrap();
+    let before = client.totals.vm(&uuid('A')).unwrap();
+    let start = client.totals.start(&host());
+    let error = client.totals.take(host(), &as_other(&answers[1])).unwrap_err();
+    assert!(error.to_string().ends_with("it is another host's"));
+    assert_eq!(client.totals.vm(&uuid('A')).unwrap(), before);
+    assert_eq!(client.totals.start(&host()), start);
+}
+
+#[test]
 fn an_answer_that_is_cut_takes_nothing() {
     let (first, next) =
         (answer("xapi-24.19_drift/every10_03"), answer("xapi-24.19_drift/every10_04"));
@@ -1308,7 +1334,7 @@ fn rows_of_a_minute_count_for_a_minute() {
 
 #[test]
 fn a_vm_that_has_moved_goes_on() {
-    let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
+    let other = other();
     let truth = truth();
     let set = "xapi-1.249_8.2_drift";
     let mut client = Client::new(set);
@@ -1324,7 +1350,7 @@ fn a_vm_that_has_moved_goes_on() {
         // Both hosts tell of it.
         let answer = answer(&format!("{set}/every10_{poll:02}"));
         client.totals.take(host(), &answer).unwrap();
-        let taken = client.totals.take(other, &answer).unwrap();
+        let taken = client.totals.take(other, &as_other(&answer)).unwrap();
         client.first.get_or_insert(taken.newest);
         client.last = taken.newest;
     }
@@ -1488,7 +1514,7 @@ fn a_counter_that_is_told_twice_is_counted_once() {
 
 #[test]
 fn another_host_has_domains_of_its_own() {
-    let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
+    let other = other();
     let mut totals = Totals::default();
     let known = |host| Known {
         state: State::Running,
@@ -1523,7 +1549,7 @@ fn another_host_has_domains_of_its_own() {
 
 #[test]
 fn a_vm_that_leaves_a_host_which_does_not_answer_loses_nothing() {
-    let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
+    let other = other();
     // Lags of the two hosts, and the seconds that are told after the move: of a host with another
     // clock, what it tells now and no more.
     for (lags, seconds) in [([3.0, 5.0], 70), ([3.0, 65.0], 10)] {
@@ -1597,13 +1623,12 @@ proptest! {
         set in prop::sample::select(SETS.to_vec()), ops in prop::collection::vec(op(), 1..25),
     ) {
         let truth = truth();
-        let other: Uuid = "0f7c3c8e-0000-4c56-9f64-2f5d7c1f6a11".parse().unwrap();
         let mut client = Client::new(set);
         client.enter(T_END);
         for (what, poll, t, vm) in ops {
             let Inventory { vcpus, nics, disks, .. } = inventory(vm, at(t));
             let state = [State::Running, State::Paused, State::Gone][poll % 3];
-            let host_of = |place: usize| if place % 2 == 0 { host() } else { other };
+            let host_of = |place: usize| if place % 2 == 0 { host() } else { other() };
             let known = Known {
                 state, domid: t % 3, host: Some(host_of(poll)), vcpus, nics: &nics, disks: &disks,
             };
@@ -1618,7 +1643,9 @@ proptest! {
                 }
                 3 if t < 20 => client.totals.rows_lie(host),
                 _ => {
-                    client.totals.take(host, &answer(&format!("{set}/every60_{poll:02}"))).unwrap();
+                    let answer = answer(&format!("{set}/every60_{poll:02}"));
+                    let answer = if host == other() { as_other(&answer) } else { answer };
+                    client.totals.take(host, &answer).unwrap();
                 }
             }
             for vm in VMS {

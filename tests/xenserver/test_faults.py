@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -548,6 +549,25 @@ def test_the_master_that_a_member_has_named_is_broken(
         assert inspector.health().outage is None
         pool.hosts[0].heal()
         eventually(lambda: count(inspector) == everything)
+
+
+def test_rows_of_another_host_are_not_taken(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool, max_age=1.0)
+    assert count(inspector) == ALL
+    time.sleep(1.1)
+    pool.now += 20
+    inspector.list_instances()
+    # As the inventory is known, the new master is asked for the rows of the former one.
+    pool.appoint(1)
+    pool.sessions.expire()
+    told: Counter[str] = Counter()
+
+    def is_all_told() -> bool:
+        for usage in inspector.usage_all():
+            told[usage.id] += round(usage.cpu_interval or 0)
+        return list(told.values()) == [20] * ALL
+
+    eventually(is_all_told)
 
 
 def test_the_master_that_a_member_has_named_renews_its_certificate(opens: Opens) -> None:
