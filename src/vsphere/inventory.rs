@@ -102,8 +102,7 @@ impl Vm {
 
     /// Takes what another inventory says of it. What that does not tell of its configuration is as before.
     fn enter(&mut self, vm: objects::Vm, host: Option<Arc<str>>, now: Instant) {
-        let name = vm.name.unwrap_or(vm.moref);
-        if self.name != name {
+        if let Some(name) = vm.name.filter(|name| *name != self.name) {
             self.name = name;
         }
         if self.host != host {
@@ -236,12 +235,20 @@ impl Inventory {
         }
     }
 
-    fn enter_hosts(&mut self, hosts: Vec<objects::Host>) {
+    /// What is not told of a host is as before: vCenter may not have it of one that is not connected.
+    fn enter_hosts(&mut self, mut hosts: Vec<objects::Host>) {
+        let before = std::mem::take(&mut self.hosts);
+        for host in &mut hosts {
+            let Some(known) = before.get(&*host.moref) else { continue };
+            host.uuid = host.uuid.or(Some(known.uuid));
+            host.name = host.name.take().or_else(|| Some(known.name.clone()));
+            host.threads = host.threads.or(known.threads);
+            host.product = host.product.take().or_else(|| known.product.clone());
+        }
         let mut uuids: HashMap<Uuid, usize> = HashMap::new();
         for uuid in hosts.iter().filter_map(|host| host.uuid) {
             *uuids.entry(uuid).or_default() += 1;
         }
-        let before = std::mem::take(&mut self.hosts);
         for host in hosts {
             let is_only = |uuid: &Uuid| uuids.get(uuid) == Some(&1);
             let known = Host {

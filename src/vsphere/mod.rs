@@ -431,6 +431,57 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_told_of_a_host_or_a_vm_is_as_before() {
+        use objects::ConnectionState::{Connected, NotResponding};
+        let hosts = |state| {
+            let told = |number: u128| objects::Host {
+                name: Some(format!("esx{number}").into()),
+                // Two boards have the same.
+                uuid: Some(Uuid::from_u128(number.min(2))),
+                threads: Some(16),
+                product: Some("ESXi".into()),
+                ..host(&format!("host-{number}"), state)
+            };
+            [1, 2, 3].map(told)
+        };
+        let told = |inventory: &Inventory| {
+            let mut all: Vec<_> = inventory
+                .hosts
+                .iter()
+                .map(|(moref, host)| {
+                    (
+                        moref.clone(),
+                        host.uuid,
+                        host.name.clone(),
+                        host.threads,
+                        host.product.clone(),
+                    )
+                })
+                .collect();
+            all.sort_unstable();
+            (all, inventory.vms[&groups::made_of("vm-1")].name.clone())
+        };
+        let vms =
+            || vec![objects::Vm { name: Some("web".into()), ..vm("vm-1", "host-1", Connected) }];
+        let mut inventory = Inventory::default();
+        inventory.enter(vms(), hosts(Connected).into(), Instant::now());
+        let before = told(&inventory);
+        assert_eq!(before.0[0].1, Uuid::from_u128(1));
+        let without = |host: objects::Host| objects::Host {
+            name: None,
+            uuid: None,
+            threads: None,
+            product: None,
+            ..host
+        };
+        let hidden = vec![objects::Vm { name: None, ..vm("vm-1", "host-1", Connected) }];
+        inventory.enter(hidden, hosts(NotResponding).map(without).into(), Instant::now());
+        assert_eq!(told(&inventory), before);
+        inventory.enter(vms(), hosts(Connected).into(), Instant::now());
+        assert_eq!(told(&inventory), before);
+    }
+
+    #[test]
     fn a_vm_that_is_not_connected_is_no_host_that_is_away() {
         use objects::ConnectionState::{Connected, NotResponding, Unusable};
         let driver = VSphere::new(
