@@ -209,8 +209,13 @@ impl State {
         let before = self.totals.newest(&wanted.vm);
         let taken = self.totals.take(&wanted.vm, &wanted.host, answer, all);
         if self.totals.newest(&wanted.vm) != before {
+            let covered = self.totals.vm(&wanted.vm).map_or(Duration::ZERO, |used| used.covered());
             if let Some(vm) = self.inventory.vms.get_mut(&wanted.vm) {
                 vm.sampled = came;
+                if before.is_none() {
+                    // What it used before anybody looked did not take time that is still to come.
+                    vm.began = came.checked_sub(covered).unwrap_or(vm.began);
+                }
             }
         }
         taken

@@ -128,6 +128,49 @@ def test_counters_begin_anew_at_a_start_and_go_on_after_a_suspension(
     assert cpu == truth(vm, "cpu.run.summation", "", (started, vcenter.now), 1) * 10**6
 
 
+@pytest.mark.parametrize("stop", ["power_off", "suspend"])
+@pytest.mark.parametrize("age", [600, 7200])
+def test_time_for_which_a_vm_stood_still_has_passed_however_young_it_was(
+    opens: Opens, vcenter: VCenter, age: int, stop: str
+) -> None:
+    ref = vcenter.create()
+    uuid = vcenter.vm(ref).uuid
+    vcenter.step(age)
+    inspector = opens(vcenter)
+    assert uuid in usages(inspector)
+    getattr(vcenter, stop)(ref)
+    assert uuid not in usages(inspector)
+    vcenter.power_on(ref)
+    # Our own clock goes on.
+    inspector.list_instances()
+    vcenter.step(40)
+    usage = usages(inspector)[uuid]
+    assert usage.cpu_interval is not None
+    assert usage.cpu_interval > 40
+    assert usage.network_interval == usage.cpu_interval
+
+
+def test_another_vm_with_the_uuid_of_one_that_was_young(opens: Opens, vcenter: VCenter) -> None:
+    ref = vcenter.create(number=1000)
+    uuid = vcenter.vm(ref).uuid
+    vcenter.step(3000)
+    inspector = opens(vcenter)
+    usages(inspector)
+    before = inspector.inspect_instance(uuid).cpu_time
+    vcenter.delete(ref)
+    vm = vcenter.vm(vcenter.create(number=1000))
+    assert vm.uuid == uuid
+    begin = vcenter.now
+    vcenter.step(60)
+    usages(inspector)
+    vcenter.step(60)
+    usage = usages(inspector)[uuid]
+    run = truth(vm, "cpu.run.summation", "", (begin + 60, vcenter.now), 1)
+    assert usage.cpu_interval == 60
+    assert usage.cpu_utilization == pytest.approx(run / (600 * vm.cpus))
+    assert inspector.inspect_instance(uuid).cpu_time != before
+
+
 def test_a_restart_that_nobody_has_seen(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter)
     vm = a_vm(vcenter)
