@@ -418,6 +418,10 @@ impl Group {
         });
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else { return };
         if let Way::Shifted { mark } = self.way {
+            if step > i64::from(SHORTEST_STEP) && self.shift == 0 {
+                // By how much these are shifted does not show: they are read again after the pause.
+                self.shift = t - mark.0;
+            }
             let mut known = self
                 .entries
                 .iter()

@@ -1218,6 +1218,41 @@ fn exact_counters_of_a_vm_that_is_paused_are_those_of_now() {
 }
 
 #[test]
+fn rows_of_a_minute_of_a_vm_that_was_paused_since_are_not_taken_twice() {
+    // Nobody looks from 100 on. It is paused at 400, and its rows until then are told as if they were of now.
+    let mut client = Client::new("xapi-1.249_8.2_drift");
+    let share = |t: i64| 0.2 + (t * t % 97) as f64 / 200.0;
+    let ran = |from: i64, to: i64| (from..to).map(share).sum::<f64>();
+    let mut from = -20;
+    for now in (0..=100).step_by(10).chain((1000..=1100).step_by(10)) {
+        let is_paused = now > 400;
+        enter_with(&mut client, if is_paused { State::Paused } else { State::Running }, 7, 1);
+        let step = if now - from > 600 { 60 } else { 5 };
+        let end = now / step * step;
+        let shift = if is_paused { end - 400 / step * step } else { 0 };
+        let row = |t: i64| {
+            let mean = ran(t - shift - step, t - shift) / step as f64;
+            format!("<row><t>{}</t><v>{mean}</v></row>", at(t))
+        };
+        let rows: String =
+            (0..).map(|n| end - n * step).take_while(|t| *t > from).map(row).collect();
+        let entry = format!("<entry>AVERAGE:vm:{}:cpu0</entry>", uuid('G'));
+        let answer = format!(
+            "<xport><meta><start>{}</start><step>{step}</step><end>{}</end>\
+             <legend>{entry}</legend></meta><data>{rows}</data></xport>",
+            at(from + 1),
+            at(end)
+        );
+        client.totals.take(host(), answer.as_bytes()).unwrap();
+        from = now;
+        let cpu = client.told('G', "cpu").unwrap();
+        let ran = ran(0, now.min(400)) * NANO;
+        assert!(cpu.sum as f64 <= ran + 1.0, "{now}: {cpu:?}, {ran}");
+        assert!(cpu.covered.as_secs() <= u64::try_from(now).unwrap(), "{now}: {cpu:?}");
+    }
+}
+
+#[test]
 fn a_column_that_stays_away_is_made_good_for_now_and_then() {
     for lies in [false, true] {
         let mut client = Client::new("xapi-26.17_steady");
