@@ -61,7 +61,13 @@ impl Vm {
         let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
         // The RRD of one that is paused may stand still, for longer than it is known: nothing was counted since.
-        let at = if self.state == State::Paused { at.max(mark) } else { at };
+        let covered_to = self
+            .still
+            .as_ref()
+            .and_then(|still| still.covered)
+            .map(|(_, to)| to.saturating_mul(SECOND));
+        let is_paused = self.state == State::Paused;
+        let at = if is_paused { at.max(mark).max(covered_to.unwrap_or(mark)) } else { at };
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
