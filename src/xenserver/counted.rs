@@ -110,6 +110,11 @@ impl Counted {
         })
     }
 
+    /// Whether it began at 0 while it was known here, and no exact value was read since.
+    pub(super) fn is_born(&self) -> bool {
+        self.past().born.is_some()
+    }
+
     /// Whether some time since the last exact value is in no row, of those up to then.
     pub(super) fn lacks_rows(&self, mark: i64) -> bool {
         self.anchor().is_some_and(|anchor| anchor.lacks_rows(&self.sum, mark))

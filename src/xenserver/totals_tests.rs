@@ -1220,6 +1220,38 @@ fn exact_counters_of_a_vm_that_is_paused_are_those_of_now() {
 }
 
 #[test]
+fn exact_counters_of_a_vm_none_of_whose_vcpus_has_run_are_not_known() {
+    // xcp-rrdd was started anew while it was paused, and does not read it until it runs again.
+    for set in TRUE_SETS {
+        let mut client = Client::new(set);
+        let resumed = 95;
+        for seconds in (0..=400).step_by(10) {
+            let state = if seconds < resumed { State::Paused } else { State::Running };
+            enter_with(&mut client, state, 7, 1);
+            let is_known = seconds > resumed + 15;
+            let [cpu, bytes] = if is_known { ["0.5", "1000.0"] } else { ["NaN"; 2] };
+            client.totals.take(host(), cpu_and_nic(seconds, cpu, bytes).as_bytes()).unwrap();
+            let is_due = client.totals.due(&host()).contains(&uuid('G'));
+            if is_due || client.totals.lacks_exact(&uuid('G')) {
+                let ran = seconds + 3 - resumed;
+                let cpu = format!("{:?}", 24_000.0 + ran as f64 / 2.0);
+                let bytes = (15_000_000_000 + 1000 * ran).to_string();
+                let [cpu, bytes] =
+                    if ran > 5 { [cpu, bytes] } else { ["0.0".to_owned(), "0.0".to_owned()] };
+                read_both(&mut client, seconds + 3, &cpu, &bytes);
+            }
+            let cpu = client.told('G', "cpu").unwrap();
+            let ran = i128::from((seconds - resumed).max(0)) * 500_000_000;
+            assert!(cpu.sum <= ran, "{set}, {seconds}: {cpu:?}");
+            let since_start = cpu.since_start.unwrap_or(24_000_000_000_000);
+            assert!(since_start >= 24_000_000_000_000, "{set}, {seconds}: {cpu:?}");
+        }
+        let cpu = client.told('G', "cpu").unwrap();
+        assert!(cpu.since_start.is_some(), "{set}: {cpu:?}");
+    }
+}
+
+#[test]
 fn rows_of_a_minute_of_a_vm_that_was_paused_since_are_not_taken_twice() {
     // Nobody looks from 100 on. It is paused at 400, and its rows until then are told as if they were of now.
     let mut client = Client::new("xapi-1.249_8.2_drift");

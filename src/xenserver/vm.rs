@@ -292,6 +292,10 @@ impl Vm {
         if known.state == State::Paused && quirks.rows_of_paused_stand_still() {
             self.still.get_or_insert_with(Still::default).resumed = None;
         }
+        let resumes = self.state == State::Paused && known.state == State::Running;
+        if resumes && !self.has_all_exact() {
+            self.tries = TRIES;
+        }
         (self.host, self.state, self.vcpus) = (known.host, known.state, known.vcpus);
         self.plug(known, begins);
     }

@@ -6,7 +6,7 @@ use super::super::check::Evidence;
 use super::super::counted::Anchor;
 use super::super::names::{Counter, Named, PLUGINS, named};
 use super::super::quirks::Quirks;
-use super::super::rrd::{Exact, SourceKind, VmRrd};
+use super::super::rrd::{Exact, Source, SourceKind, VmRrd};
 use super::{ExactFrom, Gap, PAUSES, SECOND, Slot, State, Vm};
 use crate::samples::NANOS;
 
@@ -68,6 +68,11 @@ impl Vm {
             .map(|(_, to)| to.saturating_mul(SECOND));
         let is_paused = self.state == State::Paused;
         let at = if is_paused { at.max(mark).max(covered_to.unwrap_or(mark)) } else { at };
+        let has_run = |source: &Source<'_>| {
+            let is_cpu = matches!(named(&source.name), Some(Named::Numbered(Counter::Cpu, _)));
+            is_cpu && source.last.is_some_and(|last| last.nanos > 0)
+        };
+        let any_has_run = rrd.sources.iter().any(has_run);
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
@@ -83,9 +88,11 @@ impl Vm {
             else {
                 continue;
             };
-            // What is not known is printed as 0.0: where its plugin is gone, or xcp-rrdd was started anew.
+            // What is not known is printed as 0.0: where its plugin is gone, or xcp-rrdd was started anew. That no vCPU
+            // has run yet is sure only of a domain that was started since it is known here.
             let is_float = resolution < NANOS;
-            if exact == 0 && is_float && (counter.is_bytes() || counted.has_grown()) {
+            let may_be_0 = any_has_run || counted.is_born();
+            if exact == 0 && is_float && (counter.is_bytes() || counted.has_grown() || !may_be_0) {
                 continue;
             }
             let reading = counted.reading(exact, at);
@@ -118,11 +125,7 @@ impl Vm {
             }
         }
         self.cover_cpus(covered);
-        let has_all = self.counters.iter().all(|slot| {
-            let may_have = slot.is_there && !slot.counter.is_requests();
-            !may_have || slot.counted.anchor().is_some()
-        });
-        self.tries = if has_all { 0 } else { self.tries.saturating_sub(1) };
+        self.tries = if self.has_all_exact() { 0 } else { self.tries.saturating_sub(1) };
         // A source may have been away just now, as its rows were before.
         let is_left = |(place, slot): (usize, &Slot)| {
             slot.is_there
@@ -140,6 +143,14 @@ impl Vm {
         if !next.is_empty() && self.next.is_none() {
             self.next = Some(Box::new(Next { at, anchors: next }));
         }
+    }
+
+    /// Whether an exact value is known of all that may have one.
+    pub(super) fn has_all_exact(&self) -> bool {
+        self.counters.iter().all(|slot| {
+            let may_have = slot.is_there && !slot.counter.is_requests();
+            !may_have || slot.counted.anchor().is_some()
+        })
     }
 
     /// What vCPUs did that are offline is part of the domain's CPU time, also of those that were never seen
