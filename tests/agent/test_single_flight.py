@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,25 @@ if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
 
 
+class Clock:
+    """A clock that stands still unless it is set."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(single_flight, "time", clock)
+    return clock
+
+
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPoolExecutor]:
-    monkeypatch.setattr(single_flight, "MOMENT", 3600.0)
-    with ThreadPoolExecutor(2) as pool:
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
         yield pool
 
 
@@ -58,18 +74,35 @@ def test_who_asks_meanwhile_or_soon_after_gets_the_same(pool: ThreadPoolExecutor
     assert asked.ask("rates", lambda: [4]) == [1]
 
 
-def test_the_next_cycle_asks_anew(
-    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = SingleFlight()
-    assert asked.ask("rates", lambda: [1]) == [1]
-    assert asked.ask("rates", lambda: [2]) == [2], "one thread asks once a cycle"
-    assert pool.submit(asked.ask, "rates", lambda: [3]).result(60) == [2]
-    monkeypatch.setattr(single_flight, "MOMENT", 0.0)
-    assert pool.submit(asked.ask, "rates", lambda: [4]).result(60) == [4]
+def test_a_moment_begins_with_the_answer(pool: ThreadPoolExecutor, clock: Clock) -> None:
+    asked, slow = SingleFlight(), Slow()
+    first = pool.submit(asked.ask, "rates", slow)
+    slow.begun.wait(60)
+    clock.now = 10.0
+    second = pool.submit(asked.ask, "rates", lambda: [2])
+    slow.may_answer.set()
+    assert (first.result(60), second.result(60)) == ([1], [1])
+    assert asked.ask("rates", lambda: [3]) == [1]
+    clock.now = 11.0
+    assert asked.ask("rates", lambda: [4]) == [4]
+
+
+def test_the_next_cycle_asks_anew(clock: Clock) -> None:
+    asked, numbers = SingleFlight(), count()
+
+    def polled() -> list[int]:
+        # Each source of the agent has new threads in each cycle, with the numbers of old ones.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asked.ask, "rates", lambda: [next(numbers)]).result(60)
+
+    assert [polled() for _ in range(5)] == [[0]] * 5
+    clock.now = 1.0
+    assert [polled() for _ in range(5)] == [[1]] * 5
     for number in range(1000):
+        clock.now += 1.0
         asked.ask(number, list)
-    assert len(asked._asked) == 1, "what is over is forgotten"
+    assert len(asked._answered) == 1, "what is over is forgotten"
+    assert not asked._asked
 
 
 def test_a_failure_is_of_whoever_has_asked(pool: ThreadPoolExecutor) -> None:
@@ -82,6 +115,18 @@ def test_a_failure_is_of_whoever_has_asked(pool: ThreadPoolExecutor) -> None:
     with pytest.raises(KeyError):
         first.result(60)
     assert second.result(60) == [2]
+
+
+def test_after_a_failure_one_of_those_who_wait_asks(pool: ThreadPoolExecutor) -> None:
+    asked, slow, numbers = SingleFlight(), Slow(), count()
+    slow.error = KeyError("no connection")
+    first = pool.submit(asked.ask, "rates", slow)
+    slow.begun.wait(60)
+    others = [pool.submit(asked.ask, "rates", lambda: [next(numbers)]) for _ in range(3)]
+    slow.may_answer.set()
+    with pytest.raises(KeyError):
+        first.result(60)
+    assert [other.result(60) for other in others] == [[0]] * 3
 
 
 def test_a_forked_child_waits_for_no_thread_of_its_parent(pool: ThreadPoolExecutor) -> None:
@@ -117,10 +162,10 @@ def test_two_pollsters_have_the_same_rates(
         both_ask.wait(60)
         return list(rates(instance))
 
-    def count(_daemon: Daemon) -> None:
+    def receive(_daemon: Daemon) -> None:
         domain.interfaces["tap1"] = (1001, 2, 3, 4, 5, 6, 7, 8)
 
-    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Then(count))
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Then(receive))
     first, second = [pool.submit(polled) for _ in range(2)]
     assert first.result(60) == second.result(60) != []
     inspector.native.close()

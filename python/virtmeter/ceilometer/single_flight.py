@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-MOMENT = 1.0
-"""Seconds. A rate over less than that says little."""
+MOMENT = 0.5
+"""Seconds. A rate over less than that says little, and a cycle takes a second at least."""
 
 
 class SingleFlight:
@@ -32,34 +32,39 @@ class SingleFlight:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._asked: dict[Hashable, tuple[float, int, Future[list[Any]]]] = {}
+        self._asked: dict[Hashable, Future[list[Any]]] = {}
+        # With the times, in their order.
+        self._answered: dict[Hashable, tuple[float, Future[list[Any]]]] = {}
 
     def ask(self, question: Hashable, get: Callable[[], Iterable[Any]]) -> list[Any]:
-        """Return an answer, or the one that another thread has got a moment ago, or waits for."""
+        """Return an answer, or the one that somebody else has got a moment ago, or waits for."""
         if self._process != os.getpid():  # a forked child, where nobody waits
             self._begin()
         own: Future[list[Any]] = Future()
-        with self._lock:
-            answer = self._last(question) or own
-            if answer is own:
-                self._asked[question] = time.monotonic(), threading.get_ident(), own
-        if answer is not own:
-            with suppress(CancelledError):  # the other one has failed
+        while (answer := self._join(question, own)) is not own:
+            with suppress(CancelledError):  # that one has failed, and one of those who wait is next
                 return answer.result()
         try:
             own.set_result(list(get()))
         finally:
-            own.cancel()  # of no effect on one that has a result
+            self._leave(question, own)
         return own.result()
 
-    def _last(self, question: Hashable) -> Future[list[Any]] | None:
-        """Return the answer of another thread, and forget what is over."""
-        now = time.monotonic()
-        over = takewhile(lambda each: now - each[1][0] >= MOMENT, self._asked.items())
-        for known, _ in list(over):
-            del self._asked[known]
-        _, thread, answer = self._asked.get(question, (None, None, None))
-        if thread != threading.get_ident():
-            return answer
-        del self._asked[question]
-        return None
+    def _join(self, question: Hashable, own: Future[list[Any]]) -> Future[list[Any]]:
+        """Return the answer there is or will be, maybe one's own, and forget what is over."""
+        with self._lock:
+            now = time.monotonic()
+            over = takewhile(lambda each: now - each[1][0] >= MOMENT, self._answered.items())
+            for known, _ in list(over):
+                del self._answered[known]
+            if question in self._answered:
+                return self._answered[question][1]
+            return self._asked.setdefault(question, own)
+
+    def _leave(self, question: Hashable, own: Future[list[Any]]) -> None:
+        """Let the others go on, with an answer or without one."""
+        with self._lock:
+            self._asked.pop(question, None)
+            if own.done():
+                self._answered[question] = time.monotonic(), own
+        own.cancel()  # of no effect on one that has a result
