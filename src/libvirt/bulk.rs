@@ -35,6 +35,8 @@ pub(super) struct Bulk {
     io_threads: BTreeMap<u32, IoThreadStats>,
     dirty_rate: [Option<i128>; DIRTY_RATE.len()],
     nics: Devices<8>,
+    /// How many NICs there are, those among them that have no name on the host.
+    nic_count: Option<i128>,
     disks: Devices<12>,
     /// What the disks lie on, by their numbers.
     paths: BTreeMap<u32, Box<str>>,
@@ -135,6 +137,7 @@ impl Bulk {
                 set(&mut self.balloon, BALLOON.iter().position(|(part, _)| *part == rest), value);
             }
             ("dirtyrate", _) => set(&mut self.dirty_rate, place(&DIRTY_RATE, rest), value),
+            ("net", "count") => self.nic_count = Some(value),
             ("perf", _) => set(&mut self.perf, place(&PERF, rest), value),
             _ => {
                 let Some((number, part)) = numbered(rest) else { return };
@@ -220,6 +223,7 @@ impl Bulk {
         }
         if !later.nics.by_name.is_empty() {
             self.nics = later.nics;
+            self.nic_count = later.nic_count;
         }
         true
     }
@@ -279,9 +283,11 @@ impl Bulk {
         Some((counters(told)?, times))
     }
 
-    /// Whether its NICs are just these, and it has counters of each.
-    pub(super) fn nics_are<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
-        self.nics.are(names, |_, _| false, NIC.len())
+    /// Whether its NICs are just these, so many with those that have no name on the host, and it has
+    /// counters of each that has one.
+    pub(super) fn nics_are<'a>(&self, names: impl Iterator<Item = &'a str>, count: usize) -> bool {
+        let is_count = |told| i128::try_from(count).is_ok_and(|count| count == told);
+        self.nic_count.is_none_or(is_count) && self.nics.are(names, |_, _| false, NIC.len())
     }
 
     /// Whether its disks are just these, and it has counters of each. What is in an empty drive is none.
@@ -451,8 +457,8 @@ mod tests {
         {
             assert!(!are(others), "{others:?}");
         }
-        assert!(bulk.nics_are([].into_iter()));
-        assert!(!bulk.nics_are(["tap0"].into_iter()));
+        assert!(bulk.nics_are([].into_iter(), 0));
+        assert!(!bulk.nics_are(["tap0"].into_iter(), 1));
     }
 
     #[test]

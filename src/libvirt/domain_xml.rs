@@ -57,6 +57,8 @@ pub(super) struct Devices {
     pub(super) nics: Box<[Nic]>,
     /// Those that have no target, devices of the host that are handed through, by their MAC addresses.
     pub(super) without_target: Box<[Nic]>,
+    /// How many NICs there are, whatever is known of them.
+    pub(super) nic_count: usize,
     /// The disks that have a source, in the order of the XML.
     pub(super) disks: Box<[Disk]>,
     /// The target names of drives that are empty.
@@ -81,6 +83,7 @@ pub(super) fn devices(xml: &str) -> Result<Devices, Unusable> {
     Ok(Devices {
         nics: each(&document, "interface").filter_map(nic).collect(),
         without_target,
+        nic_count: each(&document, "interface").count(),
         disks: each(&document, "disk").filter(has_source).flat_map(disks).collect(),
         empty: each(&document, "disk").filter(|disk| !has_source(disk)).flat_map(targets).collect(),
         number: attribute(document.root_element(), "id").and_then(|id| id.parse().ok()),

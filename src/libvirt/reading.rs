@@ -506,7 +506,7 @@ impl<'a> Taking<'a> {
         self.known.balloon.get().is_some_and(|(number, _)| number == bulk.number)
             && bulk.disks_are(disks, &devices.empty)
             && devices.disks.iter().all(|disk| bulk.lies_on_its_source(disk))
-            && (!self.parts.has(Parts::COUNTERS) || bulk.nics_are(nics))
+            && (!self.parts.has(Parts::COUNTERS) || bulk.nics_are(nics, devices.nic_count))
     }
 
     /// What the domain's XML says.

@@ -320,8 +320,10 @@ def _bulk_stats(domain: Domain) -> dict[str, TypedValue]:
     if not _is_active(domain):
         return stats
     stats |= {f"balloon.{MEMORY_NAMES[tag]}": value for tag, value in domain.memory.items()}
-    stats["net.count"] = xdr.UInt(len(domain.interfaces))
-    for index, (name, nic) in enumerate(domain.interfaces.items()):
+    stats["net.count"] = xdr.UInt(len(re.findall("<interface[ >]", domain.xml)))
+    # Those that are asked for by their MAC addresses have no name on the host, and are left out.
+    named = [(name, nic) for name, nic in domain.interfaces.items() if ":" not in name]
+    for index, (name, nic) in enumerate(named):
         stats[f"net.{index}.name"] = xdr.String(name)
         counted = {part: value for part, value in zip(_NET_PARTS, nic) if value >= 0}
         stats |= {f"net.{index}.{part}": value for part, value in counted.items()}

@@ -229,6 +229,22 @@ def test_what_is_plugged_in_and_not_counted_is_unknown_and_not_zero(
     assert set(known) == {0}
 
 
+def test_a_nic_without_a_name_is_counted_from_its_plugging_in_to_its_unplugging(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    """A virtual function has no counters in the bulk reading, which only numbers it."""
+    mac, xml, tap = "52:54:00:00:00:02", domain.xml, domain.interfaces["tap1"]
+    through = f"<interface type='hostdev'><mac address='{mac}'/></interface></devices>"
+    told = []
+    for kib in range(9):
+        domain.xml = xml.replace("</devices>", through) if kib in range(2, 6) else xml
+        domain.interfaces = {"tap1": (tap[0] + 1024 * kib, *tap[1:])}
+        if kib in range(2, 6):
+            domain.interfaces[mac] = (10240 * kib, 1, -1, -1, 0, 1, -1, -1)
+        told.append(inspector.usage(UUID).network_read_kib)
+    assert told == [None, 1.0, 1.0, 11.0, 11.0, 11.0, 1.0, 1.0, 1.0]
+
+
 def test_what_was_done_while_counters_went_back_is_unknown_and_not_zero(
     domain: Domain, inspector: virtmeter.LibvirtInspector
 ) -> None:
