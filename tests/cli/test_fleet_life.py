@@ -412,6 +412,24 @@ def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
         shared.close()
 
 
+def test_one_that_gets_its_thread_at_the_last_moment_is_not_taken_for_away(
+    fleet: Fleet, daemon: Daemon
+) -> None:
+    daemon.on("CONNECT_OPEN", Never(), repeat=True)
+    workers = Workers(1)
+    shared = Fleet(fleet.file, targets.Defaults(), workers, DESCRIPTORS)
+    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(1.0, 10))
+    asked = messages.parse(b"GET /probe?target=kvm HTTP/1.1\r\n\r\n")
+    try:
+        workers.begin(lambda: time.sleep(0.7))
+        with pytest.raises(RefusalError) as refused:
+            body(pages, asked)
+        assert refused.value.answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+        assert b"\nvirtmeter_up 0.0\n" in body(pages, asked), "it has had its time"
+    finally:
+        shared.close()
+
+
 def test_where_there_can_be_no_more_threads_what_has_failed_is_read_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

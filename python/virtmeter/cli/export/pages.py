@@ -65,7 +65,7 @@ class Scrapes:
         try:
             with self._places.held(connection):
                 current = reader.read(time_left, connection.check)
-                if current.unknown:
+                if current.is_unknown():
                     reader.tell_unread()
                     raise RefusalError(
                         HTTPStatus.SERVICE_UNAVAILABLE,

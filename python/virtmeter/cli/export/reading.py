@@ -68,9 +68,13 @@ class Pass:
         epoch: the clocks of who scrapes may differ from this one a little."""
         if before is not None:
             self.between = time.time() - (self.began - before.asked) / 2
-        self.unknown = False
-        """Whether it waits for a thread, which is no reason to take the hypervisor for away."""
-        self.reached = False
+        self.is_shared = False
+        """Whether it may have to wait for a thread, as others are read by the same ones."""
+        self.was_away: bool = before is not None and not before.reached
+        """Whether the hypervisor did not answer the last time; so it is away until it does."""
+        self.started: float | None = None
+        """When it got a thread."""
+        self.reached: bool = False
         """Whether the hypervisor has answered, and no connection was lost since."""
         self.hosts: list[virtmeter.Host] = []
         """Those of a pool."""
@@ -96,6 +100,17 @@ class Pass:
     def is_recent(self) -> bool:
         """Return whether it serves who asks now, though it has ended."""
         return self.began >= time.monotonic() - RECENT
+
+    def is_unknown(self) -> bool:
+        """Return whether there is no reason yet to take the hypervisor for away.
+
+        It has not answered, but had less time for that than went by before there was a thread.
+        """
+        if not self.is_shared or self.was_away or self.reached or self.ended:
+            return False
+        now = time.monotonic()
+        started = now if self.started is None else self.started
+        return now - started < started - self.began
 
     def forgotten(self) -> Pass:
         """Return when it was and how it went, without what was read."""
@@ -251,15 +266,14 @@ class Reader:
         before = self._pass or self._last
         if self._pass is None or (self._pass.ended and not self._pass.is_recent()):
             current = self._pass = Pass(self._hypervisor, before)
-            # One that was away the last time is away until it answers.
-            current.unknown = not self._has_own and (before is None or before.reached)
+            current.is_shared = not self._has_own
             doubtful = before is not None and not before.complete
             self._workers.begin(lambda: self._run(current), doubtful=doubtful)
         return self._pass
 
     def _run(self, current: Pass) -> None:
         with self._reading, about.target(self._target):
-            current.unknown = False
+            current.started = time.monotonic()
             if not self._stopped:
                 self._read(current)
         with self._changed:
