@@ -415,6 +415,26 @@ def test_a_vm_that_goes_away_meanwhile_is_left_out(daemon: Daemon) -> None:
     assert [each["id"] for each in read(daemon.uri)] == [stays.uuid]
 
 
+@pytest.mark.parametrize("wanted", [(), ("sample-*",)])
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_vm_that_comes_or_goes_in_the_last_reading_is_no_failure(
+    daemon: Daemon, starts: bool, wanted: tuple[str, ...]
+) -> None:
+    stays, changes = sample.domain(1, bulk=True), sample.domain(2, bulk=True)
+    daemon.add(*(stays,) if starts else (stays, changes))
+
+    def change(daemon: Daemon) -> None:
+        if daemon.calls["CONNECT_GET_ALL_DOMAIN_STATS"] > first:
+            daemon.domains.pop(changes.uuid, None)
+            daemon.add(*(changes,) if starts else ())
+
+    first = 1 + len(daemon.domains)  # the list, and each VM
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Then(change), uuid=stays.uuid, repeat=True)
+    rows = read(daemon.uri, *wanted, "--interval", "0.1")
+    assert rows[0]["cpu_utilization"] is not None
+    assert all(row["cpu_utilization"] is None for row in rows[1:])
+
+
 def test_a_vm_that_libvirt_refuses_to_read_is_told_in_one_line(daemon: Daemon) -> None:
     bad, good = sample.domain(1), sample.domain(2)
     daemon.add(bad, good)

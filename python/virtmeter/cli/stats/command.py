@@ -110,7 +110,7 @@ def stats(
 def _usage(wanted: tuple[str, ...], form: str, interval: float, targets: list[Target]) -> int:
     """Show what is used within an interval; the core has said which VM could not be read."""
     with fleet.opened(targets) as sources:
-        rows, failed = usage.over(sources, wanted, interval)
+        rows, is_missing, failed = usage.over(sources, wanted, interval)
     read = len(targets) - len(failed)
     if form == "table" and read:
         _print_table(lambda width: usage.shown(rows, targets, read, interval, width))
@@ -126,7 +126,6 @@ def _usage(wanted: tuple[str, ...], form: str, interval: float, targets: list[Ta
     for row in rows:
         if row.hung:
             say(_hangs(fleet.named(row.target, row.name), timeouts[row.target]))
-    is_missing = any(row.hung or (row.usage is None and not row.busy) for row in rows)
     return status or int(is_missing)
 
 

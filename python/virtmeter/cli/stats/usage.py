@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 def over(
     sources: Sequence[Source], wanted: Sequence[str], interval: float
-) -> tuple[list[Row], dict[str, Exception]]:
+) -> tuple[list[Row], bool, dict[str, Exception]]:
     """Return the VMs that were asked for, by name, with what they use within so many seconds.
 
-    And the targets that could not be read, by name, with why.
+    And whether that is missing of one that was there all the time; and the targets that could not
+    be read, by name, with why.
 
     :raises virtmeter.InspectorException: that of ``--uri`` cannot be reached, or lists no VMs.
     """
@@ -36,6 +37,7 @@ def over(
     model.order = BY_NAME
     failed: dict[str, Exception] = {}
     for wait in (interval, 0.0):
+        before = {(row.target, row.id) for row in model.rows}
         snapshots, _ = fleet.ask(sources, lambda source: take(source, wanted))
         for snapshot in snapshots:
             if snapshot.error and not snapshot.target:
@@ -45,9 +47,14 @@ def over(
             try:
                 model.update(snapshot)
             except NoneReadError:
-                return [], failed
+                return [], False, failed
         sleep(time.monotonic(), wait)  # after a reading that a VM that hangs may have held up
-    return [row for row in model.shown() if row.target not in failed], failed
+    rows = [row for row in model.shown() if row.target not in failed]
+    is_missing = any(
+        row.hung or (row.usage is None and not row.busy and (row.target, row.id) in before)
+        for row in rows
+    )
+    return rows, is_missing, failed
 
 
 def shown(

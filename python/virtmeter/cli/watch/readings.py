@@ -56,11 +56,10 @@ def take(source: Source, wanted: Sequence[str] = ()) -> Snapshot:
     target, inspector = source.target, source.inspector
     try:
         if wanted or target.choice.vms:
-            listed = [each for each in inspector.list_instances() if target.choice.wants(each)]
-            usages = list(_usages(inspector, listed, wanted))
+            usages = list(_usages(inspector, _listed(source), wanted))
         else:
             usages = inspector.usage_all(caller=CALLER)
-            listed = inspector.list_instances()
+        listed = _listed(source)  # after that: one that has gone meanwhile is not missing
         health = inspector.health()
     except FAILURES as error:
         return Snapshot(time.monotonic(), error=error, target=target.name, time=time.time())
@@ -79,6 +78,11 @@ def take(source: Source, wanted: Sequence[str] = ()) -> Snapshot:
         target=target.name,
         time=time.time(),
     )
+
+
+def _listed(source: Source) -> list[Instance]:
+    choice = source.target.choice
+    return [each for each in source.inspector.list_instances() if choice.wants(each)]
 
 
 def _usages(
