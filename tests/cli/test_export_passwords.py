@@ -193,3 +193,19 @@ def test_a_password_that_was_found_right_meanwhile_is_not_checked_again(checks: 
     checks.go_on.set()
     assert [admitted.result(30) for _, admitted in several] == [None] * 5
     assert checks.begun == [b"1"]
+
+
+def test_passwords_are_checked_where_no_more_threads_can_be_started(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = Guard(Access(None, None, None, file))
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        guard.admit(header("cheap", "1"), Connection(ours, "127.0.0.1"))
+        with pytest.raises(RefusalError):
+            guard.admit(header("cheap", "2"), Connection(ours, "127.0.0.1"))

@@ -27,10 +27,15 @@ class Guard:
     """Who tries passwords occupies one processor at the most, and keeps nobody out who is known."""
 
     def __init__(self, access: Access) -> None:
-        """Take who knows the users."""
+        """Take who knows the users.
+
+        :raises RuntimeError: there are some, and there can be no thread that checks passwords.
+        """
         self._access = access
         self._waiting: Places[Connection] = Places(WAITING, last)
         self._checking = ThreadPoolExecutor(1, "virtmeter-password")
+        if access.users:
+            self._checking.submit(int).result()  # later, there may be no more threads
 
     def admit(self, authorization: str, connection: Connection) -> None:
         """Let a user in, or everybody if there are no users.

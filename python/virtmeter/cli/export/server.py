@@ -116,6 +116,7 @@ class Server:
         """Listen.
 
         :raises OSError: that cannot be.
+        :raises RuntimeError: a thread is needed, and there can be none.
         """
         self._access, self._guard, self._pages = access, Guard(access), pages
         self._most = bound.all
