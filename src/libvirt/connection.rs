@@ -62,7 +62,16 @@ impl LibvirtConnection {
             }
         }
         self.domains.remove(&instance.uuid);
-        let domain = self.open.lookup(instance.uuid).map_err(|failure| {
+        let domain = self.lookup(instance)?;
+        let answer = question(self.domains.insert(instance.uuid, Known::new(domain), now), &at);
+        if answer.as_ref().is_err_and(reading::has_vanished) {
+            self.lookup(instance)?; // it may have gone since
+        }
+        answer
+    }
+
+    fn lookup(&self, instance: &InstanceId) -> Result<Domain> {
+        self.open.lookup(instance.uuid).map_err(|failure| {
             self.driver.failed(Some(instance), failure, |failure| {
                 let gone = failure.is(c::VIR_ERR_NO_DOMAIN);
                 if gone {
@@ -70,8 +79,7 @@ impl LibvirtConnection {
                 }
                 Error::InstanceNotFound { instance: instance.clone(), gone, failure }
             })
-        })?;
-        question(self.domains.insert(instance.uuid, Known::new(domain), now), &at)
+        })
     }
 }
 

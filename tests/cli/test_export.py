@@ -20,7 +20,7 @@ import pytest
 import virtmeter
 from tests.cli.exporter import COMMAND, Exporter, Samples, run
 from tests.support import sample
-from tests.support.libvirtd import Daemon, Garbage, HangUp, Late, Never, Reply
+from tests.support.libvirtd import Daemon, Garbage, HangUp, Late, Never, Reply, Then
 from tests.support.procedures import (
     VIR_DOMAIN_SHUTOFF,
     VIR_ERR_INTERNAL_ERROR,
@@ -274,6 +274,18 @@ def test_once_prints_and_ends(sampled: Daemon) -> None:
     completed = run("--once", "--uri", sampled.uri)
     assert (completed.returncode, completed.stderr) == (0, "")
     assert Samples(completed.stdout)("virtmeter_domain_cpu_seconds_total") == 1001e-9
+
+
+def test_once_leaves_out_a_vm_that_is_deleted_meanwhile(daemon: Daemon) -> None:
+    gone, stays = sample.domain(1, bulk=True), sample.domain(2, bulk=True)
+    daemon.add(gone, stays)
+    leave = Then(lambda daemon: daemon.domains.pop(gone.uuid, None))
+    daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", leave, uuid=gone.uuid)
+    done = run("--once", "--uri", daemon.uri)
+    assert (done.returncode, done.stderr) == (0, "")
+    values = Samples(done.stdout)
+    assert values("virtmeter_domain_vcpus", uuid=stays.uuid) is not None
+    assert values("virtmeter_scrape_complete") == 1
 
 
 def test_once_replaces_a_file_whole(sampled: Daemon, tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ def test_an_instance_that_vanishes_before_its_statistics(pair: Pair, daemon: Dae
         stock(pair, "inspect_instance")
     daemon.add(sample.domain(uuid=UUID))
     daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", vanish)
-    assert outcome(pair.ours, "inspect_instance", UUID) == "NoDataException"
+    assert outcome(pair.ours, "inspect_instance", UUID) == "InstanceNotFoundException"
 
 
 DEVICES = [("inspect_vnics", "DOMAIN_INTERFACE_STATS"), ("inspect_disks", "DOMAIN_BLOCK_STATS")]
@@ -350,7 +350,7 @@ def test_an_instance_that_vanishes_before_its_devices(
     assert stock(pair, method) == []
     daemon.add(sample.domain(uuid=UUID))
     daemon.on(procedure, vanish)
-    assert outcome(pair.ours, method, UUID) == "NoDataException"
+    assert outcome(pair.ours, method, UUID) == "InstanceNotFoundException"
 
 
 def test_an_instance_that_vanishes_before_its_disks_info(pair: Pair, daemon: Daemon) -> None:
@@ -360,7 +360,7 @@ def test_an_instance_that_vanishes_before_its_disks_info(pair: Pair, daemon: Dae
         stock(pair, "inspect_disk_info")
     daemon.add(sample.domain(uuid=UUID))
     daemon.on("DOMAIN_GET_BLOCK_INFO", vanish)
-    assert outcome(pair.ours, "inspect_disk_info", UUID) == "NoDataException"
+    assert outcome(pair.ours, "inspect_disk_info", UUID) == "InstanceNotFoundException"
 
 
 def test_a_uri_that_libvirt_refuses() -> None:
