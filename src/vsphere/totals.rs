@@ -261,6 +261,8 @@ impl Vm {
             Some(last) if newest < last.saturating_sub(LATE) => {
                 self.host = Some(Arc::clone(host));
                 self.forget_times(newest);
+                // Whatever is told from now on is later than that, and may be of another start.
+                self.uptime = self.uptime.map(|(_, was)| (newest, was));
                 return Taken::WentBack;
             }
             Some(last) => {

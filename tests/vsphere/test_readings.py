@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from virtmeter import Inspector
 
 NIC, DISK = "4000", "scsi0:0"
+MS = 10**6
 
 
 def truth(vm: VM, counter: str, instance: str, times: tuple[float, float], factor: int = 20) -> int:
@@ -195,6 +196,27 @@ def test_a_restart_that_nobody_has_seen(opens: Opens, vcenter: VCenter) -> None:
     most = least + sum(truth(vm, received, name, (begin, off)) for name in names)
     assert usage.network_read_kib is not None
     assert least <= usage.network_read_kib <= most
+
+
+def test_a_restart_after_a_clock_was_set_back(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    vm = a_vm(vcenter)
+    count(inspector)
+    vcenter.step(200)
+    before = inspector.inspect_instance(vm.uuid)
+    vcenter.clock_off(vm.host, -1200)
+    for _ in range(2):
+        vcenter.step(60)
+        assert inspector.inspect_instance(vm.uuid).start == before.start
+    vcenter.power_off(vm.ref)
+    assert vm.uuid not in usages(inspector)
+    vcenter.power_on(vm.ref)
+    begin = vcenter.now
+    vcenter.step(60)
+    after = inspector.inspect_instance(vm.uuid)
+    assert after.start != before.start
+    vm = vcenter.vm(vm.ref)
+    assert after.cpu_time == truth(vm, "cpu.run.summation", "", (begin, vcenter.now), MS)
 
 
 @pytest.mark.parametrize("ahead", [0, 90, 600])
