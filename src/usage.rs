@@ -156,7 +156,9 @@ impl Usage {
                 nics.remove(name);
             }
         }
-        let nics = self.nics.enter_together(read, &nics);
+        // A total of none of those that are there is not 0.
+        let is_known = !nics.is_empty() || now.interfaces.is_empty();
+        let nics = is_known.then(|| self.nics.enter_together(read, &nics)).flatten();
         let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(read, &disks(now)));
         Used { interval, cpu, cpus, nics, disks }
     }

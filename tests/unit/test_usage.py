@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -243,6 +244,22 @@ def test_a_nic_without_a_name_is_counted_from_its_plugging_in_to_its_unplugging(
             domain.interfaces[mac] = (10240 * kib, 1, -1, -1, 0, 1, -1, -1)
         told.append(inspector.usage(UUID).network_read_kib)
     assert told == [None, 1.0, 1.0, 11.0, 11.0, 11.0, 1.0, 1.0, 1.0]
+
+
+def test_where_all_nics_are_handed_through_and_not_counted_their_sum_is_unknown_and_not_zero(
+    domain: Domain, inspector: virtmeter.LibvirtInspector
+) -> None:
+    mac, tap = "52:54:00:00:00:02", domain.interfaces.pop("tap1")
+    domain.xml = re.sub("<interface.*</interface>", "", domain.xml, flags=re.S)
+    assert [inspector.usage(UUID).network_read_kib for _ in range(3)] == [None, 0.0, 0.0]
+    through = f"<interface type='hostdev'><mac address='{mac}'/></interface>"
+    domain.xml = domain.xml.replace("</devices>", f"{through}</devices>")
+    assert [inspector.usage(UUID).network_read_kib for _ in range(2)] == [None, None]
+    told = []
+    for kib in range(3):
+        domain.interfaces[mac] = (1024 * (1 + kib), *tap[1:])
+        told.append(inspector.usage(UUID).network_read_kib)
+    assert told == [None, 1.0, 1.0]
 
 
 def test_what_was_done_while_counters_went_back_is_unknown_and_not_zero(
