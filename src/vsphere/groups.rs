@@ -55,8 +55,10 @@ pub(super) struct Groups {
     all: Vec<Group>,
     of: HashMap<Uuid, usize>,
     by_id: HashMap<Uuid, usize>,
-    /// The hosts that have held up a call.
+    /// The hosts that have held up a call,
     alone: HashSet<Arc<str>>,
+    /// and the groups of those that were read since, by what their samples are asked for.
+    well: HashSet<Uuid>,
     /// How many VMs the server takes, and when it last did not take more.
     most: usize,
     fewer_since: Option<Instant>,
@@ -65,8 +67,8 @@ pub(super) struct Groups {
 impl Default for Groups {
     fn default() -> Self {
         let (of, by_id) = (HashMap::new(), HashMap::new());
-        let alone = HashSet::new();
-        Self { all: Vec::new(), of, by_id, alone, most: MOST, fewer_since: None }
+        let (alone, well) = (HashSet::new(), HashSet::new());
+        Self { all: Vec::new(), of, by_id, alone, well, most: MOST, fewer_since: None }
     }
 }
 
@@ -132,19 +134,30 @@ impl Groups {
     /// A call about a group was held up: each of its hosts is asked by itself, once they are arranged anew.
     /// Returns whether that makes a difference.
     pub(super) fn part(&mut self, id: Uuid) -> bool {
-        let Some(group) = self.get(id).filter(|group| group.hosts.len() > 1) else { return false };
-        let hosts = group.hosts.clone();
-        self.alone.extend(hosts);
-        true
+        let Some(Group { sampled_by, hosts, .. }) = self.get(id).cloned() else { return false };
+        self.well.remove(&sampled_by);
+        let is_shared = hosts.len() > 1;
+        if is_shared {
+            self.alone.extend(hosts);
+        }
+        is_shared
     }
 
-    /// A group was read: where that is a single host, it need not be alone any longer, once they are arranged
-    /// anew.
+    /// A group was read: where that is a single host, and all of its VMs that run were read by now, it need not be
+    /// alone any longer, once they are arranged anew.
     pub(super) fn answered(&mut self, id: Uuid) {
         let Some(group) = self.get(id) else { return };
-        if let [host] = &group.hosts[..] {
-            let host = Arc::clone(host);
+        let ([host], sampled_by) = (&group.hosts[..], group.sampled_by) else { return };
+        if !self.alone.contains(host) {
+            return;
+        }
+        let host = Arc::clone(host);
+        self.well.insert(sampled_by);
+        let is_its = |group: &&Group| group.kind == Kind::Running && group.hosts.contains(&host);
+        let its: Vec<Uuid> = self.all.iter().filter(is_its).map(|group| group.sampled_by).collect();
+        if its.iter().all(|id| self.well.contains(id)) {
             self.alone.remove(&host);
+            self.well.retain(|id| !its.contains(id));
         }
     }
 
@@ -165,6 +178,8 @@ impl Groups {
     /// Forgets hosts that are gone.
     pub(super) fn keep_hosts(&mut self, is_there: impl Fn(&str) -> bool) {
         self.alone.retain(|host| is_there(host));
+        let Self { well, by_id, .. } = self;
+        well.retain(|id| by_id.contains_key(id));
     }
 }
 
@@ -251,6 +266,30 @@ mod tests {
             assert_eq!(before.iter().collect::<HashSet<_>>().len(), 4);
             assert_ne!(groups.of(vm).unwrap().id, with_others, "what its VMs are was not read yet");
         }
+    }
+
+    #[test]
+    fn a_large_host_stays_alone_until_all_of_it_was_read() {
+        let mut groups = Groups::default();
+        let members = || -> Vec<Member> {
+            let large = (0..150).map(|vm| member(vm, "large", Kind::Running));
+            large.chain((150..170).map(|vm| member(vm, "small", Kind::Running))).collect()
+        };
+        let of = |groups: &Groups, vm| groups.of(Uuid::from_u128(vm)).unwrap().id;
+        groups.arrange(members());
+        assert_eq!(sizes(&groups), [100, 70]);
+        assert!(groups.part(of(&groups, 149)));
+        for _ in 0..3 {
+            groups.arrange(members());
+            for vm in [0, 160] {
+                groups.answered(of(&groups, vm));
+            }
+            assert!(!groups.part(of(&groups, 149)), "there is nobody to part it from");
+        }
+        groups.answered(of(&groups, 149));
+        groups.arrange(members());
+        assert_eq!(sizes(&groups), [100, 70]);
+        assert!(groups.well.is_empty());
     }
 
     #[test]
