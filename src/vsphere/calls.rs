@@ -1,6 +1,6 @@
 //! What is asked of a vCenter: which VMs there are, what they are, and what they use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::faults::FaultKind;
 use super::groups::Kind;
 use super::inventory::{About, AboutRead, Vm};
-use super::objects::{self, Object, Page, Swept};
+use super::objects::{self, Object, Page, Properties, Swept};
 use super::perf;
 use super::requests::{Query, Request};
 use super::session::{Session, Trouble};
@@ -84,10 +84,16 @@ impl VSphere {
         let morefs: Vec<&str> = wanted.iter().map(|(_, moref, _)| &**moref).collect();
         let first =
             |session: &Session| Request::vm_properties(&session.refs, &morefs, &AboutRead::PATHS);
-        let found: Vec<AboutRead> = self.pages(first, deadline)?.objects;
+        let found: Vec<Found> = self.pages(first, deadline)?.objects;
         let mut state = self.lock();
         let State { inventory, totals, .. } = &mut *state;
-        for read in found {
+        let is_there: HashSet<&str> = found.iter().map(|found| &*found.moref).collect();
+        for (uuid, moref, _) in &wanted {
+            if !is_there.contains(&**moref) {
+                inventory.forget(uuid, moref);
+            }
+        }
+        for read in found.into_iter().filter_map(|found| found.about) {
             let Some((uuid, _, version)) = wanted.iter().find(|(_, moref, _)| *moref == read.moref)
             else {
                 continue;
@@ -204,7 +210,7 @@ impl VSphere {
             let named = wanted.iter().position(|wanted| kind.object() == Some(&wanted.moref));
             if let Some(place) = named.filter(|_| gone < MOST_GONE) {
                 gone += 1;
-                self.leave_out(wanted.remove(place).vm, kind, text, so_far);
+                self.leave_out(&wanted.remove(place), kind, text, so_far);
             } else if let [only] = &wanted[..] {
                 // Nothing is known of this one; if it is so of each, it is not about them.
                 self.refuse(only.vm, kind, text, so_far);
@@ -248,7 +254,7 @@ impl VSphere {
             };
             let named = refused.iter().position(|wanted| kind.object() == Some(&wanted.moref));
             let Some(place) = named else { break };
-            self.leave_out(refused.remove(place).vm, kind, text, so_far);
+            self.leave_out(&refused.remove(place), kind, text, so_far);
         }
         for wanted in refused.into_iter().take(MOST_GONE) {
             self.query(vec![wanted], deadline, so_far)?;
@@ -256,10 +262,14 @@ impl VSphere {
         Ok(())
     }
 
-    /// Notes why nothing is told of a VM that a fault has named, unless it is gone.
-    fn leave_out(&self, vm: Uuid, kind: FaultKind, text: String, so_far: &mut Asked) {
-        if matches!(kind, FaultKind::NoPermission { .. }) {
-            self.refuse(vm, kind, text, so_far);
+    /// Notes why nothing is told of a VM that a fault has named.
+    fn leave_out(&self, wanted: &Wanted, kind: FaultKind, text: String, so_far: &mut Asked) {
+        match kind {
+            FaultKind::NoPermission { .. } => self.refuse(wanted.vm, kind, text, so_far),
+            FaultKind::ManagedObjectNotFound(_) => {
+                self.lock().inventory.forget(&wanted.vm, &wanted.moref);
+            }
+            _ => {}
         }
     }
 
@@ -324,6 +334,19 @@ impl VSphere {
             )
         }));
         Ok(again)
+    }
+}
+
+/// A VM that is there, and what it is unless that is not told.
+struct Found {
+    moref: Box<str>,
+    about: Option<AboutRead>,
+}
+
+impl Object for Found {
+    fn read(kind: &str, moref: Box<str>, properties: &Properties<'_, '_>) -> Option<Self> {
+        let about = AboutRead::read(kind, moref.clone(), properties);
+        (kind == "VirtualMachine").then_some(Self { moref, about })
     }
 }
 

@@ -366,6 +366,20 @@ def test_a_vm_that_is_deleted_leaves_the_call_and_nobody_else(
             inspector.usage(vm.uuid)
 
 
+@pytest.mark.parametrize("first", ["inspect_details", "inspect_instance"])
+def test_a_vm_that_is_deleted_after_the_list_is_not_found(
+    opens: Opens, vcenter: VCenter, first: str
+) -> None:
+    inspector = opens(vcenter, max_age=60.0)
+    inspector.list_instances()
+    gone, stays, *_ = (vm for vm in vcenter.vms() if vm.state == "poweredOn" and not vm.template)
+    vcenter.delete(gone.ref)
+    for method in (first, "inspect_details", "inspect_instance", "inspect_disks", "usage"):
+        with pytest.raises(InstanceNotFoundException):
+            getattr(inspector, method)(gone.uuid)
+        getattr(inspector, method)(stays.uuid)
+
+
 def test_a_vm_that_is_deleted_before_its_devices_were_read(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter, max_age=2.0)
     inspector.list_instances()
