@@ -235,7 +235,6 @@ impl Inventory {
         }
     }
 
-    /// What is not told of a host is as before: vCenter may not have it of one that is not connected.
     /// Takes out a VM that vSphere knows no more, until a list has it again.
     pub(super) fn forget(&mut self, uuid: &Uuid, moref: &str) {
         if self.vms.get(uuid).is_some_and(|vm| *vm.moref == *moref) {
@@ -243,6 +242,7 @@ impl Inventory {
         }
     }
 
+    /// What is not told of a host is as before: vCenter may not have it of one that is not connected.
     fn enter_hosts(&mut self, mut hosts: Vec<objects::Host>) {
         let before = std::mem::take(&mut self.hosts);
         for host in &mut hosts {
