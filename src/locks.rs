@@ -1,4 +1,4 @@
-//! Locks are used on after a panic: it loses nothing but what it was about.
+//! Locks go on being used after a panic: it loses nothing but what it was about.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -254,7 +254,9 @@ impl<H: Hypervisor> Shared<H> {
 
     /// A connection could not be opened: the others are to be looked after, too.
     pub(super) fn refused(&self, state: &mut State, failure: &Failure) {
-        let open = state.open.values().filter(|open| open.serves).count();
+        let serves =
+            |(thread, open): &(&u64, &Open)| open.serves && !state.scheduler.is_cut_off(**thread);
+        let open = state.open.iter().filter(serves).count();
         // Not those that a call hangs in.
         let serving = open.saturating_sub(state.scheduler.stuck());
         state.scheduler.refused(failure, serving, Instant::now());
@@ -284,7 +286,10 @@ impl<H: Hypervisor> Shared<H> {
         let longest = if known { CLOSING / 5 } else { CLOSING };
         let unused = |state: &mut State| {
             let closings = state.closings;
-            state.open.values().any(|open| open.closings < closings && !open.in_use)
+            state.open.iter().any(|(thread, open)| {
+                let is_unused = open.closings < closings && !open.in_use;
+                is_unused && !state.scheduler.is_cut_off(*thread)
+            })
         };
         let waited = self.closed.wait_timeout_while(self.begin_anew(), longest, unused);
         let answered = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();

@@ -203,8 +203,8 @@ struct Tls {
 }
 
 impl Client {
-    /// A client that trusts some servers. Reads CA certificates, and does so anew once they have not made a
-    /// server trusted.
+    /// A client that trusts some servers. Reads CA certificates, and reads them again after a server was not
+    /// trusted by them.
     ///
     /// # Errors
     ///
@@ -240,15 +240,15 @@ impl Client {
     /// What TLS needs to know, by the CA certificates that there are now if those of before did not do.
     fn tls(&self) -> Arc<ClientConfig> {
         self.tls.with(|tls| {
-            let mut tls = lock(tls);
-            if std::mem::take(&mut tls.is_doubted) {
-                // A file that cannot be read is being replaced, perhaps.
+            // Nobody waits for the files.
+            if std::mem::take(&mut lock(tls).is_doubted) {
+                // One that cannot be read is being replaced, perhaps.
                 if let Ok(mut config) = trust::config(&self.trust) {
                     config.resumption = Resumption::in_memory_sessions(sessions(&self.trust));
-                    tls.config = Arc::new(config);
+                    lock(tls).config = Arc::new(config);
                 }
             }
-            Arc::clone(&tls.config)
+            Arc::clone(&lock(tls).config)
         })
     }
 

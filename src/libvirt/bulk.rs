@@ -209,22 +209,20 @@ impl Bulk {
         CpuTimes { vcpus: are_all.then_some(vcpus), whole: self.cpu_time }
     }
 
-    /// Takes the time of CPUs and the NICs from a later reading, as far as that tells of them; answers
-    /// whether it is of the same start.
+    /// Takes the time of CPUs and the NICs from a later reading, unless that lacks some of it, or is of another
+    /// start; answers whether it did.
     pub(super) fn renew(&mut self, later: Self) -> bool {
-        if later.number != self.number {
+        let lacks = |told: fn(&Self) -> bool| told(self) && !told(&later);
+        if later.number != self.number
+            || lacks(|bulk| bulk.cpu_time.is_some())
+            || lacks(|bulk| bulk.cpu_times().vcpus.is_some())
+            || lacks(|bulk| !bulk.nics.by_name.is_empty())
+        {
             return false;
         }
-        self.cpu_time = later.cpu_time.or(self.cpu_time);
-        if later.cpu_times().vcpus.is_some() {
-            self.vcpus = later.vcpus;
-            self.max_vcpus = later.max_vcpus;
-            self.each_vcpu = later.each_vcpu;
-        }
-        if !later.nics.by_name.is_empty() {
-            self.nics = later.nics;
-            self.nic_count = later.nic_count;
-        }
+        let Self { cpu_time, vcpus, max_vcpus, each_vcpu, nics, nic_count, .. } = later;
+        let rest = std::mem::take(self);
+        *self = Self { cpu_time, vcpus, max_vcpus, each_vcpu, nics, nic_count, ..rest };
         true
     }
 

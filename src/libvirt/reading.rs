@@ -37,8 +37,9 @@ const PERF: Groups = c::VIR_DOMAIN_STATS_PERF;
 const IO_THREADS: Groups = c::VIR_DOMAIN_STATS_IOTHREAD;
 const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
 
-/// A bulk reading that takes longer has waited for the guest's process: that stands still, say, while its
-/// storage does. By then, it has counted the time of CPUs and the NICs, and not yet the disks.
+/// A bulk reading that takes so much longer than others has waited for the guest's process: that stands
+/// still, say, while its storage does. By then, libvirt has counted the time of the domain, and where it
+/// waits for disks, that of the vCPUs and the NICs.
 const WAITED: Duration = Duration::from_millis(100);
 
 /// The statistics that answer these questions. Asking for every group loses the whole answer when
@@ -223,14 +224,16 @@ impl<'a> Taking<'a> {
         }
         let mut found = found.map_err(|failure| self.at.refused(failure))?;
         self.measured_since(begun);
-        if let Some(bulk) = found.as_mut().filter(|_| begun.elapsed() > WAITED) {
+        let waited = self.at.driver.waited(begun.elapsed());
+        if let Some(bulk) = found.as_mut().filter(|_| waited > WAITED) {
             self.renew(bulk, groups, begun);
         }
         found.ok_or_else(|| self.at.no_data(Reason::Vanished))
     }
 
     /// Asks anew for what was counted before the guest's process was waited for, so that all is of one
-    /// moment. This waits for nobody who holds the job.
+    /// moment. This waits for nobody who holds the job; but newer libvirts ask the process for some of
+    /// the vCPUs' statistics, and it may stand still once more.
     fn renew(&mut self, bulk: &mut Bulk, groups: Groups, begun: Instant) {
         let answered = Instant::now();
         let counted_first = groups & (CPU | VCPUS | NICS);

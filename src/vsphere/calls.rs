@@ -160,7 +160,7 @@ impl VSphere {
         let early = |now: Instant| now + deadline.saturating_duration_since(now) / 2;
         // Whoever is held up by one host of several is to learn of it while there is time to ask the others.
         let until = if group.hosts.len() > 1 { early(Instant::now()) } else { deadline };
-        let mut so_far = Asked::default();
+        let (mut so_far, mut is_held_up) = (Asked::default(), false);
         let mut done = self.query(wanted, until, &mut so_far);
         if done.is_ok() {
             let again = self.query_again(refused, early(Instant::now()), &mut so_far);
@@ -168,7 +168,7 @@ impl VSphere {
                 done = again;
             } else if again.is_err_and(|trouble| trouble.is_about_a_host()) {
                 // Why nothing is told of those is known: the others need not wait for that each time.
-                self.lock().part(id);
+                is_held_up = true;
             }
         }
         if so_far.answered == 0 {
@@ -176,7 +176,11 @@ impl VSphere {
         }
         match done {
             Ok(()) => {
-                self.lock().groups.answered(id);
+                if is_held_up {
+                    self.lock().part(id);
+                } else {
+                    self.lock().groups.answered(id);
+                }
                 Ok(so_far.lines)
             }
             Err(trouble) => {

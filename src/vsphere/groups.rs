@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// So many VMs are asked about in one call: a fraction of what vCenter takes, and small enough for a few
 /// to be under way at a time.
 pub(super) const MOST: usize = 100;
-/// A server that did not take as many is asked about them again after that: it may have been busy, or be
+/// A server that did not take so many is asked about as many again after that: it may have been busy, or be
 /// configured otherwise by now.
 const FEWER: Duration = Duration::from_secs(3600);
 

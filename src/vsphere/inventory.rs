@@ -63,6 +63,8 @@ pub(super) struct AboutRead {
 pub(super) struct Host {
     /// Its hardware's, if no other has the same, or else one that is made of its reference.
     pub(super) uuid: Uuid,
+    /// Its hardware's.
+    told: Option<Uuid>,
     pub(super) name: Box<str>,
     pub(super) threads: Option<u32>,
     pub(super) is_connected: bool,
@@ -247,7 +249,7 @@ impl Inventory {
         let before = std::mem::take(&mut self.hosts);
         for host in &mut hosts {
             let Some(known) = before.get(&*host.moref) else { continue };
-            host.uuid = host.uuid.or(Some(known.uuid));
+            host.uuid = host.uuid.or(known.told);
             host.name = host.name.take().or_else(|| Some(known.name.clone()));
             host.threads = host.threads.or(known.threads);
             host.product = host.product.take().or_else(|| known.product.clone());
@@ -260,6 +262,7 @@ impl Inventory {
             let is_only = |uuid: &Uuid| uuids.get(uuid) == Some(&1);
             let known = Host {
                 uuid: host.uuid.filter(is_only).unwrap_or_else(|| made_of(&host.moref)),
+                told: host.uuid,
                 name: host.name.unwrap_or_else(|| host.moref.clone()),
                 threads: host.threads,
                 is_connected: is_connected(host.connection_state),

@@ -282,11 +282,10 @@ impl HostWide for VSphere {
         let state = self.lock();
         let vm = state.find(instance, self.is_told_of_stopped(part))?;
         let subject = Subject { vm, used: state.totals.vm(&instance.uuid) };
-        if part != Parts::STATS && vm.about.is_none() {
-            let why = "vSphere does not tell the configuration of this VM";
+        let no_data = |why: &str| {
             let reason = Reason::Refused(Failure::of(why));
-            return Err(Error::NoData { instance: instance.clone(), reason });
-        }
+            Err(Error::NoData { instance: instance.clone(), reason })
+        };
         let needs_samples =
             part.has(Parts::STATS.and(Parts::NICS).and(Parts::DISKS).and(Parts::COUNTERS));
         let why = if let Some((_, why)) = &vm.refusal {
@@ -299,8 +298,10 @@ impl HostWide for VSphere {
             None
         };
         if let Some(why) = why.filter(|_| needs_samples && vm.runs()) {
-            let reason = Reason::Refused(Failure::of(why));
-            return Err(Error::NoData { instance: instance.clone(), reason });
+            return no_data(why);
+        }
+        if part != Parts::STATS && vm.about.is_none() {
+            return no_data("vSphere does not tell the configuration of this VM");
         }
         Ok((subject.tell(part), subject.stamp(part)))
     }
@@ -482,6 +483,9 @@ mod tests {
         let hidden = vec![objects::Vm { name: None, ..vm("vm-1", "host-1", Connected) }];
         inventory.enter(hidden, hosts(NotResponding).map(without).into(), Instant::now());
         assert_eq!(told(&inventory), before);
+        let [first, second, third] = hosts(Connected);
+        inventory.enter(vms(), vec![first, second, without(third)], Instant::now());
+        assert_eq!(told(&inventory), before, "the second one's twin is away");
         inventory.enter(vms(), hosts(Connected).into(), Instant::now());
         assert_eq!(told(&inventory), before);
     }

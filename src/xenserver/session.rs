@@ -116,18 +116,22 @@ impl Pool {
         deadline: Instant,
     ) -> Result<T> {
         let closed = self.server.closed();
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let at_first = left();
         let session = self.session(deadline)?;
-        // A login may have taken all the time, which says nothing of the master.
-        let has_time = Instant::now() < deadline;
+        // A login may have taken most of the time: then a master that is not reached need not be away.
+        let has_time = left() > at_first / 2;
         let is_named = session.master.host != self.server.target.host;
-        let answer = if self.is_doubted.swap(false, Ordering::Relaxed) && is_named {
+        let was_doubted = self.is_doubted.swap(false, Ordering::Relaxed);
+        let answer = if was_doubted && is_named {
             self.look_for_another(&session, deadline)
         } else {
             Ok(())
         };
         let answer =
             answer.and_then(|()| self.post(&session.master, &call(&session), &mut read, deadline));
-        if let (Err(Trouble::Http(_)), true) = (&answer, is_named) {
+        // After one that was, a master that is merely slow has all the time.
+        if is_named && !was_doubted && matches!(answer, Err(Trouble::Http(_))) {
             self.is_doubted.store(true, Ordering::Relaxed);
         }
         let is_over = match &answer {
@@ -135,9 +139,7 @@ impl Pool {
             Err(Trouble::Rpc(RpcError::SessionInvalid)) => self.server.closed() == closed,
             Err(Trouble::Rpc(RpcError::HostIsSlave { .. })) => true,
             // A member has named it, and may name another one by now, or another certificate.
-            Err(Trouble::Unreached(_)) => {
-                has_time && session.master.host != self.server.target.host
-            }
+            Err(Trouble::Unreached(_)) => has_time && is_named,
             _ => false,
         };
         let over = if is_over { self.server.forget(&session, deadline)? } else { Over::Kept };
@@ -172,7 +174,7 @@ impl Pool {
         let Ok(client) = Client::new(trust) else { return Ok(()) };
         let named_by = Master { host: host.clone(), client: Arc::new(client) };
         let now = Instant::now();
-        let until = now + deadline.saturating_duration_since(now) / 2;
+        let until = now + (deadline.saturating_duration_since(now) / 2).min(CLOSING);
         let master = match self.post(&named_by, &Call::pools(session), &mut rpc::nothing, until) {
             Err(Trouble::Rpc(RpcError::HostIsSlave { master })) => master,
             // It is the master itself.

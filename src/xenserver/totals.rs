@@ -21,7 +21,7 @@ use crate::samples::{Mark, Sum};
 const FIRST_START: i64 = -15;
 /// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
 const MOST_AGAIN: i64 = 480;
-/// The rows that hosts have first, in seconds.
+/// The shortest rows that hosts have, in seconds.
 const SHORTEST_STEP: u32 = 5;
 /// Less of a CPU is nothing to compare.
 const LEAST_SHARE: f64 = 0.002;
@@ -254,11 +254,14 @@ impl Totals {
             mark.advance(newest);
         }
         known.busiest = busiest.into_iter().map(|(_, vm)| vm).collect();
-        for (vm, found) in compared {
-            known.check.enter(&vm, found);
+        // Whatever differs, those of older releases are right.
+        let mut found_to_lie = false;
+        if known.quirks.rows_may_lie() {
+            for (vm, found) in compared {
+                known.check.enter(&vm, found);
+            }
+            found_to_lie = known.check.weigh() && !known.lies;
         }
-        // Whatever else differs, those of older releases are right.
-        let found_to_lie = known.quirks.rows_may_lie() && known.check.weigh() && !known.lies;
         if found_to_lie {
             self.rows_lie(host);
         }
@@ -418,16 +421,15 @@ impl Group {
         });
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else { return };
         if let Way::Shifted { mark } = self.way {
-            if step > i64::from(SHORTEST_STEP) && self.shift == 0 {
-                // By how much these are shifted does not show: they are read again after the pause.
-                self.shift = t - mark.0;
-            }
             let mut known = self
                 .entries
                 .iter()
                 .filter_map(|entry| entry.is_last(values.get(entry.column).copied()?));
-            // All of them, and there is one.
-            if known.next() == Some(true) && known.all(|is_last| is_last) {
+            if step > i64::from(SHORTEST_STEP) {
+                // By how much these are shifted does not show: they are read again after the pause.
+                self.shift = self.shift.max(t - mark.0);
+            } else if known.next() == Some(true) && known.all(|is_last| is_last) {
+                // All of them, and there is one.
                 self.shift = t - mark.0;
             }
         }

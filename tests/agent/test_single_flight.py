@@ -135,7 +135,10 @@ def test_a_forked_child_waits_for_no_thread_of_its_parent(pool: ThreadPoolExecut
     slow.begun.wait(60)
     child = os.fork()
     if not child:
-        os._exit(asked.ask("rates", lambda: [2]) != [2])
+        try:
+            os._exit(asked.ask("rates", lambda: [2]) != [2])
+        finally:
+            os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     slow.may_answer.set()
     assert first.result(60) == [1]

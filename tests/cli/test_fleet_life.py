@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -381,6 +382,11 @@ def test_readings_that_take_long_give_their_turn_to_others(
     eventually(lambda: len(begun) == 5)
 
 
+def occupy(begun: threading.Event, go_on: threading.Event) -> None:
+    begun.set()
+    go_on.wait(30)
+
+
 def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
     fleet: Fleet, daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -392,7 +398,9 @@ def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
     try:
         for _ in range(2):  # never read, and well the last time
             go_on.clear()
-            workers.begin(lambda: go_on.wait(30))
+            occupied = threading.Event()
+            workers.begin(partial(occupy, occupied, go_on))
+            assert occupied.wait(30)
             caplog.clear()
             with pytest.raises(RefusalError) as refused:
                 body(pages, asked)
@@ -418,10 +426,10 @@ def test_one_that_gets_its_thread_at_the_last_moment_is_not_taken_for_away(
     daemon.on("CONNECT_OPEN", Never(), repeat=True)
     workers = Workers(1)
     shared = Fleet(fleet.file, targets.Defaults(), workers, DESCRIPTORS)
-    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(1.0, 10))
+    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(2.0, 10))
     asked = messages.parse(b"GET /probe?target=kvm HTTP/1.1\r\n\r\n")
     try:
-        workers.begin(lambda: time.sleep(0.7))
+        workers.begin(lambda: time.sleep(1.7))
         with pytest.raises(RefusalError) as refused:
             body(pages, asked)
         assert refused.value.answer.status == HTTPStatus.SERVICE_UNAVAILABLE

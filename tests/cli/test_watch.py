@@ -240,12 +240,14 @@ def test_a_terminal_that_goes_away_while_the_watch_is_stopped(host: str) -> None
 def test_a_terminal_that_takes_nothing_any_more(host: str) -> None:
     script = "from virtmeter.cli import ending, main; ending.TIMEOUT = 0.5; main.main()"
     with drawn_once(host, sys.executable, "-c", script) as (watch, terminal):
-        assert not is_as_it_was(terminal)
-        os.write(terminal, b"\x13")  # Ctrl-S
-        watch.terminate()
-        assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
-        assert is_as_it_was(terminal)
-        os.close(terminal)
+        try:
+            assert not is_as_it_was(terminal)
+            os.write(terminal, b"\x13")  # Ctrl-S
+            watch.terminate()
+            assert watch.wait(cli.TIMEOUT) == 128 + signal.SIGTERM
+            assert is_as_it_was(terminal)
+        finally:
+            os.close(terminal)
 
 
 def test_a_guest_that_hangs_stays_on_the_screen(rig: Libvirtd) -> None:

@@ -235,7 +235,7 @@ def test_an_interval_ends_when_the_values_were_measured(daemon: Daemon) -> None:
     answer = Then(lambda _: served.append(time.monotonic()))
     # After a long wait, there is a second call.
     long = (Late(0.5, answer), answer)
-    daemon.on(STATS, *long, answer, *long, answer)
+    daemon.on(STATS, answer, *long, answer, *long)
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
     inspector.usage(domain.uuid)
     for _ in range(3):
@@ -285,6 +285,7 @@ def test_a_guest_that_was_waited_for_and_is_started_anew_is_not_mixed(daemon: Da
 
     domain.stats["vcpu.1.time"] = 10**9
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
+    inspector.inspect_instance(sample.UUID)
     daemon.on(STATS, Late(0.3), Then(start_anew))
     assert inspector.inspect_instance(sample.UUID).vcpu_time == 10**9
     assert inspector.inspect_instance(sample.UUID).vcpu_time == 0

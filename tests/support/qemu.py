@@ -242,9 +242,9 @@ class Guest:
                 raise OSError(ctypes.get_errno(), "ptrace")
 
         ptrace(PTRACE_SEIZE)
+        ptrace(PTRACE_INTERRUPT)
+        os.waitpid(pid, WALL)
         try:
-            ptrace(PTRACE_INTERRUPT)
-            os.waitpid(pid, WALL)
             yield
         finally:
             ptrace(PTRACE_DETACH)

@@ -30,11 +30,11 @@ class SingleFlight:
         self._begin()
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._asked: dict[Hashable, Future[list[Any]]] = {}
         # With the times, in their order.
         self._answered: dict[Hashable, tuple[float, Future[list[Any]]]] = {}
+        self._process = os.getpid()  # last: another thread may look
 
     def ask(self, question: Hashable, get: Callable[[], Iterable[Any]]) -> list[Any]:
         """Return an answer, or the one that somebody else has got a moment ago, or waits for."""

@@ -143,7 +143,8 @@ impl<R> Scheduler<R> {
     /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
     /// asked: that is for those to find out who wait for something.
     pub(super) fn give_up_unclaimed(&mut self, now: Instant) {
-        if !self.is_heard(now) {
+        // In an outage, what was asked before may just be late.
+        if !self.is_heard(now) || self.outage.is_some() {
             return;
         }
         self.cut_off(now);

@@ -279,6 +279,8 @@ impl<R> Scheduler<R> {
         if let Err(Error::ConnectionLost { failure, .. }) = answer {
             if let Some(outage) = &mut self.outage {
                 outage.goes_on(failure, now);
+                // Whatever it has answered in between.
+                self.may_have_cut_off = Some(now);
             }
         } else {
             self.end_outage(now);
@@ -295,8 +297,8 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// Until when something must have been begun not to come back any more: the hypervisor has been away since,
-    /// and has been there again for a while. A host that was reset says nothing to those that waited.
+    /// Calls that were begun before this do not come back: the hypervisor has been away since, and has been
+    /// there again for a while. A host that was reset says nothing to those that waited.
     pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
         let began = self.may_have_cut_off?;
         let long = |back: &Instant| now.saturating_duration_since(*back) >= 2 * self.limits.timeout;
@@ -338,6 +340,11 @@ impl<R> Scheduler<R> {
         }
     }
 
+    /// Whether an outage has cut off a thread that looked whether its connection is good.
+    pub(in crate::collector) fn is_cut_off(&self, thread: u64) -> bool {
+        self.cut_off.contains(&CutOff::Opening(thread))
+    }
+
     /// It has come back after all.
     pub(super) fn is_back(&mut self, out: CutOff) {
         self.threads += usize::from(self.cut_off.remove(&out));
@@ -364,6 +371,7 @@ impl<R> Scheduler<R> {
             let after = now.saturating_duration_since(outage.since).as_secs();
             let line = format!("reconnected to {} after {after} s", self.place());
             self.tell(log::Level::Info, line);
+            self.reachable_since = Some(now);
         }
     }
 }

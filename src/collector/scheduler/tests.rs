@@ -892,6 +892,57 @@ fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
 }
 
 #[test]
+fn what_answers_late_after_a_silence_is_not_said_to_hang() {
+    for is_probed_first in [false, true] {
+        let mut host = Host::new(LIMITS);
+        for vm in 0..3 {
+            host.ask(vm, key(Kind::Disks, vm as u128));
+        }
+        host.start();
+        host.wait(LIMITS.timeout);
+        assert!(!host.scheduler.is_reachable());
+        if is_probed_first {
+            host.probe(true, true);
+        }
+        host.finish(0, Ok(()));
+        host.ask(0, key(Kind::Nics, 0));
+        host.wait(SECOND / 2);
+        host.probe(true, true);
+        assert!(host.scheduler.is_reachable());
+        assert_eq!(host.scheduler.health(host.now).hung, []);
+        // They have their time after that.
+        host.wait(LIMITS.timeout / 2);
+        host.ask(0, key(Kind::List, 0));
+        host.finish_all();
+        assert_eq!(host.scheduler.health(host.now).hung, []);
+    }
+}
+
+#[test]
+fn a_host_that_has_answered_once_in_an_outage_may_be_reset_all_the_same() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Nics, 0));
+    host.ask(1, key(Kind::Nics, 1));
+    host.start();
+    host.wait(LIMITS.timeout);
+    assert!(!host.scheduler.is_reachable());
+    host.finish(0, Ok(()));
+    host.wait(SECOND / 2);
+    host.probe(true, false);
+    // It is reset, and tells nobody who waits for it.
+    assert_eq!(std::mem::take(&mut host.taking).len(), 1);
+    host.wait(4 * SECOND);
+    host.probe(true, true);
+    assert_eq!((host.scheduler.stuck(), host.scheduler.hanging()), (1, 1));
+    for _ in 0..60 {
+        host.ask(0, key(Kind::List, 0));
+        host.finish_all();
+        host.wait(SECOND / 2);
+    }
+    assert_eq!((host.scheduler.stuck(), host.scheduler.hanging()), (1, 0));
+}
+
+#[test]
 fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection() {
     let mut host = Host::new(LIMITS);
     host.ask(0, key(Kind::Disks, 1));

@@ -60,14 +60,12 @@ impl Vm {
         self.count_offline_cpus(rrd);
         let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
-        // The RRD of one that is paused may stand still, for longer than it is known: nothing was counted since.
-        let covered_to = self
-            .still
-            .as_ref()
-            .and_then(|still| still.covered)
-            .map(|(_, to)| to.saturating_mul(SECOND));
-        let is_paused = self.state == State::Paused;
-        let at = if is_paused { at.max(mark).max(covered_to.unwrap_or(mark)) } else { at };
+        // The RRD of one that is paused, or was until just now, may stand still, for longer than it is known:
+        // nothing was counted since.
+        let paused = self.still.as_ref().and_then(|still| still.covered);
+        let paused_to = paused.map_or(mark, |(_, to)| to.saturating_mul(SECOND));
+        let may_stand_still = self.state == State::Paused || self.still.is_some();
+        let at = if may_stand_still { at.max(paused_to) } else { at };
         let has_run = |source: &Source<'_>| {
             let is_cpu = matches!(named(&source.name), Some(Named::Numbered(Counter::Cpu, _)));
             is_cpu && source.last.is_some_and(|last| last.nanos > 0)
