@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import logging
 import sys
+import time
 from types import SimpleNamespace
 
 
@@ -49,6 +50,7 @@ def main(
         if polling:
             print("polled", flush=True)
             sys.stdin.readline()
+            time.sleep(1)  # the shortest interval of an agent
         samples, not_provided = [], []
         cache: dict[str, object] = {}  # of one cycle, for all pollsters
         for extension in extensions:

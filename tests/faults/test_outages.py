@@ -278,6 +278,16 @@ def test_a_host_that_is_reset_again_and_again(daemon: Daemon) -> None:
         daemon.off()
         wait_for(is_well, f"all is well after reset {count}")
     assert inspector.health().stuck > 0
+    # None of those serves.
+    daemon.on("CONNECT_OPEN", TOO_MANY, repeat=True)
+    daemon.hang_up_on_the_idle()
+
+    def is_noticed() -> bool:
+        cycle(inspector, uuids)
+        return inspector.health().outage is not None
+
+    wait_for(is_noticed, "an outage is one again")
+    daemon.off()
     daemon.stop()
     daemon.start()
     wait_for(lambda: is_well() and inspector.health().stuck == 0, "they come back")

@@ -164,7 +164,7 @@ class _Connection:
         self._stopped = stopped
         self._sending = threading.Lock()
         self._slots = threading.Condition()
-        self._unanswered = 0
+        self.unanswered = 0
         self._gone = False
 
     def run(self) -> None:
@@ -189,7 +189,7 @@ class _Connection:
         poll = select.poll()
         poll.register(self._sock, select.POLLRDHUP)
         with self._slots:
-            while not self._gone and self._unanswered >= self._daemon.max_client_requests:
+            while not self._gone and self.unanswered >= self._daemon.max_client_requests:
                 if not self._slots.wait(0.02) and poll.poll(0):
                     return False
             return not self._gone
@@ -216,7 +216,7 @@ class _Connection:
             except ValueError:
                 answer = Error(VIR_ERR_RPC, VIR_FROM_RPC, "Unable to decode message payload")
         with self._slots:
-            self._unanswered += 1
+            self.unanswered += 1
         answer = self._daemon.arrived(call) or answer
         latency = self._daemon.latency.get(call.name, 0.0)
         if latency > 0:
@@ -248,7 +248,7 @@ class _Connection:
                 return
             self._send(reply)
             with self._slots:
-                self._unanswered -= 1
+                self.unanswered -= 1
                 self._slots.notify_all()
 
     def _reply(self, call: _Call, answer: Error | Garbage | Reply | Then | None) -> bytes:
@@ -364,6 +364,11 @@ class Daemon:
         self._stopped = threading.Event()
         self._listener = listener
         self.spawn(self._accept, listener, self._stopped)
+
+    def hang_up_on_the_idle(self) -> None:
+        """Hangs up on each client who waits for no answer."""
+        for connection in [each for each in self._open if not each.unanswered]:
+            connection.hang_up()
 
     def stop(self, keep_socket_file: bool = False) -> None:
         """Stops listening, hangs up on every client and ends every thread."""
