@@ -54,12 +54,18 @@ def open_to_all() -> Iterator[Path]:
         yield path
 
 
-@as_root
-def test_the_owner_is_kept_as_far_as_that_is_permitted(open_to_all: Path) -> None:
-    file = open_to_all / "file"
+def file_of_a_group(directory: Path) -> Path:
+    """Return a file that may be given to others by root alone."""
+    file = directory / "file"
     file.write_text("old")
     file.chmod(0o664)
     os.chown(file, 0, 12)
+    return file
+
+
+@as_root
+def test_the_owner_is_kept_as_far_as_that_is_permitted(open_to_all: Path) -> None:
+    file = file_of_a_group(open_to_all)
     groups = os.getgroups()
     os.setgroups([12])
     os.seteuid(NOBODY)
@@ -74,10 +80,7 @@ def test_the_owner_is_kept_as_far_as_that_is_permitted(open_to_all: Path) -> Non
 
 @as_root
 def test_an_owner_who_is_none_in_a_container_is_no_obstacle(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("old")
-    file.chmod(0o664)
-    os.chown(file, 0, 12)
+    file = file_of_a_group(tmp_path)
     once = ("export", "--once", "--uri", cli.some_host(tmp_path, "one"), "--output", str(file))
     # A user namespace with root alone, as that of PrivateUsers= and of a rootless container.
     done = cli.shell('exec unshare --user --map-root-user "$@"', *once)

@@ -6,7 +6,7 @@ use super::super::check::Evidence;
 use super::super::counted::Anchor;
 use super::super::names::{Counter, Named, PLUGINS, named};
 use super::super::quirks::Quirks;
-use super::super::rrd::{Exact, Source, SourceKind, VmRrd};
+use super::super::rrd::{Exact, SourceKind, VmRrd};
 use super::{ExactFrom, Gap, PAUSES, SECOND, Slot, State, Vm};
 use crate::samples::NANOS;
 
@@ -57,7 +57,7 @@ impl Vm {
     ) {
         // Rows of a pause tell its growth only in all.
         let is_compared = is_compared && self.still.is_none();
-        self.count_offline_cpus(rrd);
+        let any_has_run = self.count_offline_cpus(rrd);
         let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
         // The RRD of one that is paused, or was until just now, may stand still, for longer than it is known:
@@ -66,11 +66,6 @@ impl Vm {
         let paused_to = paused.map_or(mark, |(_, to)| to.saturating_mul(SECOND));
         let may_stand_still = self.state == State::Paused || self.still.is_some();
         let at = if may_stand_still { at.max(paused_to) } else { at };
-        let has_run = |source: &Source<'_>| {
-            let is_cpu = matches!(named(&source.name), Some(Named::Numbered(Counter::Cpu, _)));
-            is_cpu && source.last.is_some_and(|last| last.nanos > 0)
-        };
-        let any_has_run = rrd.sources.iter().any(has_run);
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
@@ -152,8 +147,9 @@ impl Vm {
     }
 
     /// What vCPUs did that are offline is part of the domain's CPU time, also of those that were never seen
-    /// online.
-    fn count_offline_cpus(&mut self, rrd: &VmRrd<'_>) {
+    /// online. Answers whether any vCPU has run.
+    fn count_offline_cpus(&mut self, rrd: &VmRrd<'_>) -> bool {
+        let mut any_has_run = false;
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(Named::Numbered(Counter::Cpu, vcpu @ 0..MOST_VCPUS)) = named(&source.name)
             else {
@@ -162,8 +158,10 @@ impl Vm {
             // One that the domain does not have is told as 0.
             if source.last.is_some_and(|last| last.nanos > 0) {
                 self.insert_offline_cpu(vcpu);
+                any_has_run = true;
             }
         }
+        any_has_run
     }
 
     /// Compares the growth by rows with that by exact values once all rows have come: how many counters
