@@ -163,7 +163,13 @@ def test_no_session_is_left_by_a_reading_that_is_under_way_at_the_end(
     assert not pool.sessions.open
 
 
-def test_targets_of_libvirt_give_way_to_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bounded_by", ["descriptors", "number"])
+def test_targets_of_libvirt_give_way_to_each_other(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    bounded_by: str,
+) -> None:
     file = tmp_path / "targets.toml"
     one_needs = 2 * (2 * 4 + 18)
     with Daemon() as first, Daemon() as second, Daemon() as third:
@@ -171,7 +177,10 @@ def test_targets_of_libvirt_give_way_to_each_other(tmp_path: Path) -> None:
         file.write_text(
             "".join(f'[targets.{name}]\nuri = "{each.uri}"\n' for name, each in daemons.items())
         )
-        fleet = Fleet(file, targets.Defaults(), Workers(4), 2 * one_needs)
+        if bounded_by == "number":
+            monkeypatch.setattr(lives, "MOST_CONNECTED", 2)
+        enough = 2 if bounded_by == "descriptors" else 3
+        fleet = Fleet(file, targets.Defaults(), Workers(4), enough * one_needs)
         for name in daemons:
             read(fleet, name)
         eventually(lambda: not first.open_connections)
@@ -187,6 +196,9 @@ def test_targets_of_libvirt_give_way_to_each_other(tmp_path: Path) -> None:
         )
         with pytest.raises(RefusalError, match="Too many targets"):
             fleet.open("first")
+    (line,) = (each for each in caplog.messages if "no other target" in each)
+    assert "2 of 2" in line
+    assert ("LimitNOFILE=" in line) == (bounded_by == "descriptors")
 
 
 def test_one_of_libvirts_that_hangs_does_not_give_way(tmp_path: Path) -> None:

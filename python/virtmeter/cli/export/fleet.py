@@ -184,14 +184,19 @@ class Fleet:
             (each for each in is_open if (now := each.opened) and _can_be_closed(now.reader)),
             key=lambda each: each.asked,
         )
-        most = min(MOST_CONNECTED, max(1, self._descriptors // self.one_takes()))
+        fit = max(1, self._descriptors // self.one_takes())
+        most = min(MOST_CONNECTED, fit)
         for each in idle[: max(0, len(is_open) + 1 - most)]:
             each.opened = None
         if len(is_open) - len(idle) >= most:
             LOG.warning(
-                "%d targets of libvirt's are being read or hang, and there are descriptors for no "
-                "more: raise the limit (systemd's LimitNOFILE=)",
-                len(is_open),
+                "no other target of libvirt's can be read now: %d of %d that may be connected are "
+                "being read or hang%s",
+                len(is_open) - len(idle),
+                most,
+                "; raise the limit on descriptors (systemd's LimitNOFILE=) to connect more"
+                if fit < MOST_CONNECTED
+                else "",
             )
             raise RefusalError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
