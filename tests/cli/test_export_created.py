@@ -186,6 +186,7 @@ class Step(NamedTuple):
 
     added: int
     starts: bool
+    is_renamed: bool
     is_plugged: bool
     is_refused: bool
 
@@ -196,7 +197,7 @@ def of_three(value: bool) -> st.SearchStrategy[bool]:
 
 
 STEPS = st.lists(
-    st.builds(Step, st.integers(1, 100), of_three(False), of_three(True), of_three(False)),
+    st.builds(Step, st.integers(1, 100), *map(of_three, (False, False, True, False))),
     min_size=2,
     max_size=12,
 )
@@ -210,20 +211,27 @@ class Passes:
         self.created = Created()
         self.known: Known | None = None
         self.now = 0.0
-        self.samples: list[tuple[float, int]] = []
+        self.vm = VM
+        self.series: list[list[tuple[float, int]]] = [[]]
+        """One for each name that the VM has had."""
         self.is_stale = False
+
+    def rename(self) -> None:
+        """Give the VM another name, which is a label: its counters have new series."""
+        self.vm = VM._replace(name=f"{VM.name}-{len(self.series)}")
+        self.series.append([])
 
     def read(self, start: int, count: int | None, *, is_plugged: bool) -> None:
         """Take a pass, with a count if the disk is told of."""
         between = self.now - 30 if self.known else None
-        self.created.list([VM], between)
+        self.created.list([self.vm], between)
         stats, records = virtmeter.InstanceStats(start=start), []
         if count is not None:
             record = virtmeter.DiskStats("vda", count, 0, 0, 0, -1, None, None, start=start)
             records.append(record)
         seen = (between, self.known)
-        list(self.created.read(VM, "inspect_instance", stats, [stats], *seen))
-        told = dict(self.created.read(VM, "inspect_disks", iter(()), records, *seen))
+        list(self.created.read(self.vm, "inspect_instance", stats, [stats], *seen))
+        told = dict(self.created.read(self.vm, "inspect_disks", iter(()), records, *seen))
         self.scrape(count, told.get((VM.id, virtmeter.DiskStats, ("vda",))))
         disks = [virtmeter.DiskDetails("vda", *(None,) * 6, {})] if is_plugged else []
         self.known = Known.of(virtmeter.InstanceDetails(1, *(None,) * 11, [], disks, []))
@@ -231,28 +239,34 @@ class Passes:
 
     def scrape(self, count: int | None, created: float | None) -> None:
         """Do as Prometheus, which puts a zero in where a counter began, if that is its newest."""
+        samples = self.series[-1]
         if count is None:
-            if self.samples and not self.is_stale:
-                self.samples.append((self.now, self.samples[-1][1]))  # marks it as stale
+            if samples and not self.is_stale:
+                samples.append((self.now, samples[-1][1]))  # marks it as stale
             self.is_stale = True
             return
         self.is_stale = False
-        newest = self.samples[-1][0] if self.samples else -1
+        newest = samples[-1][0] if samples else -1
         if created is not None and newest < created < self.now:
-            self.samples.append((created, 0))
-        self.samples.append((self.now, count))
+            samples.append((created, 0))
+        samples.append((self.now, count))
 
     def increase(self) -> int:
-        counts = [count for _, count in self.samples]
-        return sum(b - a if b >= a else b for a, b in itertools.pairwise(counts))
+        return sum(
+            after - before if after >= before else after
+            for samples in self.series
+            for (_, before), (_, after) in itertools.pairwise(samples)
+        )
 
 
 @given(STEPS)
 def test_prometheus_counts_all_that_was_added_and_nothing_twice(steps: list[Step]) -> None:
     passes, start, was_plugged = Passes(), 1, steps[0].is_plugged
     count = life = right = 0
-    last: tuple[int, int] | None = None
+    last: tuple[int, str, int] | None = None
     for number, step in enumerate(steps):
+        if step.is_renamed:
+            passes.rename()
         begins = number > 0 and (step.starts or (step.is_plugged and not was_plugged))
         start += step.starts
         # One that is plugged in and refused at once is no more than a new one.
@@ -262,11 +276,12 @@ def test_prometheus_counts_all_that_was_added_and_nothing_twice(steps: list[Step
         count += step.added
         passes.read(start, count if is_told else None, is_plugged=step.is_plugged)
         if is_told:
-            if last is None:
+            name = passes.vm.name
+            if last is None or last[0] != life:
                 right += count if life else 0
-            else:
-                right += count - last[1] if last[0] == life else count
-            last = life, count
+            elif last[1] == name:  # a series of a new name begins with its first value
+                right += count - last[2]
+            last = life, name, count
     assert passes.increase() == right
 
 

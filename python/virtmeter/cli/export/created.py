@@ -3,7 +3,8 @@
 Prometheus takes a counter for 0 at that time, so that nothing is lost of one that began anew. For
 that, the time must lie after the last scrape that was told the counter before, and ahead of the
 first one that is told this; else something would count twice. So it is between the pass that first
-reads the new counter and the pass before, however long ago the old one was last read.
+reads the new counter and the pass before, however long ago the old one was last read. For the same
+reason it is told no more once the VM has another name, and the counter another series.
 """
 
 from __future__ import annotations
@@ -58,18 +59,28 @@ Counts = tuple[tuple[Device, Count], ...]
 class Vm:
     """What is known of a VM since it was first listed as running."""
 
-    __slots__ = ("began", "counts", "start")
+    __slots__ = ("began", "counts", "name", "start")
 
-    def __init__(self, began: float | None) -> None:
+    def __init__(self, name: str, began: float | None) -> None:
         """Begin without a reading.
 
+        :param name: as it was last listed.
         :param began: when it was started, or came to this host; None where that was not seen.
         """
+        self.name = name
         self.start: int | None = None
         """The number of its start."""
         self.began = began
         self.counts: dict[type, Counts] = {}
         """By the types of records."""
+
+    def rename(self, name: str) -> None:
+        """Take another name: what was told under the old one does not begin with that."""
+        self.name = name
+        for kind, counts in self.counts.items():
+            self.counts[kind] = tuple(
+                (device, count._replace(created=None)) for device, count in counts
+            )
 
 
 class Created:
@@ -88,10 +99,14 @@ class Created:
             the first, which sees nothing begin.
         """
         known, began = self._vms or {}, None if self._vms is None else between
-        running = {each.id for each in listed if each.state != PowerState.SHUTOFF}
+        running = {each.id: each.name for each in listed if each.state != PowerState.SHUTOFF}
         # What is the same stays where it is in memory, between much that comes and goes.
         self._vms = {uuid: vm for uuid, vm in known.items() if uuid in running}
-        self._vms.update((uuid, Vm(began)) for uuid in running - known.keys())
+        for uuid, vm in self._vms.items():
+            if vm.name != running[uuid]:
+                vm.rename(running[uuid])
+        new = running.keys() - known.keys()
+        self._vms.update((uuid, Vm(running[uuid], began)) for uuid in new)
         self._alike = {}
 
     def read(
