@@ -311,6 +311,7 @@ class LibvirtInspector(Inspector):
         :param all_vnics: let ``inspect_vnics`` tell of NICs that libvirt has no name for as well,
             devices of the host that are handed through (SR-IOV, vDPA): by their MAC addresses, and
             with -1 for each counter that libvirt does not have. From 6.9 on, it counts the
-            bytes and packets of SR-IOV's virtual functions, if the NIC's driver does.
+            bytes and packets of SR-IOV's virtual functions, if the NIC's driver does. False leaves
+            them out of rates and usage, too: the traffic of a VM that has no others is 0.
         :raises ValueError: a parameter is out of its range.
         """

@@ -265,6 +265,23 @@ def test_where_all_nics_are_handed_through_and_not_counted_their_sum_is_unknown_
     assert told == [None, 1.0, 1.0]
 
 
+def test_nics_that_are_handed_through_are_no_part_of_the_sum_without_all_vnics(
+    domain: Domain, daemon: Daemon
+) -> None:
+    mac, tap = "52:54:00:00:00:02", domain.interfaces.pop("tap1")
+    through = f"<interface type='hostdev'><mac address='{mac}'/></interface>"
+    domain.xml = re.sub("<interface.*</interface>", through, domain.xml, flags=re.S)
+    told = []
+    with virtmeter.LibvirtInspector(daemon.uri, max_age=0, all_vnics=False) as inspector:
+        for kib in range(3):
+            domain.interfaces[mac] = (1024 * (1 + kib), *tap[1:])
+            told.append(inspector.usage(UUID).network_read_kib)
+            assert not [*inspector.inspect_vnics(UUID)]
+            assert not [*inspector.inspect_vnic_rates(UUID)]
+        assert [nic.mac for nic in inspector.inspect_details(UUID).nics] == [mac]
+    assert told == [None, 0.0, 0.0]
+
+
 def test_what_was_done_while_counters_went_back_is_unknown_and_not_zero(
     domain: Domain, inspector: virtmeter.LibvirtInspector
 ) -> None:
