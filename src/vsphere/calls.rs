@@ -74,7 +74,7 @@ impl VSphere {
             let is_old = |vm: &Vm| {
                 vm.about.as_ref().is_some_and(|about| now.duration_since(about.read) > SIZES)
             };
-            vms.filter(|(_, vm)| vm.is_changed() || sizes && is_old(vm))
+            vms.filter(|(_, vm)| !vm.is_untold(now) && (vm.is_changed() || sizes && is_old(vm)))
                 .map(|(uuid, vm)| (*uuid, vm.moref.clone(), vm.version.clone()))
                 .collect()
         };
@@ -93,14 +93,13 @@ impl VSphere {
                 inventory.forget(uuid, moref);
             }
         }
-        for read in found.into_iter().filter_map(|found| found.about) {
-            let Some((uuid, _, version)) = wanted.iter().find(|(_, moref, _)| *moref == read.moref)
-            else {
-                continue;
-            };
-            let Some(vm) = inventory.vms.get_mut(uuid).filter(|vm| vm.moref == read.moref) else {
-                continue;
-            };
+        for Found { moref, about } in found {
+            let asked = wanted.iter().find(|(_, asked, _)| *asked == moref);
+            let Some((uuid, _, version)) = asked else { continue };
+            let vm = inventory.vms.get_mut(uuid).filter(|vm| vm.moref == moref);
+            let Some(vm) = vm else { continue };
+            vm.untold = about.is_none().then(|| (now, version.clone()));
+            let Some(read) = about else { continue };
             let about = About::new(read, version.clone(), now);
             totals.keep_devices(uuid, |device| about.has(device));
             vm.about = Some(Box::new(about));

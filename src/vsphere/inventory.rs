@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -13,6 +13,9 @@ use super::objects::{self, ConnectionState, Object, PowerState, Properties};
 use super::soap;
 use super::totals::Device;
 use crate::records::ServerDescription;
+
+/// A configuration that was not told is asked for again after that, or when the list tells it again or another one.
+const UNTOLD: Duration = Duration::from_secs(60);
 
 /// A VM.
 pub(super) struct Vm {
@@ -28,6 +31,10 @@ pub(super) struct Vm {
     /// When it was powered on.
     pub(super) boot: Option<i64>,
     pub(super) about: Option<Box<About>>,
+    /// If that was not told when it was last asked for: when, and of which version.
+    pub(super) untold: Option<(Instant, Arc<str>)>,
+    /// Whether the last list told of its configuration.
+    is_described: bool,
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     pub(super) began: Instant,
     /// When a new sample of it last came, or it was found to run.
@@ -53,7 +60,6 @@ pub(super) struct About {
 
 /// The same as it was read.
 pub(super) struct AboutRead {
-    pub(super) moref: Box<str>,
     devices: Devices,
     sizes: Sizes,
     server: Option<Box<ServerDescription>>,
@@ -84,6 +90,7 @@ pub(super) struct Inventory {
 
 impl Vm {
     fn new(vm: objects::Vm, host: Option<Arc<str>>, now: Instant) -> Self {
+        let is_described = vm.change_version.is_some();
         Self {
             name: vm.name.unwrap_or_else(|| vm.moref.clone()),
             host,
@@ -94,6 +101,8 @@ impl Vm {
             version: vm.change_version.unwrap_or_default().into(),
             boot: vm.boot_time,
             about: None,
+            untold: None,
+            is_described,
             began: now,
             sampled: now,
             refusal: None,
@@ -109,6 +118,10 @@ impl Vm {
         }
         if self.host != host {
             self.host = host;
+        }
+        let was_described = std::mem::replace(&mut self.is_described, vm.change_version.is_some());
+        if self.is_described && !was_described {
+            self.untold = None;
         }
         if let Some(version) = vm.change_version.filter(|version| **version != *self.version) {
             self.version = version.into();
@@ -143,6 +156,13 @@ impl Vm {
     pub(super) fn is_changed(&self) -> bool {
         self.about.as_ref().is_none_or(|about| about.version != self.version)
     }
+
+    /// Whether that would be in vain, as it was a moment ago.
+    pub(super) fn is_untold(&self, now: Instant) -> bool {
+        self.untold.as_ref().is_some_and(|(asked, version)| {
+            *version == self.version && now.saturating_duration_since(*asked) < UNTOLD
+        })
+    }
 }
 
 impl AboutRead {
@@ -162,10 +182,10 @@ const ANNOTATION: &str = "config.annotation";
 impl Object for AboutRead {
     fn read(kind: &str, moref: Box<str>, properties: &Properties<'_, '_>) -> Option<Self> {
         let devices = Devices::read(kind, moref.clone(), properties)?;
-        let sizes = Sizes::read(kind, moref.clone(), properties)?;
+        let sizes = Sizes::read(kind, moref, properties)?;
         let notes = properties.get(ANNOTATION).and_then(soap::text);
         let server = notes.and_then(|notes| nova::server(notes, devices.guest_id.as_deref()));
-        Some(Self { moref, devices, sizes, server: server.map(Box::new) })
+        Some(Self { devices, sizes, server: server.map(Box::new) })
     }
 }
 

@@ -109,6 +109,24 @@ def test_sizes_are_asked_for_seldom(opens: Opens, vcenter: VCenter) -> None:
         assert calls == {"RetrievePropertiesEx": 1}, "the inventory"
 
 
+def test_a_configuration_that_is_not_told_is_asked_for_seldom(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    known = vcenter.vms()[0]
+    vcenter.reconfigure(known.ref, annotation="It is configured otherwise.")
+    new = vcenter.vm(vcenter.create(host=0))
+    inspector.list_instances()
+    for vm in (known, new):
+        vcenter.hide(vm.ref)
+    calls = of_a_cycle(vcenter, lambda: count(inspector))
+    assert calls == {"RetrievePropertiesEx": 2, "QueryPerf": 1}
+    for _ in range(3):
+        calls = of_a_cycle(vcenter, lambda: count(inspector))
+        assert calls == {"RetrievePropertiesEx": 1, "QueryPerf": 1}
+
+
 def test_the_inventory_comes_in_pages(opens: Opens, vcenter: VCenter) -> None:
     vcenter.page(5)
     inspector = opens(vcenter)
