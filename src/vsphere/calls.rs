@@ -185,6 +185,9 @@ impl VSphere {
             Err(trouble) => {
                 if trouble.is_about_a_host() {
                     self.lock().part(id);
+                } else if matches!(&trouble, Trouble::Fault(kind, _) if is_about_a_vm(kind)) {
+                    // None of its VMs is told, but nothing was held up.
+                    self.lock().groups.answered(id);
                 }
                 Err(self.vcenter.error(trouble))
             }

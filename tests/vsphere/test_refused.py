@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.remote import eventually
 from tests.support.vcsim import VCenter
-from tests.vsphere.wellness import ALL, count, is_well, usages
+from tests.vsphere.wellness import ALL, count, is_well, soap_fault, usages
 from virtmeter import NoDataException
 
 if TYPE_CHECKING:
@@ -141,3 +141,19 @@ def test_refused_vms_that_hang_hold_up_nobody(opens: Opens, vcenter: VCenter) ->
         assert {uuid for uuid, usage in told.items() if usage.cpu_interval == 20} == left
     # They are asked about by themselves from then on.
     eventually(lambda: list(inspector.health().away) == ["DC0_C0_H1"])
+
+
+def test_a_host_all_of_whose_vms_are_refused_does_not_stay_alone(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vms = running(vcenter)
+    refused = {vm.uuid for vm in vms if vm.host == 1}
+    vcenter.fail("QueryPerf", status=500, body=soap_fault("HostCommunication"))
+    vcenter.step(20)
+    for vm in vms:
+        vcenter.forbid(vm.ref, forbidden=vm.uuid in refused)
+    # It held up a call, and was asked by itself; now it answers.
+    left = {vm.uuid for vm in vms} - refused
+    eventually(lambda: set(usages(inspector)) == left and not inspector.health().away)
