@@ -35,6 +35,8 @@ struct Asked {
     /// The VMs about which alone there is no answer, and why there is none about the last of them.
     refused: usize,
     refusal: Option<Trouble>,
+    /// The VMs that an answer leaves out for the first time.
+    left_out: Vec<Wanted>,
     /// What the log is to say.
     lines: Vec<String>,
 }
@@ -173,6 +175,7 @@ impl VSphere {
         if so_far.answered == 0 {
             done = done.and(so_far.refusal.take().map_or(Ok(()), Err));
         }
+        self.look_for(&so_far.left_out, early(Instant::now()));
         match done {
             Ok(()) => {
                 if is_held_up {
@@ -268,6 +271,21 @@ impl VSphere {
         Ok(())
     }
 
+    /// Looks whether VMs that an answer leaves out are there at all. Where that fails, the next list tells.
+    fn look_for(&self, vms: &[Wanted], deadline: Instant) {
+        if vms.is_empty() {
+            return;
+        }
+        let morefs: Vec<&str> = vms.iter().map(|wanted| &*wanted.moref).collect();
+        let first = |session: &Session| Request::vm_properties(&session.refs, &morefs, &["name"]);
+        let Ok(found) = self.pages_of_one_session::<Found>(&first, deadline) else { return };
+        let is_there: HashSet<&str> = found.objects.iter().map(|found| &*found.moref).collect();
+        let mut state = self.lock();
+        for gone in vms.iter().filter(|wanted| !is_there.contains(&*wanted.moref)) {
+            state.inventory.forget(&gone.vm, &gone.moref);
+        }
+    }
+
     /// Notes why nothing is told of a VM that a fault has named.
     fn leave_out(&self, wanted: &Wanted, kind: FaultKind, text: String, so_far: &mut Asked) {
         match kind {
@@ -308,10 +326,11 @@ impl VSphere {
         let by_moref: HashMap<&str, &Wanted> =
             wanted.iter().map(|wanted| (&*wanted.moref, wanted)).collect();
         let read = |session: &Session, body: &[u8]| {
-            let (mut again, mut went_back) = (Vec::new(), Vec::new());
+            let (mut again, mut went_back, mut told) = (Vec::new(), Vec::new(), HashSet::new());
             let came = Instant::now();
             perf::samples(body, &session.counters, |entity| {
                 let Some(wanted) = by_moref.get(entity.moref) else { return };
+                told.insert(wanted.vm);
                 let answer = Answer { times: entity.times(), series: &Series::of(entity) };
                 match self.lock().take(wanted, &answer, came) {
                     Taken::TooShort { samples } => {
@@ -321,9 +340,9 @@ impl VSphere {
                     Taken::Whole => {}
                 }
             })?;
-            Ok((again, went_back))
+            Ok((again, went_back, told))
         };
-        let (again, mut went_back) = self.vcenter.call(request, read, deadline)?;
+        let (again, mut went_back, told) = self.vcenter.call(request, read, deadline)?;
         so_far.answered += 1;
         went_back.sort_unstable();
         went_back.dedup();
@@ -331,6 +350,11 @@ impl VSphere {
         for wanted in wanted {
             if let Some(vm) = state.inventory.vms.get_mut(&wanted.vm) {
                 vm.refusal = None;
+                let is_left_out = !told.contains(&wanted.vm);
+                let was_left_out = std::mem::replace(&mut vm.is_left_out, is_left_out);
+                if is_left_out && !was_left_out {
+                    so_far.left_out.push(wanted.clone());
+                }
             }
         }
         so_far.lines.extend(went_back.iter().map(|host| {

@@ -18,6 +18,7 @@ use crate::records::ServerDescription;
 const UNTOLD: Duration = Duration::from_secs(60);
 
 /// A VM.
+#[allow(clippy::struct_excessive_bools)] // each of them may come with any other
 pub(super) struct Vm {
     pub(super) moref: Box<str>,
     pub(super) name: Box<str>,
@@ -41,6 +42,8 @@ pub(super) struct Vm {
     pub(super) sampled: Instant,
     /// If the server refused the last call about its samples: when, and why.
     pub(super) refusal: Option<(Instant, Box<str>)>,
+    /// Whether the last answer about samples left it out.
+    pub(super) is_left_out: bool,
     /// It runs, and did not by the inventory before.
     pub(super) has_begun: bool,
 }
@@ -106,6 +109,7 @@ impl Vm {
             began: now,
             sampled: now,
             refusal: None,
+            is_left_out: false,
             has_begun: vm.power_state == Some(PowerState::On),
             moref: vm.moref,
         }

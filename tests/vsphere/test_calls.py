@@ -127,6 +127,19 @@ def test_a_configuration_that_is_not_told_is_asked_for_seldom(
         assert calls == {"RetrievePropertiesEx": 1, "QueryPerf": 1}
 
 
+def test_a_vm_without_samples_is_looked_for_once(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vcenter.create(host=0)
+    # Its devices, and whether it is there.
+    vcenter.forget_calls()
+    assert count(inspector) == ALL
+    assert vcenter.calls() == {"RetrievePropertiesEx": 3, "QueryPerf": 1}
+    vcenter.forget_calls()
+    assert count(inspector) == ALL
+    assert vcenter.calls() == {"RetrievePropertiesEx": 1, "QueryPerf": 1}
+
+
 def test_the_inventory_comes_in_pages(opens: Opens, vcenter: VCenter) -> None:
     vcenter.page(5)
     inspector = opens(vcenter)

@@ -380,6 +380,21 @@ def test_a_vm_that_is_deleted_after_the_list_is_not_found(
         getattr(inspector, method)(stays.uuid)
 
 
+def test_a_vm_that_is_deleted_after_its_devices_were_read_is_not_found(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    vcenter.limits(omit_deleted=True)
+    inspector = opens(vcenter, max_age=60.0)
+    gone, stays, *_ = (vm for vm in vcenter.vms() if vm.state == "poweredOn" and not vm.template)
+    for vm in (gone, stays):
+        inspector.inspect_details(vm.uuid)
+    vcenter.delete(gone.ref)
+    for method in ("inspect_instance", "inspect_disks", "usage", "inspect_details"):
+        with pytest.raises(InstanceNotFoundException):
+            getattr(inspector, method)(gone.uuid)
+        getattr(inspector, method)(stays.uuid)
+
+
 def test_a_vm_that_is_deleted_before_its_devices_were_read(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter, max_age=2.0)
     inspector.list_instances()
