@@ -11,7 +11,7 @@ use super::groups::{Kind, Member, made_of};
 use super::nova;
 use super::objects::{self, ConnectionState, Object, PowerState, Properties};
 use super::soap;
-use super::totals::Device;
+use super::totals::{Device, is_one_start};
 use crate::records::ServerDescription;
 
 /// A configuration that was not told is asked for again after that, or when the list tells it again or another one.
@@ -46,6 +46,8 @@ pub(super) struct Vm {
     pub(super) is_left_out: bool,
     /// It runs, and did not by the inventory before.
     pub(super) has_begun: bool,
+    /// It has another reference than in the inventory before.
+    pub(super) has_other_moref: bool,
 }
 
 /// What is asked about a VM only when it was configured otherwise.
@@ -111,6 +113,7 @@ impl Vm {
             refusal: None,
             is_left_out: false,
             has_begun: vm.power_state == Some(PowerState::On),
+            has_other_moref: false,
             moref: vm.moref,
         }
     }
@@ -133,12 +136,27 @@ impl Vm {
         self.vcpus = vm.vcpus.or(self.vcpus);
         self.memory_mib = vm.memory_mib.or(self.memory_mib);
         self.is_connected = is_connected(vm.connection_state);
+        if self.moref != vm.moref {
+            (self.moref, self.has_other_moref) = (vm.moref, true);
+            (self.refusal, self.untold, self.is_left_out) = (None, None, false);
+        }
         self.boot = vm.boot_time;
         self.has_begun = !self.runs() && vm.power_state == Some(PowerState::On);
         self.power = vm.power_state;
         if self.has_begun {
             self.sampled = now;
         }
+    }
+
+    /// Whether another inventory means this one. One that runs on since the same time was registered anew, as its
+    /// host was removed and added again, or vCenter itself was made anew.
+    fn is_meant(&self, vm: &objects::Vm) -> bool {
+        let runs_on = || {
+            let boots = self.boot.zip(vm.boot_time).filter(|_| self.runs());
+            boots.is_some_and(|(before, now)| is_one_start(before, now))
+                && vm.power_state == Some(PowerState::On)
+        };
+        self.moref == vm.moref || runs_on()
     }
 
     /// libvirt's `virDomainState`.
@@ -254,7 +272,7 @@ impl Inventory {
                 Some((known, _)) => Arc::clone(known),
                 None => host.into(),
             });
-            match self.vms.get_mut(&uuid).filter(|known| known.moref == vm.moref) {
+            match self.vms.get_mut(&uuid).filter(|known| known.is_meant(&vm)) {
                 Some(known) => known.enter(vm, host, now),
                 None => _ = self.vms.insert(uuid, Vm::new(vm, host, now)),
             }

@@ -111,6 +111,9 @@ impl State {
         let Self { inventory, groups, totals, feeds, .. } = self;
         let is_first = inventory.read == 1;
         for (uuid, vm) in &mut inventory.vms {
+            if std::mem::take(&mut vm.has_other_moref) {
+                totals.rename(uuid, &vm.moref);
+            }
             let known = Known {
                 moref: &vm.moref,
                 state: match vm.power {
@@ -488,6 +491,53 @@ mod tests {
         assert_eq!(told(&inventory), before, "the second one's twin is away");
         inventory.enter(vms(), hosts(Connected).into(), Instant::now());
         assert_eq!(told(&inventory), before);
+    }
+
+    #[test]
+    fn a_vm_that_is_registered_anew_while_it_runs_goes_on() {
+        use objects::ConnectionState::Connected;
+        let mut state = State::default();
+        let uuid = groups::made_of("vm");
+        let list = |state: &mut State, moref: &str, on: &str, boot: Option<i64>| {
+            let vm =
+                objects::Vm { moref: moref.into(), boot_time: boot, ..vm("vm", on, Connected) };
+            state.inventory.enter(vec![vm], vec![host(on, Connected)], Instant::now());
+            state.follow();
+        };
+        // Started at 1000, it runs all the time, and its samples end at the given ones.
+        let take = |state: &mut State, ends: std::ops::RangeInclusive<i64>| {
+            let vm = &state.inventory.vms[&uuid];
+            let wanted = Wanted {
+                vm: uuid,
+                moref: vm.moref.clone(),
+                host: vm.host.clone().unwrap(),
+                samples: 10,
+                is_again: false,
+            };
+            let times: Vec<_> =
+                ends.step_by(20).map(|end| perf::Time { end, seconds: 20 }).collect();
+            let ups: Vec<_> = times.iter().map(|time| Some(time.end - 1000)).collect();
+            let runs = vec![Some(20_000); times.len()];
+            let all = [(perf::Counter::Uptime, &ups), (perf::Counter::CpuRun, &runs)];
+            let series =
+                all.map(|(counter, values)| totals::Series { counter, instance: "", values });
+            state.take(&wanted, &Answer { times: &times, series: &series }, Instant::now());
+            let vm = &state.inventory.vms[&uuid];
+            let subject = Subject { vm, used: state.totals.vm(&uuid) };
+            let Content::Stats(told, _) = subject.tell(Parts::STATS) else { panic!() };
+            (subject.stamp(Parts::COUNTERS).at, told.cpu_time.unwrap() / 1_000_000_000)
+        };
+        list(&mut state, "vm-1", "host-1", Some(1000));
+        assert_eq!(take(&mut state, 1020..=1040).1, 40);
+        let (before, _) = take(&mut state, 1020..=1060);
+        list(&mut state, "vm-2", "host-2", Some(1001));
+        let (at, run) = take(&mut state, 1020..=1100);
+        assert_eq!((at - before, run), (Duration::from_secs(40), 100));
+        // Another one, with the same UUID.
+        list(&mut state, "vm-3", "host-2", Some(1090));
+        assert!(state.totals.newest(&uuid).is_none());
+        list(&mut state, "vm-4", "host-2", None);
+        assert!(state.totals.newest(&uuid).is_none());
     }
 
     #[test]

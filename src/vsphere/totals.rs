@@ -55,7 +55,7 @@ pub(super) enum State {
 /// What the inventory says of a VM.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'a> {
-    /// Its managed object: another one is another VM, whatever its UUID.
+    /// Its managed object: another one is another VM, whatever its UUID, unless it was renamed.
     pub(super) moref: &'a str,
     pub(super) state: State,
     /// When it was powered on (`runtime.bootTime`), by its host's clock.
@@ -123,6 +123,11 @@ pub(super) struct MemoryTold {
     pub(super) balloon: Option<i64>,
 }
 
+/// Whether two times are those of the same start.
+pub(super) fn is_one_start(one: i64, other: i64) -> bool {
+    one.abs_diff(other) <= JITTER.unsigned_abs()
+}
+
 /// What the samples of a device, or of all vCPUs, add up to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told {
@@ -153,7 +158,14 @@ impl Totals {
         }
         if let Some(boot) = known.boot {
             let before = vm.boot.replace(boot);
-            vm.has_other_boot |= before.is_some_and(|before| before.abs_diff(boot) > JITTER as u64);
+            vm.has_other_boot |= before.is_some_and(|before| !is_one_start(before, boot));
+        }
+    }
+
+    /// Has a VM be known by another managed object from now on.
+    pub(super) fn rename(&mut self, uuid: &Uuid, moref: &str) {
+        if let Some(vm) = self.vms.get_mut(uuid) {
+            vm.moref = moref.into();
         }
     }
 
