@@ -89,6 +89,8 @@ pub(super) struct Scheduler<R> {
     /// When the last outage began, unless a call of before was answered after that: then it has cut off
     /// none.
     may_have_cut_off: Option<Instant>,
+    /// When the outage before that was over, with the same exception.
+    may_have_cut_off_before: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
     /// When this process was last found to go on after it was stopped.
@@ -147,6 +149,7 @@ impl<R> Scheduler<R> {
             broken: None,
             reachable_since: None,
             may_have_cut_off: None,
+            may_have_cut_off_before: None,
             probing: None,
             woken: None,
             width: limits.read_ahead,

@@ -300,17 +300,22 @@ impl<R> Scheduler<R> {
     /// Calls that were begun before this do not come back: the hypervisor has been away since, and has been
     /// there again for a while. A host that was reset says nothing to those that waited.
     pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
-        let began = self.may_have_cut_off?;
-        let long = |back: &Instant| now.saturating_duration_since(*back) >= 2 * self.limits.timeout;
-        self.reachable_since.filter(|back| *back > began && long(back))
+        let back = self.reachable_since?;
+        let long = now.saturating_duration_since(back) >= 2 * self.limits.timeout;
+        let before = match self.may_have_cut_off {
+            Some(began) => Some(back).filter(|back| *back > began),
+            // The last outage was a mere silence; the one before may have been none.
+            None => self.may_have_cut_off_before,
+        };
+        before.filter(|_| long)
     }
 
     /// A call was answered that was begun then, over a connection of before. If that was out when the
     /// outage began, the hypervisor was merely silent: whatever still hangs there does so for a reason of
     /// its own, and one more would hang as well.
     pub(in crate::collector) fn has_outlived_outage(&mut self, begun: Instant) {
-        if self.may_have_cut_off.is_some_and(|outage| begun < outage) {
-            self.may_have_cut_off = None;
+        for outage in [&mut self.may_have_cut_off, &mut self.may_have_cut_off_before] {
+            outage.take_if(|outage| begun < *outage);
         }
     }
 
@@ -362,7 +367,10 @@ impl<R> Scheduler<R> {
                 format!("no connection to {}: {failure}; virtmeter keeps trying", self.place());
             self.tell(log::Level::Warn, line);
             self.outage = Some(Outage::new(failure, now));
-            self.may_have_cut_off = Some(now);
+            if let Some(last) = self.may_have_cut_off.replace(now) {
+                let over = self.reachable_since.filter(|back| *back > last);
+                self.may_have_cut_off_before = over.or(self.may_have_cut_off_before);
+            }
         }
     }
 

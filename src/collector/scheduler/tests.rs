@@ -861,6 +861,45 @@ fn have_outages_that_cut_off(closes: bool) {
     assert_eq!(host.scheduler.idle, host.scheduler.threads);
 }
 
+/// Calls that a reset has cut off are not waited for, although a later outage was a mere silence.
+#[test]
+fn a_silence_soon_after_a_reset_takes_no_threads_away() {
+    let mut host = Host::new(LIMITS);
+    let mut cut_off = Vec::new();
+    for _ in 0..10 {
+        for vm in 0..3 {
+            host.ask(vm, key(Kind::Nics, vm as u128));
+        }
+        host.start();
+        host.wait(LIMITS.timeout);
+        assert!(!host.scheduler.is_reachable());
+        // The host is reset, and tells nobody who waits for it.
+        cut_off.append(&mut host.taking);
+        host.wait(4 * SECOND);
+        host.probe(true, true);
+        assert!(host.scheduler.is_reachable());
+        // It is silent for a while, and goes on with what it was asked.
+        host.ask(0, key(Kind::Nics, 3));
+        host.start();
+        host.wait(LIMITS.timeout);
+        assert!(!host.scheduler.is_reachable());
+        host.finish_all();
+        host.wait(4 * SECOND);
+        host.probe(true, true);
+        for _ in 0..60 {
+            host.ask(0, key(Kind::List, 0));
+            host.finish_all();
+            host.probe(true, true);
+            host.wait(SECOND / 2);
+        }
+        assert_eq!(host.scheduler.hanging(), 0);
+        for vm in 0..4 {
+            host.read(key(Kind::Nics, vm)).unwrap();
+        }
+    }
+    assert_eq!(host.scheduler.stuck(), cut_off.len());
+}
+
 #[test]
 fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
     let mut host = Host::new(LIMITS);
