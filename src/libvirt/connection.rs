@@ -64,10 +64,12 @@ impl LibvirtConnection {
         self.domains.remove(&instance.uuid);
         let domain = self.lookup(instance)?;
         let answer = question(self.domains.insert(instance.uuid, Known::new(domain), now), &at);
-        if answer.as_ref().is_err_and(reading::has_vanished) {
-            self.lookup(instance)?; // it may have gone since
+        if !answer.as_ref().is_err_and(reading::has_vanished) {
+            return answer;
         }
-        answer
+        // It may have been shut off since, or deleted.
+        let domain = self.lookup(instance)?;
+        question(self.domains.insert(instance.uuid, Known::new(domain), now), &at)
     }
 
     fn lookup(&self, instance: &InstanceId) -> Result<Domain> {

@@ -222,6 +222,14 @@ impl<'a> Taking<'a> {
                 found = domain.stats(groups, true);
             }
         }
+        if let Err(failure) = &found {
+            // Of a domain that is shut off, all of this is told.
+            let is_of_domain = !failure.is_disconnection() && !failure.is(c::VIR_ERR_NO_SUPPORT);
+            if is_of_domain && self.has_stopped() {
+                begun = Instant::now();
+                found = domain.stats(groups, false);
+            }
+        }
         let mut found = found.map_err(|failure| self.at.refused(failure))?;
         self.measured_since(begun);
         let waited = self.at.driver.waited(begun.elapsed());
@@ -249,6 +257,27 @@ impl<'a> Taking<'a> {
 
     fn measured_since(&self, begun: Instant) {
         self.moment.set(Some(Moment::measured_since(begun, self.moment.get())));
+    }
+
+    /// What a refusal means: if the domain is shut off by now, or deleted, the reading is out of date.
+    fn refused(&self, failure: Failure) -> Error {
+        let is_drivers = failure.is(c::VIR_ERR_NO_SUPPORT);
+        let error = self.at.refused(failure);
+        if is_drivers || is_of_all(&error) || !self.has_stopped() {
+            return error;
+        }
+        self.at.no_data(Reason::Vanished)
+    }
+
+    /// Whether the domain was shut off, or deleted, after its state was told.
+    fn has_stopped(&self) -> bool {
+        if matches!(self.state.get(), Some(Ok(c::VIR_DOMAIN_SHUTOFF))) {
+            return false;
+        }
+        match self.known.domain.state() {
+            Ok(state) => state == c::VIR_DOMAIN_SHUTOFF,
+            Err(failure) => failure.is(c::VIR_ERR_NO_DOMAIN),
+        }
     }
 
     /// Whether the guest's process is left alone.
@@ -410,7 +439,7 @@ impl<'a> Taking<'a> {
             None if self.is_silent() => Ok(Vec::new()),
             None => {
                 let memory = self.known.domain.memory_stats();
-                memory.map_err(|failure| self.at.refused(failure))
+                memory.map_err(|failure| self.refused(failure))
             }
         }
     }
@@ -453,11 +482,20 @@ impl<'a> Taking<'a> {
     }
 
     fn job(&self) -> Result<Option<JobStats>> {
-        self.answering()?;
+        let bulk = self.answering()?;
         match self.known.domain.job_stats() {
             // Drivers that know no jobs.
             Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
-            job => job.map(stats::job).map_err(|failure| self.at.refused(failure)),
+            // Of a migration, only the host tells that it comes from.
+            Err(failure) if failure.is(c::VIR_ERR_OPERATION_UNSUPPORTED) => {
+                match bulk.and_then(|bulk| busy::reason(bulk.state, bulk.reason)) {
+                    Some(why) => {
+                        Err(Error::InstanceBusy { instance: self.at.instance.clone(), why })
+                    }
+                    None => Err(self.refused(failure)),
+                }
+            }
+            job => job.map(stats::job).map_err(|failure| self.refused(failure)),
         }
     }
 

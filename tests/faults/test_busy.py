@@ -20,7 +20,10 @@ from tests.support.procedures import (
     VIR_DOMAIN_PAUSED_SNAPSHOT,
     VIR_DOMAIN_PAUSED_STARTING_UP,
     VIR_DOMAIN_RUNNING,
+    VIR_ERR_OPERATION_UNSUPPORTED,
+    VIR_FROM_QEMU,
     Domain,
+    Error,
 )
 from tests.support.qemu import wait_for
 
@@ -139,6 +142,24 @@ def test_one_that_is_busy_before_anything_is_known_of_it(
     assert stats.power_state == VIR_DOMAIN_PAUSED
     assert busy.most_asking == 0
     assert_quiet(inspector, caplog)
+
+
+def test_a_migration_to_here_that_holds_no_job_just_now(
+    daemon: Daemon, domains: list[Domain], inspector: virtmeter.LibvirtInspector
+) -> None:
+    """Its progress is known to the other host; libvirt refuses the question about it."""
+    busy = domains[0]
+    make_busy(busy, VIR_DOMAIN_PAUSED_MIGRATION, None)
+    assert inspector.inspect_job(busy.uuid) is None
+    message = "Operation not supported: migration statistics are available only on the source host"
+    refused = Error(VIR_ERR_OPERATION_UNSUPPORTED, VIR_FROM_QEMU, message)
+    daemon.on("DOMAIN_GET_JOB_STATS", refused, repeat=True)
+    with pytest.raises(virtmeter.InstanceBusyException, match="busy: paused for migration"):
+        inspector.inspect_job(busy.uuid)
+    make_well(busy)
+    with pytest.raises(virtmeter.NoDataException, match="only on the source host") as caught:
+        inspector.inspect_job(busy.uuid)
+    assert not isinstance(caught.value, virtmeter.InstanceBusyException)
 
 
 def test_the_health_names_it_as_one_that_hangs(

@@ -13,6 +13,7 @@ from tests.support import sample
 from tests.support.libvirtd import Daemon, Garbage, HangUp, Never, Then
 from tests.support.oracle import METHODS
 from tests.support.procedures import (
+    VIR_DOMAIN_SHUTOFF,
     VIR_ERR_AUTH_FAILED,
     VIR_ERR_INTERNAL_ERROR,
     VIR_ERR_SYSTEM_ERROR,
@@ -167,6 +168,47 @@ def test_a_domain_that_vanishes_between_two_calls(
         with pytest.raises(virtmeter.InstanceNotFoundException) as caught:
             sample.read(inspector, method, sample.UUID)
         assert caught.value.instance_id == sample.UUID
+
+
+# The sizes of disks are told also then.
+@pytest.mark.parametrize(
+    ("method", "procedure"), [call for call in EACH_CALL if call[0] != "inspect_disk_info"]
+)
+def test_a_domain_that_is_shut_off_between_two_calls(
+    inspector: virtmeter.LibvirtInspector,
+    daemon: Daemon,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    procedure: str,
+) -> None:
+    def shut_off(daemon: Daemon) -> None:
+        for domain in daemon.domains.values():
+            domain.id, domain.state = -1, VIR_DOMAIN_SHUTOFF
+
+    daemon.on(procedure, Then(shut_off))
+    with pytest.raises(virtmeter.InstanceShutOffException) as caught:
+        sample.read(inspector, method, sample.UUID)
+    assert caught.value.instance_id == sample.UUID
+    assert caplog.messages == []
+    assert inspector.health().refused == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "procedure"),
+    [("usage", "CONNECT_GET_ALL_DOMAIN_STATS"), ("inspect_job", "DOMAIN_GET_JOB_STATS")],
+)
+def test_a_domain_that_is_shut_off_while_its_monitor_is_asked(
+    inspector: virtmeter.LibvirtInspector, daemon: Daemon, method: str, procedure: str
+) -> None:
+    def dies(daemon: Daemon) -> None:
+        for domain in daemon.domains.values():
+            domain.id, domain.state = -1, VIR_DOMAIN_SHUTOFF
+        message = "Unable to read from monitor: Connection reset by peer"
+        raise Error(VIR_ERR_SYSTEM_ERROR, VIR_FROM_QEMU, message)
+
+    daemon.on(procedure, Then(dies))
+    with pytest.raises(virtmeter.InstanceShutOffException):
+        getattr(inspector, method)(sample.UUID)
 
 
 @pytest.mark.parametrize(("method", "procedure"), EACH_CALL)

@@ -363,6 +363,21 @@ def test_an_instance_that_vanishes_before_its_disks_info(pair: Pair, daemon: Dae
     assert outcome(pair.ours, "inspect_disk_info", UUID) == "InstanceNotFoundException"
 
 
+def shut_off(daemon: Daemon) -> None:
+    daemon.domains[UUID].state, daemon.domains[UUID].id = VIR_DOMAIN_SHUTOFF, -1
+
+
+@pytest.mark.parametrize(("method", "procedure"), DEVICES)
+def test_an_instance_that_is_shut_off_before_its_devices_are_read(
+    pair: Pair, daemon: Daemon, method: str, procedure: str
+) -> None:
+    daemon.on(procedure, Then(shut_off))
+    assert stock(pair, method) == []
+    daemon.add(sample.domain(uuid=UUID))
+    daemon.on(procedure, Then(shut_off))
+    assert outcome(pair.ours, method, UUID) == "InstanceShutOffException"
+
+
 def test_a_uri_that_libvirt_refuses() -> None:
     with pytest.raises(libvirt.libvirtError):
         stock_inspector("foo:///system")

@@ -259,6 +259,12 @@ def _get_xml_desc(domain: Domain) -> bytes:
     return xdr.string(domain.xml)
 
 
+def _get_job_stats(domain: Domain, _flags: int) -> bytes:
+    """No job."""
+    _running(domain)
+    return xdr.pack("i", 0) + xdr.typed_params({})
+
+
 def _get_metadata(domain: Domain, _type: int, uri: str | None) -> bytes:
     xml = domain.metadata.get(uri or "")
     if xml is None:
@@ -428,6 +434,7 @@ PROCEDURES = {
     243: Procedure("DOMAIN_BLOCK_STATS_FLAGS", "domain string int", _block_stats_flags),
     265: Procedure("DOMAIN_GET_METADATA", "domain int optional", _get_metadata),
     273: Procedure("CONNECT_LIST_ALL_DOMAINS", "int uint", _list_all_domains),
+    298: Procedure("DOMAIN_GET_JOB_STATS", "domain uint", _get_job_stats),
     344: Procedure(BULK, "domains uint uint", _all_domain_stats),
     360: _constant("CONNECT_REGISTER_CLOSE_CALLBACK"),
     361: _constant("CONNECT_UNREGISTER_CLOSE_CALLBACK"),

@@ -189,7 +189,7 @@ impl Taking<'_> {
                 Ok((Some(counters), Some(Instant::now())))
             }
             Err(failure) => {
-                let error = self.at.refused(failure.clone());
+                let error = self.refused(failure.clone());
                 // Not the device's fault.
                 if is_of_all(&error) {
                     return Err(error);
