@@ -40,6 +40,12 @@ impl Failure {
         match self.libvirt {
             // Who else refused has said it.
             None => "",
+            // So libvirt says it of TLS: "authentication failed: Failed to verify peer's certificate".
+            Some((45, _)) if self.message.contains("certificate") => {
+                "check that the server's certificate is for the name of the host that the URI has, \
+                 has not expired, and was issued by the CA in this host's cacert.pem \
+                 (https://libvirt.org/kbase/tlscerts.html); "
+            }
             Some((code, _)) if LOGIN.contains(&code) && !self.message.contains("polkit") => {
                 "libvirt requires a login (SASL): add authname and password to libvirt's auth.conf \
                  (in ~/.config/libvirt or /etc/libvirt), and install SASL's modules \
@@ -326,6 +332,19 @@ mod tests {
         ] {
             let failure = Failure::of_libvirt(38, 7, "Connection refused".to_owned());
             let error = Error::ConnectionLost { uri: uri.to_owned(), instance: None, failure };
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_is_no_missing_login() {
+        for (message, expected) in [
+            ("authentication failed: Failed to verify peer's certificate", "server's certificate"),
+            ("authentication failed: authentication failed", "requires a login (SASL)"),
+        ] {
+            let uri = "qemu+tls://kvm-1/system".to_owned();
+            let failure = Failure::of_libvirt(45, 7, message.to_owned());
+            let error = Error::ConnectionLost { uri, instance: None, failure };
             assert!(error.to_string().contains(expected), "{error}");
         }
     }
