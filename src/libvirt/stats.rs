@@ -202,7 +202,9 @@ pub(super) fn memory(sums: &Sums, memory: &[(u32, u64)]) -> Memory {
         total: Some(sums.max_memory_kib),
         used: available.zip(free).and_then(|(available, free)| available.checked_sub(free)),
         free,
-        target: Some(sums.memory_kib),
+        // LXC's sums have what is in use.
+        target: memory_stat(memory, c::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON)
+            .or(Some(sums.memory_kib)),
         updated: updated(memory),
     }
 }
@@ -392,6 +394,14 @@ mod tests {
         assert_eq!((disk.flush_requests, disk.flush_total_times), (Some(2), Some(30)));
         let disk = disk_counters([0; 5], DiskTimes::default());
         assert_eq!((disk.flush_requests, disk.flush_total_times), (None, None));
+    }
+
+    #[test]
+    fn the_size_of_the_balloon_is_not_what_is_in_use() {
+        let sums = Sums { vcpus: 1, cpu_time: 0, max_memory_kib: 2048, memory_kib: 544 };
+        let target = |stats: &[(u32, u64)]| super::memory(&sums, stats).target;
+        assert_eq!(target(&[(c::VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON, 1024)]), Some(1024));
+        assert_eq!(target(&[]), Some(544));
     }
 
     #[test]
