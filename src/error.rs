@@ -10,6 +10,9 @@ use crate::records::InstanceId;
 /// The answer of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// Why there is no answer where nothing could be asked. The command line says the same of its own threads.
+pub(crate) const NO_THREAD: &str = "cannot start a thread: check the limits (ulimit -u, TasksMax)";
+
 /// What was said when a call was refused, or why it could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -27,8 +30,7 @@ impl Failure {
         Self { libvirt: Some((code, domain)), message }
     }
 
-    /// One of another hypervisor's, in words that say what to do.
-    #[cfg(feature = "https")]
+    /// One that libvirt has not told, in words that say what to do.
     pub(crate) fn of(message: impl Into<String>) -> Self {
         Self { libvirt: None, message: message.into() }
     }

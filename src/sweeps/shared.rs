@@ -11,7 +11,7 @@ use super::batches::{Batches, Next, Turn};
 use super::driver::{Batch, HostWide};
 use super::worker;
 use crate::cancellation::Cancellation;
-use crate::error::{Error, Failure, Reason, Result};
+use crate::error::{Error, Failure, NO_THREAD, Reason, Result};
 use crate::health::Health;
 use crate::hypervisor::Parts;
 use crate::libvirt::generation;
@@ -154,7 +154,7 @@ impl<H: HostWide> Shared<H> {
                         let is_logging_in = batch == Batch::Inventory
                             && state.batches.is_begun(batch)
                             && !self.driver.sessions().1;
-                        let error = self.too_late(longest, is_logging_in);
+                        let error = self.too_late(&state, longest, is_logging_in);
                         if state.batches.is_late(batch, &error, is_logging_in, now) {
                             self.tell(&mut state, batch, Some(&error));
                         }
@@ -448,9 +448,13 @@ impl<H: HostWide> Shared<H> {
     }
 
     /// What a caller is told whose time is over while something is still being read.
-    fn too_late(&self, longest: Duration, is_logging_in: bool) -> Error {
+    fn too_late(&self, state: &State, longest: Duration, is_logging_in: bool) -> Error {
         let still = if is_logging_in { ": it is still being logged in to" } else { "" };
-        let failure = Failure::of(format!("no answer within {longest:?}{still}"));
+        let failure = if state.threads == 0 && state.short_of_threads {
+            Failure::of(NO_THREAD)
+        } else {
+            Failure::of(format!("no answer within {longest:?}{still}"))
+        };
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }
 }

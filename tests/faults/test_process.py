@@ -26,6 +26,8 @@ from tests.support.qemu import wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.procedures import Domain
+
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a Python of its own, which knows virtmeter and nothing of libvirt-python."""
@@ -761,3 +763,41 @@ def test_overlapping_readings_neither_lose_nor_double_bytes(daemon: Daemon) -> N
     sent = sum(sent for _, sent in sums) + last.tx_bytes_delta
     assert received == last.rx_bytes - first.rx_bytes
     assert sent == last.tx_bytes - first.tx_bytes
+
+
+def test_where_no_thread_can_be_started_nobody_is_said_to_hang(
+    daemon: Daemon, domains: list[Domain]
+) -> None:
+    told = lines(
+        run(
+            """
+            import logging, os, resource, sys
+            import virtmeter
+
+            logging.disable()
+            inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=1)
+            resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+            if os.geteuid() == 0:
+                os.setuid(65534)  # root has no limit
+            calls = (
+                inspector.list_instances,
+                inspector.usage_all,
+                lambda: inspector.inspect_instance(sys.argv[2]),
+            )
+            for call in calls:
+                try:
+                    call()
+                except virtmeter.NoDataException as error:
+                    print(error)
+            print(inspector.health().hung)
+            """,
+            daemon.uri,
+            domains[0].uuid,
+        )
+    )
+    why = ": cannot start a thread: check the limits (ulimit -u, TasksMax)"
+    assert told == [
+        *[f"cannot list the instances of {daemon.uri}{why}"] * 2,
+        f"instance {domains[0].uuid} was not read within 1s{why}",
+        "{}",
+    ]

@@ -845,8 +845,8 @@ for _ in range(3):
     try:
         inspector.list_instances()
         print("read")
-    except virtmeter.ConnectionLost:
-        print("lost")
+    except virtmeter.ConnectionLost as error:
+        print("lost" if "cannot start a thread: " in str(error) else error)
 print(*lines, sep="\\n")
 """
 

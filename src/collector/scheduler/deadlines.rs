@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::Key;
 use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
-use crate::error::{Error, Failure};
+use crate::error::{Error, Failure, NO_THREAD};
 use crate::hypervisor::{Parts, Reach};
 use crate::limits::Limits;
 
@@ -58,6 +58,12 @@ impl<R> Scheduler<R> {
 
     pub(super) fn timeout(&self, request: &Request, why: &str) -> Error {
         let timeout = self.limits.timeout;
+        // Then nothing was asked, and nobody is to blame for saying nothing.
+        let no_thread = self.threads == 0 && self.short_of_threads;
+        let why = if no_thread { NO_THREAD } else { why };
+        if request.key.uuid.is_nil() && no_thread {
+            return Error::NoList { uri: self.uri.clone(), failure: Failure::of(why) };
+        }
         if request.key.uuid.is_nil() {
             let locked = self.locked.values().cloned().collect();
             return Error::ListHangs { uri: self.uri.clone(), timeout, locked };
