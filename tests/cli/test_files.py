@@ -83,7 +83,10 @@ def test_an_owner_who_is_none_in_a_container_is_no_obstacle(tmp_path: Path) -> N
     file = file_of_a_group(tmp_path)
     once = ("export", "--once", "--uri", cli.some_host(tmp_path, "one"), "--output", str(file))
     # A user namespace with root alone, as that of PrivateUsers= and of a rootless container.
-    done = cli.shell('exec unshare --user --map-root-user "$@"', *once)
+    alone = ("unshare", "--user", "--map-root-user")
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are forbidden here")
+    done = cli.shell(f'exec {" ".join(alone)} "$@"', *once)
     assert done.returncode == 0, done.stderr
     assert "virtmeter_up 1.0" in file.read_text().splitlines()
     assert owner(file) == (0, 0, 0o664)

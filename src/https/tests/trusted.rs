@@ -86,21 +86,29 @@ fn a_ca_vouches_for_name_and_dates() {
     }
 }
 
+/// A file that goes with its test, also if that fails.
+struct Goes(std::path::PathBuf);
+
+impl Drop for Goes {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 #[test]
 fn ca_certificates_that_were_replaced_count_once_the_old_ones_do_not_do() {
     let port = listen_tls(usual(HERE), 5, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
-    let file = std::env::temp_dir().join(format!("virtmeter-{}-ca.pem", std::process::id()));
-    let write = |name| std::fs::copy(certificate_file(name), &file).unwrap();
+    let file = Goes(std::env::temp_dir().join(format!("virtmeter-{}-ca.pem", std::process::id())));
+    let write = |name| std::fs::copy(certificate_file(name), &file.0).unwrap();
     write("selfsigned.pem");
-    let client = client(&Trust::Ca(file.clone()));
+    let client = client(&Trust::Ca(file.0.clone()));
     let get = || send(&client, &Request::get(HOST, port, "/"), LONG).map(|answer| answer.status);
     let unknown = Err(Why::UnknownCa { presented: pin(HERE) });
     assert_eq!([get(), get()], [unknown.clone(), unknown.clone()]);
-    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_file(&file.0).unwrap();
     assert_eq!(get(), unknown);
     write("ca.pem");
     assert_eq!([get(), get()], [Ok(200), Ok(200)]);
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
