@@ -13,6 +13,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Why there is no answer where nothing could be asked. The command line says the same of its own threads.
 pub(crate) const NO_THREAD: &str = "cannot start a thread: check the limits (ulimit -u, TasksMax)";
 
+/// A line for the log: a thread could not be started, beside so many that run.
+pub(crate) fn no_thread_started(problem: &std::io::Error, threads: usize) -> String {
+    let then = match threads {
+        0 => "nothing can be read".to_owned(),
+        threads => format!("readings wait for the {threads} that are running"),
+    };
+    format!(
+        "cannot start another thread: {problem}; {then}. Check the limits of this process (ulimit -u, TasksMax)"
+    )
+}
+
 /// What was said when a call was refused, or why it could not be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

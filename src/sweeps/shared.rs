@@ -11,7 +11,7 @@ use super::batches::{Batches, Next, Turn};
 use super::driver::{Batch, HostWide};
 use super::worker;
 use crate::cancellation::Cancellation;
-use crate::error::{Error, Failure, NO_THREAD, Reason, Result};
+use crate::error::{Error, Failure, NO_THREAD, Reason, Result, no_thread_started};
 use crate::health::Health;
 use crate::hypervisor::Parts;
 use crate::libvirt::generation;
@@ -302,14 +302,7 @@ impl<H: HostWide> Shared<H> {
                 Ok(()) => state.threads += 1,
                 // Those that there are must do; without any, the caller's time runs out.
                 Err(problem) if !was_short => {
-                    let then = match state.threads {
-                        0 => "nothing can be read".to_owned(),
-                        threads => format!("readings wait for the {threads} that are running"),
-                    };
-                    let line = format!(
-                        "cannot start another thread: {problem}; {then}. Check the limits of this \
-                         process (ulimit -u, TasksMax)"
-                    );
+                    let line = no_thread_started(&problem, state.threads);
                     state.log.push((log::Level::Warn, line));
                 }
                 Err(_) => {}

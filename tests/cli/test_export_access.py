@@ -23,7 +23,7 @@ import pytest
 
 from tests.cli.exporter import Exporter, Samples, everything, run
 from virtmeter.cli.export import server
-from virtmeter.cli.export.access import Access
+from virtmeter.cli.export.access import Access, tls_context
 from virtmeter.cli.export.reload import Reload
 
 if TYPE_CHECKING:
@@ -189,6 +189,14 @@ def test_sighup_with_a_mistake_in_a_file_changes_nothing(certificate: Path, tmp_
         os.mkfifo(users)
         assert exporter.hang_up().endswith(f"no such file: {users}\n")
         exporter.get("/", headers=right, tls=trusting).close()
+
+
+def test_a_key_with_a_passphrase_is_said_to_be_one(certificate: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    how = ("openssl", "pkey", "-aes128", "-passout", "pass:1", "-in", certificate, "-out", key)
+    subprocess.run(how, check=True, capture_output=True)
+    with pytest.raises(ValueError, match=f"the key in {key} is encrypted: remove its passphrase"):
+        tls_context(certificate, key, None)
 
 
 class Sighups(SimpleQueue[None]):

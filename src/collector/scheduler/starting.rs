@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Scheduler;
 use super::task::{Fate, Job, Lane, Running, Slot};
+use crate::error::no_thread_started;
 use crate::hypervisor::{Parts, Reach};
 
 impl<R> Scheduler<R> {
@@ -47,11 +48,7 @@ impl<R> Scheduler<R> {
     /// A thread was started, or not.
     pub(in crate::collector) fn started_thread(&mut self, problem: Option<&std::io::Error>) {
         if let Some(problem) = problem.filter(|_| !self.short_of_threads) {
-            let line = format!(
-                "cannot start another thread: {problem}; readings wait for the {} that are running. \
-                 Check the limits of this process (ulimit -u, TasksMax)",
-                self.threads
-            );
+            let line = no_thread_started(problem, self.threads);
             self.tell(log::Level::Warn, line);
         }
         self.short_of_threads = problem.is_some();

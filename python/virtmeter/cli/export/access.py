@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from virtmeter.cli.export.users import Seals, Users
 from virtmeter.cli.files import LONGEST
@@ -58,9 +58,12 @@ def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSL
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+
+    def ask() -> NoReturn:  # in place of the terminal
+        raise ValueError(f"the key in {key or cert} is encrypted: remove its passphrase")
+
     try:
-        # Without a password: the default would ask for one at the terminal.
-        context.load_cert_chain(cert, key, password="")
+        context.load_cert_chain(cert, key, ask)
     except (ssl.SSLError, OSError) as error:
         raise ValueError(f"the certificate {cert} or its key cannot be used: {error}") from None
     if client_ca:
