@@ -9,13 +9,14 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 
 from tests.cli.exporter import COMMAND
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
-from virtmeter.cli.check import documented
+from virtmeter.cli.check import child, documented
 from virtmeter.cli.check.differences import agrees
 
 if TYPE_CHECKING:
@@ -134,6 +135,12 @@ def test_what_is_missing_is_told_in_a_line(tmp_path: Path) -> None:
     assert completed.stdout == ""
     assert len(completed.stderr.splitlines()) == 1
     assert "check needs Ceilometer and libvirt-python" in completed.stderr
+
+
+def test_a_process_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "COMMAND", ("/nowhere/python",))
+    with pytest.raises(click.ClickException, match="the stock inspector does not start: .*nowhere"):
+        child.Stock("test:///default", 1.0).__enter__()
 
 
 def test_libvirt_away() -> None:

@@ -69,15 +69,18 @@ class Stock:
     def _start(self) -> None:
         # A Ctrl-C is for us alone, who end it then. Its log is nobody's. It does not run where we
         # are: Python would take modules from there.
-        self._process = subprocess.Popen(
-            COMMAND,
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                COMMAND,
+                cwd="/",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+        except OSError as error:  # such as too many processes
+            raise click.ClickException(f"the stock inspector does not start: {error}") from None
         try:
             if missing := self._hear(TO_START).get("failed"):
                 raise click.ClickException(
