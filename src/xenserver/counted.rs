@@ -97,6 +97,11 @@ impl Anchor {
 }
 
 impl Counted {
+    /// One of something new. Its time goes on from that of the VM: what may have had its place is not later.
+    pub(super) fn after(covered: u64) -> Self {
+        Self { sum: Sum { nanos: 0, covered }, ..Self::default() }
+    }
+
     /// The last exact value that was read.
     pub(super) fn anchor(&self) -> Option<Anchor> {
         self.anchor.as_deref().copied()

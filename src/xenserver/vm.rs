@@ -337,7 +337,7 @@ impl Vm {
             // Another device, which begins at 0, in the place of one that was unplugged. A vCPU that
             // comes online again goes on.
             if is_there && !slot.is_there && slot.counter != Counter::Cpu {
-                slot.counted = Counted::default();
+                slot.counted = Counted::after(self.covered);
                 self.tries = TRIES;
                 self.next = None;
             }
@@ -345,7 +345,7 @@ impl Vm {
             slot.is_of_domain |= slot.is_there;
         }
         for (counter, device) in wanted {
-            let mut counted = Counted::default();
+            let mut counted = Counted::after(self.covered);
             if begins {
                 counted.begin();
             }
@@ -356,7 +356,7 @@ impl Vm {
 
     /// A state of the domain is recorded.
     pub(super) fn record(&mut self, state: u16) {
-        self.insert(Counter::RunState, state, Counted::default());
+        self.insert(Counter::RunState, state, Counted::after(self.covered));
     }
 
     fn insert(&mut self, counter: Counter, device: u16, begun: Counted) {
@@ -376,7 +376,7 @@ impl Vm {
     fn insert_offline_cpu(&mut self, vcpu: u16) {
         let place = self.counters.binary_search_by_key(&(Counter::Cpu, vcpu), Slot::key);
         let place = place.unwrap_or_else(|place| {
-            let counted = Counted::default();
+            let counted = Counted::after(self.covered);
             let slot = Slot {
                 counter: Counter::Cpu,
                 device: vcpu,

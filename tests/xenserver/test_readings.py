@@ -24,6 +24,7 @@ from virtmeter import InstanceNotFoundException, InstanceShutOffException
 if TYPE_CHECKING:
     from types import FrameType
 
+    from tests.support.xapi.changes import VM
     from tests.support.xapi.metrics import Query
     from tests.xenserver.conftest import Opens
     from virtmeter import Inspector, InterfaceStats, VmUsage
@@ -534,6 +535,19 @@ def test_a_plugin_that_reads_nothing_any_more_costs_its_own_values(
     assert {told.cpu_interval, told.network_interval, told.disk_interval} <= {25, 30}
 
 
+def take_the_place(pool: Pool, vm: VM, kind: str, device: str) -> None:
+    """Plug in another device in its place, as one does to move a NIC to another network."""
+    vm.unplug(kind, device)
+    tables = pool.database.tables[kind]
+    (ref,) = [ref for ref in vm.record[f"{kind}s"] if tables[ref]["device"] == device]
+    record = {**tables[ref], "uuid": str(uuids.uuid4())}
+    pool.database.remove(kind, ref)
+    new = f"OpaqueRef:{uuids.uuid4()}"
+    pool.database.add(kind, new, record)
+    vm.set(**{f"{kind}s": [new if each == ref else each for each in vm.record[f"{kind}s"]]})
+    vm.plug(kind, device)
+
+
 @pytest.mark.parametrize(("kind", "device"), [("VIF", "0"), ("VBD", "xvda")])
 def test_a_device_that_takes_anothers_place_within_a_cycle_counts_anew(
     opens: Opens, pool: Pool, kind: str, device: str
@@ -552,21 +566,45 @@ def test_a_device_that_takes_anothers_place_within_a_cycle_counts_anew(
     pool.now += 30
     before = told()
     assert before > 0
-    # As one does to move a NIC to another network: there is no reading in between.
-    vm.unplug(kind, device)
-    tables = pool.database.tables[kind]
-    (ref,) = [ref for ref in vm.record[f"{kind}s"] if tables[ref]["device"] == device]
-    record = {**tables[ref], "uuid": str(uuids.uuid4())}
-    pool.database.remove(kind, ref)
-    new = f"OpaqueRef:{uuids.uuid4()}"
-    pool.database.add(kind, new, record)
-    vm.set(**{f"{kind}s": [new if each == ref else each for each in vm.record[f"{kind}s"]]})
-    vm.plug(kind, device)
+    take_the_place(pool, vm, kind, device)
     for _ in range(4):
         pool.now += 30
         truth = pool.truth(vm.uuid, name) or 0
         assert told() <= truth < before, "what the other one did is none of its"
     assert told() > truth / 2
+
+
+def test_nics_and_disks_are_told_soon_after_a_halt(opens: Opens, pool: Pool) -> None:
+    """They are plugged in again then, and count anew. Nobody reads them while it is shut off."""
+    inspector, vm = opens(pool), pool.vm("A")
+    for _ in range(8):
+        pool.now += 15
+        inspector.usage(vm.uuid)
+        inspector.inspect_disk_rates(vm.uuid)
+    vm.stop()
+    with pytest.raises(InstanceShutOffException):
+        inspector.usage(vm.uuid)
+    pool.now += 15
+    vm.start()
+    for _ in range(3):
+        pool.now += 15
+        usage, disks = inspector.usage(vm.uuid), inspector.inspect_disk_rates(vm.uuid)
+    assert usage.network_read_kib
+    assert usage.disk_read_kib
+    assert (usage.network_interval, usage.disk_interval) == (15, 15)
+    assert {disk.device for disk in disks} == {"xvda", "xvdb", "xvdd"}
+
+
+def test_a_disk_that_takes_anothers_place_is_told_soon(opens: Opens, pool: Pool) -> None:
+    inspector, vm = opens(pool), pool.vm("A")
+    for _ in range(8):
+        pool.now += 15
+        inspector.inspect_disk_rates(vm.uuid)
+    take_the_place(pool, vm, "VBD", "xvda")
+    for _ in range(3):
+        pool.now += 15
+        disks = inspector.inspect_disk_rates(vm.uuid)
+    assert {disk.device for disk in disks} == {"xvda", "xvdb", "xvdd"}
 
 
 HOSTS_AT_THE_END = """
