@@ -153,7 +153,7 @@ impl Totals {
         let here = mark(known.host);
         let begun = match self.vms.get(&vm) {
             None => here,
-            Some(before) if before.host == known.host => before.mark.or(here),
+            Some(before) if before.host == known.host => before.mark,
             // The RRD goes with the VM.
             Some(before) => match (before.mark, mark(before.host), here) {
                 (Some(taken), Some(there), Some(here)) => {

@@ -1432,6 +1432,47 @@ fn a_vm_that_has_moved_goes_on() {
     errors.assert_within(1.0, "moved");
 }
 
+/// Rows of G's only vCPU, which is half busy, by their ends.
+fn half_busy(rows: std::ops::RangeInclusive<i64>) -> String {
+    let (first, last) = (*rows.start(), *rows.end());
+    let row = |t: i64| format!("<row><t>{}</t><v>0.5</v></row>", at(t));
+    let values: String = rows.rev().filter(|t| t % 5 == 0).map(row).collect();
+    format!(
+        "<xport><meta><start>{}</start><step>5</step><end>{}</end>\
+         <legend><entry>AVERAGE:vm:{}:cpu0</entry></legend></meta><data>{values}</data></xport>",
+        at(first),
+        at(last),
+        uuid('G')
+    )
+}
+
+/// Enters G on a host, or shut off.
+fn enter_on(client: &mut Client, host: Option<Uuid>, domid: i64) {
+    let state = if host.is_some() { State::Running } else { State::Gone };
+    let known = Known { state, domid, host, vcpus: 1, nics: &[], disks: &[] };
+    client.totals.enter(uuid('G'), &known);
+}
+
+#[test]
+fn what_is_told_of_a_vm_that_came_from_a_far_clock_is_not_taken_twice() {
+    // The clock of the other host is an hour ahead. It is read every minute, and not at once after the move.
+    let (other, ahead) = (other(), 3600);
+    let mut client = Client::new("xapi-1.249_8.2_drift");
+    client.totals.enter_host(other, Quirks::of("1.249.41"));
+    enter_on(&mut client, Some(host()), 7);
+    client.totals.take(host(), half_busy(0..=0).as_bytes()).unwrap();
+    client.totals.take(other, half_busy(ahead..=ahead).as_bytes()).unwrap();
+    client.totals.enter_lag(host(), 5, 1.0);
+    client.totals.enter_lag(other, 5, -3599.0);
+    client.totals.take(host(), half_busy(1..=55).as_bytes()).unwrap();
+    // The inventory is read twice before its host is.
+    enter_on(&mut client, Some(other), 7);
+    enter_on(&mut client, Some(other), 7);
+    client.totals.take(other, half_busy(ahead + 1..=ahead + 60).as_bytes()).unwrap();
+    let told = client.told('G', "cpu").unwrap();
+    assert!(told.sum <= 30_000_000_000, "{told:?} in 60 s");
+}
+
 #[test]
 fn exact_counters_of_the_domain_before_are_not_taken() {
     let truth = truth();
