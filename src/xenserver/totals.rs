@@ -164,9 +164,20 @@ impl Totals {
                 _ => None,
             },
         };
+        // Where it is started on another host, which may not have been read since, so does its RRD.
+        let left = self.vms.get(&vm).and_then(|before| before.left);
+        let started =
+            here.map(|here| match left.map(|(host, taken)| (host, mark(Some(host)), taken)) {
+                Some((host, Some(there), taken))
+                    if apart(Some(host), [there, here]) <= COMPARABLE =>
+                {
+                    taken.max(here)
+                }
+                _ => here,
+            });
         let is_new = here.is_some();
         let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(is_new)));
-        vm.enter(known, begun, here, quirks.unwrap_or_default());
+        vm.enter(known, begun, started, quirks.unwrap_or_default());
     }
 
     /// Forgets a VM that is gone for good.

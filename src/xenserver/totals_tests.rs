@@ -1474,6 +1474,30 @@ fn what_is_told_of_a_vm_that_came_from_a_far_clock_is_not_taken_twice() {
 }
 
 #[test]
+fn rows_of_a_vm_that_starts_on_a_host_that_nobody_read_are_not_taken_twice() {
+    // As where each VM is asked for by itself, and the other host has none. The RRD goes with the VM.
+    let other = other();
+    for shut_off in [false, true] {
+        let mut client = Client::new("xapi-1.249_8.2_drift");
+        client.totals.enter_host(other, Quirks::of("1.249.41"));
+        enter_on(&mut client, Some(host()), 7);
+        client.totals.take(host(), half_busy(0..=0).as_bytes()).unwrap();
+        client.totals.take(other, half_busy(0..=0).as_bytes()).unwrap();
+        client.totals.enter_lag(host(), 5, 1.0);
+        client.totals.enter_lag(other, 5, 1.0);
+        client.totals.take(host(), half_busy(1..=300).as_bytes()).unwrap();
+        if shut_off {
+            enter_on(&mut client, None, -1);
+            enter_on(&mut client, None, -1);
+        }
+        enter_on(&mut client, Some(other), 9);
+        client.totals.take(other, half_busy(1..=330).as_bytes()).unwrap();
+        let told = client.told('G', "cpu").unwrap();
+        assert_eq!(told.sum, 165_000_000_000, "{told:?} in 330 s");
+    }
+}
+
+#[test]
 fn exact_counters_of_the_domain_before_are_not_taken() {
     let truth = truth();
     let set = "xapi-1.249_8.2_drift";

@@ -106,6 +106,8 @@ pub(crate) struct Entry {
 pub(crate) struct Vm {
     pub(super) host: Option<Uuid>,
     pub(super) mark: Option<Mark>,
+    /// Of one that is shut off: where it was, and up to where its rows were taken there.
+    pub(super) left: Option<(Uuid, Mark)>,
     state: State,
     domid: Option<i64>,
     /// How often its domain is another since it is known.
@@ -245,6 +247,7 @@ impl Vm {
         Self {
             host: None,
             mark: None,
+            left: None,
             state: State::Gone,
             domid: is_started_now.then_some(-1),
             starts: 0,
@@ -285,6 +288,7 @@ impl Vm {
             self.begin_domain();
         }
         self.domid = Some(domid);
+        self.left = self.host.zip(self.mark).or(self.left).filter(|_| is_gone);
         self.mark = if is_back { started } else { begun };
         if is_back || has_moved || is_gone {
             self.still = None;
