@@ -1258,19 +1258,24 @@ fn exact_counters_of_a_vm_none_of_whose_vcpus_has_run_are_not_known() {
 
 #[test]
 fn rows_of_a_minute_of_a_vm_that_was_paused_since_are_not_taken_twice() {
-    // Nobody looks from 100 on. It is paused at 400, and its rows until then are told as if they were of now.
+    // Nobody looks from 100 on. It is paused at 400, and its rows until then are told as if they were of now. It runs
+    // again at 1100: what it did since 100 is in no row of 5 s, and told by its exact counter.
     let mut client = Client::new("xapi-1.249_8.2_drift");
     let share = |t: i64| 0.2 + (t * t % 97) as f64 / 200.0;
     let ran = |from: i64, to: i64| (from..to).map(share).sum::<f64>();
+    let ran_until = |now: i64| ran(0, now.min(400)) + ran(1100, now.max(1100));
     let mut from = -20;
-    for now in (0..=100).step_by(10).chain((1000..=1100).step_by(10)) {
-        let is_paused = now > 400;
+    for now in (0..=100).step_by(10).chain((1000..=1300).step_by(10)) {
+        let is_paused = (401..=1100).contains(&now);
         enter_with(&mut client, if is_paused { State::Paused } else { State::Running }, 7, 1);
         let step = if now - from > 600 { 60 } else { 5 };
         let end = now / step * step;
         let shift = if is_paused { end - 400 / step * step } else { 0 };
         let row = |t: i64| {
             let mean = ran(t - shift - step, t - shift) / step as f64;
+            // So long is the library without a reading.
+            let is_known = is_paused || !(401..=1105).contains(&t);
+            let mean = if is_known { mean.to_string() } else { "NaN".to_owned() };
             format!("<row><t>{}</t><v>{mean}</v></row>", at(t))
         };
         let rows: String =
@@ -1284,11 +1289,17 @@ fn rows_of_a_minute_of_a_vm_that_was_paused_since_are_not_taken_twice() {
         );
         client.totals.take(host(), answer.as_bytes()).unwrap();
         from = now;
+        if client.totals.lacks_exact(&uuid('G')) {
+            read_cpu(&mut client, now, 1000.0 + ran_until(now));
+        }
         let cpu = client.told('G', "cpu").unwrap();
-        let ran = ran(0, now.min(400)) * NANO;
+        let ran = ran_until(now) * NANO;
         assert!(cpu.sum as f64 <= ran + 1.0, "{now}: {cpu:?}, {ran}");
         assert!(cpu.covered.as_secs() <= u64::try_from(now).unwrap(), "{now}: {cpu:?}");
     }
+    // All of it, to a second.
+    let (cpu, ran) = (client.told('G', "cpu").unwrap(), ran_until(1300) * NANO);
+    assert!(cpu.sum as f64 > ran - NANO, "{cpu:?}, {ran}");
 }
 
 #[test]
