@@ -139,7 +139,8 @@ def test_what_is_missing_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_a_process_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "COMMAND", ("/nowhere/python",))
-    with pytest.raises(click.ClickException, match="the stock inspector does not start: .*nowhere"):
+    line = r"the stock inspector does not start: .*/nowhere/python"
+    with pytest.raises(click.ClickException, match=line):
         child.Stock("test:///default", 1.0).__enter__()
 
 
