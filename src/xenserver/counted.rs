@@ -97,9 +97,15 @@ impl Anchor {
 }
 
 impl Counted {
-    /// One of something new. Its time goes on from that of the VM: what may have had its place is not later.
+    /// The counter of something new. Its time goes on from where the VM's have come to: what may have had its place is
+    /// not later.
     pub(super) fn after(covered: u64) -> Self {
         Self { sum: Sum { nanos: 0, covered }, ..Self::default() }
+    }
+
+    /// The time that it covers, in ns.
+    pub(super) fn covered(&self) -> u64 {
+        self.sum.covered
     }
 
     /// The last exact value that was read.

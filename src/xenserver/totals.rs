@@ -151,33 +151,28 @@ impl Totals {
         };
         let quirks = known.host.and_then(|host| self.hosts.get(&host)).map(|host| host.quirks);
         let here = mark(known.host);
-        let begun = match self.vms.get(&vm) {
+        let before = self.vms.get(&vm);
+        let is_back = before.is_some_and(|before| before.is_gone());
+        // Up to where its rows were taken, and where. Its RRD goes with it to another host, which may not have been
+        // read for a while; without a clock to compare, it begins with the next rows.
+        let begun = match before.and_then(|before| before.last_taken()) {
             None => here,
-            Some(before) if before.host == known.host => before.mark,
-            // The RRD goes with the VM.
-            Some(before) => match (before.mark, mark(before.host), here) {
+            Some((host, taken)) if is_back && Some(host) == known.host => taken.and(here),
+            Some((host, taken)) if Some(host) == known.host => taken,
+            Some((host, taken)) => match (taken, mark(Some(host)), here) {
                 (Some(taken), Some(there), Some(here)) => {
-                    let apart = apart(before.host, [there, here]);
-                    let begun = if apart <= SAME_TIME { taken } else { taken.max(here) };
+                    let apart = apart(Some(host), [there, here]);
+                    let taken = taken.min(there); // of one that was shut off when its host's clock was set back
+                    let goes_on = apart <= SAME_TIME && !is_back;
+                    let begun = if goes_on { taken } else { taken.max(here) };
                     Some(begun).filter(|_| apart <= COMPARABLE)
                 }
                 _ => None,
             },
         };
-        // Where it is started on another host, which may not have been read since, so does its RRD.
-        let left = self.vms.get(&vm).and_then(|before| before.left);
-        let started =
-            here.map(|here| match left.map(|(host, taken)| (host, mark(Some(host)), taken)) {
-                Some((host, Some(there), taken))
-                    if apart(Some(host), [there, here]) <= COMPARABLE =>
-                {
-                    taken.max(here)
-                }
-                _ => here,
-            });
         let is_new = here.is_some();
         let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(is_new)));
-        vm.enter(known, begun, started, quirks.unwrap_or_default());
+        vm.enter(known, begun, quirks.unwrap_or_default());
     }
 
     /// Forgets a VM that is gone for good.

@@ -1480,8 +1480,10 @@ fn what_is_told_of_a_vm_that_came_from_a_far_clock_is_not_taken_twice() {
     enter_on(&mut client, Some(other), 7);
     enter_on(&mut client, Some(other), 7);
     client.totals.take(other, half_busy(ahead + 1..=ahead + 60).as_bytes()).unwrap();
-    let told = client.told('G', "cpu").unwrap();
-    assert!(told.sum <= 30_000_000_000, "{told:?} in 60 s");
+    let before = client.told('G', "cpu").unwrap().sum;
+    assert!(before <= 30_000_000_000, "{before} in 60 s");
+    client.totals.take(other, half_busy(ahead + 61..=ahead + 120).as_bytes()).unwrap();
+    assert_eq!(client.told('G', "cpu").unwrap().sum - before, 30_000_000_000);
 }
 
 #[test]
@@ -1505,6 +1507,57 @@ fn rows_of_a_vm_that_starts_on_a_host_that_nobody_read_are_not_taken_twice() {
         client.totals.take(other, half_busy(1..=330).as_bytes()).unwrap();
         let told = client.told('G', "cpu").unwrap();
         assert_eq!(told.sum, 165_000_000_000, "{told:?} in 330 s");
+    }
+}
+
+#[test]
+fn what_is_told_of_a_vm_that_starts_on_a_host_with_a_far_clock_is_not_taken_twice() {
+    // The clock of the other host is an hour ahead, and it was read a minute ago; or the VM moved there, and was
+    // shut off before it was read.
+    let (other, ahead) = (other(), 3600);
+    for has_moved in [false, true] {
+        let mut client = Client::new("xapi-1.249_8.2_drift");
+        client.totals.enter_host(other, Quirks::of("1.249.41"));
+        enter_on(&mut client, Some(host()), 7);
+        client.totals.take(host(), half_busy(0..=0).as_bytes()).unwrap();
+        client.totals.take(other, half_busy(ahead..=ahead).as_bytes()).unwrap();
+        client.totals.enter_lag(host(), 5, 1.0);
+        client.totals.enter_lag(other, 5, -3599.0);
+        client.totals.take(host(), half_busy(1..=300).as_bytes()).unwrap();
+        let before = client.told('G', "cpu").unwrap().sum;
+        if has_moved {
+            enter_on(&mut client, Some(other), 7);
+        }
+        enter_on(&mut client, None, -1);
+        enter_on(&mut client, Some(other), 9);
+        client.totals.take(other, half_busy(ahead + 1..=ahead + 330).as_bytes()).unwrap();
+        let told = client.told('G', "cpu").unwrap().sum;
+        assert!(told - before <= 15_000_000_000, "{} in 30 s", told - before);
+        client.totals.take(other, half_busy(ahead + 331..=ahead + 360).as_bytes()).unwrap();
+        assert_eq!(client.told('G', "cpu").unwrap().sum - told, 15_000_000_000);
+    }
+}
+
+#[test]
+fn a_vm_that_was_shut_off_while_the_clock_was_set_back_is_counted_from_its_start() {
+    for is_there in [true, false] {
+        let there = if is_there { host() } else { other() };
+        let mut client = Client::new("xapi-1.249_8.2_drift");
+        client.totals.enter_host(other(), Quirks::of("1.249.41"));
+        enter_on(&mut client, Some(host()), 7);
+        for host in [host(), other()] {
+            client.totals.take(host, half_busy(0..=0).as_bytes()).unwrap();
+            client.totals.enter_lag(host, 5, 1.0);
+        }
+        client.totals.take(host(), half_busy(1..=300).as_bytes()).unwrap();
+        enter_on(&mut client, None, -1);
+        for host in [host(), other()] {
+            client.totals.take(host, half_busy(-3600..=-3300).as_bytes()).unwrap();
+        }
+        let before = client.told('G', "cpu").unwrap().sum;
+        enter_on(&mut client, Some(there), 9);
+        client.totals.take(there, half_busy(-3299..=-3240).as_bytes()).unwrap();
+        assert_eq!(client.told('G', "cpu").unwrap().sum - before, 30_000_000_000, "{is_there}");
     }
 }
 
@@ -1804,6 +1857,17 @@ proptest! {
                 let now = (totals.cpu.sum, totals.cpu.covered);
                 let before = client.before.insert(key, now).unwrap_or_default();
                 prop_assert!(now.0 >= before.0 && now.1 >= before.1);
+                // Of devices, time alone: others may have their names.
+                let nics = totals.nics.iter().map(|(nic, told)| (nic.to_string(), &told[..]));
+                let disks = totals.disks.iter().map(|(disk, told)| (disk.to_string(), &told[..]));
+                for (device, told) in nics.chain(disks) {
+                    for (place, told) in told.iter().enumerate() {
+                        let key = (uuid(vm), format!("{device} {place}"));
+                        let now = (0, told.covered);
+                        let before = client.before.insert(key, now).unwrap_or_default();
+                        prop_assert!(now.1 >= before.1, "{device}: {:?} after {:?}", now.1, before.1);
+                    }
+                }
             }
             let _ = client.totals.start(&host);
             let _ = client.totals.due(&host);

@@ -105,9 +105,9 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Vm {
     pub(super) host: Option<Uuid>,
-    pub(super) mark: Option<Mark>,
-    /// Of one that is shut off: where it was, and up to where its rows were taken there.
-    pub(super) left: Option<(Uuid, Mark)>,
+    mark: Option<Mark>,
+    /// Of one that is on no host: where it was, and up to where its rows were taken there.
+    left: Option<(Uuid, Option<Mark>)>,
     state: State,
     domid: Option<i64>,
     /// How often its domain is another since it is known.
@@ -267,16 +267,19 @@ impl Vm {
         }
     }
 
-    /// What the inventory says now. Its rows are taken from after the first mark if it goes on there,
-    /// and from after the second if it was started.
-    pub(super) fn enter(
-        &mut self,
-        known: &Known<'_>,
-        begun: Option<Mark>,
-        started: Option<Mark>,
-        quirks: Quirks,
-    ) {
-        let is_back = self.state == State::Gone && known.state != State::Gone;
+    /// Whether it was shut off by the last inventory.
+    pub(super) fn is_gone(&self) -> bool {
+        self.state == State::Gone
+    }
+
+    /// The host whose rows were taken last, and up to where.
+    pub(super) fn last_taken(&self) -> Option<(Uuid, Option<Mark>)> {
+        self.host.map(|host| (host, self.mark)).or(self.left)
+    }
+
+    /// What the inventory says now. Its rows are taken from after that mark.
+    pub(super) fn enter(&mut self, known: &Known<'_>, begun: Option<Mark>, quirks: Quirks) {
+        let is_back = self.is_gone() && known.state != State::Gone;
         let has_moved = self.host != known.host;
         let is_gone = known.state == State::Gone;
         // Whatever comes after one that is gone begins at 0.
@@ -284,12 +287,15 @@ impl Vm {
         // Numbers of domains are each host's own.
         let is_another = self.domid.is_some_and(|before| before != domid);
         let begins = !is_gone && (is_another || has_moved && self.host.is_some());
+        // Some may be ahead of the VM, where exact values have made good for a gap.
+        let slots = self.counters.iter().map(|slot| slot.counted.covered());
+        let latest = slots.fold(self.covered, u64::max);
         if begins {
             self.begin_domain();
         }
         self.domid = Some(domid);
-        self.left = self.host.zip(self.mark).or(self.left).filter(|_| is_gone);
-        self.mark = if is_back { started } else { begun };
+        self.left = self.last_taken().filter(|_| known.host.is_none());
+        self.mark = begun;
         if is_back || has_moved || is_gone {
             self.still = None;
         }
@@ -301,7 +307,7 @@ impl Vm {
             self.tries = TRIES;
         }
         (self.host, self.state, self.vcpus) = (known.host, known.state, known.vcpus);
-        self.plug(known, begins);
+        self.plug(known, begins, latest);
     }
 
     /// All counters of a domain begin at 0.
@@ -318,7 +324,7 @@ impl Vm {
         self.next = None;
     }
 
-    fn plug(&mut self, known: &Known<'_>, begins: bool) {
+    fn plug(&mut self, known: &Known<'_>, begins: bool, latest: u64) {
         let mut wanted = Vec::new();
         wanted.extend((0..known.vcpus).map(|vcpu| (Counter::Cpu, vcpu)));
         for nic in known.nics {
@@ -341,7 +347,7 @@ impl Vm {
             // Another device, which begins at 0, in the place of one that was unplugged. A vCPU that
             // comes online again goes on.
             if is_there && !slot.is_there && slot.counter != Counter::Cpu {
-                slot.counted = Counted::after(self.covered);
+                slot.counted = Counted::after(latest);
                 self.tries = TRIES;
                 self.next = None;
             }
@@ -349,7 +355,7 @@ impl Vm {
             slot.is_of_domain |= slot.is_there;
         }
         for (counter, device) in wanted {
-            let mut counted = Counted::after(self.covered);
+            let mut counted = Counted::after(latest);
             if begins {
                 counted.begin();
             }
