@@ -168,12 +168,12 @@ pub enum Error {
     /// The caller was interrupted while it waited: by Ctrl-C, say, where Python is the caller.
     #[error("interrupted while waiting for an answer")]
     Interrupted,
-    /// The hypervisor is there, but does not list its instances.
+    /// The instances cannot be listed: the hypervisor refuses that, or it could not be asked.
     #[error("cannot list the instances of {}: {failure}", Uri(uri))]
     NoList {
         /// The connection's URI.
         uri: String,
-        /// What libvirt said.
+        /// What libvirt said, or why it could not be asked.
         failure: Failure,
     },
     /// The hypervisor answers, but its list of instances does not come, and none came before.

@@ -198,8 +198,8 @@ class Inspector:
     def inspect_job(self, instance: str | UUID | _HasId) -> JobStats | None:
         """Return the job that is under way, a migration or a backup; None where there is none.
 
-        From ``virDomainGetJobStats``, a round trip of its own. Of a migration, only the host tells
-        that it comes from; the other one raises ``InstanceBusyException``.
+        From ``virDomainGetJobStats``, a round trip of its own. Only the source host of a
+        migration knows its progress; the destination raises ``InstanceBusyException``.
         """
 
     def inspect_io_threads(self, instance: str | UUID | _HasId) -> list[IoThreadStats]:

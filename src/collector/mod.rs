@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::cancellation::Cancellation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Failure, Result};
 use crate::health::Health;
 use crate::hypervisor::{Content, Host, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
 use crate::limits::Limits;
@@ -188,9 +188,11 @@ impl<H: Hypervisor> Source for Collector<H> {
                 Ok((instances, moment.earliest))
             }
             Ok((_, moment, _)) => Ok((Vec::new(), moment.earliest)),
-            Err(error @ Error::ListHangs { .. }) => {
-                state.listed.clone().map(|(asked, instances)| (instances, asked)).ok_or(error)
-            }
+            // Or where no thread can ask for it.
+            Err(
+                error @ (Error::ListHangs { .. }
+                | Error::NoList { failure: Failure { libvirt: None, .. }, .. }),
+            ) => state.listed.clone().map(|(asked, instances)| (instances, asked)).ok_or(error),
             Err(error) => Err(error),
         }
     }

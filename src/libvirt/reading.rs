@@ -206,8 +206,9 @@ impl<'a> Taking<'a> {
         }
         let mut begun = Instant::now();
         let mut found = domain.stats(groups, false);
+        let mut waits = false;
         if self.reach == Reach::Guest {
-            let waits = match &found {
+            waits = match &found {
                 // Somebody else holds the job: for as long as a migration takes, or for a moment.
                 Ok(Some(bulk)) if bulk.lacks_job() => {
                     self.busy = busy::reason(bulk.state, bulk.reason);
@@ -224,10 +225,12 @@ impl<'a> Taking<'a> {
         }
         if let Err(failure) = &found {
             // Of a domain that is shut off, all of this is told.
-            let is_of_domain = !failure.is_disconnection() && !failure.is(c::VIR_ERR_NO_SUPPORT);
+            let is_of_domain = !failure.is_disconnection()
+                && !failure.is(c::VIR_ERR_NO_SUPPORT)
+                && !failure.is(c::VIR_ERR_INVALID_ARG);
             if is_of_domain && self.has_stopped() {
                 begun = Instant::now();
-                found = domain.stats(groups, false);
+                found = domain.stats(groups, waits);
             }
         }
         let mut found = found.map_err(|failure| self.at.refused(failure))?;
@@ -269,7 +272,7 @@ impl<'a> Taking<'a> {
         self.at.no_data(Reason::Vanished)
     }
 
-    /// Whether the domain was shut off, or deleted, after its state was told.
+    /// Whether the domain was shut off, or deleted, and the reading does not know of that.
     fn has_stopped(&self) -> bool {
         if matches!(self.state.get(), Some(Ok(c::VIR_DOMAIN_SHUTOFF))) {
             return false;
@@ -486,7 +489,7 @@ impl<'a> Taking<'a> {
         match self.known.domain.job_stats() {
             // Drivers that know no jobs.
             Err(failure) if failure.is(c::VIR_ERR_NO_SUPPORT) => Ok(None),
-            // Of a migration, only the host tells that it comes from.
+            // Only the source host tells of a migration.
             Err(failure) if failure.is(c::VIR_ERR_OPERATION_UNSUPPORTED) => {
                 match bulk.and_then(|bulk| busy::reason(bulk.state, bulk.reason)) {
                     Some(why) => {

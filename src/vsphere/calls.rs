@@ -175,13 +175,13 @@ impl VSphere {
         if so_far.answered == 0 {
             done = done.and(so_far.refusal.take().map_or(Ok(()), Err));
         }
-        self.look_for(&so_far.left_out, early(Instant::now()));
         match done {
             Ok(()) => {
                 if is_held_up {
                     self.lock().part(id);
                 } else {
                     self.lock().groups.answered(id);
+                    self.look_for(&so_far.left_out, early(Instant::now()));
                 }
                 Ok(so_far.lines)
             }
@@ -271,7 +271,8 @@ impl VSphere {
         Ok(())
     }
 
-    /// Looks whether VMs that an answer leaves out are there at all. Where that fails, the next list tells.
+    /// Looks whether VMs that an answer leaves out are there at all. Where nobody looks, or that fails, the next list
+    /// tells.
     fn look_for(&self, vms: &[Wanted], deadline: Instant) {
         if vms.is_empty() {
             return;

@@ -14,7 +14,8 @@ use super::soap;
 use super::totals::{Device, is_one_start};
 use crate::records::ServerDescription;
 
-/// A configuration that was not told is asked for again after that, or when the list tells it again or another one.
+/// A configuration that was not told is asked for again after that, or when the list tells it again, or a new version
+/// of it.
 const UNTOLD: Duration = Duration::from_secs(60);
 
 /// A VM.
@@ -140,7 +141,8 @@ impl Vm {
             (self.moref, self.has_other_moref) = (vm.moref, true);
             (self.refusal, self.untold, self.is_left_out) = (None, None, false);
         }
-        self.boot = vm.boot_time;
+        // Of one whose host is not connected, it may not be told.
+        self.boot = vm.boot_time.or(self.boot.filter(|_| !self.is_connected));
         self.has_begun = !self.runs() && vm.power_state == Some(PowerState::On);
         self.power = vm.power_state;
         if self.has_begun {
@@ -149,7 +151,7 @@ impl Vm {
     }
 
     /// Whether another inventory means this one. One that runs on since the same time was registered anew, as its
-    /// host was removed and added again, or vCenter itself was made anew.
+    /// host was removed and added again, or vCenter itself was rebuilt.
     fn is_meant(&self, vm: &objects::Vm) -> bool {
         let runs_on = || {
             let boots = self.boot.zip(vm.boot_time).filter(|_| self.runs());

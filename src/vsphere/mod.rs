@@ -112,7 +112,7 @@ impl State {
         let is_first = inventory.read == 1;
         for (uuid, vm) in &mut inventory.vms {
             if std::mem::take(&mut vm.has_other_moref) {
-                totals.rename(uuid, &vm.moref);
+                totals.register_anew(uuid, &vm.moref);
             }
             let known = Known {
                 moref: &vm.moref,

@@ -55,7 +55,7 @@ pub(super) enum State {
 /// What the inventory says of a VM.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'a> {
-    /// Its managed object: another one is another VM, whatever its UUID, unless it was renamed.
+    /// Its managed object: another one is another VM, whatever its UUID, unless it was registered anew.
     pub(super) moref: &'a str,
     pub(super) state: State,
     /// When it was powered on (`runtime.bootTime`), by its host's clock.
@@ -162,8 +162,8 @@ impl Totals {
         }
     }
 
-    /// Has a VM be known by another managed object from now on.
-    pub(super) fn rename(&mut self, uuid: &Uuid, moref: &str) {
+    /// Notes that a VM has another managed object.
+    pub(super) fn register_anew(&mut self, uuid: &Uuid, moref: &str) {
         if let Some(vm) = self.vms.get_mut(uuid) {
             vm.moref = moref.into();
         }

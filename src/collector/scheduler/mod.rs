@@ -89,7 +89,7 @@ pub(super) struct Scheduler<R> {
     /// When the last outage began, unless a call of before was answered after that: then it has cut off
     /// none.
     may_have_cut_off: Option<Instant>,
-    /// When the outage before that was over, with the same exception.
+    /// When the outage before that was over, unless a call of before it was answered since.
     may_have_cut_off_before: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,

@@ -300,11 +300,11 @@ impl<R> Scheduler<R> {
     /// Calls that were begun before this do not come back: the hypervisor has been away since, and has been
     /// there again for a while. A host that was reset says nothing to those that waited.
     pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
-        let back = self.reachable_since?;
+        let back = self.reachable_since.filter(|_| self.outage.is_none())?;
         let long = now.saturating_duration_since(back) >= 2 * self.limits.timeout;
         let before = match self.may_have_cut_off {
             Some(began) => Some(back).filter(|back| *back > began),
-            // The last outage was a mere silence; the one before may have been none.
+            // The last outage was a mere silence; the one before may not have been.
             None => self.may_have_cut_off_before,
         };
         before.filter(|_| long)

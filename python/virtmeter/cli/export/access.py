@@ -59,11 +59,11 @@ def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSL
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
 
-    def ask() -> NoReturn:  # in place of the terminal
+    def refuse() -> NoReturn:  # in place of the terminal
         raise ValueError(f"the key in {key or cert} is encrypted: remove its passphrase")
 
     try:
-        context.load_cert_chain(cert, key, ask)
+        context.load_cert_chain(cert, key, refuse)
     except (ssl.SSLError, OSError) as error:
         raise ValueError(f"the certificate {cert} or its key cannot be used: {error}") from None
     if client_ca:
