@@ -108,7 +108,9 @@ impl<const N: usize> Devices<N> {
     ) -> Option<Growth<N>> {
         // Also in a reading that lacks a device: by the next one, another may have passed its old counters again.
         let some_start_anew = self.some_start_anew(read, now);
-        if some_start_anew || now.values().any(Option::is_none) {
+        let is_whole =
+            now.iter().all(|(device, now)| now.is_some_and(|now| !self.lags(device, now)));
+        if some_start_anew || !is_whole {
             return None;
         }
         let interval = self.read.and_then(|before| since(read.at, before.at));
@@ -142,6 +144,14 @@ impl<const N: usize> Devices<N> {
             }
         }
         some
+    }
+
+    /// Whether a device was not measured since it was last known, as a sample of it is missing. One that has
+    /// never counted anything may be one that is never told.
+    fn lags(&self, device: &str, now: Measured<N>) -> bool {
+        let has_counted = |before: &Sample<_, N>| before.counters.iter().any(|count| *count > 0);
+        let before = self.last(device).filter(has_counted);
+        now.at.zip(before).is_some_and(|(at, before)| at <= before.read.at)
     }
 
     /// Whether a reading that is not older was entered already.
@@ -455,6 +465,33 @@ mod tests {
         assert_eq!(rate(0, 1, "tap0", 1 << 40), None);
         assert_eq!(rate(1, 2, "tap0", (1 << 40) + 5), Some(5));
         assert_eq!(rate(2, 3, "tap1", 1 << 40), None, "it may have been there for long");
+    }
+
+    #[test]
+    fn a_total_waits_for_a_device_of_which_a_sample_is_missing() {
+        let (mut devices, start) = (Devices::default(), noon());
+        let mut told = |read: u32, vda: u32, vdb: u32| {
+            let own = |seconds: u32| {
+                let (at, count) = (start + seconds * SECOND, [i64::from(seconds) * 1000]);
+                Some(Measured { at: Some(at), ..with(count) })
+            };
+            let idle = Measured { at: Some(start), ..with([0]) };
+            let now = [("vda", own(vda)), ("vdb", own(vdb)), ("vdc", Some(idle))];
+            let growth =
+                devices.enter_together((start + read * SECOND).into(), &Counters::from(now))?;
+            Some((growth.added[0], growth.interval.as_secs()))
+        };
+        assert_eq!(told(20, 20, 20), None);
+        assert_eq!(told(40, 40, 40), Some((40_000, 20)), "one that has never counted is no part");
+        assert_eq!(told(60, 60, 40), None, "nobody knows what it did: that is not 0");
+        assert_eq!(told(80, 80, 40), None);
+        assert_eq!(
+            told(100, 100, 60),
+            Some((80_000, 40)),
+            "over its own time, as much of it is known"
+        );
+        assert_eq!(told(120, 120, 120), Some((80_000, 40)), "what is filled in later");
+        assert_eq!(told(140, 140, 140), Some((40_000, 20)));
     }
 
     #[test]

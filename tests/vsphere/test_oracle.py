@@ -27,6 +27,8 @@ class Check:
         self.vcenter, self.inspector, self.oracle = vcenter, inspector, oracle
         # By VM: the covered seconds and totals at the last reading.
         self.before: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
+        # By VM and kind of device: the same of each when all were last known.
+        self.whole: dict[tuple[str, str], dict[str, list[tuple[int, int]]]] = {}
         self.compared = 0
 
     def everything(self) -> None:
@@ -54,6 +56,8 @@ class Check:
                 with pytest.raises(virtmeter.InstanceShutOffException):
                     self.inspector.inspect_instance(vm.uuid, None)
                 self.before.pop(vm.ref, None)
+                for group in ("net", "virtualDisk"):
+                    self.whole.pop((vm.ref, group), None)
 
     def total(self, vm: VM, counter: str, instance: str, together: tuple[str, ...]) -> int:
         return self.oracle.total(vm.ref, counter, instance, together)
@@ -121,6 +125,10 @@ class Check:
                 now[counter, name] = covered, total
         before = self.before.get(vm.ref)
         self.before[vm.ref] = now
+        self.sums(vm, "net", NIC, now, (usage.network_read_kib, usage.network_write_kib))
+        disk = usage.disk_read_kib, usage.disk_write_kib
+        requests = usage.disk_read_requests, usage.disk_write_requests
+        self.sums(vm, "virtualDisk", DISK, now, disk + requests)
         assert usage.cpu_number == vm.cpus
         assert (usage.memory_total, usage.memory_used) == (vm.mib * 1024, None)
         if before is None:
@@ -142,25 +150,41 @@ class Check:
         assert usage.cpu_wait == pytest.approx(min(100, grown[CPU[4], ""][1] / of_cpus), rel=1e-12)
         self.compared += 5
 
-        def both(counter: str) -> list[tuple[int, int]]:
-            return [value for key, value in grown.items() if key[0] == counter]
+    def sums(
+        self,
+        vm: VM,
+        group: str,
+        counters: tuple[str, ...],
+        now: dict[tuple[str, str], tuple[int, int]],
+        told: tuple[float | None, ...],
+    ) -> None:
+        """Compare what all NICs or disks did since all of it was last known."""
+        there = [i.name for i in vm.instances if i.group == group and i.until is None]
+        known = {
+            name: [now[counter, name] for counter in counters]
+            for name in there
+            if (counters[0], name) in now
+        }
+        last = self.whole.get((vm.ref, group), {})
 
-        def is_whole(group: str, counter: str) -> bool:
-            # Not without any, nor while one is there of which there is no sample yet.
-            there = [i for i in vm.instances if i.group == group and i.until is None]
-            told = both(counter)
-            return len(told) == len(there) > 0 and all(seconds for seconds, _ in told)
+        def lags(name: str) -> bool:
+            if name not in known:
+                return True
+            before = last.get(name, [])
+            return any(total for _, total in before) and known[name][0][0] <= before[0][0]
 
-        if is_whole("net", NIC[0]):
-            assert usage.network_read_kib == sum(total for _, total in both(NIC[0]))
-            assert usage.network_write_kib == sum(total for _, total in both(NIC[1]))
-            self.compared += 2
-        if is_whole("virtualDisk", DISK[0]):
-            assert usage.disk_read_kib == sum(total for _, total in both(DISK[0]))
-            assert usage.disk_write_kib == sum(total for _, total in both(DISK[1]))
-            assert usage.disk_read_requests == sum(total for _, total in both(DISK[2]))
-            assert usage.disk_write_requests == sum(total for _, total in both(DISK[3]))
-            self.compared += 4
+        if not there or any(map(lags, there)):
+            assert told == (None,) * len(counters), vm
+            return
+        self.whole[vm.ref, group] = known
+        both = [(last[name], known[name]) for name in there if name in last]
+        if any(after[0][0] > before[0][0] for before, after in both):
+            grown = (
+                sum(after[at][1] - before[at][1] for before, after in both)
+                for at in range(len(counters))
+            )
+            assert told == tuple(grown), vm
+            self.compared += len(counters)
 
 
 def events(check: Check, chance: random.Random) -> None:
@@ -191,7 +215,11 @@ def events(check: Check, chance: random.Random) -> None:
         times = [first + 20 * chance.randrange(1, 5) + vm.ahead]
         until = chance.choice([None, times[0] - vm.ahead + 20])
         counter = chance.choice(["", CPU[2], NIC[0], NIC_TOO[0], DISK[2], DISK_TOO[0]])
-        vcenter.missing(vm.ref, counter, times=times, until=until)
+        group = counter.split(".")[0]
+        devices = [each.name for each in vm.instances if each.group == group != "cpu"]
+        # Of all of them, or of one alone.
+        instance = [None, *devices][int(now) % (1 + len(devices))]
+        vcenter.missing(vm.ref, counter, instance, times=times, until=until)
     elif what == "delete" and len(vms) > 6:
         vcenter.delete(vm.ref)
         vcenter.create()
