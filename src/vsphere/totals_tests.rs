@@ -92,8 +92,8 @@ fn since_start(totals: &Totals) -> i128 {
 }
 
 use Counter::{
-    CpuRun, CpuUsed, DiskRead, DiskReadLatency, DiskReads, DiskWrites, DiskWritten, MemActive,
-    NicDroppedReceived, NicPacketsReceived, NicReceived, NicSent, Uptime,
+    CpuIdle, CpuRun, CpuUsed, CpuWait, DiskRead, DiskReadLatency, DiskReads, DiskWrites,
+    DiskWritten, MemActive, NicDroppedReceived, NicPacketsReceived, NicReceived, NicSent, Uptime,
 };
 
 #[test]
@@ -148,7 +148,7 @@ fn there_are_no_more_devices_than_a_vm_can_have() {
 }
 
 #[test]
-fn a_few_samples_do_not_show_that_a_counter_is_not_told() {
+fn a_counter_that_is_not_told_is_waited_for_and_then_unknown() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);
     let values = |sent: i64| [(NicReceived, "4000", 1), (NicSent, "4000", sent)];
@@ -162,12 +162,50 @@ fn a_few_samples_do_not_show_that_a_counter_is_not_told() {
     feed.sample(80, &values(1)).sample(100, &values(1)).sample(120, &values(1));
     poll(&mut totals, "a", &feed, 120, 3);
     assert_eq!(sums(&totals, &nic)[0], Some(4 * 20 * 1024));
-    // A server that does not tell it any more does not stop the other one.
-    for t in (140..=200).step_by(20) {
+    // While it may still come, neither is told; a sample that is filled in costs nothing.
+    let all = [Some(4 * 20 * 1024); 2];
+    for t in (140..=260).step_by(20) {
         feed.sample(t, &[(NicReceived, "4000", 1)]);
+        poll(&mut totals, "a", &feed, t, 3);
+        assert_eq!(sums(&totals, &nic)[..2], all);
     }
-    poll(&mut totals, "a", &feed, 200, 4);
-    assert_eq!(sums(&totals, &nic)[..2], [Some(8 * 20 * 1024), Some(4 * 20 * 1024)]);
+    for t in (140..=280).step_by(20) {
+        feed.sample(t, &values(1));
+    }
+    poll(&mut totals, "a", &feed, 280, 10);
+    assert_eq!(sums(&totals, &nic)[..2], [Some(12 * 20 * 1024); 2]);
+}
+
+#[test]
+fn a_counter_that_is_told_no_more_does_not_stop_the_others() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let both = [(NicReceived, "4000", 1), (NicSent, "4000", 1)];
+    let cpu = [(CpuRun, "", 9), (CpuWait, "", 7), (CpuIdle, "", 4)];
+    let device = Device::Nic(4000);
+    for t in (20..=100).step_by(20) {
+        feed.sample(t, &[&both[..], &cpu].concat());
+        poll(&mut totals, "a", &feed, t, 3);
+    }
+    assert_eq!(sums(&totals, &device)[..2], [Some(4 * 20 * 1024); 2]);
+    assert_eq!(sums(&totals, &Device::Cpu)[4], Some(4 * 3_000_000));
+    for t in (120..=400).step_by(20) {
+        feed.sample(t, &[&both[..1], &cpu[..2]].concat());
+        poll(&mut totals, "a", &feed, t, 3);
+        // Nobody knows what it has sent: that is not 0.
+        let [received, sent, ..] = sums(&totals, &device);
+        assert_eq!(received == Some(4 * 20 * 1024), sent.is_some(), "{t}");
+        let [run, .., wait, _] = sums(&totals, &Device::Cpu);
+        assert_eq!(run == Some(4 * 9_000_000), wait.is_some(), "{t}");
+    }
+    let before = sums(&totals, &device)[0].unwrap();
+    assert!(before > 10 * 20 * 1024);
+    assert_eq!(sums(&totals, &device)[1], None);
+    // It begins anew, so that nobody takes what is told then for all since it was last told.
+    feed.sample(420, &[&both[..], &cpu].concat());
+    poll(&mut totals, "a", &feed, 420, 3);
+    assert_eq!(sums(&totals, &device)[..2], [Some(before + 20 * 1024), Some(20 * 1024)]);
+    assert_eq!(sums(&totals, &Device::Cpu)[4], Some(3_000_000));
 }
 
 #[test]

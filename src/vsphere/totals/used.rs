@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answer::{Answer, Of, Series};
-use super::{ALL_DEVICES, Device, LATE, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
+use super::{ALL_DEVICES, Device, LATE, MemoryTold, OPEN, Told, Vm, VmTotals};
 use crate::vsphere::perf::Counter;
 
 /// Of a device, or of all vCPUs together.
@@ -13,19 +13,21 @@ pub(super) struct Used {
     open: u8,
     /// In seconds.
     covered: u64,
+    /// In so many samples, a counter was missing that the host has told before.
+    lacking: usize,
     counts: [Count; 6],
 }
 
 /// One counter, in whole units of its samples times seconds: ms, KiB, packets, requests.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
-    /// Never falls.
+    /// Never falls while it is told.
     sum: i64,
     /// What it was when the VM was started.
     base: i64,
     /// As of the device, where it is not taken together with the others.
     open: u8,
-    /// Whether the host has told it at all.
+    /// Whether the host tells it at all.
     is_told: bool,
 }
 
@@ -116,7 +118,12 @@ impl Vm {
 }
 
 impl Window<'_> {
-    /// For how long those samples are that did not come before.
+    /// How many samples did not come before.
+    fn new_samples(&self) -> usize {
+        self.places.iter().filter(|place| matches!(place, Place::New)).count()
+    }
+
+    /// For how long those are.
     fn new_seconds(&self) -> u64 {
         let new = self.answer.times.iter().zip(&self.places);
         let new = new.filter(|(_, place)| matches!(place, Place::New));
@@ -145,7 +152,7 @@ impl Window<'_> {
 impl Used {
     fn new(device: Device) -> Self {
         let count = Count { open: u8::MAX, ..Count::default() };
-        Self { device, open: u8::MAX, covered: 0, counts: [count; 6] }
+        Self { device, open: u8::MAX, covered: 0, lacking: 0, counts: [count; 6] }
     }
 
     /// Whether something is missing in one of the newest samples.
@@ -202,12 +209,19 @@ impl Used {
         let together = self.together();
         let samples = window.answer.times.len();
         let mut taken = vec![false; samples];
-        // What the host does not tell at all is not waited for; a few samples do not show that.
         let first: Vec<&Series<'_>> = rows[..together].iter().copied().flatten().collect();
-        let may_come = |(place, count): (usize, &Count)| count.is_told && rows[place].is_none();
-        let lacks = self.counts[..together].iter().enumerate().any(may_come);
-        let is_short = samples <= usize::from(OVERLAP);
-        if !(first.is_empty() || lacks && is_short) {
+        let mut lacks = [false; 6];
+        for (place, lacks) in lacks.iter_mut().enumerate().take(together) {
+            *lacks = !first.is_empty() && rows[place].is_none() && self.counts[place].is_told;
+        }
+        let lacks_some = lacks.contains(&true);
+        self.lacking = if lacks_some { self.lacking + window.new_samples() } else { 0 };
+        // For as long as samples stay open; then the others go on without it.
+        let is_gone = lacks_some && self.lacking >= OPEN;
+        if is_gone {
+            self.forget(lacks);
+        }
+        if !first.is_empty() && (is_gone || !lacks_some) {
             for (at, taken) in taken.iter_mut().enumerate() {
                 let is_whole = first.iter().all(|series| series.value(at).is_some());
                 *taken = is_whole && window.is_open(self.open, at);
@@ -232,6 +246,15 @@ impl Used {
         }
     }
 
+    /// These counters are told no more: they are unknown, and begin at 0 if they are told again.
+    fn forget(&mut self, gone: [bool; 6]) {
+        for place in 0..gone.len() {
+            if gone[place] || self.needs(place).is_some_and(|needed| gone[needed]) {
+                self.counts[place] = Count::default();
+            }
+        }
+    }
+
     fn told(&self) -> Told {
         let told = |value: fn(&Count) -> i64| {
             let mut place = 0;
@@ -248,11 +271,19 @@ impl Used {
         }
     }
 
-    /// How long requests took is their mean times their number, and unknown without either.
     fn is_known(&self, place: usize) -> bool {
         let is_told = |place: usize| self.counts[place].is_told;
-        is_told(place)
-            && !(matches!(self.device, Device::Disk(_)) && place >= 4 && !is_told(place - 2))
+        is_told(place) && self.needs(place).is_none_or(is_told)
+    }
+
+    /// The counter without which this one says nothing: how long requests took is their mean times their
+    /// number, and waiting is also what an idle vCPU does.
+    fn needs(&self, place: usize) -> Option<usize> {
+        match (&self.device, place) {
+            (Device::Disk(_), 4..) => Some(place - 2),
+            (Device::Cpu, 4) => Some(5),
+            _ => None,
+        }
     }
 
     /// How many ns, bytes, packets or requests are one of what is counted.
