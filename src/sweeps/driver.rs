@@ -69,6 +69,11 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// Every host, or several that are read together, by which all instances are read.
     fn everything(&self) -> Vec<Batch>;
 
+    /// What is read in place of a batch whose hosts were parted.
+    fn in_place_of(&self, _: Batch) -> Vec<Batch> {
+        Vec::new()
+    }
+
     /// How many readings may be under way at a time, beside those of what has failed before.
     fn in_flight(&self) -> usize {
         MOST_THREADS

@@ -59,6 +59,8 @@ pub(super) struct Groups {
     alone: HashSet<Arc<str>>,
     /// and the groups of those that were read since, by what their samples are asked for.
     well: HashSet<Uuid>,
+    /// The VMs of groups that were parted since the last inventory, by what their samples were asked for.
+    parted: HashMap<Uuid, Vec<Uuid>>,
     /// How many VMs the server takes, and when it last did not take more.
     most: usize,
     fewer_since: Option<Instant>,
@@ -67,8 +69,8 @@ pub(super) struct Groups {
 impl Default for Groups {
     fn default() -> Self {
         let (of, by_id) = (HashMap::new(), HashMap::new());
-        let (alone, well) = (HashSet::new(), HashSet::new());
-        Self { all: Vec::new(), of, by_id, alone, well, most: MOST, fewer_since: None }
+        let (alone, well, parted) = (HashSet::new(), HashSet::new(), HashMap::new());
+        Self { all: Vec::new(), of, by_id, alone, well, parted, most: MOST, fewer_since: None }
     }
 }
 
@@ -134,13 +136,22 @@ impl Groups {
     /// A call about a group was held up: each of its hosts is asked by itself, once they are arranged anew.
     /// Returns whether that makes a difference.
     pub(super) fn part(&mut self, id: Uuid) -> bool {
-        let Some(Group { sampled_by, hosts, .. }) = self.get(id).cloned() else { return false };
+        let Some(Group { sampled_by, hosts, vms, .. }) = self.get(id).cloned() else {
+            return false;
+        };
         self.well.remove(&sampled_by);
         let is_shared = hosts.len() > 1;
         if is_shared {
             self.alone.extend(hosts);
+            self.parted.insert(sampled_by, vms);
         }
         is_shared
+    }
+
+    /// By what the VMs of a group are asked for that was parted, each once.
+    pub(super) fn in_place_of(&self, id: Uuid) -> HashSet<Uuid> {
+        let vms = self.parted.get(&id).into_iter().flatten();
+        vms.filter_map(|vm| self.of(*vm)).map(|group| group.sampled_by).collect()
     }
 
     /// A group was read: where that is a single host, and all of its VMs that run were read by now, it need not be
@@ -180,6 +191,7 @@ impl Groups {
         self.alone.retain(|host| is_there(host));
         let Self { well, by_id, .. } = self;
         well.retain(|id| by_id.contains_key(id));
+        self.parted.clear();
     }
 }
 
@@ -235,6 +247,7 @@ mod tests {
         groups.arrange(members());
         assert_eq!(sizes(&groups), [10, 10, 10]);
         assert!(groups.get(id).is_none());
+        assert_eq!(groups.in_place_of(id), groups.iter().map(|group| group.sampled_by).collect());
         let alone: Vec<Uuid> = groups.iter().map(|group| group.id).collect();
         assert!(!groups.part(alone[1]), "there is nobody to part it from");
         // Two of them answer, and are asked together again.

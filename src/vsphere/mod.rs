@@ -340,6 +340,11 @@ impl HostWide for VSphere {
         self.lock().groups.iter().map(|group| Batch::Host(group.sampled_by)).collect()
     }
 
+    fn in_place_of(&self, batch: Batch) -> Vec<Batch> {
+        let Batch::Host(group) = batch else { return Vec::new() };
+        self.lock().groups.in_place_of(group).into_iter().map(Batch::Host).collect()
+    }
+
     fn in_flight(&self) -> usize {
         IN_FLIGHT
     }

@@ -440,6 +440,21 @@ def test_a_sick_host_holds_up_its_own_vms_once(opens: Opens, hosts: int) -> None
         assert len(vcenter.queries()) == 1
 
 
+def test_many_sick_hosts_are_waited_for_at_once(opens: Opens) -> None:
+    hosts = 10
+    with VCenter(hosts=hosts, vms=2 * hosts) as vcenter:
+        inspector = opens(vcenter, timeout=2.0)
+        assert count(inspector) == 2 * hosts
+        for host in range(1, hosts):
+            vcenter.sick(host, 600)
+        vcenter.step(20)
+        assert count(inspector) == 2
+        assert inspector.health().timeouts <= hosts // 2
+        for host in range(1, hosts):
+            vcenter.sick(host, 0)
+        eventually(lambda: count(inspector) == 2 * hosts)
+
+
 @pytest.mark.parametrize("fault", ["sick", "notResponding"])
 def test_a_host_that_vms_leave_while_it_is_away_is_waited_for_and_told_of_once(
     opens: Opens, fault: str, caplog: pytest.LogCaptureFixture
