@@ -465,6 +465,31 @@ def test_series_that_a_host_does_not_tell_cost_their_own_values(
     assert bool(disks) == (group != "virtualDisk")
 
 
+@pytest.mark.parametrize("values", ["missing", "not told"])
+def test_a_total_is_unknown_while_one_device_is(
+    opens: Opens, vcenter: VCenter, values: str
+) -> None:
+    vm = a_vm(vcenter)
+    nic = vcenter.add_nic(vm.ref)
+    vcenter.step(100)
+    inspector = opens(vcenter)
+    count(inspector)
+    vcenter.step(20)
+    assert usages(inspector)[vm.uuid].network_read_kib is not None
+    if values == "missing":
+        vcenter.missing(vm.ref, instance=nic)
+    else:
+        vcenter.silent(vm.ref, instance=nic)
+    for _ in range(2):
+        vcenter.step(20)
+        usage = usages(inspector)[vm.uuid]
+        assert usage.network_read_kib is usage.network_write_kib is None
+        assert usage.disk_read_kib is not None
+    vcenter.heal(vm.ref)
+    vcenter.step(20)
+    assert usages(inspector)[vm.uuid].network_interval == 60
+
+
 def test_how_long_requests_took_is_not_known_without_their_number(
     opens: Opens, vcenter: VCenter
 ) -> None:

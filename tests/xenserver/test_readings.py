@@ -348,6 +348,34 @@ def test_steal_is_unknown_while_its_rows_are_and_no_peak_afterwards(
         assert 5 < min(known) <= max(known) < 30
 
 
+@pytest.mark.parametrize(
+    ("device", "field"), [("vif_1", "network_read_kib"), ("vbd_xvdb", "disk_read_kib")]
+)
+def test_a_total_is_unknown_while_one_device_is(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch, device: str, field: str
+) -> None:
+    now, is_told = 1.8e9, True
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        updates = pool.metrics.updates
+
+        def without(host: int, time: float, query: Query, clock: int = 0) -> str:
+            text = updates(host, time, query, clock)
+            return text if is_told else text.replace(f":{device}", ":other")
+
+        monkeypatch.setattr(pool.metrics, "updates", without)
+        inspector = opens(pool)
+        told = []
+        for number in range(12):
+            now += 10
+            is_told = not 4 <= number < 7
+            [usage] = inspector.usage_all()
+            told.append((getattr(usage, field), usage.per_second(field)))
+        assert [number for number, (value, _) in enumerate(told) if value is None] == [0, 4, 5, 6]
+        # What it did meanwhile is told afterwards, and is no peak.
+        rates = [rate for _, rate in told if rate is not None]
+        assert max(rates) <= 3.1 * min(rates)
+
+
 def test_several_threads_at_once(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool, max_age=3600.0)
     with ThreadPoolExecutor(16) as threads:
