@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PySequence, PyString, PyType};
+use pyo3::types::{PyList, PyString, PyTuple, PyType};
 use uuid::Uuid;
 
 use crate::records::InstanceId;
@@ -47,13 +47,21 @@ impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
 /// Several of them. Memory is allocated for those that there are, and not for the length that the sequence
 /// claims, which may be more than there is.
 pub(crate) fn instances(given: &Bound<'_, PyAny>) -> PyResult<Vec<InstanceId>> {
-    if given.is_instance_of::<PyString>() || given.cast::<PySequence>().is_err() {
+    // PyO3 itself, asked whether this is a sequence or how long it may be, loses what a signal's handler raises
+    // meanwhile. For what mostly comes, no Python code is run.
+    let is_usual = given.is_instance_of::<PyList>() || given.is_instance_of::<PyTuple>();
+    let is_sequence = is_usual || given.is_instance(sequence_class(given.py())?)?;
+    if given.is_instance_of::<PyString>() || !is_sequence {
         return Err(PyTypeError::new_err(format!(
             "instances are a sequence of instances, a list for example, not {}",
             type_name(given)
         )));
     }
-    given.try_iter()?.map(|each| Ok(each?.extract::<InstanceArgument>()?.0)).collect()
+    let mut instances = Vec::new();
+    for each in given.try_iter()? {
+        instances.push(each?.extract::<InstanceArgument>()?.0);
+    }
+    Ok(instances)
 }
 
 /// The UUID that a string or a `uuid.UUID` stands for; `None` for anything else.
@@ -79,7 +87,13 @@ fn uuid(value: &Bound<'_, PyAny>) -> PyResult<Option<Uuid>> {
 
 /// Looks all classes up, as nothing can be imported any more while the interpreter ends.
 pub(crate) fn look_up_classes(py: Python<'_>) -> PyResult<()> {
+    sequence_class(py)?;
     uuid_class(py).map(drop)
+}
+
+fn sequence_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "collections.abc", "Sequence")
 }
 
 fn uuid_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -149,6 +150,19 @@ class Boastful(list[str]):
         return 2**62
 
 
+class Unmeasured:
+    """Has instances, and cannot say how many."""
+
+    def __getitem__(self, index: int) -> str:
+        return (UUID,)[index]
+
+    def __len__(self) -> int:
+        raise ZeroDivisionError
+
+
+Sequence.register(Unmeasured)
+
+
 @pytest.mark.parametrize(
     ("instances", "words"),
     [
@@ -172,4 +186,5 @@ def test_room_is_made_for_the_instances_that_there_are(
     inspector: virtmeter.LibvirtInspector,
 ) -> None:
     assert inspector.list_servers(Boastful([UUID])) == []
+    assert inspector.list_servers(Unmeasured()) == []  # type: ignore[arg-type]
     assert inspector.list_servers((UUID, uuid.UUID(UUID))) == []

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import signal
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def test_its_representation_tells_where_and_whether() -> None:
     assert repr(inspector) == expected.format("connected")
 
 
-def test_what_a_signal_raises_is_not_lost_while_a_name_is_shown() -> None:
+def test_what_a_signal_raises_is_not_lost_around_a_call() -> None:
     def ring(*_: object) -> None:
         raise RungError
 
@@ -70,6 +71,9 @@ def test_what_a_signal_raises_is_not_lost_while_a_name_is_shown() -> None:
             show(type(inspector).__repr__, inspector)
         with pytest.raises(RungError):
             show(inspector.usage, 7)
+        # Whether it is a sequence, Python code says.
+        with pytest.raises(RungError):
+            show(inspector.list_servers, deque([UUID]))
     finally:
         signal.signal(signal.SIGUSR1, before)
 
