@@ -107,10 +107,10 @@ impl log::Log for WhilePythonRuns {
     fn log(&self, record: &log::Record<'_>) {
         self.attach(|py| {
             self.logger.log(record);
-            // A handler has raised, or Ctrl-C came just then. The first of them is kept for the
+            // A handler has raised, or Ctrl-C came just then. That is kept for the
             // Python caller of this thread, as if the line had been logged in Python.
             if let Some(raised) = PyErr::take(py) {
-                keep(raised);
+                keep(py, raised);
             }
         });
     }

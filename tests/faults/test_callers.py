@@ -34,9 +34,9 @@ class Handler(logging.Handler):
 
 
 @contextmanager
-def handling(act: Callable[[], object]) -> Iterator[None]:
+def handling(act: Callable[[], object], by: str = "virtmeter.collector") -> Iterator[None]:
     """Do something at each line that is logged, for a while."""
-    logger, handler = logging.getLogger("virtmeter.collector"), Handler(act)
+    logger, handler = logging.getLogger(by), Handler(act)
     logger.addHandler(handler)
     try:
         yield
@@ -101,6 +101,38 @@ def test_what_a_handler_raises_is_its_own_calls(daemon: Daemon) -> None:
     with handling(act), pytest.raises(ZeroDivisionError):
         inspector.inspect_disks(domain.uuid)
     assert next(lines, None) is None, "both lines were logged"
+    inspector.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (ZeroDivisionError, KeyboardInterrupt, KeyboardInterrupt),
+        (KeyboardInterrupt, ZeroDivisionError, KeyboardInterrupt),
+        (ZeroDivisionError, LookupError, ZeroDivisionError),
+        (SystemExit, KeyboardInterrupt, SystemExit),
+    ],
+)
+def test_ctrl_c_is_not_lost_as_a_handler_has_raised_before(
+    daemon: Daemon,
+    first: type[BaseException],
+    second: type[BaseException],
+    kept: type[BaseException],
+) -> None:
+    daemon.add(*(sample.domain(number) for number in (1, 2)))
+    for domain in daemon.domains.values():
+        domain.xml = "none"
+    lines = iter((first, second))
+
+    def act() -> None:
+        raise next(lines)
+
+    inspector = virtmeter.LibvirtInspector(daemon.uri)
+    with handling(act, "virtmeter.inspector"), pytest.raises(kept) as raised:
+        inspector.list_servers()
+    assert next(lines, None) is None, "both lines were logged"
+    if kept is second:
+        assert isinstance(raised.value.__context__, first)
     inspector.close()
 
 
