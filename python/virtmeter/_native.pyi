@@ -52,6 +52,10 @@ class Inspector:
     away, calls fail at once, and the inspector goes on trying by itself. A forked child may go on
     using its parent's inspector, with threads and connections of its own.
 
+    Keep an inspector for as long as you read. What it knows of guests that hang goes with it:
+    another one asks each of them anew, and leaves one more thread, and one more of libvirtd's
+    workers, waiting there.
+
     Every ``inspect_`` method takes ``instance``, a UUID string, a ``uuid.UUID`` or an object with
     such an ``id``, and ``duration``, which Ceilometer passes and nobody needs. A VM of XenServer's
     is also found by the UUID that Nova gave it (``other_config:nova_uuid``); records have its own.
