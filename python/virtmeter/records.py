@@ -276,10 +276,10 @@ class VmUsage(NamedTuple):
 
     What is not known is None and not zero: memory and disks, and perhaps the CPU, of a guest that
     hangs; what all NICs have received and sent when libvirt refuses one of them or does not count,
-    or when the counters of one went back; and likewise what all disks have done. It is told with
-    the first reading that knows all of it, over the time since the last one that did: nothing is
-    lost but what the one whose counters went back did around that. So CPU, network and disks have
-    intervals of their own.
+    when XenServer or vSphere tells nothing new of one alone, or when the counters of one went back;
+    and likewise what all disks have done. It is told with the first reading that knows all of it,
+    over the time since the last one that did: nothing is lost but what the one whose counters went
+    back did around that. So CPU, network and disks have intervals of their own.
     """
 
     id: str
