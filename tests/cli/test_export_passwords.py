@@ -161,6 +161,21 @@ def test_passwords_are_checked_in_order_but_not_for_who_has_gone(checks: Checks)
     assert checks.begun == [b"a", b"c", b"e"]
 
 
+def test_addresses_take_turns_which_nobody_has_who_has_gone(checks: Checks) -> None:
+    crowd = [checks.admit(password) for password in "abcdef"]
+    _, admitted = checks.admit("1", "192.0.2.1")
+    for client, gone in crowd[1:4]:
+        client.close()
+        with pytest.raises(GoneError):
+            gone.result(30)
+    checks.go_on.set()
+    assert admitted.result(30) is None
+    for _, refused in (crowd[0], *crowd[4:]):
+        with pytest.raises(RefusalError):
+            refused.result(30)
+    assert checks.begun == [b"a", b"1", b"e", b"f"]
+
+
 def test_so_many_wait_and_the_next_one_is_told_at_once(checks: Checks) -> None:
     waiting = [checks.admit("wrong") for _ in range(WAITING)]
     _, admitted = checks.admit("1")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor, TimeoutError  # noqa: A004 - another before 3.11
+import threading
+from collections import deque
+from concurrent.futures import (
+    Future,
+    ThreadPoolExecutor,
+    TimeoutError,  # noqa: A004 - another before 3.11
+)
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.places import FullError, Places, last
@@ -23,6 +29,51 @@ WAITING = 8
 """Clients whose passwords are to be checked: the last of them waits 2 s if each takes 250 ms."""
 
 
+class Try(NamedTuple):
+    """A password that is to be checked."""
+
+    who: Login
+    connection: Connection
+    right: Future[bool]
+
+
+class Turns:
+    """Whose password is checked next: networks take turns, and each begins with its first to come.
+
+    So who has all other places keeps nobody waiting who comes from elsewhere.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = threading.Lock()
+        self._tries: dict[str, deque[Try]] = {}
+        """By networks, in the order of their turns."""
+        self._last = ""
+        """The network that had the last turn."""
+
+    def add(self, who: Login, connection: Connection) -> Future[bool]:
+        """Add a try, and return whether it was right, once that is known."""
+        tried = Try(who, connection, Future())
+        with self._lock:
+            self._tries.setdefault(connection.network, deque()).append(tried)
+        return tried.right
+
+    def next(self) -> Try | None:
+        """Return whose turn it is, and forget who has gone; None if nobody is left."""
+        with self._lock:
+            for network in sorted(self._tries, key=lambda each: each == self._last):
+                tries = self._tries.pop(network)
+                while tries:
+                    tried = tries.popleft()
+                    if tried.connection.gone():
+                        continue
+                    if tries:
+                        self._tries[network] = tries
+                    self._last = network
+                    return tried
+        return None
+
+
 class Guard:
     """Who tries passwords occupies one processor at the most, and keeps nobody out who is known."""
 
@@ -33,6 +84,7 @@ class Guard:
         """
         self._access = access
         self._waiting: Places[Connection] = Places(WAITING, last)
+        self._turns = Turns()
         self._checking = ThreadPoolExecutor(1, "virtmeter-password")
         if access.users:
             self._checking.submit(int).result()  # later, there may be no more threads
@@ -54,7 +106,8 @@ class Guard:
             return
         try:
             with self._waiting.held(connection):
-                checked = self._checking.submit(self._check, who, connection)
+                checked = self._turns.add(who, connection)
+                self._checking.submit(self._check_next)
                 while True:
                     try:
                         right = checked.result(GLANCE)
@@ -71,11 +124,16 @@ class Guard:
         if not right:
             raise _needs_a_user()
 
-    def _check(self, who: Login, connection: Connection) -> bool:
-        """Check a password when it is its turn, and its client waits still."""
-        connection.check()
-        users = self._access.users
-        return users is None or users.know(who) or users.check(who)
+    def _check_next(self) -> None:
+        """Check the password whose turn it is."""
+        tried = self._turns.next()
+        if tried is None:  # all have gone
+            return
+        who, users = tried.who, self._access.users
+        try:
+            tried.right.set_result(users is None or users.know(who) or users.check(who))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            tried.right.set_exception(error)
 
 
 def _needs_a_user() -> RefusalError:
