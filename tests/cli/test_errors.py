@@ -182,6 +182,19 @@ def test_the_status_is_the_same_with_a_standard_error_that_is_full(
     assert cli.shell('exec "$@" 2>/dev/full', *arguments).returncode == status
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [("export", "--once"), ("stats", "--format", "json")])
+def test_output_that_has_no_room_for_all_of_it_is_a_failure(
+    tmp_path: Path, command: tuple[str, ...], unbuffered: str
+) -> None:
+    script = f"ulimit -f 1; exec \"$@\" >'{tmp_path}/output'"
+    uri = ("--uri", "test:///default")
+    done = cli.shell(script, *command, *uri, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 1
+    assert done.stderr.endswith("virtmeter: [Errno 27] File too large\n")
+    assert 0 < (tmp_path / "output").stat().st_size <= 1024
+
+
 @pytest.mark.parametrize("command", [("--help",), ("stats", "--help"), ("stats",), ("doctor",)])
 def test_a_reader_that_has_seen_enough_is_no_failure(
     tmp_path: Path, command: tuple[str, ...]

@@ -104,6 +104,7 @@ def main() -> NoReturn:
         del os.environ[variable]
     os.environ.setdefault("LIBVIRT_AUTOSTART", "0")  # who looks for VMs starts no daemon for them
     logging.basicConfig(handlers=[_Said()], level=logging.WARNING)
+    _write_completely()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all of UTF-8
     ended = status(commands)
@@ -115,6 +116,17 @@ def main() -> NoReturn:
         with suppress(OSError):
             output.flush()
     os._exit(ended)
+
+
+def _write_completely() -> None:
+    """Lose nothing that a write leaves over, as where a file system is full.
+
+    With PYTHONUNBUFFERED, Python would not even notice.
+    """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        buffer = io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(buffer, sys.stdout.encoding, line_buffering=True)
 
 
 def _wrong_variables() -> Iterator[str]:

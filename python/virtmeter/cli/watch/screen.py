@@ -51,6 +51,7 @@ def show(console: Console, sources: Sequence[Source], model: Model, *, count: in
     except OSError as error:
         if error.errno != errno.EIO:
             raise
+        discard(sys.stdout)
         return 128 + signal.SIGHUP  # the terminal is gone, its signal is on its way
 
 
