@@ -23,8 +23,12 @@ os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 os.environ["no_proxy"] = "*"
 for name in ("LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(name, None)
-# In the background of a shell, Ctrl-C is ignored, and would be by all that the tests start.
+os.umask(0o022)  # other users read files and sockets of ours
+# In the background of a shell, Ctrl-C is ignored, and would be by all that the tests start. With
+# nohup, so is the end of the terminal, which we go on to ignore.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture

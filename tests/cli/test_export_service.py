@@ -53,7 +53,9 @@ def test_it_needs_no_group_and_no_user_that_a_host_may_not_have() -> None:
 def test_systemd_has_no_objections(tmp_path: Path, added: str) -> None:
     """Nor has it any to what a page adds by ``systemctl edit``."""
     installed = tmp_path / UNIT.name
-    installed.write_text(UNIT.read_text().replace("/usr/bin/virtmeter", f'"{sys.executable}"'))
+    command = tmp_path / "virtmeter"  # our own path may have what systemd takes in none
+    command.symlink_to(sys.executable)
+    installed.write_text(UNIT.read_text().replace("/usr/bin/virtmeter", str(command)))
     edited = tmp_path / f"{UNIT.name}.d/override.conf"
     edited.parent.mkdir()
     edited.write_text(added)
