@@ -187,7 +187,7 @@ def test_sighup_with_a_mistake_in_a_file_changes_nothing(certificate: Path, tmp_
         users.unlink()
         assert exporter.hang_up().endswith(f"no such file: {users}\n")
         os.mkfifo(users)
-        assert exporter.hang_up().endswith(f"no such file: {users}\n")
+        assert exporter.hang_up().endswith(f"{users} is not a regular file\n")
         exporter.get("/", headers=right, tls=trusting).close()
 
 

@@ -42,7 +42,9 @@ class Access:
             except OSError as error:  # as of a directory that may not be entered
                 raise ValueError(f"{file} cannot be read: {error.strerror}") from None
             if not there:
-                raise ValueError(f"no such file: {file}")
+                raise ValueError(
+                    f"{file} is not a regular file" if file.exists() else f"no such file: {file}"
+                )
             if too_long:
                 raise ValueError(f"{file} is longer than {LONGEST >> 20} MiB")
         tls = tls_context(self._cert, self._key, self._client_ca) if self._cert else None
