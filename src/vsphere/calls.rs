@@ -222,7 +222,10 @@ impl VSphere {
                 self.leave_out(&wanted.remove(place), kind, text, so_far);
             } else if let [only] = &wanted[..] {
                 // Nothing is known of this one; if it is so of each, it is not about them.
-                self.refuse(only.vm, kind, text, so_far);
+                match named {
+                    Some(_) => self.leave_out(only, kind, text, so_far),
+                    None => self.refuse(only.vm, kind, text, so_far),
+                }
                 let is_of_each = so_far.answered == 0 && so_far.refused > MOST_REFUSED;
                 return if is_of_each { so_far.refusal.take().map_or(Ok(()), Err) } else { Ok(()) };
             } else {

@@ -366,6 +366,21 @@ def test_a_vm_that_is_deleted_leaves_the_call_and_nobody_else(
             inspector.usage(vm.uuid)
 
 
+def test_no_host_is_blamed_for_vms_that_are_deleted_all_at_once(
+    opens: Opens, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VCenter(hosts=1, vms=11) as vcenter:
+        inspector = opens(vcenter, max_age=1.0)
+        assert count(inspector) == 11
+        time.sleep(1.1)
+        inspector.list_instances()
+        for vm in vcenter.vms():
+            vcenter.delete(vm.ref)
+        assert count(inspector) == 0
+        assert inspector.health().away == {}
+        assert "does not answer" not in caplog.text
+
+
 @pytest.mark.parametrize("first", ["inspect_details", "inspect_instance"])
 def test_a_vm_that_is_deleted_after_the_list_is_not_found(
     opens: Opens, vcenter: VCenter, first: str
