@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
 
+/// A device of which others have told nothing for so long is told no more, as after a move to a host that cannot.
+const TOLD_NO_MORE: Duration = Duration::from_secs(3600);
+
 /// Counters as they were at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample<C, const N: usize> {
@@ -98,14 +101,24 @@ impl<const N: usize> Devices<N> {
     }
 
     /// Enters a reading, and answers what was added to the counters of all devices together since
-    /// the last one in which all were known. One in which they are not is none; and so is one in
-    /// which a device starts anew, as nobody knows what that one did. The others lose nothing by it.
+    /// the last one in which all were known. One in which they are not, or one was not measured anew, is none; and so
+    /// is one in which a device starts anew, as nobody knows what that one did. The others lose nothing by it.
     /// Of those that were not there at both readings, nobody knows what they did in between.
     pub(crate) fn enter_together(
         &mut self,
         read: Stamp,
         now: &Counters<'_, N>,
     ) -> Option<Growth<N>> {
+        // One that was last measured so long ago is told no more: the others go on without it.
+        let is_old = |now: Measured<N>| {
+            now.at.is_some_and(|at| read.at.saturating_duration_since(at) > TOLD_NO_MORE)
+        };
+        let told = now.iter().filter(|(_, now)| !now.is_some_and(is_old));
+        let told: Counters<'_, N> = told.map(|(device, now)| (*device, *now)).collect();
+        if told.is_empty() && !now.is_empty() {
+            return None;
+        }
+        let now = &told;
         // Also in a reading that lacks a device: by the next one, another may have passed its old counters again.
         let some_start_anew = self.some_start_anew(read, now);
         let is_whole =
@@ -492,6 +505,12 @@ mod tests {
         );
         assert_eq!(told(120, 120, 120), Some((80_000, 40)), "what is filled in later");
         assert_eq!(told(140, 140, 140), Some((40_000, 20)));
+        // It is told no more: that does not cost the others for good, nor are they told of it twice.
+        assert_eq!(told(3600, 3600, 140), None);
+        assert_eq!(told(3780, 3780, 140), Some((3_640_000, 3640)));
+        assert_eq!(told(3800, 3800, 140), Some((20_000, 20)));
+        assert_eq!(told(3820, 3820, 3820), Some((20_000, 20)), "it begins anew");
+        assert_eq!(told(3840, 3840, 3840), Some((40_000, 20)));
     }
 
     #[test]

@@ -279,7 +279,9 @@ class VmUsage(NamedTuple):
     when XenServer or vSphere tells nothing new of one alone, or when the counters of one went back;
     and likewise what all disks have done. It is told with the first reading that knows all of it,
     over the time since the last one that did: nothing is lost but what the one whose counters went
-    back did around that. So CPU, network and disks have intervals of their own.
+    back did around that, and what XenServer or vSphere itself never tells (see their pages). A
+    device of which nothing was told for an hour is no part of the sum. So CPU, network and disks
+    have intervals of their own.
     """
 
     id: str

@@ -188,7 +188,7 @@ impl<H: Hypervisor> Source for Collector<H> {
                 Ok((instances, moment.earliest))
             }
             Ok((_, moment, _)) => Ok((Vec::new(), moment.earliest)),
-            // Or where no thread can ask for it.
+            // It hangs, or no thread can be started that would ask for it.
             Err(
                 error @ (Error::ListHangs { .. }
                 | Error::NoList { failure: Failure { libvirt: None, .. }, .. }),

@@ -272,7 +272,7 @@ impl<'a> Taking<'a> {
         self.at.no_data(Reason::Vanished)
     }
 
-    /// Whether the domain was shut off, or deleted, and the reading does not know of that.
+    /// Whether the domain was shut off, or deleted, and the state that was read does not say so.
     fn has_stopped(&self) -> bool {
         if matches!(self.state.get(), Some(Ok(c::VIR_DOMAIN_SHUTOFF))) {
             return false;

@@ -67,6 +67,14 @@ impl State {
         self.queue.front() == Some(&Batch::Inventory)
     }
 
+    /// Somebody waits for this: it comes before what is read for nobody yet.
+    fn comes_first(&mut self, batch: Batch) {
+        if let Some(place) = self.queue.iter().position(|queued| *queued == batch) {
+            self.queue.remove(place);
+            self.queue.insert(usize::from(self.is_urgent()), batch);
+        }
+    }
+
     /// How often the session was closed: what begins now may fail if that comes to be more.
     pub(super) fn closed(&self) -> u64 {
         self.closed
@@ -129,6 +137,7 @@ impl<H: HostWide> Shared<H> {
         state.asked = Some(begun);
         let longest = self.limits.timeout() + self.driver.patience(batch);
         let (mut until, mut was_stopped) = (begun + longest, false);
+        let mut has_come_first = false;
         loop {
             let now = Instant::now();
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
@@ -147,6 +156,9 @@ impl<H: HostWide> Shared<H> {
                                 self.order(&mut state, other, now);
                             }
                         }
+                    }
+                    if !std::mem::replace(&mut has_come_first, true) {
+                        state.comes_first(batch);
                     }
                     if now >= until {
                         state.timeouts += 1;

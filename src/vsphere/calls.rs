@@ -181,7 +181,7 @@ impl VSphere {
                     self.lock().part(id);
                 } else {
                     self.lock().groups.answered(id);
-                    self.look_for(&so_far.left_out, early(Instant::now()));
+                    self.look_for(so_far.left_out, early(Instant::now()));
                 }
                 Ok(so_far.lines)
             }
@@ -205,7 +205,7 @@ impl VSphere {
         deadline: Instant,
         so_far: &mut Asked,
     ) -> std::result::Result<(), Trouble> {
-        let mut gone = 0;
+        let (mut gone, mut was_looked_for) = (0, false);
         while !wanted.is_empty() {
             let (kind, text) = match self.query_once(&wanted, deadline, so_far) {
                 // What has more samples than were asked for.
@@ -220,6 +220,10 @@ impl VSphere {
             if let Some(place) = named.filter(|_| gone < MOST_GONE) {
                 gone += 1;
                 self.leave_out(&wanted.remove(place), kind, text, so_far);
+            } else if matches!(kind, FaultKind::ManagedObjectNotFound(_)) && !was_looked_for {
+                // As many were deleted at once: each would cost a call.
+                wanted = self.look_for(wanted, deadline);
+                was_looked_for = true;
             } else if let [only] = &wanted[..] {
                 // Nothing is known of this one; if it is so of each, it is not about them.
                 match named {
@@ -276,18 +280,24 @@ impl VSphere {
 
     /// Looks whether VMs that an answer leaves out are there at all. Where nobody looks, or that fails, the next list
     /// tells.
-    fn look_for(&self, vms: &[Wanted], deadline: Instant) {
+    /// Returns those that may be.
+    fn look_for(&self, mut vms: Vec<Wanted>, deadline: Instant) -> Vec<Wanted> {
         if vms.is_empty() {
-            return;
+            return vms;
         }
         let morefs: Vec<&str> = vms.iter().map(|wanted| &*wanted.moref).collect();
         let first = |session: &Session| Request::vm_properties(&session.refs, &morefs, &["name"]);
-        let Ok(found) = self.pages_of_one_session::<Found>(&first, deadline) else { return };
+        let Ok(found) = self.pages_of_one_session::<Found>(&first, deadline) else { return vms };
         let is_there: HashSet<&str> = found.objects.iter().map(|found| &*found.moref).collect();
         let mut state = self.lock();
-        for gone in vms.iter().filter(|wanted| !is_there.contains(&*wanted.moref)) {
-            state.inventory.forget(&gone.vm, &gone.moref);
-        }
+        vms.retain(|wanted| {
+            let is_there = is_there.contains(&*wanted.moref);
+            if !is_there {
+                state.inventory.forget(&wanted.vm, &wanted.moref);
+            }
+            is_there
+        });
+        vms
     }
 
     /// Notes why nothing is told of a VM that a fault has named.

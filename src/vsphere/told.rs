@@ -106,7 +106,7 @@ impl Subject<'_> {
         VmCounters {
             cpu_number: self.vm.vcpus,
             vcpu_time: run,
-            cpu_time: used.or(run),
+            cpu_time: used,
             vcpus_measured: measured,
             cpu_measured: measured,
             vcpu_wait: wait,

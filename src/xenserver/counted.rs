@@ -97,8 +97,8 @@ impl Anchor {
 }
 
 impl Counted {
-    /// The counter of something new. Its time goes on from where the VM's have come to: what may have had its place is
-    /// not later.
+    /// The counter of something new. Its time goes on from the latest of the VM's: what may have had its place is not
+    /// later.
     pub(super) fn after(covered: u64) -> Self {
         Self { sum: Sum { nanos: 0, covered }, ..Self::default() }
     }

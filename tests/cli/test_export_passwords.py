@@ -15,7 +15,7 @@ import pytest
 from tests.support.qemu import wait_for
 from virtmeter.cli.export.access import Access
 from virtmeter.cli.export.connections import Connection, GoneError
-from virtmeter.cli.export.guard import WAITING, Guard
+from virtmeter.cli.export.guard import WAITING, Guard, Turns
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.users import Login, Seals, Users, login
 
@@ -113,6 +113,7 @@ class Checks:
     def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack) -> None:
         self.begun: list[bytes] = []
         self.go_on = threading.Event()
+        self._wait: list[Connection] = []
         self._guard = Guard(Access(None, None, None, file))
         self._stack = stack
         self._pool = stack.enter_context(ThreadPoolExecutor(2 * WAITING))
@@ -125,6 +126,14 @@ class Checks:
             return check(users, who)
 
         monkeypatch.setattr(Users, "check", checked)
+        add = Turns.add
+
+        def added(turns: Turns, who: Login, connection: Connection) -> Future[bool]:
+            right = add(turns, who, connection)
+            self._wait.append(connection)
+            return right
+
+        monkeypatch.setattr(Turns, "add", added)
 
     def admit(
         self, password: str, address: str = "127.0.0.1"
@@ -133,11 +142,8 @@ class Checks:
         theirs, ours = (self._stack.enter_context(each) for each in socket.socketpair())
         connection = Connection(ours, address)
         admitted = self._pool.submit(self._guard.admit, header("cheap", password), connection)
-        wait_for(lambda: self.waits(connection) or admitted.done(), "he waits, or is answered")
+        wait_for(lambda: connection in self._wait or admitted.done(), "he waits, or is answered")
         return theirs, admitted
-
-    def waits(self, connection: Connection) -> bool:
-        return connection in self._guard._waiting.all()
 
 
 @pytest.fixture
@@ -174,6 +180,16 @@ def test_addresses_take_turns_which_nobody_has_who_has_gone(checks: Checks) -> N
         with pytest.raises(RefusalError):
             refused.result(30)
     assert checks.begun == [b"a", b"1", b"e", b"f"]
+
+
+def test_each_other_address_has_its_turn_before_one_has_another(checks: Checks) -> None:
+    crowd = [checks.admit(password) for password in "abc"]
+    others = [checks.admit(f"wrong {place}", f"192.0.{place}.1") for place in range(2)]
+    checks.go_on.set()
+    for _, refused in (*crowd, *others):
+        with pytest.raises(RefusalError):
+            refused.result(30)
+    assert checks.begun == [b"a", b"wrong 0", b"wrong 1", b"b", b"c"]
 
 
 def test_so_many_wait_and_the_next_one_is_told_at_once(checks: Checks) -> None:

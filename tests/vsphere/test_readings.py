@@ -465,6 +465,24 @@ def test_series_that_a_host_does_not_tell_cost_their_own_values(
     assert bool(disks) == (group != "virtualDisk")
 
 
+def test_one_cpu_time_does_not_stand_in_for_another(opens: Opens, vcenter: VCenter) -> None:
+    """Their difference would be a peak."""
+    vm = a_vm(vcenter)
+    vcenter.step(1000)
+    inspector = opens(vcenter)
+    count(inspector)
+    vcenter.step(20)
+    before = usages(inspector)[vm.uuid].host_cpu_utilization
+    assert before
+    vcenter.silent(vm.ref, "cpu.used.summation")
+    for _ in range(5):
+        vcenter.step(20)
+        usage = usages(inspector)[vm.uuid]
+        assert usage.host_cpu_utilization is None or usage.host_cpu_utilization < 3 * before
+    assert usage.host_cpu_utilization is None
+    assert usage.cpu_utilization
+
+
 @pytest.mark.parametrize("values", ["missing", "not told"])
 def test_a_total_is_unknown_while_one_device_is(
     opens: Opens, vcenter: VCenter, values: str

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::answer::{Answer, Of, Series};
-use super::{ALL_DEVICES, Device, LATE, MemoryTold, OPEN, Told, Vm, VmTotals};
+use super::{ALL_DEVICES, Device, LATE, MemoryTold, OPEN, OVERLAP, Told, Vm, VmTotals};
 use crate::vsphere::perf::Counter;
 
 /// Of a device, or of all vCPUs together.
@@ -13,8 +13,6 @@ pub(super) struct Used {
     open: u8,
     /// In seconds.
     covered: u64,
-    /// In so many samples, a counter was missing that the host has told before.
-    lacking: usize,
     counts: [Count; 6],
 }
 
@@ -118,12 +116,7 @@ impl Vm {
 }
 
 impl Window<'_> {
-    /// How many samples did not come before.
-    fn new_samples(&self) -> usize {
-        self.places.iter().filter(|place| matches!(place, Place::New)).count()
-    }
-
-    /// For how long those are.
+    /// For how long those samples are that did not come before.
     fn new_seconds(&self) -> u64 {
         let new = self.answer.times.iter().zip(&self.places);
         let new = new.filter(|(_, place)| matches!(place, Place::New));
@@ -152,7 +145,7 @@ impl Window<'_> {
 impl Used {
     fn new(device: Device) -> Self {
         let count = Count { open: u8::MAX, ..Count::default() };
-        Self { device, open: u8::MAX, covered: 0, lacking: 0, counts: [count; 6] }
+        Self { device, open: u8::MAX, covered: 0, counts: [count; 6] }
     }
 
     /// Whether something is missing in one of the newest samples.
@@ -215,9 +208,9 @@ impl Used {
             *lacks = !first.is_empty() && rows[place].is_none() && self.counts[place].is_told;
         }
         let lacks_some = lacks.contains(&true);
-        self.lacking = if lacks_some { self.lacking + window.new_samples() } else { 0 };
-        // For as long as samples stay open; then the others go on without it.
-        let is_gone = lacks_some && self.lacking >= OPEN;
+        // A few samples do not show that. It is not waited for in more than are asked for again, as those of the others
+        // would be lost.
+        let is_gone = lacks_some && samples > usize::from(OVERLAP);
         if is_gone {
             self.forget(lacks);
         }

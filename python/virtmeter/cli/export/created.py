@@ -77,7 +77,7 @@ class Vm:
     def rename(self, name: str) -> None:
         """Take another name: what was told under the old one does not begin with that."""
         self.name = name
-        if self.counts:  # and not what is no longer known to have been told
+        if self.counts:  # what was told before may no longer be known
             self.began = None
         for kind, counts in self.counts.items():
             self.counts[kind] = tuple(

@@ -61,7 +61,9 @@ class Turns:
     def next(self) -> Try | None:
         """Return whose turn it is, and forget who has gone; None if nobody is left."""
         with self._lock:
-            for network in sorted(self._tries, key=lambda each: each == self._last):
+            if self._last in self._tries:  # it has had its turn
+                self._tries[self._last] = self._tries.pop(self._last)
+            for network in list(self._tries):
                 tries = self._tries.pop(network)
                 while tries:
                     tried = tries.popleft()
