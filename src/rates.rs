@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
 
-/// A device of which others have told nothing for so long is told no more, as after a move to a host that cannot.
+/// Where a device has told nothing for so long, it is told no more, as after a move to a host that cannot.
 const TOLD_NO_MORE: Duration = Duration::from_secs(3600);
 
 /// Counters as they were at some time.
@@ -109,16 +109,9 @@ impl<const N: usize> Devices<N> {
         read: Stamp,
         now: &Counters<'_, N>,
     ) -> Option<Growth<N>> {
-        // One that was last measured so long ago is told no more: the others go on without it.
-        let is_old = |now: Measured<N>| {
-            now.at.is_some_and(|at| read.at.saturating_duration_since(at) > TOLD_NO_MORE)
-        };
-        let told = now.iter().filter(|(_, now)| !now.is_some_and(is_old));
-        let told: Counters<'_, N> = told.map(|(device, now)| (*device, *now)).collect();
-        if told.is_empty() && !now.is_empty() {
-            return None;
+        if self.read.is_some_and(|last| since(read.at, last.at) > Some(TOLD_NO_MORE)) {
+            self.give_up(read, now);
         }
-        let now = &told;
         // Also in a reading that lacks a device: by the next one, another may have passed its old counters again.
         let some_start_anew = self.some_start_anew(read, now);
         let is_whole =
@@ -165,6 +158,22 @@ impl<const N: usize> Devices<N> {
         let has_counted = |before: &Sample<_, N>| before.counters.iter().any(|count| *count > 0);
         let before = self.last(device).filter(has_counted);
         now.at.zip(before).is_some_and(|(at, before)| at <= before.read.at)
+    }
+
+    /// What devices that lag have counted is not known any more, if others go on.
+    fn give_up(&mut self, read: Stamp, now: &Counters<'_, N>) {
+        let goes_on = |(device, before): &(Box<str>, Sample<i64, N>)| {
+            let now = now.get(&**device).copied().flatten();
+            now.is_some_and(|now| now.sample(read).read.at > before.read.at)
+        };
+        let go_on: Vec<bool> = self.known.iter().map(goes_on).collect();
+        if go_on.contains(&true) {
+            for ((device, before), goes_on) in self.known.iter_mut().zip(go_on) {
+                if !goes_on && now.get(&**device).is_some_and(Option::is_some) {
+                    before.counters = [-1; N];
+                }
+            }
+        }
     }
 
     /// Whether a reading that is not older was entered already.
@@ -509,8 +518,13 @@ mod tests {
         assert_eq!(told(3600, 3600, 140), None);
         assert_eq!(told(3780, 3780, 140), Some((3_640_000, 3640)));
         assert_eq!(told(3800, 3800, 140), Some((20_000, 20)));
-        assert_eq!(told(3820, 3820, 3820), Some((20_000, 20)), "it begins anew");
-        assert_eq!(told(3840, 3840, 3840), Some((40_000, 20)));
+        assert_eq!(told(3820, 3820, 160), None, "it begins anew, by its own time");
+        assert_eq!(told(3840, 3840, 180), Some((60_000, 30)));
+        assert_eq!(told(3860, 3860, 200), Some((40_000, 20)));
+        assert_eq!(told(3880, 3880, 200), None);
+        // Where nothing is told of any of them, there are no others.
+        assert_eq!(told(7600, 3860, 200), None);
+        assert_eq!(told(7620, 7620, 220), Some((3_780_000, 1890)));
     }
 
     #[test]
