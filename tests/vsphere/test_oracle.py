@@ -218,7 +218,7 @@ def events(check: Check, chance: random.Random) -> None:
         group = counter.split(".")[0]
         devices = [each.name for each in vm.instances if each.group == group != "cpu"]
         # Of all of them, or of one alone.
-        instance = chance.choice([None, *devices])
+        instance = [None, *devices][int(now) % (1 + len(devices))]
         vcenter.missing(vm.ref, counter, instance, times=times, until=until)
     elif what == "delete" and len(vms) > 6:
         vcenter.delete(vm.ref)
