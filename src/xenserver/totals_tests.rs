@@ -1464,17 +1464,23 @@ fn enter_on(client: &mut Client, host: Option<Uuid>, domid: i64) {
     client.totals.enter(uuid('G'), &known);
 }
 
+/// G runs on a host; the clock of the other one is so many seconds ahead, about an hour.
+fn beside_one_ahead(ahead: i64) -> Client {
+    let mut client = Client::new("xapi-1.249_8.2_drift");
+    client.totals.enter_host(other(), Quirks::of("1.249.41"));
+    enter_on(&mut client, Some(host()), 7);
+    client.totals.take(host(), half_busy(0..=0).as_bytes()).unwrap();
+    client.totals.take(other(), half_busy(ahead..=ahead).as_bytes()).unwrap();
+    client.totals.enter_lag(host(), 5, 1.0);
+    client.totals.enter_lag(other(), 5, -3599.0);
+    client
+}
+
 #[test]
 fn what_is_told_of_a_vm_that_came_from_a_far_clock_is_not_taken_twice() {
     // The clock of the other host is an hour ahead. It is read every minute, and not at once after the move.
     let (other, ahead) = (other(), 3600);
-    let mut client = Client::new("xapi-1.249_8.2_drift");
-    client.totals.enter_host(other, Quirks::of("1.249.41"));
-    enter_on(&mut client, Some(host()), 7);
-    client.totals.take(host(), half_busy(0..=0).as_bytes()).unwrap();
-    client.totals.take(other, half_busy(ahead..=ahead).as_bytes()).unwrap();
-    client.totals.enter_lag(host(), 5, 1.0);
-    client.totals.enter_lag(other, 5, -3599.0);
+    let mut client = beside_one_ahead(ahead);
     client.totals.take(host(), half_busy(1..=55).as_bytes()).unwrap();
     // The inventory is read twice before its host is.
     enter_on(&mut client, Some(other), 7);
@@ -1516,13 +1522,7 @@ fn what_is_told_of_a_vm_that_starts_on_a_host_with_a_far_clock_is_not_taken_twic
     // shut off before it was read.
     let (other, ahead) = (other(), 3600);
     for has_moved in [false, true] {
-        let mut client = Client::new("xapi-1.249_8.2_drift");
-        client.totals.enter_host(other, Quirks::of("1.249.41"));
-        enter_on(&mut client, Some(host()), 7);
-        client.totals.take(host(), half_busy(0..=0).as_bytes()).unwrap();
-        client.totals.take(other, half_busy(ahead..=ahead).as_bytes()).unwrap();
-        client.totals.enter_lag(host(), 5, 1.0);
-        client.totals.enter_lag(other, 5, -3599.0);
+        let mut client = beside_one_ahead(ahead);
         client.totals.take(host(), half_busy(1..=300).as_bytes()).unwrap();
         let before = client.told('G', "cpu").unwrap().sum;
         if has_moved {
