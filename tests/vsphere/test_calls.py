@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.support.vcsim import VCenter
-from tests.vsphere.wellness import ALL, count
+from tests.vsphere.wellness import ALL, count, untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,12 +114,7 @@ def test_a_configuration_that_is_not_told_is_asked_for_seldom(
 ) -> None:
     inspector = opens(vcenter)
     assert count(inspector) == ALL
-    known = vcenter.vms()[0]
-    vcenter.reconfigure(known.ref, annotation="It is configured otherwise.")
-    new = vcenter.vm(vcenter.create(host=0))
-    inspector.list_instances()
-    for vm in (known, new):
-        vcenter.hide(vm.ref)
+    untold(inspector, vcenter)
     calls = of_a_cycle(vcenter, lambda: count(inspector))
     assert calls == {"RetrievePropertiesEx": 2, "QueryPerf": 1}
     for _ in range(3):

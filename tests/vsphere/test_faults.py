@@ -23,6 +23,7 @@ from tests.vsphere.wellness import (
     count,
     is_well,
     soap_fault,
+    untold,
     usages,
 )
 from virtmeter import ConnectionLost, InstanceNotFoundException, NoDataException
@@ -600,12 +601,7 @@ def test_a_vm_whose_configuration_is_not_told_for_a_while_stays_the_same(
 def test_devices_that_are_not_told_are_unknown_and_not_gone(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter)
     assert count(inspector) == ALL
-    known = vcenter.vms()[0]
-    vcenter.reconfigure(known.ref, annotation="It is configured otherwise.")
-    new = vcenter.vm(vcenter.create(host=0))
-    inspector.list_instances()
-    for vm in (known, new):
-        vcenter.hide(vm.ref)
+    known, new = untold(inspector, vcenter)
     vcenter.step(20)
     usage = usages(inspector)
     assert usage[known.uuid].network_interval == usage[known.uuid].disk_interval == 20

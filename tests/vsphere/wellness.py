@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import virtmeter
 
 if TYPE_CHECKING:
+    from tests.support.vcsim import VM, VCenter
     from virtmeter import Inspector, VmUsage
 
 ALL = 8  # VMs of the fixture that are on, half of them on each host
@@ -34,6 +35,17 @@ def is_well(inspector: Inspector, vms: int = ALL) -> bool:
     """Say whether all VMs are read."""
     health = inspector.health
     return count(inspector) == vms and not health().away and not health().outage
+
+
+def untold(inspector: Inspector, vcenter: VCenter) -> tuple[VM, VM]:
+    """Return a VM that was configured otherwise, and a new one: neither tells its configuration."""
+    known = vcenter.vms()[0]
+    vcenter.reconfigure(known.ref, annotation="It is configured otherwise.")
+    new = vcenter.vm(vcenter.create(host=0))
+    inspector.list_instances()
+    for vm in (known, new):
+        vcenter.hide(vm.ref)
+    return known, new
 
 
 def soap_fault(kind: str, text: str = "", inside: str = "") -> str:

@@ -273,6 +273,16 @@ impl Host {
         self.finish_all();
     }
 
+    /// Half a minute in which all that is asked is answered.
+    fn answers_well(&mut self) {
+        for _ in 0..60 {
+            self.ask(0, key(Kind::List, 0));
+            self.finish_all();
+            self.probe(true, true);
+            self.wait(SECOND / 2);
+        }
+    }
+
     fn finish_all(&mut self) {
         self.start();
         while !self.taking.is_empty() {
@@ -835,12 +845,7 @@ fn have_outages_that_cut_off(closes: bool) {
         let dialing = std::mem::take(&mut host.dialing);
         host.wait(4 * SECOND);
         host.probe(true, true);
-        for _ in 0..60 {
-            host.ask(0, key(Kind::List, 0));
-            host.finish_all();
-            host.probe(true, true);
-            host.wait(SECOND / 2);
-        }
+        host.answers_well();
         assert_eq!(host.scheduler.health(host.now).hung, []);
         for vm in 0..3 {
             for kind in KINDS {
@@ -886,12 +891,7 @@ fn a_silence_soon_after_a_reset_takes_no_threads_away() {
         host.finish_all();
         host.wait(4 * SECOND);
         host.probe(true, true);
-        for _ in 0..60 {
-            host.ask(0, key(Kind::List, 0));
-            host.finish_all();
-            host.probe(true, true);
-            host.wait(SECOND / 2);
-        }
+        host.answers_well();
         assert_eq!(host.scheduler.hanging(), 0);
         for vm in 0..4 {
             host.read(key(Kind::Nics, vm)).unwrap();
