@@ -149,7 +149,12 @@ fn disk(device: &str, [read_bytes, read_requests, write_bytes, write_requests]: 
         errors: -1,
         ..DiskCounters::default()
     };
-    Disk { device: device.to_owned(), counters: Some(counters), measured: None }
+    Disk {
+        device: device.to_owned(),
+        counters: Some(counters),
+        measured: None,
+        requests_measured: None,
+    }
 }
 
 fn counters(vcpu_seconds: i128, cpu_seconds: i128) -> VmCounters {
@@ -374,8 +379,8 @@ fn rates_have_intervals_apart_from_usage_and_from_deltas() {
     let (nics, disks) = rates(4, 1100);
     assert_eq!((nics[0].rx_bytes_rate, nics[0].tx_bytes_rate), (250.0, 0.0));
     assert_eq!((nics[0].name.as_str(), nics[0].parameters.len()), ("tap0", 1));
-    assert_eq!((disks[0].read_bytes_rate, disks[0].read_requests_rate), (500.0, 0.0));
-    assert_eq!((disks[0].write_bytes_rate, disks[0].write_requests_rate), (250.0, 0.0));
+    assert_eq!((disks[0].read_bytes_rate, disks[0].read_requests_rate), (500.0, Some(0.0)));
+    assert_eq!((disks[0].write_bytes_rate, disks[0].write_requests_rate), (250.0, Some(0.0)));
     assert_eq!(deltas(5, 1200), 900);
     assert_eq!(host.usage("", 6, reading(1524)).network_read_kib, Some(1.0));
     assert_eq!(rates(8, 3), (Vec::new(), Vec::new()), "they were reset");
@@ -416,7 +421,7 @@ fn at_a_new_start_all_counters_begin_at_0() {
         let deltas = host.inspector.vnics(&vm()).unwrap();
         (
             nics.first().map(|nic| nic.rx_bytes_rate / 1024.0),
-            disks.first().map(|disk| disk.read_requests_rate),
+            disks.first().and_then(|disk| disk.read_requests_rate),
             deltas[0].rx_bytes_delta / 1024,
         )
     };

@@ -225,7 +225,7 @@ impl<const N: usize> Growth<N> {
 /// The interval of what was added within different ones, as one device may have been measured late: the
 /// mean, in which each weighs as much as its rate. So all that was added, over this, is the sum of
 /// the rates; were all of them to weigh the same, those that are idle would hide how long a busy one
-/// took. All counters of a device weigh together: that is its bytes, beside which requests are few.
+/// took. Both counters of a device weigh together.
 fn common<'a, const N: usize>(
     grown: impl Iterator<Item = &'a Growth<N>> + Clone,
 ) -> Option<Duration> {

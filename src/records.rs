@@ -318,8 +318,10 @@ pub struct Disk {
     pub device: String,
     /// The counters; `None` where the hypervisor refused them.
     pub counters: Option<DiskCounters>,
-    /// When they were measured, by a call of their own; `None` if with the whole reading.
+    /// When its bytes were measured, by a call of their own; `None` if with the whole reading.
     pub measured: Option<Instant>,
+    /// When its requests were measured, likewise.
+    pub requests_measured: Option<Instant>,
 }
 
 /// One disk with its counters.
@@ -423,9 +425,9 @@ pub struct VmUsage {
     pub network_read_kib: Option<f64>,
     /// KiB sent by the guest within `network_interval`.
     pub network_write_kib: Option<f64>,
-    /// Read operations within `disk_interval`.
+    /// Read operations within `disk_requests_interval`.
     pub disk_read_requests: Option<i128>,
-    /// Write operations within `disk_interval`.
+    /// Write operations within `disk_requests_interval`.
     pub disk_write_requests: Option<i128>,
     /// KiB read from disks within `disk_interval`.
     pub disk_read_kib: Option<f64>,
@@ -444,10 +446,13 @@ pub struct VmUsage {
     /// anew, their mean, weighted by the bytes in a second, both ways: so all bytes over this are the
     /// sum of the NICs' rates.
     pub network_interval: Option<Duration>,
-    /// The time that the disks' values are over, likewise.
+    /// The time that the KiB of the disks are over, likewise.
     pub disk_interval: Option<Duration>,
     /// The time that `cpu_utilization` is over, likewise.
     pub cpu_interval: Option<Duration>,
+    /// The time that the requests of the disks are over, likewise: another one than `disk_interval`
+    /// where the hypervisor tells one of them alone.
+    pub disk_requests_interval: Option<Duration>,
 }
 
 impl VmUsage {
@@ -457,10 +462,16 @@ impl VmUsage {
         self.network_interval.map(|interval| amount / interval.as_secs_f64())
     }
 
-    /// The average in a second of something that the disks did.
+    /// The average in a second of something that was read from the disks or written to them.
     #[must_use]
     pub fn disk_per_second(&self, amount: f64) -> Option<f64> {
         self.disk_interval.map(|interval| amount / interval.as_secs_f64())
+    }
+
+    /// The average in a second of requests of the disks.
+    #[must_use]
+    pub fn disk_requests_per_second(&self, amount: f64) -> Option<f64> {
+        self.disk_requests_interval.map(|interval| amount / interval.as_secs_f64())
     }
 }
 
@@ -488,12 +499,12 @@ pub struct DiskRateStats {
     pub device: String,
     /// Bytes read per second.
     pub read_bytes_rate: f64,
-    /// Read operations per second.
-    pub read_requests_rate: f64,
+    /// Read operations per second; `None` where they are not known.
+    pub read_requests_rate: Option<f64>,
     /// Bytes written per second.
     pub write_bytes_rate: f64,
-    /// Write operations per second.
-    pub write_requests_rate: f64,
+    /// Write operations per second; `None` where they are not known.
+    pub write_requests_rate: Option<f64>,
 }
 
 /// The size of one disk, bytes.

@@ -5,14 +5,23 @@ use std::time::{Duration, Instant};
 use crate::hypervisor::Stamp;
 use crate::rates::{Counters, Devices, Growth, Measured, Sample, percent, since};
 use crate::records::{
-    Disk, DiskRateStats, InstanceId, Interface, InterfaceRateStats, VmCounters, VmUsage,
+    Disk, DiskCounters, DiskRateStats, InstanceId, Interface, InterfaceRateStats, VmCounters,
+    VmUsage,
 };
 
 /// What was last read for the rates of its devices, of each by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
     nics: Devices<2>,
-    disks: Devices<4>,
+    disks: Disks,
+}
+
+/// What was last read of its disks: bytes and requests each by themselves, as one of them may be known
+/// without the other.
+#[derive(Debug, Default)]
+struct Disks {
+    bytes: Devices<2>,
+    requests: Devices<2>,
 }
 
 /// What was last read for its usage.
@@ -28,7 +37,7 @@ pub(crate) struct Usage {
     /// as it was last known.
     cpus: [Option<CpuTime>; 3],
     nics: Devices<2>,
-    disks: Devices<4>,
+    disks: Disks,
 }
 
 type CpuTime = Sample<i128, 1>;
@@ -40,7 +49,8 @@ struct Used {
     cpu: Option<Growth<1>>,
     cpus: [Option<Growth<1>>; 3],
     nics: Option<Growth<2>>,
-    disks: Option<Growth<4>>,
+    bytes: Option<Growth<2>>,
+    requests: Option<Growth<2>>,
 }
 
 impl Rates {
@@ -72,11 +82,13 @@ impl Rates {
 
     /// Enters a reading of an instance's disks, and answers with those that have rates.
     pub(crate) fn disk_rates(&mut self, read: Stamp, all: &[Disk]) -> Vec<DiskRateStats> {
-        let grown = self.disks.enter(read, &disks(all));
+        let bytes = self.disks.bytes.enter(read, &bytes(all));
+        let requests = self.disks.requests.enter(read, &requests(all));
         let rates = |disk: &Disk| {
-            let rates = grown.get(disk.device.as_str())?.per_second();
-            let [read_bytes_rate, read_requests_rate, write_bytes_rate, write_requests_rate] =
-                rates;
+            let device = disk.device.as_str();
+            let [read_bytes_rate, write_bytes_rate] = bytes.get(device)?.per_second();
+            let requests = requests.get(device).map(Growth::per_second);
+            let [read_requests_rate, write_requests_rate] = each(requests);
             Some(DiskRateStats {
                 device: disk.device.clone(),
                 read_bytes_rate,
@@ -102,7 +114,8 @@ impl Usage {
         let [all, wait, delay] = used.cpus;
         let share = |time: Option<Growth<1>>, cpus: Option<u32>| percent(time?, cpus?);
         let [received, sent] = split(used.nics);
-        let [bytes_read, reads, bytes_written, writes] = split(used.disks);
+        let [bytes_read, bytes_written] = split(used.bytes);
+        let [reads, writes] = split(used.requests);
         VmUsage {
             instance: instance.clone(),
             cpu_number: now.cpu_number,
@@ -119,8 +132,9 @@ impl Usage {
             cpu_wait: share(wait, now.cpu_number),
             cpu_steal: share(delay, now.cpu_number),
             network_interval: used.nics.map(|growth| growth.interval),
-            disk_interval: used.disks.map(|growth| growth.interval),
+            disk_interval: used.bytes.map(|growth| growth.interval),
             cpu_interval: used.cpu.map(|growth| growth.interval),
+            disk_requests_interval: used.requests.map(|growth| growth.interval),
         }
     }
 
@@ -159,8 +173,11 @@ impl Usage {
         // A total of none of those that are there is not 0.
         let is_known = !nics.is_empty() || now.interfaces.is_empty();
         let nics = is_known.then(|| self.nics.enter_together(read, &nics)).flatten();
-        let disks = now.disks.as_ref().and_then(|now| self.disks.enter_together(read, &disks(now)));
-        Used { interval, cpu, cpus, nics, disks }
+        let disks = now.disks.as_deref();
+        let bytes = disks.and_then(|disks| self.disks.bytes.enter_together(read, &bytes(disks)));
+        let requests =
+            disks.and_then(|disks| self.disks.requests.enter_together(read, &requests(disks)));
+        Used { interval, cpu, cpus, nics, bytes, requests }
     }
 
     /// Enters counters that tell the same, and answers what was added to the first that knows it. No
@@ -196,18 +213,33 @@ fn counted(nic: &Interface) -> Option<Measured<2>> {
     Measured { counters, at: nic.measured, outlive: nic.outlives }.counted()
 }
 
-fn disks(disks: &[Disk]) -> Counters<'_, 4> {
+fn bytes(disks: &[Disk]) -> Counters<'_, 2> {
+    of_disks(disks, |disk| disk.measured, |c| [c.read_bytes, c.write_bytes])
+}
+
+fn requests(disks: &[Disk]) -> Counters<'_, 2> {
+    of_disks(disks, |disk| disk.requests_measured, |c| [c.read_requests, c.write_requests])
+}
+
+fn of_disks(
+    disks: &[Disk],
+    measured: impl Fn(&Disk) -> Option<Instant>,
+    count: impl Fn(DiskCounters) -> [i64; 2],
+) -> Counters<'_, 2> {
     let counters = |disk: &Disk| {
-        let c = disk.counters?;
-        let counters = [c.read_bytes, c.read_requests, c.write_bytes, c.write_requests];
-        Measured { counters, at: disk.measured, outlive: false }.counted()
+        let counters = count(disk.counters?);
+        Measured { counters, at: measured(disk), outlive: false }.counted()
     };
     disks.iter().map(|disk| (disk.device.as_str(), counters(disk))).collect()
 }
 
 /// What was added to each counter, if that is known.
 fn split<const N: usize>(growth: Option<Growth<N>>) -> [Option<i128>; N] {
-    growth.map_or([None; N], |growth| growth.added.map(Some))
+    each(growth.map(|growth| growth.added))
+}
+
+fn each<T: Copy, const N: usize>(all: Option<[T; N]>) -> [Option<T>; N] {
+    all.map_or([None; N], |all| all.map(Some))
 }
 
 /// Dividing by a power of two is exact, up to 2^53 bytes.
@@ -219,7 +251,7 @@ fn kib(bytes: i128) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::{DiskCounters, InterfaceCounters, Parameters};
+    use crate::records::{InterfaceCounters, Parameters};
     use proptest::prelude::*;
 
     /// A reading: seconds since the one before, what was used meanwhile, and what of it is known.
@@ -229,18 +261,16 @@ mod tests {
         used: u16,
         cpus: bool,
         nics: bool,
-        /// Whether there is a list of disks, and counters in it.
+        /// Whether there is a list of disks, and bytes in it.
         disks: Option<bool>,
+        requests: bool,
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let known = (any::<bool>(), any::<bool>(), any::<Option<bool>>());
-        (1_u32..5, any::<u16>(), known).prop_map(|(seconds, used, (cpus, nics, disks))| Step {
-            seconds,
-            used,
-            cpus,
-            nics,
-            disks,
+        let known = (any::<bool>(), any::<bool>(), any::<Option<bool>>(), any::<bool>());
+        (1_u32..5, any::<u16>(), known).prop_map(|(seconds, used, known)| {
+            let (cpus, nics, disks, requests) = known;
+            Step { seconds, used, cpus, nics, disks, requests }
         })
     }
 
@@ -257,17 +287,23 @@ mod tests {
             outlives: false,
             known_by: None,
         };
-        let bytes = DiskCounters { read_bytes: count, ..DiskCounters::default() };
-        let disk = |known: bool| Disk {
+        let counters = DiskCounters {
+            read_bytes: if step.disks == Some(true) { count } else { -1 },
+            read_requests: if step.requests { count } else { -1 },
+            ..DiskCounters::default()
+        };
+        let is_known = step.disks == Some(true) || step.requests;
+        let disk = Disk {
             device: "vda".to_owned(),
-            counters: known.then_some(bytes),
+            counters: is_known.then_some(counters),
             measured: None,
+            requests_measured: None,
         };
         VmCounters {
             vcpu_time: time,
             cpu_time: time,
             interfaces: vec![nic],
-            disks: step.disks.map(|known| vec![disk(known)]),
+            disks: step.disks.map(|_| vec![disk]),
             ..VmCounters::default()
         }
     }
@@ -319,8 +355,8 @@ mod tests {
         ) {
             let (start, mut usage) = (Instant::now(), Usage::default());
             let (mut seconds, mut count, mut readings) = (0, 0, Vec::new());
-            let (mut cpus, mut nics, mut disks, mut time) =
-                (Told::default(), Told::default(), Told::default(), 0);
+            let (mut cpus, mut nics, mut time) = (Told::default(), Told::default(), 0);
+            let (mut bytes, mut requests) = (Told::default(), Told::default());
             for step in steps {
                 seconds += u64::from(step.seconds);
                 count += i64::from(step.used);
@@ -329,7 +365,8 @@ mod tests {
                 prop_assert_eq!(used.cpu, used.cpus[0]);
                 cpus.more(used.cpu);
                 nics.more(used.nics);
-                disks.more(used.disks);
+                bytes.more(used.bytes);
+                requests.more(used.requests);
                 time += used.interval.map_or(0, |interval| interval.as_secs());
                 readings.push((seconds, count, step));
             }
@@ -339,7 +376,8 @@ mod tests {
             };
             prop_assert_eq!(cpus, when(|step| step.cpus));
             prop_assert_eq!(nics, when(|step| step.nics));
-            prop_assert_eq!(disks, when(|step| step.disks == Some(true)));
+            prop_assert_eq!(bytes, when(|step| step.disks == Some(true)));
+            prop_assert_eq!(requests, when(|step| step.disks.is_some() && step.requests));
             prop_assert_eq!(time, when(|_| true).1);
         }
 

@@ -257,12 +257,12 @@ class DiskRateStats(NamedTuple):
     """The disk's target name, for example ``vda``."""
     read_bytes_rate: float
     """Bytes read per second."""
-    read_requests_rate: float
-    """Read operations per second."""
+    read_requests_rate: float | None
+    """Read operations per second; None where they are not known."""
     write_bytes_rate: float
     """Bytes written per second."""
-    write_requests_rate: float
-    """Write operations per second."""
+    write_requests_rate: float | None
+    """Write operations per second; None where they are not known."""
 
 
 class VmUsage(NamedTuple):
@@ -303,9 +303,9 @@ class VmUsage(NamedTuple):
     network_write_kib: float | None
     """KiB that the guest sent within ``network_interval``."""
     disk_read_requests: int | None
-    """Read operations within ``disk_interval``."""
+    """Read operations within ``disk_requests_interval``."""
     disk_write_requests: int | None
-    """Write operations within ``disk_interval``."""
+    """Write operations within ``disk_requests_interval``."""
     disk_read_kib: float | None
     """KiB read from disks within ``disk_interval``."""
     disk_write_kib: float | None
@@ -331,17 +331,21 @@ class VmUsage(NamedTuple):
     their mean, weighted by the bytes per second, both ways: so all bytes over this are the sum of
     the NICs' rates."""
     disk_interval: float | None
-    """Seconds that the disks' values are over, likewise."""
+    """Seconds that the KiB of the disks are over, likewise."""
     cpu_interval: float | None
     """Seconds that ``cpu_utilization`` is over, likewise."""
     memory_updated: int | None
     """When the guest told ``memory_used`` and ``memory_free``, seconds since the epoch by the
     host's clock (``last-update``); None where it never has."""
+    disk_requests_interval: float | None
+    """Seconds that the requests of the disks are over, likewise: another time than
+    ``disk_interval`` where the hypervisor tells one of them alone."""
 
     def per_second(self, field: str) -> float | None:
         """Return the average in a second of what went through the NICs or the disks.
 
-        :param field: one of those over ``network_interval`` or ``disk_interval``.
+        :param field: one of those over ``network_interval``, ``disk_interval`` or
+            ``disk_requests_interval``.
         :raises ValueError: it is none of them.
 
         >>> usage.per_second("disk_read_requests")  # doctest: +SKIP
@@ -356,8 +360,8 @@ class VmUsage(NamedTuple):
 _INTERVALS = {
     "network_read_kib": "network_interval",
     "network_write_kib": "network_interval",
-    "disk_read_requests": "disk_interval",
-    "disk_write_requests": "disk_interval",
+    "disk_read_requests": "disk_requests_interval",
+    "disk_write_requests": "disk_requests_interval",
     "disk_read_kib": "disk_interval",
     "disk_write_kib": "disk_interval",
 }

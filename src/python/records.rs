@@ -231,6 +231,7 @@ named_tuple!(VmUsage {
     r.disk_interval.map(|interval| interval.as_secs_f64()),
     r.cpu_interval.map(|interval| interval.as_secs_f64()),
     r.memory.updated,
+    r.disk_requests_interval.map(|interval| interval.as_secs_f64()),
 } from r in py);
 
 named_tuple!(InstanceDetails {

@@ -193,10 +193,12 @@ impl Subject<'_> {
                     ..DiskCounters::default()
                 }
             });
+            let measured = told.map(|told| self.vm.began + told.covered);
             Some(Disk {
                 device: disk.name.as_deref()?.to_owned(),
                 counters,
-                measured: told.map(|told| self.vm.began + told.covered),
+                measured,
+                requests_measured: measured,
             })
         };
         self.about().map(|about| about.disks.iter().filter_map(disk).collect()).unwrap_or_default()

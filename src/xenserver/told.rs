@@ -20,6 +20,9 @@ const CONTENTION: &str = "runstate_full_contention";
 const MIB: f64 = 1_048_576.0;
 const KIB: f64 = 1024.0;
 
+/// Two counters that rows tell together: both directions of a NIC, or reads and writes.
+type Pair = [Told; 2];
+
 /// A VM, what it has used as far as that is known, and where time begins: what was covered since then is
 /// the time of its counters.
 pub(super) struct Subject<'a> {
@@ -36,10 +39,8 @@ impl Subject<'_> {
                 let (stats, cpu) = self.stats();
                 Content::Stats(Box::new(stats), cpu)
             }
-            Parts::NICS => Content::Nics(self.nics(|nic| nic.since_start, |_| None)),
-            Parts::DISKS => Content::Disks(
-                self.disks(|disk| [disk[0].since_start, None, disk[2].since_start, None], |_| None),
-            ),
+            Parts::NICS => Content::Nics(self.nics(since_start, |_| None)),
+            Parts::DISKS => Content::Disks(self.disks(since_start, |_| None)),
             Parts::SIZES => Content::Sizes(self.sizes()),
             Parts::COUNTERS => Content::Counters(Box::new(self.counters())),
             Parts::DETAILS => Content::Details(Box::new(self.details())),
@@ -82,6 +83,7 @@ impl Subject<'_> {
         let cpu = used.filter(|used| used.newest.is_some()).map(|used| used.cpu);
         // Each has a time of its own: a plugin may have read nothing for a while.
         let at = |told: &Told| Some(self.began + told.covered);
+        let of_both = |[one, other]: Pair| at(&one).max(at(&other));
         VmCounters {
             cpu_number: self.vm.vcpus,
             cpu_time: cpu.map(|cpu| cpu.sum),
@@ -89,8 +91,8 @@ impl Subject<'_> {
             vcpu_delay: self.delayed().map(|told| told.sum),
             vcpus_measured: self.delayed().as_ref().and_then(at),
             memory: self.memory(),
-            interfaces: self.nics(|nic| Some(nic.sum), at),
-            disks: Some(self.disks(|disk| disk.map(|told| Some(told.sum)), at)),
+            interfaces: self.nics(sums, of_both),
+            disks: Some(self.disks(sums, of_both)),
             ..VmCounters::default()
         }
     }
@@ -107,17 +109,17 @@ impl Subject<'_> {
     /// The NICs that are plugged in, with these of their counters, of that time.
     fn nics(
         &self,
-        count: impl Fn(&Told) -> Option<i128>,
-        at: impl Fn(&Told) -> Option<Instant>,
+        count: impl Fn(Pair) -> [Option<i128>; 2],
+        at: impl Fn(Pair) -> Option<Instant>,
     ) -> Vec<Interface> {
         let used = |device| {
             let nics = &self.used.as_ref()?.nics;
-            nics.iter().find(|(number, _)| u32::from(*number) == device).map(|(_, both)| both)
+            nics.iter().find(|(number, _)| u32::from(*number) == device).map(|(_, both)| *both)
         };
         let nic = |nic: Nic<'_>| {
             let both = used(nic.device);
-            let counts = both.and_then(|[received, sent]| count(received).zip(count(sent)));
-            let counters = counts.map(|(received, sent)| InterfaceCounters {
+            let [received, sent] = both.map_or([None; 2], &count);
+            let counters = received.zip(sent).map(|(received, sent)| InterfaceCounters {
                 rx_bytes: whole(received),
                 tx_bytes: whole(sent),
                 ..InterfaceCounters::NONE
@@ -133,8 +135,7 @@ impl Subject<'_> {
                 fref: None,
                 parameters: parameters.into(),
                 counters,
-                // The two directions come with each other.
-                measured: both.and_then(|[received, _]| at(received)),
+                measured: both.and_then(&at),
                 outlives: false,
                 known_by: nic.uuid.map(|uuid| uuid.to_string()),
             }
@@ -150,12 +151,12 @@ impl Subject<'_> {
     /// The disks that are plugged in, with these of their counters, of that time.
     fn disks(
         &self,
-        count: impl Fn(&[Told; 4]) -> [Option<i128>; 4],
-        at: impl Fn(&Told) -> Option<Instant>,
+        count: impl Fn(Pair) -> [Option<i128>; 2],
+        at: impl Fn(Pair) -> Option<Instant>,
     ) -> Vec<Disk> {
         let used = |device: &str| {
             let disks = &self.used.as_ref()?.disks;
-            disks.iter().find(|(name, _)| **name == *device).map(|(_, all)| all)
+            disks.iter().find(|(name, _)| **name == *device).map(|(_, all)| *all)
         };
         let mut told = Vec::new();
         for disk in self.vm.disks() {
@@ -163,10 +164,13 @@ impl Subject<'_> {
                 continue;
             };
             let all = used(device);
-            let counts = all.map(&count);
-            let counters = counts.filter(|counts| counts[0].is_some()).map(|counts| {
-                let [read_bytes, read_requests, write_bytes, write_requests] =
-                    counts.map(|count| count.map_or(-1, whole));
+            let counts = all.map(|all| all.map(&count));
+            let is_known =
+                |counts: &[[Option<i128>; 2]; 2]| counts.as_flattened().iter().any(Option::is_some);
+            let counters = counts.filter(is_known).map(|counts| {
+                let whole = |counts: [Option<i128>; 2]| counts.map(|count| count.map_or(-1, whole));
+                let [[read_bytes, write_bytes], [read_requests, write_requests]] =
+                    counts.map(whole);
                 DiskCounters {
                     read_bytes,
                     read_requests,
@@ -176,8 +180,8 @@ impl Subject<'_> {
                     ..DiskCounters::default()
                 }
             });
-            let measured = all.and_then(|all| at(&all[0]));
-            told.push(Disk { device: device.to_owned(), counters, measured });
+            let [measured, requests_measured] = all.map_or([None; 2], |all| all.map(&at));
+            told.push(Disk { device: device.to_owned(), counters, measured, requests_measured });
         }
         told
     }
@@ -266,6 +270,17 @@ fn manager(vm: &Vm<'_>) -> Option<Manager> {
         ..Manager::default()
     });
     nova.or_else(|| Manager::by_name(&vm.record.name))
+}
+
+/// What was counted since the VM is known here. Of one that is not told while the other is, nobody knows whether
+/// it stood still.
+fn sums(pair: Pair) -> [Option<i128>; 2] {
+    let is_known = pair[0].in_newest_row == pair[1].in_newest_row;
+    pair.map(|told| is_known.then_some(told.sum))
+}
+
+fn since_start(pair: Pair) -> [Option<i128>; 2] {
+    pair.map(|told| told.since_start)
 }
 
 fn whole(count: i128) -> i64 {

@@ -87,6 +87,8 @@ pub(crate) struct Told {
     pub(crate) covered: Duration,
     /// Since the VM was started (its domain was created), where its exact value is known.
     pub(crate) since_start: Option<i128>,
+    /// Whether it was in the newest row that was taken.
+    pub(crate) in_newest_row: bool,
 }
 
 /// What a VM has used.
@@ -104,9 +106,9 @@ pub(crate) struct VmTotals {
     pub(crate) vcpus: Vec<Told>,
     /// Bytes received and sent, by the device of each VIF that is plugged in.
     pub(crate) nics: Vec<(u16, [Told; 2])>,
-    /// Bytes read, read requests, bytes written, write requests, by the device of each VBD that is
-    /// plugged in. Requests have no counters since the start.
-    pub(crate) disks: Vec<(Box<str>, [Told; 4])>,
+    /// Bytes read and written, and requests likewise, by the device of each VBD that is plugged in.
+    /// Requests have no counters since the start.
+    pub(crate) disks: Vec<(Box<str>, [[Told; 2]; 2])>,
     /// In ns, the states of the domain that are recorded, by their places in `RUN_STATES`.
     pub(crate) run_states: Vec<(u16, Told)>,
     /// In bytes.

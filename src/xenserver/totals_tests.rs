@@ -256,8 +256,9 @@ fn counters(totals: &VmTotals) -> Vec<(String, Told)> {
     for (device, [rx, tx]) in &totals.nics {
         all.extend([(format!("vif_{device}_rx"), *rx), (format!("vif_{device}_tx"), *tx)]);
     }
-    for (device, told) in &totals.disks {
-        let names = ["read", "iops_read", "write", "iops_write"];
+    for (device, [bytes, requests]) in &totals.disks {
+        let names = ["read", "write", "iops_read", "iops_write"];
+        let told = bytes.iter().chain(requests);
         all.extend(
             names.iter().zip(told).map(|(name, told)| (format!("vbd_{device}_{name}"), *told)),
         );
@@ -1859,7 +1860,7 @@ proptest! {
                 prop_assert!(now.0 >= before.0 && now.1 >= before.1);
                 // Of devices, time alone: others may have their names.
                 let nics = totals.nics.iter().map(|(nic, told)| (nic.to_string(), &told[..]));
-                let disks = totals.disks.iter().map(|(disk, told)| (disk.to_string(), &told[..]));
+                let disks = totals.disks.iter().map(|(disk, told)| (disk.to_string(), told.as_flattened()));
                 for (device, told) in nics.chain(disks) {
                     for (place, told) in told.iter().enumerate() {
                         let key = (uuid(vm), format!("{device} {place}"));

@@ -142,7 +142,7 @@ struct Slot {
     is_there: bool,
     /// Whether it was there since the domain was started: others may be of one before, which had more vCPUs.
     is_of_domain: bool,
-    /// Its value in the newest row that was taken.
+    /// Its value in the newest row that was taken; not a number where it had none.
     last: Option<f32>,
     counted: Counted,
 }
@@ -479,13 +479,13 @@ impl Vm {
         }
         let mut covered = 0;
         let longest = entries.iter().map(|entry| entry.sum.covered).max().unwrap_or(0);
+        let is_told = |place| entries.binary_search_by_key(&place, |entry| entry.index).is_ok();
         if let Way::All { mark, covered: None, .. } = way {
             let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
             let lacks = |entry: &Entry| {
                 let is_there = self.counters.get(entry.index).is_some_and(|slot| slot.is_there);
                 is_there && entry.before[0].is_some() && entry.sum.covered + GAP < elapsed
             };
-            let is_told = |place| entries.binary_search_by_key(&place, |entry| entry.index).is_ok();
             let has_no_column = |(place, slot): (usize, &Slot)| {
                 slot.is_there && slot.counted.anchor().is_some() && !is_told(place)
             };
@@ -500,6 +500,12 @@ impl Vm {
                 if let Some(gap) = &mut self.gap {
                     gap.due = gap.due.min(newest + PAUSES[0]);
                 }
+            }
+        }
+        for (place, slot) in self.counters.iter_mut().enumerate() {
+            let is_taken = !rows_lie || slot.counted.anchor().is_none();
+            if is_taken && !is_told(place) {
+                slot.last = slot.last.map(|_| f32::NAN);
             }
         }
         for Entry { index, sum, before: [before, before_next], newest, .. } in entries {

@@ -32,7 +32,8 @@ def vm(number: int) -> Instance:
 
 
 def used(number: int, **values: Any) -> VmUsage:
-    values = {"interval": 2.0, "network_interval": 2.0, "disk_interval": 2.0, **values}
+    intervals = ("interval", "network_interval", "disk_interval", "disk_requests_interval")
+    values = {**dict.fromkeys(intervals, 2.0), **values}
     return NOTHING._replace(id=vm(number).id, name=vm(number).name, **values)
 
 

@@ -71,6 +71,7 @@ def test_rates_are_what_the_guest_has_done_in_its_time(
         (disk.write_requests_rate, blocks),
         (nic.tx_bytes_rate, packets * PACKET),
     ]:
+        assert rate is not None
         assert done / ours <= rate <= done / seconds
     assert (disk.read_bytes_rate, disk.read_requests_rate) == (0.0, 0.0)
     assert nic.rx_bytes_rate >= packets * PACKET / ours

@@ -22,7 +22,7 @@ SAMPLES = [
     virtmeter.DiskRateStats("vda", 1.0, 2.0, 3.0, 4.0),
     virtmeter.VmUsage(
         *(UUID, "test", 2, 50.0, 12.5, 2.0, 1.0, 2.0, 3, 4, 5.0, 6.0, 7, 8, 9, 10, 3.0, 4.0),
-        *(2.0, 4.0, 2.0, 11),
+        *(2.0, 4.0, 2.0, 11, 8.0),
     ),
 ]
 
@@ -67,7 +67,7 @@ def test_usage_has_averages_over_the_time_that_each_value_is_over() -> None:
     assert isinstance(usage, virtmeter.VmUsage)
     assert (usage.per_second("network_read_kib"), usage.per_second("network_write_kib")) == (0.5, 1)
     requests = usage.per_second("disk_read_requests"), usage.per_second("disk_write_requests")
-    assert requests == (0.75, 1.0)
+    assert requests == (0.375, 0.5)
     kib = usage.per_second("disk_read_kib"), usage.per_second("disk_write_kib")
     assert kib == (1.25, 1.5)
     unknown = usage._replace(disk_read_kib=None, disk_interval=None)

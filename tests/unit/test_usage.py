@@ -64,7 +64,7 @@ def test_every_value_of_a_usage(
 ) -> None:
     first = inspector.usage(UUID)
     memory = (1024 * 1024, 100 * 1024, 400 * 1024, 512 * 1024)
-    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 6)
+    assert first == (UUID, None, 1, *[None] * 9, *memory, *[None] * 7)
     domain.memory[9] = 1_764_000_000
     # So little that it fits into any interval.
     set_cpu_times(domain, 50, 80)
@@ -89,6 +89,7 @@ def test_every_value_of_a_usage(
         assert usage.host_cpu_utilization
         assert usage.network_interval
         assert usage.disk_interval
+    assert usage.disk_requests_interval == usage.disk_interval
     assert daemon.calls["NODE_GET_INFO"] <= daemon.connections
 
 
@@ -151,6 +152,7 @@ def test_rates_lie_between_what_the_clock_allows(
     assert is_possible(nic.rx_bytes_rate, 10**9)
     assert nic.tx_bytes_rate == 0.0
     assert disk.device == "vda"
+    assert disk.read_requests_rate is not None
     assert is_possible(disk.read_requests_rate, 10)
     assert is_possible(disk.write_bytes_rate, 10**6)
     assert disk.write_requests_rate == 0.0

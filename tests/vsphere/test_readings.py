@@ -515,7 +515,16 @@ def test_how_long_requests_took_is_not_known_without_their_number(
     vcenter.silent(vm.ref, "virtualDisk.numberReadAveraged.average")
     inspector = opens(vcenter)
     count(inspector)
+    inspector.usage(vm.uuid)
+    assert not list(inspector.inspect_disk_rates(vm.uuid))
     vcenter.step(40)
+    usage = inspector.usage(vm.uuid)
+    assert usage.disk_read_kib
+    assert usage.disk_interval == 40
+    assert usage.disk_read_requests is usage.disk_requests_interval is None
+    [rates, *_] = inspector.inspect_disk_rates(vm.uuid)
+    assert rates.read_bytes_rate > 0
+    assert rates.read_requests_rate is None
     disk = next(iter(inspector.inspect_disks(vm.uuid)))
     assert disk.read_requests == -1
     assert disk.rd_total_times is None

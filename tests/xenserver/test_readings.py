@@ -22,6 +22,7 @@ from tests.xenserver.test_faults import ALL
 from virtmeter import InstanceNotFoundException, InstanceShutOffException
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from tests.support.xapi.changes import VM
@@ -118,6 +119,7 @@ def test_rates_are_those_of_the_time_between(opens: Opens, old_pool: Pool) -> No
         read, write = (rate(f"vbd_{disk.device}_{what}") for what in ("read", "write"))
         assert disk.read_bytes_rate == pytest.approx(read, rel=0.02, abs=600)
         assert disk.write_bytes_rate == pytest.approx(write, rel=0.02, abs=600)
+        assert disk.read_requests_rate is not None
         assert disk.read_requests_rate >= 0
 
 
@@ -321,21 +323,30 @@ def test_what_xenserver_does_not_tell(opens: Opens, pool: Pool) -> None:
         assert getattr(stats, name) is None
 
 
+def change_rows(pool: Pool, monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
+    """Have all answers to /rrd_updates changed."""
+    updates = pool.metrics.updates
+
+    def changed(host: int, time: float, query: Query, clock: int = 0) -> str:
+        return change(updates(host, time, query, clock))
+
+    monkeypatch.setattr(pool.metrics, "updates", changed)
+
+
 def test_steal_is_unknown_while_its_rows_are_and_no_peak_afterwards(
     opens: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, is_recorded = 1.8e9, True
     with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
         # Its last vCPU stands for what is recorded.
-        updates = pool.metrics.updates
         [vm_metrics] = pool.database.tables["VM_metrics"]
         pool.database.update("VM_metrics", vm_metrics, VCPUs_number="1")
 
-        def recorded(host: int, time: float, query: Query, clock: int = 0) -> str:
+        def recorded(text: str) -> str:
             name = "runstate_full_contention" if is_recorded else "other"
-            return updates(host, time, query, clock).replace(":cpu3<", f":{name}<")
+            return text.replace(":cpu3<", f":{name}<")
 
-        monkeypatch.setattr(pool.metrics, "updates", recorded)
+        change_rows(pool, monkeypatch, recorded)
         inspector = opens(pool)
         told = []
         for number in range(30):
@@ -356,13 +367,11 @@ def test_a_total_is_unknown_while_one_device_is(
 ) -> None:
     now, is_told = 1.8e9, True
     with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
-        updates = pool.metrics.updates
-
-        def without(host: int, time: float, query: Query, clock: int = 0) -> str:
-            text = updates(host, time, query, clock)
-            return text if is_told else text.replace(f":{device}", ":other")
-
-        monkeypatch.setattr(pool.metrics, "updates", without)
+        change_rows(
+            pool,
+            monkeypatch,
+            lambda text: text if is_told else text.replace(f":{device}", ":other"),
+        )
         inspector = opens(pool)
         told = []
         for number in range(12):
@@ -374,6 +383,60 @@ def test_a_total_is_unknown_while_one_device_is(
         # What it did meanwhile is told afterwards, and is no peak.
         rates = [rate for _, rate in told if rate is not None]
         assert max(rates) <= 3.1 * min(rates)
+
+
+def test_requests_are_unknown_while_a_host_has_no_columns_of_them(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, is_told = 1.8e9, False
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        change_rows(
+            pool, monkeypatch, lambda text: text if is_told else text.replace("_iops_", "_other_")
+        )
+        inspector = opens(pool)
+        told = []
+        for number in range(12):
+            now += 10
+            is_told = 4 <= number < 7 or number >= 9
+            [usage] = inspector.usage_all()
+            disks = list(inspector.inspect_disk_rates(usage.id))
+            told.append(usage)
+            if number > 0:
+                assert usage.disk_read_kib
+                assert usage.disk_interval == 10
+                assert all(disk.read_bytes_rate > 0 for disk in disks)
+                rates = {
+                    rate for d in disks for rate in (d.read_requests_rate, d.write_requests_rate)
+                }
+                assert (None in rates) == (usage.disk_read_requests is None)
+        requests = [(usage.disk_read_requests, usage.disk_write_requests) for usage in told]
+        unknown = [number for number, each in enumerate(requests) if each == (None, None)]
+        assert unknown == [0, 1, 2, 3, 7, 8]
+        assert {usage.disk_requests_interval for usage in told} == {None, 10}
+        assert all(requests[number] > (0, 0) for number in (5, 6, 10, 11))
+
+
+@pytest.mark.parametrize(
+    ("lost", "of_it", "beside"),
+    [
+        ("vif_1_tx", ("network_read_kib", "network_write_kib"), "disk_read_kib"),
+        ("vbd_xvdb_write", ("disk_read_kib", "disk_write_kib"), "disk_read_requests"),
+        ("vbd_xvdb_iops_read", ("disk_read_requests", "disk_write_requests"), "disk_read_kib"),
+    ],
+)
+def test_a_direction_that_a_host_never_tells_is_not_0(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch, lost: str, of_it: tuple[str, str], beside: str
+) -> None:
+    now = 1.8e9
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        change_rows(pool, monkeypatch, lambda text: text.replace(f":{lost}<", ":other<"))
+        inspector = opens(pool)
+        inspector.usage_all()
+        for _ in range(4):
+            now += 10
+            [usage] = inspector.usage_all()
+            assert [getattr(usage, field) for field in of_it] == [None, None]
+            assert getattr(usage, beside)
 
 
 def test_several_threads_at_once(opens: Opens, pool: Pool) -> None:

@@ -94,7 +94,7 @@ impl Taking<'_> {
                 self.measure((part, name, disk), some_refused, known, call)?;
             let counters = counters.map(|(counters, times)| stats::disk_counters(counters, times));
             let measured = measured.or(self.disks_measured);
-            Ok(Disk { device: name.to_owned(), counters, measured })
+            Ok(Disk { device: name.to_owned(), counters, measured, requests_measured: measured })
         };
         devices.disks.iter().map(ask).collect()
     }

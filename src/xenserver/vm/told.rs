@@ -34,12 +34,14 @@ impl Vm {
             sum: self.cpus().map(|slot| slot.counted.sum.nanos).sum(),
             covered: Duration::from_nanos(self.cpu_covered),
             since_start: since_start.sum::<Option<_>>().filter(|_| self.vcpus > 0),
+            in_newest_row: self.cpus().any(Slot::in_newest_row),
         };
         let disks = each(Counter::DiskRead).filter_map(|slot| {
             let place = usize::from(slot.device);
-            let counters =
-                [Counter::DiskRead, Counter::DiskReads, Counter::DiskWritten, Counter::DiskWrites];
-            Some((self.disks.get(place)?.clone(), counters.map(|counter| told(counter, place))))
+            let bytes = [Counter::DiskRead, Counter::DiskWritten];
+            let requests = [Counter::DiskReads, Counter::DiskWrites];
+            let both = |pair: [Counter; 2]| pair.map(|counter| told(counter, place));
+            Some((self.disks.get(place)?.clone(), [bytes, requests].map(both)))
         });
         let nics = each(Counter::NicReceived).map(|slot| {
             let counters = [Counter::NicReceived, Counter::NicSent];
@@ -73,6 +75,11 @@ impl Slot {
             sum: whole(sum.nanos),
             covered: Duration::from_nanos(sum.covered),
             since_start: self.counted.since_start().map(whole),
+            in_newest_row: self.in_newest_row(),
         }
+    }
+
+    fn in_newest_row(&self) -> bool {
+        self.last.is_some_and(|last| !last.is_nan())
     }
 }
