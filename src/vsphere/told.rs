@@ -47,9 +47,9 @@ impl Subject<'_> {
         }
     }
 
-    /// Whether anything is known of what it uses.
+    /// Whether anything is known of what it has used since it was started.
     pub(super) fn is_sampled(&self) -> bool {
-        self.used.as_ref().is_some_and(|used| used.newest().is_some())
+        self.used.as_ref().is_some_and(VmTotals::is_sampled)
     }
 
     /// When the counters were measured, by the time that they cover, and of which start they are.

@@ -96,7 +96,7 @@ struct Vm {
     used: Vec<Used>,
     /// Seconds of all samples that came, whatever is missing in them.
     covered: u64,
-    /// The number of its start, and the first sample of that.
+    /// The number of its start, and the first time of that.
     starts: u32,
     started: i64,
     /// The newest time since its start that was told, and when.
@@ -104,12 +104,15 @@ struct Vm {
     boot: Option<i64>,
     /// Since its last sample, it was off,
     was_off: bool,
-    /// or was started at another time, as far as its host knows that,
-    has_other_boot: bool,
+    /// or was started at another time, as far as its host knows that: then, by the clock of its samples,
+    other_boot: Option<i64>,
     /// or has come from another host,
     has_moved: bool,
     /// or has moved or slept, so that its uptime may begin anew.
     may_begin_anew: bool,
+    /// After a new start: no sample of the start before ends later, however late it comes. `None` before the
+    /// first answer since.
+    last_before: Option<i64>,
     /// It was there before anybody looked: what it used until then is not known.
     is_old: bool,
     memory: [Option<(i64, i64)>; 3],
@@ -152,13 +155,23 @@ impl Totals {
             **vm = Vm::new(known, false);
         }
         match known.state {
-            State::Off => (vm.was_off, vm.is_old) = (true, false),
+            State::Off => (vm.was_off, vm.is_old, vm.last_before) = (true, false, None),
             State::Suspended => vm.may_begin_anew = true,
             State::Running => {}
         }
         if let Some(boot) = known.boot {
             let before = vm.boot.replace(boot);
-            vm.has_other_boot |= before.is_some_and(|before| !is_one_start(before, boot));
+            let start = vm.uptime.map(|(t, up)| t.saturating_sub(up));
+            let is_same = |other: Option<i64>| other.is_some_and(|other| is_one_start(other, boot));
+            if let Some(before) = before.filter(|_| !is_same(before) && !is_same(start)) {
+                if vm.other_boot.is_none() {
+                    vm.last_before = None;
+                }
+                // Whoever tells that may have another clock.
+                let start = vm.other_boot.or(start).unwrap_or(before);
+                let later = boot.saturating_sub(before);
+                vm.other_boot = Some(start.saturating_add(later));
+            }
         }
     }
 
@@ -236,9 +249,10 @@ impl Vm {
             uptime: None,
             boot: known.boot,
             was_off: false,
-            has_other_boot: false,
+            other_boot: None,
             has_moved: false,
             may_begin_anew: false,
+            last_before: None,
             is_old,
             memory: [None; 3],
         }
@@ -255,6 +269,14 @@ impl Vm {
 
     fn newest(&self) -> Option<i64> {
         self.times.last().copied().or(self.from)
+    }
+
+    /// Whether there is a sample of its last start. A VM that has moved or slept goes on.
+    fn is_sampled(&self) -> bool {
+        let Some(newest) = self.newest() else { return false };
+        let told = self.uptime.map_or(newest, |(t, _)| t);
+        let is_before = self.other_boot.is_some_and(|boot| told <= boot);
+        !self.was_off && (!is_before || self.may_begin_anew)
     }
 
     fn take(&mut self, host: &Arc<str>, answer: &Answer<'_>, all: bool) -> Taken {
@@ -334,7 +356,7 @@ impl Vm {
 
     /// No sample up to then is taken any more, and all later ones are.
     fn forget_times(&mut self, from: i64) {
-        self.from = Some(from);
+        (self.from, self.last_before) = (Some(from), None);
         self.times.clear();
         self.used.iter_mut().for_each(Used::close);
     }
@@ -366,7 +388,9 @@ impl Vm {
     fn find_start(&mut self, answer: &Answer<'_>) {
         let new: Vec<usize> =
             (0..answer.times.len()).filter(|at| self.is_new(answer.end(*at))).collect();
-        let Some(&first) = new.first() else { return };
+        let (Some(&first), Some(&last)) = (new.first(), new.last()) else { return };
+        let newest = answer.end(last);
+        let has_moved_or_slept = self.may_begin_anew;
         let mut before = self.uptime;
         let mut began = None;
         let mut is_told = false;
@@ -380,12 +404,17 @@ impl Vm {
                     // It came late.
                     continue;
                 }
-                let is_hinted = self.was_off || self.has_other_boot;
+                let has_other_boot = self.other_boot.is_some();
+                let is_hinted = self.was_off || has_other_boot;
                 let fell = up <= was && (is_hinted || !self.may_begin_anew);
-                let leapt = is_hinted && !self.may_begin_anew && (t - up) - (last - was) > JITTER;
+                let leapt = (self.was_off || has_other_boot && !self.may_begin_anew)
+                    && (t - up) - (last - was) > JITTER;
                 if fell || leapt {
-                    began = Some(t);
-                    (self.was_off, self.has_other_boot) = (false, false);
+                    // Samples since then may be missing still.
+                    began = Some(t - up + 1);
+                    (self.was_off, self.other_boot) = (false, None);
+                    // What was told until now is when the start before was.
+                    self.boot = self.boot.filter(|_| is_hinted);
                 }
             }
             self.may_begin_anew = false;
@@ -395,9 +424,17 @@ impl Vm {
         // the last ones of before.
         if self.was_off && (!is_told || self.uptime.is_none() || self.has_moved) {
             began = Some(answer.end(first));
-            self.was_off = false;
+            (self.was_off, self.other_boot) = (false, None);
+            // It is not found once more when that is told.
+            before = before.filter(|_| is_told);
         }
-        self.has_other_boot &= !is_told;
+        if let (Some((told, _)), true) = (before, is_told) {
+            self.other_boot = self.other_boot.filter(|boot| told <= *boot && !has_moved_or_slept);
+        }
+        // Where it goes on as if nothing had been, nothing was.
+        if newest > *self.last_before.get_or_insert(newest.saturating_add(LATE)) {
+            (self.was_off, self.other_boot) = (false, None);
+        }
         (self.uptime, self.has_moved) = (before, false);
         if let Some(began) = began {
             self.starts = self.starts.wrapping_add(1);

@@ -330,6 +330,138 @@ fn a_vm_that_was_off_is_started_anew_though_its_uptime_is_larger() {
     assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (1, 30));
 }
 
+fn is_sampled(totals: &Totals) -> bool {
+    totals.vm(&VM).unwrap().is_sampled()
+}
+
+/// A VM that has run since 0 by its host's clock, with samples up to 100, though others say that it was
+/// started at `boot`.
+fn running(boot: Option<i64>) -> (Totals, Feed) {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, boot), true);
+    for t in (20..=100).step_by(20) {
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", t)]);
+    }
+    poll(&mut totals, "a", &feed, 100, 9);
+    assert!(is_sampled(&totals));
+    (totals, feed)
+}
+
+#[test]
+fn a_vm_that_was_started_anew_has_no_sample_until_one_of_that_start_comes() {
+    // Whether it was seen off, what boot times are told, and by which clock.
+    let boots = [-5000, -30, 0, 30, 5000].map(Some);
+    for (is_seen_off, clock) in [(true, None)]
+        .into_iter()
+        .chain(boots.into_iter().flat_map(|clock| [(true, clock), (false, clock)]))
+    {
+        let (mut totals, mut feed) = running(clock);
+        if is_seen_off {
+            totals.enter(VM, &known(State::Off, None), false);
+        }
+        let boot = clock.map(|clock| clock + 135);
+        totals.enter(VM, &known(State::Running, boot), false);
+        assert!(!is_sampled(&totals));
+        // The last one of before, which comes late.
+        feed.sample(120, &[(CpuRun, "", 1), (Uptime, "", 120)]);
+        poll(&mut totals, "a", &feed, 120, 3);
+        totals.enter(VM, &known(State::Running, boot), false);
+        assert!(!is_sampled(&totals), "{is_seen_off} {clock:?}");
+        feed.sample(140, &[(CpuRun, "", 7), (Uptime, "", 5)]);
+        poll(&mut totals, "a", &feed, 140, 3);
+        totals.enter(VM, &known(State::Running, boot), false);
+        assert!(is_sampled(&totals), "{is_seen_off} {clock:?}");
+        assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (1, 7));
+    }
+}
+
+#[test]
+fn what_is_missing_in_the_first_sample_of_a_start_is_counted_for_it() {
+    for is_seen_off in [true, false] {
+        let (mut totals, mut feed) = running(Some(0));
+        if is_seen_off {
+            totals.enter(VM, &known(State::Off, None), false);
+        }
+        totals.enter(VM, &known(State::Running, Some(135)), false);
+        feed.sample(140, &[(CpuRun, "", -1), (Uptime, "", -1)]);
+        poll(&mut totals, "a", &feed, 140, 3);
+        // It says nothing of the start, of which nobody knows otherwise.
+        assert_eq!(is_sampled(&totals), is_seen_off);
+        feed.sample(140, &[(CpuRun, "", 3), (Uptime, "", -1)]);
+        feed.sample(160, &[(CpuRun, "", 4), (Uptime, "", 25)]);
+        poll(&mut totals, "a", &feed, 160, 3);
+        assert!(is_sampled(&totals));
+        assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (1, 7));
+    }
+}
+
+#[test]
+fn a_vm_whose_start_its_samples_tell_before_the_list_is_not_waited_for() {
+    for clock in [-5000, 0, 5000] {
+        let (mut totals, mut feed) = running(Some(clock));
+        feed.sample(140, &[(CpuRun, "", 7), (Uptime, "", 5)]);
+        poll(&mut totals, "a", &feed, 140, 3);
+        totals.enter(VM, &known(State::Running, Some(clock + 135)), false);
+        assert!(is_sampled(&totals), "{clock}");
+    }
+}
+
+#[test]
+fn samples_of_a_vm_that_sleeps_or_moves_or_whose_boot_time_is_another_go_on() {
+    // Its boot time moves by how long it slept.
+    let (mut totals, mut feed) = running(Some(0));
+    totals.enter(VM, &known(State::Suspended, None), false);
+    totals.enter(VM, &known(State::Running, Some(5000)), false);
+    assert!(is_sampled(&totals));
+    feed.sample(5120, &[(CpuRun, "", 1), (Uptime, "", 120)]);
+    poll(&mut totals, "a", &feed, 5120, 3);
+    assert!(is_sampled(&totals));
+    assert_eq!(totals.vm(&VM).unwrap().start(), 0);
+    // By another clock; it cannot have been started before its newest sample.
+    for boot in [-5000, -60, 60, 95] {
+        let (mut totals, _) = running(Some(0));
+        totals.enter(VM, &known(State::Running, Some(boot)), false);
+        assert!(is_sampled(&totals), "{boot}");
+    }
+    let (mut totals, _) = running(Some(0));
+    let mut other = Feed::default();
+    other.sample(720, &[(CpuRun, "", 1), (Uptime, "", 120)]);
+    poll(&mut totals, "b", &other, 720, 3);
+    assert!(is_sampled(&totals));
+}
+
+#[test]
+fn a_vm_whose_samples_go_on_is_not_waited_for_longer_than_late_ones() {
+    for uptime in [true, false] {
+        for is_seen_off in [true, false] {
+            let (mut totals, mut feed) = running(Some(0));
+            let state = if is_seen_off { State::Off } else { State::Running };
+            // A start that was none.
+            totals.enter(VM, &known(state, Some(1 << 40)), false);
+            assert!(!is_sampled(&totals));
+            for t in (120..=200).step_by(20) {
+                let up = (Uptime, "", if uptime { t } else { -1 });
+                feed.sample(t, &[(CpuRun, "", 1), up]);
+                poll(&mut totals, "a", &feed, t, 3);
+                totals.enter(VM, &known(State::Running, Some(1 << 40)), false);
+            }
+            assert!(is_sampled(&totals), "{uptime} {is_seen_off}");
+        }
+    }
+}
+
+#[test]
+fn a_vm_that_slept_and_was_off_is_started_anew_though_its_uptime_is_larger() {
+    let (mut totals, mut feed) = running(None);
+    totals.enter(VM, &known(State::Suspended, None), false);
+    totals.enter(VM, &known(State::Off, None), false);
+    totals.enter(VM, &known(State::Running, None), false);
+    feed.sample(1000, &[(CpuRun, "", 7), (Uptime, "", 120)]);
+    poll(&mut totals, "a", &feed, 1000, 3);
+    assert!(is_sampled(&totals));
+    assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (1, 7));
+}
+
 #[test]
 fn samples_that_come_between_the_two_calls_of_a_reading_push_none_out() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());

@@ -211,10 +211,14 @@ def test_a_vm_that_is_made_anew_is_found(
 
 
 def test_no_sample_is_not_zero(vcenter: VCenter, stock: Ask, ours: virtmeter.Inspector) -> None:
-    vm = vcenter.vm(vcenter.create(nova=True))
-    assert stock("inspect_instance", vm, 60) == [{"cpu_util": 0.0, "memory_usage": 0.0}]
-    with pytest.raises(virtmeter.NoDataException):
-        ours.inspect_instance(vm.uuid)
+    started_anew = make(vcenter)
+    assert ours.inspect_instance(started_anew.uuid).cpu_time
+    vcenter.power_off(started_anew.ref)
+    vcenter.power_on(started_anew.ref)
+    for vm in (vcenter.vm(vcenter.create(nova=True)), started_anew):
+        assert stock("inspect_instance", vm, 60) == [{"cpu_util": 0.0, "memory_usage": 0.0}]
+        with pytest.raises(virtmeter.NoDataException, match="no sample of this VM yet"):
+            ours.inspect_instance(vm.uuid)
 
 
 def test_a_series_that_is_not_told_is_not_zero(

@@ -42,6 +42,8 @@ class Life:
     since: dict[int, float] = field(default_factory=dict)
     #: True time of the last power-on.
     start: float = float("-inf")
+    #: Whether there was a sample since then, even a missing one.
+    has_begun: bool = True
     newest: dict[str, int] = field(default_factory=dict)
     #: Instances of which there was a sample.
     seen: set[str] = field(default_factory=set)
@@ -67,6 +69,7 @@ class Oracle:
     def powered_on(self, ref: str) -> None:
         """A VM is powered on now."""
         self.lives[ref].start = self.vcenter.now
+        self.lives[ref].has_begun = False
 
     def read(self) -> None:
         """Read all samples of the last hour, also those that were missing before."""
@@ -83,6 +86,7 @@ class Oracle:
                 up = series["sys.uptime.latest", ""][times[-1]]
                 is_young = times[-1] - up >= times[0] - STEP
                 life.since[vm.host] = times[-1] - up - 1 if is_young else times[-1]
+            life.has_begun |= times[-1] - vm.ahead > life.start
             since = life.since.setdefault(vm.host, float("-inf"))
             for (counter, instance), values in series.items():
                 if max(values.values(), default=-1) >= 0:

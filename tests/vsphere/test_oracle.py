@@ -44,8 +44,10 @@ class Check:
             assert listed[vm.uuid].name == unquote(vm.name)
         for vm in running:
             life = self.oracle.lives.get(vm.ref)
-            if life is None:
+            if life is None or not life.has_begun:
                 assert vm.uuid not in usages
+                with pytest.raises(virtmeter.NoDataException, match="no sample of this VM yet"):
+                    self.inspector.inspect_instance(vm.uuid, None)
                 continue
             self.instance(vm)
             self.nics(vm)

@@ -129,6 +129,44 @@ def test_counters_begin_anew_at_a_start_and_go_on_after_a_suspension(
     assert cpu == truth(vm, "cpu.run.summation", "", (started, vcenter.now), 1) * 10**6
 
 
+@pytest.mark.parametrize("ahead", [0, 300, -600])
+@pytest.mark.parametrize("is_seen_off", [True, False])
+def test_a_vm_that_was_started_anew_has_no_sample_yet_and_loses_none(
+    opens: Opens, vcenter: VCenter, ahead: int, is_seen_off: bool
+) -> None:
+    vcenter.clock_off(0, ahead)
+    vm = a_vm(vcenter, host=0)
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    begin = vcenter.now
+    vcenter.step(67)
+    told = [usages(inspector)[vm.uuid].network_read_kib]
+    start = nic_of(inspector, vm).start
+    vcenter.power_off(vm.ref)
+    vcenter.step(20)
+    if is_seen_off:
+        assert count(inspector) == ALL - 1
+    vcenter.power_on(vm.ref)
+    started = vcenter.now
+    asks = (inspector.usage, inspector.inspect_instance, inspector.inspect_vnics)
+    for ask in (*asks, inspector.inspect_disks, inspector.inspect_vnic_rates):
+        with pytest.raises(NoDataException, match="no sample of this VM yet"):
+            ask(vm.uuid)
+    assert count(inspector) == ALL - 1
+    assert inspector.health().away == {}
+    assert inspector.inspect_details(vm.uuid).state == 1
+    for _ in range(5):
+        vcenter.step(20)
+        nic = nic_of(inspector, vm)
+        assert nic.start != start
+        received = truth(vm, "net.received.average", NIC, (started, vcenter.now))
+        assert nic.rx_bytes == received * 1024
+        told.append(usages(inspector)[vm.uuid].network_read_kib)
+    stopped = started - 20
+    before = truth(vm, "net.received.average", NIC, (begin, stopped))
+    assert sum(kib for kib in told if kib is not None) == before + received
+
+
 @pytest.mark.parametrize("stop", ["power_off", "suspend"])
 @pytest.mark.parametrize("age", [600, 7200])
 def test_time_for_which_a_vm_stood_still_has_passed_however_young_it_was(

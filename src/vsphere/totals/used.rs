@@ -54,7 +54,7 @@ struct Window<'a> {
     answer: &'a Answer<'a>,
     places: Vec<Place>,
     kept: Vec<Kept>,
-    /// The first sample of the VM's last start.
+    /// When the last start of the VM was.
     started: i64,
 }
 
@@ -334,9 +334,9 @@ impl VmTotals<'_> {
         self.vm.starts
     }
 
-    /// When its newest sample ends, by its host's clock; `None` if there is none.
-    pub(in crate::vsphere) fn newest(&self) -> Option<i64> {
-        self.vm.newest()
+    /// Whether there is a sample of its last start.
+    pub(in crate::vsphere) fn is_sampled(&self) -> bool {
+        self.vm.is_sampled()
     }
 
     /// How much time its samples cover, whatever is missing in them.
@@ -362,7 +362,7 @@ impl VmTotals<'_> {
 
     pub(in crate::vsphere) fn memory(&self) -> MemoryTold {
         // What was told long before the newest sample, or of another start, is not known any more.
-        let oldest = self.vm.started.max(self.newest().unwrap_or(i64::MIN).saturating_sub(LATE));
+        let oldest = self.vm.started.max(self.vm.newest().unwrap_or(i64::MIN).saturating_sub(LATE));
         let told = |told: Option<(i64, i64)>| told.filter(|(t, _)| *t >= oldest);
         let [consumed, active, balloon] =
             self.vm.memory.map(|memory| told(memory).map(|(_, value)| value));
