@@ -89,13 +89,13 @@ def test_a_login_that_is_refused_in_a_reading_has_nothing_to_do_with_a_vm(
     inspector = opens(vcenter)
     assert count(inspector) == ALL
     vcenter.fail("QueryPerf", expire=True)
-    vcenter.fail(method, times=ALWAYS, status=500, body=soap_fault("NoPermission"))
-    began = time.monotonic()
-    assert count(inspector) == 0
-    # One in place of the session that is over, and what is tried again meanwhile: none by VM.
-    assert vcenter.logins() <= 2 + 4 * (time.monotonic() - began)
-    vcenter.fail(times=0)
+    vcenter.fail(method, status=500, body=soap_fault("NoPermission"))
+    assert count(inspector) in (0, ALL)
     eventually(lambda: is_well(inspector))
+    # Nobody has asked about some of the VMs, for which the next login would have done.
+    assert {query["entities"] for query in vcenter.queries()} == {ALL}
+    # One in place of the session that is over, and one when all are asked about again.
+    assert vcenter.logins() == 3
     assert len(vcenter.sessions()) == 1
 
 
