@@ -99,7 +99,10 @@ impl Kind {
     }
 }
 
-/// What is asked about which instance; about none with the nil UUID.
+/// Stands for no instance. Drawn at random, so that no instance has it: the nil UUID is Domain-0's on Xen.
+const NO_INSTANCE: Uuid = Uuid::from_u128(0xa68f_19b1_52d3_452d_b893_19a7_b2be_f3d8);
+
+/// What is asked about which instance, or about none with [`NO_INSTANCE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     kind: Kind,
@@ -179,7 +182,7 @@ impl<H: Hypervisor> Source for Collector<H> {
     /// Every instance that the hypervisor knows, and since when that was asked for. While a list hangs,
     /// it is the last one that has come.
     fn list(&self) -> Result<(Vec<Instance>, Instant)> {
-        let answer = self.ask_noting(Kind::List, &Uuid::nil().into());
+        let answer = self.ask_noting(Kind::List, &NO_INSTANCE.into());
         let here = self.here.with(Arc::clone);
         let mut state = here.lock();
         match answer {

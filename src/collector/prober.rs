@@ -4,8 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use uuid::Uuid;
-
+use super::NO_INSTANCE;
 use super::link::{IDLE, Link};
 use super::scheduler::{MOST_CUT_OFF, Probe};
 use super::shared::{Shared, State, nobody};
@@ -24,7 +23,7 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     // Asking after a guest should take no time, and reaching the hypervisor not much.
     let (guest, nobody) = (shared.limits.timeout / 4, 2 * shared.limits.timeout);
     let connects = state.probing.as_ref().is_some_and(|(since, about)| {
-        about.uuid.is_nil() && now.saturating_duration_since(*since) >= guest
+        about.uuid == NO_INSTANCE && now.saturating_duration_since(*since) >= guest
     });
     if connects && !state.scheduler.is_heard(now) {
         // That may hang where nothing else does: the others look whether theirs serve.
@@ -32,7 +31,7 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     }
     let stuck = state.probing.clone().filter(|(since, about)| {
         let more = state.probers.len().saturating_sub(PROBERS - 1).min(MOST_PROBERS);
-        let long = if about.uuid.is_nil() { nobody * (1 << more) } else { guest };
+        let long = if about.uuid == NO_INSTANCE { nobody * (1 << more) } else { guest };
         now.saturating_duration_since(*since) >= long
     });
     if (state.prober.is_none() || stuck.is_some()) && state.probers.len() < MOST_PROBERS {
@@ -45,7 +44,7 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         if threads::start("virtmeter-probe", work).is_ok() {
             state.prober = Some(number);
             state.probing = None;
-            state.probers.insert(number, (now, Uuid::nil().into()));
+            state.probers.insert(number, (now, NO_INSTANCE.into()));
         }
     }
     shared.probe.notify_all();

@@ -5,11 +5,9 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::link::Open;
 use super::scheduler::{Finished, Request, Scheduler, Turn};
-use super::{Answer, Key, Kind, prober, worker};
+use super::{Answer, Key, Kind, NO_INSTANCE, prober, worker};
 use crate::cancellation::Cancellation;
 use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
@@ -306,7 +304,7 @@ impl<H: Hypervisor> Shared<H> {
 
 /// An instance that is none, for questions about nobody.
 pub(super) fn nobody() -> InstanceId {
-    Uuid::nil().into()
+    NO_INSTANCE.into()
 }
 
 /// Unlocks, and logs what has happened.

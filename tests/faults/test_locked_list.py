@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -88,6 +89,19 @@ def test_what_was_listed_last_goes_on_to_be_read(
     wait_for(lambda: cycle(inspector, uuids) == before, "all is as before", timeout=10)
     health = inspector.health()
     assert (health.list_hangs, set(health.locked), health.hung) == (None, set(), {})
+
+
+def test_one_whose_uuid_is_nil_is_found_as_well(
+    daemon: Daemon, domains: list[Domain], inspector: virtmeter.LibvirtInspector
+) -> None:
+    """Domain-0 of Xen has that UUID."""
+    nil = sample.domain(6, str(UUID(int=0)), bulk=True)
+    daemon.add(nil)
+    uuids = [domain.uuid for domain in (*domains, nil)]
+    assert len(inspector.list_instances()) == 6
+    nil.locked = True
+    wait_until_found(inspector, uuids, nil)
+    assert inspector.health().outage is None
 
 
 def test_a_daemon_that_was_merely_silent_is_not_asked_again_about_it(

@@ -4,9 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use uuid::Uuid;
-
-use super::super::{Key, Kind};
+use super::super::{Key, Kind, NO_INSTANCE};
 use super::{Lane, Ready, Scheduler};
 use crate::hypervisor::Parts;
 use crate::records::InstanceId;
@@ -112,7 +110,7 @@ impl<R> Scheduler<R> {
 
     /// Orders something for housekeeping, which no caller waits for.
     pub(in crate::collector) fn keep_house(&mut self, kind: Kind, now: Instant) {
-        let key = Key { kind, uuid: Uuid::nil() };
+        let key = Key { kind, uuid: NO_INSTANCE };
         let slot = self.slot(key, false, now);
         let away = self.outage.is_some() || self.is_stuck(slot, now);
         if !away && !self.tasks.contains_key(&slot) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::super::Key;
+use super::super::{Key, NO_INSTANCE};
 use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
 use crate::error::{Error, Failure, NO_THREAD};
 use crate::hypervisor::{Parts, Reach};
@@ -16,7 +16,7 @@ impl<R> Scheduler<R> {
         if let Some(outage) = &self.outage {
             return Some(Error::ConnectionLost {
                 uri: self.uri.clone(),
-                instance: (!request.key.uuid.is_nil()).then(|| request.instance.clone()),
+                instance: (request.key.uuid != NO_INSTANCE).then(|| request.instance.clone()),
                 failure: outage.failure.clone(),
             });
         }
@@ -61,10 +61,10 @@ impl<R> Scheduler<R> {
         // Then nothing was asked, and nobody is to blame for saying nothing.
         let no_thread = self.threads == 0 && self.short_of_threads;
         let why = if no_thread { NO_THREAD } else { why };
-        if request.key.uuid.is_nil() && no_thread {
+        if request.key.uuid == NO_INSTANCE && no_thread {
             return Error::NoList { uri: self.uri.clone(), failure: Failure::of(why) };
         }
-        if request.key.uuid.is_nil() {
+        if request.key.uuid == NO_INSTANCE {
             let locked = self.locked.values().cloned().collect();
             return Error::ListHangs { uri: self.uri.clone(), timeout, locked };
         }
@@ -187,7 +187,7 @@ impl<R> Scheduler<R> {
     /// from it of late, or else the guest.
     pub(super) fn give_up(&mut self, slot: Slot, now: Instant) {
         let Some(task) = self.tasks.get_mut(&slot) else { return };
-        self.health.timeouts += u64::from(task.claimed != Parts::NONE || !slot.uuid.is_nil());
+        self.health.timeouts += u64::from(task.claimed != Parts::NONE || slot.uuid != NO_INSTANCE);
         let Some(started) = task.started else {
             self.tasks.remove(&slot);
             if self.is_silent(now) {

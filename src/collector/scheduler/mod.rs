@@ -23,7 +23,7 @@ pub(super) use task::{Finished, Job, Lane, Slot};
 use super::habits::Habits;
 use super::outage::Outage;
 use super::quarantine::Quarantine;
-use super::{Key, Kind};
+use super::{Key, Kind, NO_INSTANCE};
 use crate::error::Error;
 use crate::health::Health;
 use crate::hypervisor::{Outcome, Parts};
@@ -363,7 +363,7 @@ impl<R> Scheduler<R> {
             return false;
         }
         match finished.answer {
-            Ok(_) if !job.slot.uuid.is_nil() => self.has_answered(job, finished.busy, now),
+            Ok(_) if job.slot.uuid != NO_INSTANCE => self.has_answered(job, finished.busy, now),
             Err(ref error @ (Error::InstanceNotFound { .. } | Error::InstanceShutOff { .. })) => {
                 self.busy.remove(&job.slot.uuid);
                 if matches!(error, Error::InstanceNotFound { gone: true, .. }) {
@@ -396,7 +396,7 @@ impl<R> Scheduler<R> {
             let key = Key { kind, uuid: job.slot.uuid };
             if task.claimed.has(part) {
                 self.answers.insert(key, (job.id, ready));
-            } else if ready.outcome.answer.is_ok() && !key.uuid.is_nil() {
+            } else if ready.outcome.answer.is_ok() && key.uuid != NO_INSTANCE {
                 // A failure may be over by the time that somebody asks.
                 self.ready.insert(key, Box::new(ready));
             }
@@ -577,7 +577,7 @@ impl<R> Scheduler<R> {
         }
         if let Some(taken) = taken {
             let Key { kind, uuid } = request.key;
-            if !uuid.is_nil() {
+            if uuid != NO_INSTANCE {
                 self.habits.handed_out(uuid, kind.part(), taken, now);
             }
             let age = now.saturating_duration_since(taken);

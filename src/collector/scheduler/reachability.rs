@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::super::outage::Outage;
 use super::super::quarantine::Hung;
-use super::super::{Key, Kind};
+use super::super::{Key, Kind, NO_INSTANCE};
 use super::{Fate, Lane, Running, Scheduler, Slot};
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::Parts;
@@ -42,7 +42,9 @@ impl<R> Scheduler<R> {
     /// (One that is `careful` asks after no guest: that call may hang as well.)
     pub(in crate::collector) fn probe(&mut self, now: Instant, careful: bool) -> Probe {
         let next = self.next_probe(now, careful);
-        if matches!(&next, Probe::Reach) || matches!(&next, Probe::Ask(id) if id.uuid.is_nil()) {
+        if matches!(&next, Probe::Reach)
+            || matches!(&next, Probe::Ask(id) if id.uuid == NO_INSTANCE)
+        {
             self.probing.get_or_insert(now);
         }
         next
@@ -53,7 +55,7 @@ impl<R> Scheduler<R> {
             return if now < outage.next_try { Probe::Wait(outage.next_try) } else { Probe::Reach };
         }
         if careful {
-            self.to_probe.retain(|instance| instance.uuid.is_nil());
+            self.to_probe.retain(|instance| instance.uuid == NO_INSTANCE);
         }
         self.look_for_locks(now, careful);
         if let Some(instance) = self.to_probe.pop_front() {
@@ -69,7 +71,7 @@ impl<R> Scheduler<R> {
                 self.next_probe = Some(now + self.limits.probe_pause());
                 // First whether the hypervisor answers at all: to a question about nobody, as one
                 // about a guest may have to wait for whoever waits for it.
-                self.to_probe = VecDeque::from([Uuid::nil().into()]);
+                self.to_probe = VecDeque::from([NO_INSTANCE.into()]);
                 if !careful {
                     let guests = self.quarantine.probed().map(|hung| hung.instance.clone());
                     self.to_probe.extend(guests);
@@ -103,7 +105,8 @@ impl<R> Scheduler<R> {
     /// nothing but libvirt's own lock of it.
     pub(in crate::collector) fn leave_unprobed(&mut self, instance: &InstanceId) {
         self.quarantine.leave_unprobed(instance.uuid);
-        if !instance.uuid.is_nil() && self.locked.insert(instance.uuid, instance.clone()).is_none()
+        if instance.uuid != NO_INSTANCE
+            && self.locked.insert(instance.uuid, instance.clone()).is_none()
         {
             let line = format!(
                 "libvirt is waiting for instance {instance} and reports nothing about it until then: it \
@@ -138,7 +141,7 @@ impl<R> Scheduler<R> {
         if matches!(answer, Err(Error::ConnectionLost { .. })) {
             return self.probe_again(instance);
         }
-        if instance.uuid.is_nil() {
+        if instance.uuid == NO_INSTANCE {
             self.probing = None;
         }
         self.locked.remove(&instance.uuid);
@@ -182,7 +185,7 @@ impl<R> Scheduler<R> {
 
     /// A question after it was lost with its connection: another one may be asked.
     pub(in crate::collector) fn probe_again(&mut self, instance: &InstanceId) {
-        if instance.uuid.is_nil() {
+        if instance.uuid == NO_INSTANCE {
             self.probing = None;
         }
         self.locked.remove(&instance.uuid);

@@ -69,6 +69,10 @@ fn key(kind: Kind, vm: u128) -> Key {
     Key { kind, uuid: Uuid::from_u128(vm) }
 }
 
+fn list() -> Key {
+    Key { kind: Kind::List, uuid: NO_INSTANCE }
+}
+
 impl Host {
     fn new(limits: Limits) -> Self {
         let id = |_| thread::spawn(|| thread::current().id()).join().unwrap();
@@ -276,7 +280,7 @@ impl Host {
     /// Half a minute in which all that is asked is answered.
     fn answers_well(&mut self) {
         for _ in 0..60 {
-            self.ask(0, key(Kind::List, 0));
+            self.ask(0, list());
             self.finish_all();
             self.probe(true, true);
             self.wait(SECOND / 2);
@@ -396,13 +400,12 @@ fn a_caller_that_was_away_goes_on_where_it_was() {
 #[test]
 fn a_list_is_not_one_that_was_begun_before_it_was_asked_for() {
     let mut host = Host::new(LIMITS);
-    let list = Key { kind: Kind::List, uuid: Uuid::nil() };
-    host.ask(0, list);
+    host.ask(0, list());
     host.start();
     host.leave(0);
     host.wait(MOMENT);
     let asked = host.now;
-    host.ask(1, list);
+    host.ask(1, list());
     host.finish(0, Ok(()));
     assert!(host.answers.is_empty());
     host.start();
@@ -546,6 +549,24 @@ fn a_guest_that_hangs_costs_one_timeout_and_comes_back() {
     host.probe(true, true);
     assert_eq!(host.scheduler.health(host.now).hung, []);
     host.read(key(Kind::Disks, 1)).unwrap();
+}
+
+#[test]
+fn one_whose_uuid_is_nil_hangs_like_any_other() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 0));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.probe(true, true);
+    host.wait(LIMITS.timeout / 2);
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
+    let vm: InstanceId = Uuid::nil().into();
+    host.scheduler.leave_unprobed(&vm);
+    assert_eq!(host.scheduler.health(host.now).locked, [vm]);
+    host.ask(1, list());
+    host.start();
+    host.finish(1, Ok(()));
+    assert!(matches!(host.answers.pop(), Some((_, Ok(_)))));
 }
 
 #[test]
@@ -904,7 +925,7 @@ fn a_silence_soon_after_a_reset_takes_no_threads_away() {
 fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
     let mut host = Host::new(LIMITS);
     // The list waits for the lock of some domain.
-    host.ask(0, key(Kind::List, 0));
+    host.ask(0, list());
     host.start();
     host.wait(LIMITS.timeout / 2);
     host.scheduler.hear(Some(host.now));
@@ -924,7 +945,7 @@ fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
         host.start();
         host.finish(1, Ok(()));
     }
-    host.ask(0, key(Kind::List, 0));
+    host.ask(0, list());
     host.start();
     assert_eq!(host.taking.len(), 1, "a second one would hang as well");
     assert_eq!(host.scheduler.stuck(), 1);
@@ -951,7 +972,7 @@ fn what_answers_late_after_a_silence_is_not_said_to_hang() {
         assert_eq!(host.scheduler.health(host.now).hung, []);
         // They have their time after that.
         host.wait(LIMITS.timeout / 2);
-        host.ask(0, key(Kind::List, 0));
+        host.ask(0, list());
         host.finish_all();
         assert_eq!(host.scheduler.health(host.now).hung, []);
     }
@@ -974,7 +995,7 @@ fn a_host_that_has_answered_once_in_an_outage_may_be_reset_all_the_same() {
     host.probe(true, true);
     assert_eq!((host.scheduler.stuck(), host.scheduler.hanging()), (1, 1));
     for _ in 0..60 {
-        host.ask(0, key(Kind::List, 0));
+        host.ask(0, list());
         host.finish_all();
         host.wait(SECOND / 2);
     }
