@@ -101,7 +101,7 @@ impl Connection for LibvirtConnection {
             let uri = self.driver.uri.clone();
             self.driver.failed(None, failure, |failure| Error::NoList { uri, failure })
         })?;
-        self.driver.list(asked, list.iter().map(|instance| instance.id).collect());
+        self.driver.list(asked, &list);
         Ok(list)
     }
 

@@ -25,14 +25,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
+use virt_sys as c;
 
 use crate::details::InstanceDetails;
 use crate::error::{Error, Failure, Result};
-use crate::hypervisor::{Hypervisor, SizesRead};
+use crate::hypervisor::{Hypervisor, Parts, SizesRead};
 use crate::locks::lock;
 use crate::per_process::PerProcess;
 use crate::printable::without_password;
-use crate::records::InstanceId;
+use crate::records::{Instance, InstanceId};
 use calls::Calls;
 pub use connection::LibvirtConnection;
 use described::Described;
@@ -195,12 +196,20 @@ impl Driver {
     }
 
     /// Forgets what does not exist, by a list that was asked for then; each connection does so too,
-    /// when it is next used.
-    fn list(&self, asked: Instant, existing: HashSet<Uuid>) {
+    /// when it is next used. Also forgets what was refused of domains that have been shut off since.
+    fn list(&self, asked: Instant, list: &[Instance]) {
+        let existing: HashSet<_> = list.iter().map(|instance| instance.id).collect();
+        let shut_off = list.iter().filter(|instance| instance.state == c::VIR_DOMAIN_SHUTOFF);
+        let shut_off = shut_off.map(|instance| instance.id);
+        // Of those, only the sizes of disks are told.
+        let told = if self.options.report_stopped { Parts::SIZES } else { Parts::NONE };
         self.devices.with(|devices| devices.forget_all_but(&existing, asked));
         self.details.with(|details| details.forget_all_but(&existing, asked));
         self.sizes.with(|sizes| sizes.forget_all_but(&existing, asked));
-        self.refused.with(|refused| refused.forget_all_but(&existing, asked));
+        self.refused.with(|refused| {
+            refused.forget_all_but(&existing, asked);
+            refused.forget_shut_off(shut_off, told, asked);
+        });
         let listed = Some((asked, Arc::new(existing)));
         self.listed.with(|last| *lock(last) = listed);
     }

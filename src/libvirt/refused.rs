@@ -160,6 +160,25 @@ impl Refused {
         self.lock().forget_all_but(asked, |domain| existing.contains(domain));
     }
 
+    /// Forgets the devices of domains that are shut off, by a list that was asked for then, but for this
+    /// part.
+    pub(super) fn forget_shut_off(
+        &self,
+        shut_off: impl Iterator<Item = Uuid>,
+        but: Parts,
+        asked: Instant,
+    ) {
+        let mut domains = self.lock();
+        for domain in shut_off {
+            let Some(known) = domains.get_mut(&domain, asked) else { continue };
+            known.retain(|_, refusals| {
+                // It may have been started since.
+                refusals.retain(|known| known.part == but || known.last >= asked);
+                !refusals.is_empty()
+            });
+        }
+    }
+
     /// Drops everything: the libvirt that comes back may be another one.
     pub(super) fn forget_everything(&self) {
         *self.lock() = Recent::new(KEPT);

@@ -10,6 +10,7 @@ import pytest
 import virtmeter
 from tests.support import sample
 from tests.support.procedures import (
+    VIR_DOMAIN_SHUTOFF,
     VIR_ERR_OPERATION_TIMEOUT,
     VIR_FROM_QEMU,
     Error,
@@ -105,6 +106,29 @@ def test_another_device_of_that_name_is_asked_for(daemon: Daemon, domain: Domain
         inspector.inspect_vnics(UUID)
         [line] = inspector.health().refused[UUID]
         assert line.startswith('"tap2" ')
+
+
+@pytest.mark.parametrize("report_stopped", [False, True])
+def test_those_of_a_vm_that_was_shut_off_are_forgotten_with_the_next_list(
+    daemon: Daemon, domain: Domain, report_stopped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with virtmeter.LibvirtInspector(
+        daemon.uri, max_age=0, report_stopped=report_stopped
+    ) as inspector:
+        for method in CALLS:
+            getattr(inspector, method)(UUID)
+        assert len(inspector.health().refused[UUID]) == 3
+        domain.id, domain.state = -1, VIR_DOMAIN_SHUTOFF
+        inspector.list_instances()
+        assert len(inspector.health().refused.get(UUID, [])) == report_stopped, "its disk's size"
+        said(caplog)
+        if report_stopped:
+            for _ in range(5):
+                assert list(inspector.inspect_disk_info(UUID)) == []
+                inspector.list_instances()
+            [line] = said(caplog)
+            assert inspector.health().refused == {UUID: [line]}
+            assert daemon.calls["DOMAIN_GET_BLOCK_INFO"] == 1 + 3
 
 
 def test_two_of_one_name_are_each_said_once_and_asked_thrice(
