@@ -3,6 +3,7 @@
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::closing;
 use super::shared::{Shared, State, nobody};
 use crate::error::{Error, Result};
 use crate::hypervisor::{Connection, Hypervisor};
@@ -93,7 +94,14 @@ impl<H: Hypervisor> Link<H> {
         let (closings, alarms) = (state.closings, state.alarms);
         state.opening.insert(self.number, Instant::now());
         drop(state);
-        let opened = self.shared.hypervisor.connect();
+        let hypervisor = &self.shared.hypervisor;
+        let opened = match closing::too_many(hypervisor.uri()) {
+            Some(failure) => {
+                let uri = hypervisor.uri().to_owned();
+                Err(Error::ConnectionLost { uri, instance: None, failure })
+            }
+            None => hypervisor.connect(),
+        };
         let mut state = self.shared.lock();
         state.opening.remove(&self.number);
         if let Err(Error::ConnectionLost { failure, .. }) = &opened {
@@ -113,7 +121,11 @@ impl<H: Hypervisor> Link<H> {
     }
 
     fn hang_up(&mut self) {
-        if self.connection.take().is_some() {
+        if let Some(connection) = self.connection.take() {
+            let uri = self.shared.hypervisor.uri();
+            let since = closing::begin(uri);
+            drop(connection);
+            closing::end(uri, since);
             self.shared.lock().open.remove(&self.number);
             self.shared.closed.notify_all();
         }
@@ -124,7 +136,10 @@ impl<H: Hypervisor> Link<H> {
     pub(super) fn leave(mut self, mut state: MutexGuard<'_, State>) {
         if state.leaving >= self.shared.limits.threads() {
             state.open.remove(&self.number);
-            std::mem::forget(self.connection.take());
+            if let Some(connection) = self.connection.take() {
+                closing::begin(self.shared.hypervisor.uri());
+                std::mem::forget(connection);
+            }
             return;
         }
         state.leaving += 1;

@@ -4,6 +4,7 @@
 //! knows neither. Workers, each with a connection of its own, take the readings; a prober asks after
 //! what does not answer, and only exists once something has not.
 
+mod closing;
 mod habits;
 mod link;
 mod outage;

@@ -1,13 +1,13 @@
 //! What callers and threads share, under one lock, and how a caller waits.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::link::Open;
 use super::scheduler::{Finished, Request, Scheduler, Turn};
-use super::{Answer, Key, Kind, NO_INSTANCE, prober, worker};
+use super::{Answer, Key, Kind, NO_INSTANCE, closing, prober, worker};
 use crate::cancellation::Cancellation;
 use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
@@ -15,13 +15,10 @@ use crate::libvirt::generation;
 use crate::limits::Limits;
 use crate::locks::lock;
 use crate::logs::{LogRecord, log_all};
-use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId, ids};
 
 /// What is read for housekeeping is ordered no more often than that.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-/// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
-const CLOSING: Duration = Duration::from_secs(1);
 
 /// What callers and threads share.
 pub(super) struct Shared<H> {
@@ -274,14 +271,8 @@ impl<H: Hypervisor> Shared<H> {
     /// As above, and waits a while for those that are not in use. Once a hypervisor has used up that
     /// time, it gets less of it: an interpreter may end with many inspectors.
     pub(super) fn close(&self) {
-        static UNCONFIRMED: LazyLock<PerProcess<Mutex<BTreeSet<String>>>> =
-            LazyLock::new(PerProcess::default);
-        let unconfirmed = |act: fn(&mut BTreeSet<String>, &str) -> bool| {
-            let uri = self.hypervisor.uri();
-            UNCONFIRMED.with(|all| act(&mut lock(all), uri))
-        };
-        let known = unconfirmed(|all, uri| all.contains(uri));
-        let longest = if known { CLOSING / 5 } else { CLOSING };
+        let known = closing::is_overdue(self.hypervisor.uri());
+        let longest = if known { closing::LONGEST / 5 } else { closing::LONGEST };
         let unused = |state: &mut State| {
             let closings = state.closings;
             state.open.iter().any(|(thread, open)| {
@@ -290,11 +281,7 @@ impl<H: Hypervisor> Shared<H> {
             })
         };
         let waited = self.closed.wait_timeout_while(self.begin_anew(), longest, unused);
-        let answered = !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out();
-        if answered {
-            unconfirmed(BTreeSet::remove);
-        } else {
-            unconfirmed(|all, uri| all.insert(uri.to_owned()));
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
             let line =
                 format!("libvirt did not confirm within {longest:?} that a connection was closed");
             log_all([(log::Level::Warn, line)]);

@@ -189,6 +189,29 @@ def test_probing_threads_whose_connections_do_not_close_do_not_add_up(daemon: Da
         assert len(reading_threads("virtmeter-probe") - before) <= 3 + 2 + 1
 
 
+def test_inspectors_whose_connections_do_not_close_do_not_add_up(daemon: Daemon) -> None:
+    """Whoever makes one for each call would run out of threads and descriptors."""
+    released = threading.Event()
+    daemon.on("CONNECT_CLOSE", Then(lambda _: released.wait(60)), repeat=True)
+
+    def is_refused() -> bool:
+        try:
+            virtmeter.LibvirtInspector(daemon.uri).list_instances()
+        except virtmeter.ConnectionLost as error:
+            return "has not confirmed" in str(error)
+        return False
+
+    try:
+        for _ in range(60):
+            assert not is_refused()
+        wait_for(is_refused, "no more are opened", timeout=10)
+        with Daemon() as another:
+            assert virtmeter.LibvirtInspector(another.uri).list_instances() == []
+    finally:
+        released.set()
+    wait_for(lambda: not is_refused(), "they are closed", timeout=10)
+
+
 class Erratic(Daemon):
     """A daemon that now and then does something else."""
 
