@@ -404,7 +404,7 @@ def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
 ) -> None:
     workers = Workers(1)
     shared = Fleet(fleet.file, targets.Defaults(), workers, DESCRIPTORS)
-    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(0.1, 10))
+    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(0.5, 10))
     asked = messages.parse(b"GET /probe?target=kvm HTTP/1.1\r\n\r\n")
     go_on = threading.Event()
     try:
@@ -417,7 +417,7 @@ def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
             with pytest.raises(RefusalError) as refused:
                 body(pages, asked)
             assert refused.value.answer.status == HTTPStatus.SERVICE_UNAVAILABLE
-            assert "not read in time" in caplog.text
+            assert "too many other targets are being read or hang" in caplog.text
             go_on.set()
             read(shared, "kvm")
             time.sleep(RECENT)
@@ -427,6 +427,33 @@ def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
         workers.begin(lambda: go_on.wait(30), doubtful=True)
         time.sleep(RECENT)
         assert b"\nvirtmeter_up 0.0\n" in body(pages, asked), "as it was the last time"
+    finally:
+        go_on.set()
+        shared.close()
+
+
+@pytest.mark.parametrize("timeout", ["0.05", "0.01", "1e-9"])
+def test_a_scrape_whose_timeout_is_too_short_is_told_that(
+    fleet: Fleet,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    timeout: str,
+) -> None:
+    monkeypatch.setattr("virtmeter.cli.export.pages.MOMENT", 30.0)  # on a busy machine
+    workers = Workers(1)
+    shared = Fleet(fleet.file, targets.Defaults(), workers, DESCRIPTORS)
+    pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(8, 10))
+    header = f"X-Prometheus-Scrape-Timeout-Seconds: {timeout}"
+    asked = messages.parse(f"GET /probe?target=kvm HTTP/1.1\r\n{header}\r\n\r\n".encode())
+    go_on, occupied = threading.Event(), threading.Event()
+    workers.begin(partial(occupy, occupied, go_on))  # no thread is that fast
+    assert occupied.wait(30)
+    try:
+        with pytest.raises(RefusalError, match="timeout is too short") as refused:
+            body(pages, asked)
+        assert refused.value.answer.status == HTTPStatus.SERVICE_UNAVAILABLE
+        assert "the scrape's timeout is too short" in caplog.text
+        assert "other targets" not in caplog.text
     finally:
         go_on.set()
         shared.close()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+MOMENT = 0.25
+"""Seconds that a pass may have to wait for a thread though few others are read."""
+
 PAGE = b"""<!DOCTYPE html>
 <title>virtmeter</title>
 <h1>virtmeter</h1>
@@ -66,7 +69,12 @@ class Scrapes:
             with self._places.held(connection):
                 current = reader.read(time_left, connection.check)
                 if current.is_unknown():
-                    reader.tell_unread()
+                    if current.waited() < MOMENT:
+                        reader.tell_unread("the scrape's timeout is too short")
+                        raise RefusalError(
+                            HTTPStatus.SERVICE_UNAVAILABLE, "The scrape's timeout is too short."
+                        )
+                    reader.tell_unread("too many other targets are being read or hang")
                     raise RefusalError(
                         HTTPStatus.SERVICE_UNAVAILABLE,
                         "Too many targets are being read; try again.",

@@ -108,9 +108,12 @@ class Pass:
         """
         if not self.is_shared or self.was_away or self.reached or self.ended:
             return False
-        now = time.monotonic()
-        started = now if self.started is None else self.started
-        return now - started < started - self.began
+        return time.monotonic() - self.began < 2 * self.waited()
+
+    def waited(self) -> float:
+        """Return for how many seconds it has waited for a thread, or had to."""
+        started = time.monotonic() if self.started is None else self.started
+        return started - self.began
 
     def forgotten(self) -> Pass:
         """Return when it was and how it went, without what was read."""
@@ -216,10 +219,10 @@ class Reader:
                 check()
             return current
 
-    def tell_unread(self) -> None:
-        """Say that a pass has waited for a thread in vain."""
+    def tell_unread(self, why: str) -> None:
+        """Say why a pass has waited for a thread in vain."""
         with about.target(self._target):
-            LOG.warning("not read in time, as too many other targets are being read or hang")
+            LOG.warning("not read in time: %s", why)
 
     def begin(self) -> None:
         """Have everything read, which nobody waits for: the inspector adds up what it is told."""
