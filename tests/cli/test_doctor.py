@@ -26,6 +26,7 @@ from tests.support.procedures import (
     VIR_FROM_QEMU,
     Error,
 )
+from tests.support.users import as_nobody
 from tests.support.xapi import PASSWORD, synthetic
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def test_a_daemon_that_says_nothing(daemon: Daemon) -> None:
     assert found.has("problem", "did not answer within 0.5 s")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@as_nobody
 @pytest.mark.parametrize(
     ("mode", "directory", "words"),
     [

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.exporter import run
 from tests.support import cli, sample
+from tests.support.users import NOBODY, as_nobody
 from virtmeter.cli import files
 
 if TYPE_CHECKING:
@@ -21,16 +22,13 @@ if TYPE_CHECKING:
 
     from tests.support.libvirtd import Daemon
 
-NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-
 
 def owner(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
 
 
-@as_root
+@as_nobody
 def test_a_file_that_is_there_keeps_its_mode_and_owner(tmp_path: Path) -> None:
     file, link, other = (tmp_path / name for name in ("file", "link", "other"))
     file.write_text("old")
@@ -63,7 +61,7 @@ def file_of_a_group(directory: Path) -> Path:
     return file
 
 
-@as_root
+@as_nobody
 def test_the_owner_is_kept_as_far_as_that_is_permitted(open_to_all: Path) -> None:
     file = file_of_a_group(open_to_all)
     groups = os.getgroups()
@@ -78,7 +76,7 @@ def test_the_owner_is_kept_as_far_as_that_is_permitted(open_to_all: Path) -> Non
     assert owner(file) == (NOBODY, 12, 0o664)
 
 
-@as_root
+@as_nobody
 def test_an_owner_who_is_none_in_a_container_is_no_obstacle(tmp_path: Path) -> None:
     file = file_of_a_group(tmp_path)
     once = ("export", "--once", "--uri", cli.some_host(tmp_path, "one"), "--output", str(file))

@@ -15,14 +15,12 @@ import pytest
 
 from tests.support import cli, sample
 from tests.support.libvirtd import Daemon
+from tests.support.users import NOBODY, as_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can give a process its own /run/libvirt and another user"
-)
-NOBODY = 65534
+pytestmark = as_nobody
 # What is imported later, nobody might not be allowed to read.
 AS_NOBODY = f"""
 import os

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from tests.support.libvirtd import Answer, Daemon, Garbage, Never
 from tests.support.polling import cycle
 from tests.support.procedures import PROCEDURES, VIR_ERR_SYSTEM_ERROR, VIR_FROM_RPC, Error
 from tests.support.qemu import wait_for
+from tests.support.users import as_nobody
 
 TIMEOUT = 1.0
 AFTER_THE_OPEN = [
@@ -200,7 +200,7 @@ def test_threads_that_cannot_connect_take_no_turns_of_the_one_that_can(daemon: D
         assert time.monotonic() - began < 0.2
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@as_nobody
 def test_a_socket_that_gets_its_permission_later(daemon: Daemon) -> None:
     [uuid, *_] = add_samples(daemon)
     daemon.socket_path.parent.chmod(0o755)

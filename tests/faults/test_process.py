@@ -22,6 +22,7 @@ from tests.support.libvirtd import Daemon, Late, Never, Then
 from tests.support.oracle import METHODS
 from tests.support.procedures import VIR_FROM_QEMU, Error
 from tests.support.qemu import wait_for
+from tests.support.users import as_nobody, within_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,7 @@ def test_nothing_on_stderr_whatever_fails(daemon: Daemon, tmp_path: Path) -> Non
     assert printed == [*not_found, *lost, *["ValueError"] * 4, *counts]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@as_nobody
 def test_a_socket_without_permission(daemon: Daemon) -> None:
     daemon.socket_path.parent.chmod(0o755)
     daemon.socket_path.chmod(0o600)
@@ -765,6 +766,7 @@ def test_overlapping_readings_neither_lose_nor_double_bytes(daemon: Daemon) -> N
     assert sent == last.tx_bytes - first.tx_bytes
 
 
+@within_limits
 def test_where_no_thread_can_be_started_nobody_is_said_to_hang(
     daemon: Daemon, domains: list[Domain]
 ) -> None:

@@ -26,6 +26,7 @@ from tests.support.remote import (
     told_by_a_stopped_process,
     told_of_a_silent_server,
 )
+from tests.support.users import within_limits
 from tests.support.xapi import PASSWORD, Pool
 from virtmeter import ConnectionLost, NoDataException
 
@@ -851,6 +852,7 @@ print(*lines, sep="\\n")
 """
 
 
+@within_limits
 def test_that_no_thread_can_be_started_is_said_once(pool: Pool) -> None:
     command = [sys.executable, "-W", "error", "-c", SHORT_OF_THREADS, pool.uri(), PASSWORD]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
