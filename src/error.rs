@@ -17,7 +17,7 @@ pub(crate) const NO_THREAD: &str = "cannot start a thread: check the limits (uli
 pub(crate) fn no_thread_started(problem: &std::io::Error, threads: usize) -> String {
     let then = match threads {
         0 => "nothing can be read".to_owned(),
-        threads => format!("readings wait for the {threads} that are running"),
+        threads => format!("readings wait for those that are running ({threads})"),
     };
     format!(
         "cannot start another thread: {problem}; {then}. Check the limits of this process (ulimit -u, TasksMax)"

@@ -328,6 +328,9 @@ impl Inspector {
         }
         match lost {
             Some(error) if all.is_empty() => return Err(error),
+            Some(error) if lost_count == 1 => {
+                log::warn!("an instance is left out of the usage: {error}");
+            }
             Some(error) => log::warn!("{lost_count} instances are left out of the usage: {error}"),
             None => {}
         }
@@ -494,7 +497,7 @@ impl Inspector {
             }
         }
         if others > 0 {
-            log::debug!("{others} instances have no metadata of Nova's");
+            log::debug!("instances without metadata of Nova's: {others}");
         }
         Ok(servers)
     }

@@ -357,7 +357,7 @@ fn an_instance_of_novas_is_found_by_its_uuid_there() {
 fn notes_are_bounded() {
     let bad = (0..1000).map(|n| event("vm", "add", &format!("v{n}"), json!({}))).collect();
     let notes = read(&answer(bad, "1")).take_notes();
-    assert_eq!((notes.len(), &*notes[MAX_NOTES]), (33, "968 more objects are left out or wrong"));
+    assert_eq!((notes.len(), &*notes[MAX_NOTES]), (33, "more objects are left out or wrong: 968"));
 }
 
 #[test]

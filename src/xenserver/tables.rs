@@ -318,7 +318,7 @@ impl Notes {
     pub(super) fn take(&mut self) -> Vec<String> {
         let Self { mut kept, more } = std::mem::take(self);
         if more > 0 {
-            kept.push(format!("{more} more objects are left out or wrong"));
+            kept.push(format!("more objects are left out or wrong: {more}"));
         }
         kept
     }

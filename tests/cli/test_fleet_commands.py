@@ -366,7 +366,7 @@ def test_watch_shows_all_targets_on_the_screen(
         cli.everything(child)
         assert child.exitstatus == 1, "one is away"
     with cli.terminal("watch", "--targets", targets.write(a=daemon.uri)) as child:
-        child.expect_exact("1 of 1 targets")
+        child.expect_exact("1 of 1 target")
         child.send("q")
         cli.everything(child)
         assert child.exitstatus == 0

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from virtmeter.cli.text import natural, printable, shown_uri
+from virtmeter.cli.text import counted, natural, printable, shown_uri
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,11 @@ from virtmeter.cli.text import natural, printable, shown_uri
 )
 def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "0 targets"), (1, "1 target"), (2, "2 targets")])
+def test_one_is_no_plural(count: int, told: str) -> None:
+    assert counted(count, "target") == told
 
 
 @pytest.mark.parametrize(

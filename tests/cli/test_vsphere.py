@@ -341,7 +341,7 @@ def test_doctor_says_what_samples_are_like(vcenter: VCenter) -> None:
     assert "0 to 0 KBps" in said(found, "net.received.average of the whole VM less")["what"]
     assert said(found, "virtualDisk.read.average has no value of the whole VM")
     assert "4000" in said(found, "instances: net.*: ")["what"]
-    assert said(found, " values are missing")["what"].startswith("0 of ")
+    assert said(found, "missing values (-1): 0 of ")
     fault = said(found, "a call that is also about a VM that does not exist")["what"]
     assert "does not exist any more (vm-999999999)" in fault
     newest = vms[0].value("cpu.run.summation", "", vms[0].times(vcenter.now)[-1])
@@ -375,12 +375,12 @@ def test_doctor_sees_what_is_filled_in(vcenter: VCenter) -> None:
         vcenter.step(20)
         after = vsphere.examine(inspector, ids)
     told = of_samples.changed(before.sampled, after.sampled, 20).what
-    assert "1 were filled in and 0 were not; 0 others had changed; 0 samples had come" in told
+    assert "values filled in: 1 of 1; others changed: 0; samples that came late: 0" in told
 
 
 def test_doctor_asks_again(vcenter: VCenter) -> None:
     found, _ = findings("--uri", vcenter.uri, "--check-rows", "1")
-    assert "0 others had changed" in said(found, "asked again after 1 s")["what"]
+    assert "others changed: 0" in said(found, "asked again after 1 s")["what"]
 
 
 def test_doctor_finds_what_is_wrong(vcenter: VCenter) -> None:

@@ -98,7 +98,8 @@ def discovered(native: Inspector, discovery: Any, said: set[str], known: set[str
             unknown += 1
             wasted += time.monotonic() - begun
     if failure is not None:
-        some = f"{unknown} of {len(servers)} instances are left out of discovery"
+        is_or_are = "is" if unknown == 1 else "are"
+        some = f"{unknown} of {len(servers)} instances {is_or_are} left out of discovery"
         left_out.add(say_once(said, *failure, some if found else "no instance is discovered"))
     said.intersection_update(left_out)
     known.clear()

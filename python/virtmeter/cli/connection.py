@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 import virtmeter
 from virtmeter.cli import default_uri, kinds, threads
+from virtmeter.cli.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -169,8 +170,9 @@ def descriptors(workers: int, more: int = 0) -> int:
     least = libvirt + OWN + more
     if allowed < least:
         raise click.ClickException(
-            f"with {workers} workers, {least} file descriptors are needed, and only {allowed} are "
-            "allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or lower --workers"
+            f"with {counted(workers, 'worker')}, {least} file descriptors are needed, and only "
+            f"{allowed} are allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or "
+            "lower --workers"
         )
     return allowed - libvirt
 

@@ -67,6 +67,15 @@ def shown_uri(uri: str) -> str:
     return printable(OWN_PASSWORD.sub(r"\1***@", uri))
 
 
+def counted(count: int, thing: str) -> str:
+    """Return how many there are.
+
+    >>> counted(1, "target"), counted(2, "target")
+    ('1 target', '2 targets')
+    """
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def say(line: str) -> None:
     """Write a line of ours on standard error, where there is room: nothing depends on it."""
     try:

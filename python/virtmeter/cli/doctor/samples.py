@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from virtmeter.cli.doctor.finding import OK, Finding, names
+from virtmeter.cli.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,9 +92,11 @@ def missing(sampled: Sequence[Samples]) -> str:
         for counter, _, told in vm.series:
             if count := told.count(None):
                 holes[counter] = holes.get(counter, 0) + count
-    what = f"{sum(holes.values())} of {values} values are missing (-1)"
-    counted = sorted(holes.items(), key=lambda hole: -hole[1])
-    return f"{what}: {names([f'{count} of {name}' for name, count in counted])}" if holes else what
+    what = f"missing values (-1): {sum(holes.values())} of {values}"
+    by_counter = sorted(holes.items(), key=lambda hole: -hole[1])
+    return (
+        f"{what}: {names([f'{count} of {name}' for name, count in by_counter])}" if holes else what
+    )
 
 
 def cpu_time(sampled: Sequence[Samples]) -> str:
@@ -111,7 +114,7 @@ def cpu_time(sampled: Sequence[Samples]) -> str:
         return f"cpu: {what} are not to be had of the whole VM and of each vCPU"
     return (
         f"cpu: {what} are {min(shares):.2f} to {max(shares):.2f} % of the time of the vCPUs, "
-        f"median {statistics.median(shares):.2f} %, in {len(shares)} samples"
+        f"median {statistics.median(shares):.2f} %, in {counted(len(shares), 'sample')}"
     )
 
 
@@ -133,7 +136,8 @@ def wholes(counter: str, unit: str, devices: str, sampled: Sequence[Samples]) ->
     equal = differences.count(0)
     return (
         f"{counter} of the whole VM less the sum of its {devices}: 0 in {equal} of "
-        f"{len(differences)} samples, {min(differences)} to {max(differences)} {unit} in all"
+        f"{counted(len(differences), 'sample')}, {min(differences)} to {max(differences)} {unit} "
+        "in all"
     )
 
 
@@ -196,8 +200,8 @@ def changed(before: Sequence[Samples], after: Sequence[Samples], seconds: float)
                 other += was is not None and value != was
     return Finding(
         OK,
-        f"asked again after {seconds:g} s: of the missing values, {filled} were filled in and "
-        f"{still} were not; {other} others had changed; {late} samples had come late",
+        f"asked again after {seconds:g} s: missing values filled in: {filled} of "
+        f"{filled + still}; others changed: {other}; samples that came late: {late}",
     )
 
 

@@ -163,8 +163,8 @@ def rows(host: Host) -> Finding:
         return Finding(OK, what, UNCHECKED)
     return Finding(
         OK,
-        f"host {host.name}: {host.compared} counters compared with its rows, {host.differed} of "
-        "them differ by more than 1 %",
+        f"host {host.name}: counters compared with its rows: {host.compared}; differing by more "
+        f"than 1 %: {host.differed}",
     )
 
 

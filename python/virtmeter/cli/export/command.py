@@ -23,7 +23,7 @@ from virtmeter.cli.export.reading import Pass, Reader, failures
 from virtmeter.cli.export.rendering import Renderer
 from virtmeter.cli.export.server import LEAST
 from virtmeter.cli.export.serving import SPARE, Address, Serving
-from virtmeter.cli.text import say
+from virtmeter.cli.text import counted, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,7 +182,7 @@ def export(
     defaults = targets.Defaults(timeout, workers, ask_sizes, choice)
     if targets_file and check_targets:
         count = len(targets.read(targets_file, defaults))
-        click.echo(f"{targets_file}: {count} target{'s' if count > 1 else ''}, no mistake")
+        click.echo(f"{targets_file}: {counted(count, 'target')}, no mistake")
         return 0
     asked: queue.SimpleQueue[None] = queue.SimpleQueue()
     if not once:
@@ -241,7 +241,7 @@ def write_once(current: Pass, inspector: virtmeter.Inspector, output: Path | Non
     if not current.complete:
         say("not everything was read in time: some values are missing")
     elif failed := failures(current.answers):
-        say(f"{failed} readings failed: some values are missing")
+        say(f"{counted(failed, 'reading')} failed: some values are missing")
     else:
         return 0
     return 1

@@ -190,9 +190,8 @@ class Fleet:
             each.opened = None
         if len(is_open) - len(idle) >= most:
             LOG.warning(
-                "no other target of libvirt's can be read now: %d of %d that may be connected are "
+                "no other target of libvirt's can be read now: all that may be connected (%d) are "
                 "being read or hang%s",
-                len(is_open) - len(idle),
                 most,
                 "; raise the limit on descriptors (systemd's LimitNOFILE=) to connect more"
                 if fit < MOST_CONNECTED

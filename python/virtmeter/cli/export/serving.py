@@ -21,7 +21,7 @@ from virtmeter.cli.export.reload import Reload
 from virtmeter.cli.export.rendering import Renderer
 from virtmeter.cli.export.server import MOST, Server, bounds
 from virtmeter.cli.export.workers import Workers
-from virtmeter.cli.text import shown_uri
+from virtmeter.cli.text import counted, shown_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,7 @@ class Serving:
                 pages,
                 reload,
                 descriptors - fleet.one_takes(),
-                f"reading the {len(fleet.entries())} targets of {file} as they are asked for",
+                f"reading {counted(len(fleet.entries()), 'target')} of {file} when asked for",
             )
         finally:
             fleet.close()

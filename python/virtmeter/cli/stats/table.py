@@ -10,7 +10,7 @@ from rich.text import Text
 import virtmeter
 from virtmeter.cli import balloon, kinds, states, tables, units
 from virtmeter.cli.stats.formats import total
-from virtmeter.cli.text import printable, shown_uri
+from virtmeter.cli.text import counted, printable, shown_uri
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,8 @@ def place(targets: Sequence[Target], read: int) -> str:
     if not targets[0].name:
         return shown_uri(targets[0].uri)
     if read < len(targets):
-        return f"{read} of {len(targets)} targets"
-    return f"{read} targets" if read > 1 else "1 target"
+        return f"{read} of {counted(len(targets), 'target')}"
+    return counted(read, "target")
 
 
 def _mebibytes(field: str) -> Callable[[Reading], str]:

@@ -8,7 +8,7 @@ from rich.layout import Layout
 from rich.text import Text
 
 from virtmeter.cli import fleet, kinds, states, tables, units
-from virtmeter.cli.text import printable, shown_uri
+from virtmeter.cli.text import counted, printable, shown_uri
 from virtmeter.cli.watch import columns
 from virtmeter.cli.watch.model import BY_NAME, ORDERS
 
@@ -89,7 +89,9 @@ def _targets(model: Model) -> Text:
     paces = sorted({each.interval for each in watched})
     pace = " to ".join(f"{each:g}" for each in (paces[0], *paces[1:][-1:]))
     well = [each for each in read if not each.error]
-    place = f"{len(well)} of {len(watched)} targets" if model.has_names else watched[0].uri
+    place = (
+        f"{len(well)} of {counted(len(watched), 'target')}" if model.has_names else watched[0].uri
+    )
     return Text("   ").join(
         (
             Text(what if read else "reading", style="bold"),
