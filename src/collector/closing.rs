@@ -14,7 +14,7 @@ use crate::per_process::PerProcess;
 pub(super) const LONGEST: Duration = Duration::from_secs(1);
 
 /// While so many are unconfirmed, whichever inspectors have had them, no more are opened.
-const MOST: usize = 64;
+const MOST: usize = 256;
 /// One more is opened so long after that, as a host that was reset confirms none of before.
 const AGAIN: Duration = Duration::from_secs(3600);
 

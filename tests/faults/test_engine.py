@@ -202,7 +202,7 @@ def test_inspectors_whose_connections_do_not_close_do_not_add_up(daemon: Daemon)
         return False
 
     try:
-        for _ in range(60):
+        for _ in range(250):
             assert not is_refused()
         wait_for(is_refused, "no more are opened", timeout=10)
         with Daemon() as another:
