@@ -26,6 +26,11 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.entries.get(key).map(|(_, value)| value)
     }
 
+    /// As above, to be changed.
+    pub(crate) fn peek_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|(_, value)| value)
+    }
+
     /// The entry, which is used now.
     pub(crate) fn get_mut(&mut self, key: &K, now: Instant) -> Option<&mut V> {
         let (used, value) = self.entries.get_mut(key)?;

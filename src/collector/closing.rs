@@ -13,9 +13,9 @@ use crate::per_process::PerProcess;
 /// Closing is a round trip. A hypervisor that does not answer it is left behind after this.
 pub(super) const LONGEST: Duration = Duration::from_secs(1);
 
-/// While so many are unconfirmed, whichever inspectors have had them, no more are opened.
+/// While so many are unconfirmed, whichever inspectors have had them, no more are opened,
 const MOST: usize = 256;
-/// One more is opened so long after that, as a host that was reset confirms none of before.
+/// for so long after the last one, as a host that was reset confirms none of before.
 const AGAIN: Duration = Duration::from_secs(3600);
 
 /// Until it is looked again how many there are.
@@ -45,9 +45,11 @@ pub(super) fn begin(uri: &str) -> Instant {
     now
 }
 
-/// It was closed: the daemon answers, and what it has not confirmed before is lost.
-pub(super) fn end(uri: &str, since: Instant) {
-    with(uri, |begun| begun.retain(|other| *other > since));
+/// It was closed. If the daemon has confirmed that, it answers, and what it has not confirmed before is lost.
+pub(super) fn end(uri: &str, since: Instant, is_confirmed: bool) {
+    with(uri, |begun| {
+        begun.retain(|other| *other != since && !(is_confirmed && *other < since));
+    });
 }
 
 /// Whether one should have been closed by now: somewhat earlier than who waits for it gives it up.
@@ -57,12 +59,12 @@ pub(super) fn is_overdue(uri: &str) -> bool {
 
 /// Why no connection is to be opened, if too many are unconfirmed, and still are after a moment.
 pub(super) fn too_many(uri: &str) -> Option<Failure> {
-    let end = Instant::now() + LONGEST / 2;
+    let end = Instant::now() + LONGEST;
     while with(uri, |begun| are_too_many(begun, Instant::now())) {
         if Instant::now() >= end {
             return Some(Failure::of(format!(
-                "libvirt has not confirmed that {MOST} earlier connections of this process were closed, \
-                 and no more are opened until it does"
+                "libvirt has not confirmed that {MOST} connections of this process were closed; no more \
+                 are opened until it does, or for an hour: restart libvirt if it goes on"
             )));
         }
         thread::sleep(MOMENT);
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_none_is_confirmed_one_more_is_opened_an_hour() {
+    fn where_none_is_confirmed_more_are_opened_after_an_hour() {
         let now = Instant::now();
         assert!(!are_too_many(&[now; MOST - 1], now));
         assert!(are_too_many(&[now; MOST], now));
@@ -94,9 +96,15 @@ mod tests {
         for later in 0..3 {
             with(uri, |begun| begun.push(now + later * LONGEST));
         }
-        end(uri, now + LONGEST);
+        end(uri, now, false);
+        assert_eq!(
+            with(uri, |begun| begun.len()),
+            2,
+            "it was broken, and tells nothing of the others"
+        );
+        end(uri, now + LONGEST, true);
         assert_eq!(with(uri, |begun| begun.clone()), [now + 2 * LONGEST]);
-        end(uri, now + 2 * LONGEST);
+        end(uri, now + 2 * LONGEST, true);
         assert_eq!(with(uri, |begun| begun.len()), 0);
         assert_eq!(with(other, |begun| begun.len()), 1);
     }

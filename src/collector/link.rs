@@ -123,9 +123,9 @@ impl<H: Hypervisor> Link<H> {
     fn hang_up(&mut self) {
         if let Some(connection) = self.connection.take() {
             let uri = self.shared.hypervisor.uri();
-            let since = closing::begin(uri);
+            let (is_alive, since) = (connection.is_alive(), closing::begin(uri));
             drop(connection);
-            closing::end(uri, since);
+            closing::end(uri, since, is_alive);
             self.shared.lock().open.remove(&self.number);
             self.shared.closed.notify_all();
         }

@@ -170,7 +170,7 @@ impl Refused {
     ) {
         let mut domains = self.lock();
         for domain in shut_off {
-            let Some(known) = domains.get_mut(&domain, asked) else { continue };
+            let Some(known) = domains.peek_mut(&domain) else { continue };
             known.retain(|_, refusals| {
                 // It may have been started since.
                 refusals.retain(|known| known.part == but || known.last >= asked);

@@ -163,6 +163,10 @@ impl Totals {
             let before = vm.boot.replace(boot);
             let start = vm.uptime.map(|(t, up)| t.saturating_sub(up));
             let is_same = |other: Option<i64>| other.is_some_and(|other| is_one_start(other, boot));
+            if is_same(start) {
+                // That was taken back.
+                vm.other_boot = None;
+            }
             if let Some(before) = before.filter(|_| !is_same(before) && !is_same(start)) {
                 if vm.other_boot.is_none() {
                     vm.last_before = None;

@@ -431,6 +431,15 @@ fn samples_of_a_vm_that_sleeps_or_moves_or_whose_boot_time_is_another_go_on() {
 }
 
 #[test]
+fn a_boot_time_that_is_taken_back_hides_no_vm() {
+    let (mut totals, _) = running(Some(0));
+    totals.enter(VM, &known(State::Running, Some(500)), false);
+    assert!(!is_sampled(&totals));
+    totals.enter(VM, &known(State::Running, Some(0)), false);
+    assert!(is_sampled(&totals));
+}
+
+#[test]
 fn a_vm_whose_samples_go_on_is_not_waited_for_longer_than_late_ones() {
     for uptime in [true, false] {
         for is_seen_off in [true, false] {

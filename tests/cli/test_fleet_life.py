@@ -434,12 +434,8 @@ def test_one_that_waits_for_a_thread_in_vain_is_not_taken_for_away(
 
 @pytest.mark.parametrize("timeout", ["0.05", "0.01", "1e-9"])
 def test_a_scrape_whose_timeout_is_too_short_is_told_that(
-    fleet: Fleet,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    timeout: str,
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, timeout: str
 ) -> None:
-    monkeypatch.setattr("virtmeter.cli.export.pages.MOMENT", 30.0)  # on a busy machine
     workers = Workers(1)
     shared = Fleet(fleet.file, targets.Defaults(), workers, DESCRIPTORS)
     pages = FleetPages(shared, Reload(Access(None, None, None, None), shared), Scrapes(8, 10))

@@ -92,11 +92,10 @@ def missing(sampled: Sequence[Samples]) -> str:
         for counter, _, told in vm.series:
             if count := told.count(None):
                 holes[counter] = holes.get(counter, 0) + count
-    what = f"missing values (-1): {sum(holes.values())} of {values}"
-    by_counter = sorted(holes.items(), key=lambda hole: -hole[1])
-    return (
-        f"{what}: {names([f'{count} of {name}' for name, count in by_counter])}" if holes else what
-    )
+    what = f"{sum(holes.values())} of {values} values are missing (-1)"
+    most_first = sorted(holes.items(), key=lambda hole: -hole[1])
+    listed = names([f"{count} of {name}" for name, count in most_first])
+    return f"{what}: {listed}" if holes else what
 
 
 def cpu_time(sampled: Sequence[Samples]) -> str:

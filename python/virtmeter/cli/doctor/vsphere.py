@@ -123,7 +123,7 @@ def lacks(told: Examined) -> Iterator[Finding]:
         )
     if told.refused:
         yield Finding(
-            WARNING, f"properties of VMs or hosts that may not be seen: {told.refused}", READ_ONLY
+            WARNING, f"{told.refused} properties of VMs or hosts may not be seen", READ_ONLY
         )
     if told.left_out:
         yield Finding(

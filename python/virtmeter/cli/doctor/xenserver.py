@@ -12,7 +12,7 @@ from virtmeter.cli import connection, units
 from virtmeter.cli.doctor import https
 from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 from virtmeter.cli.doctor.vms import read
-from virtmeter.cli.text import natural, shown_uri
+from virtmeter.cli.text import counted, natural, shown_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,8 +163,8 @@ def rows(host: Host) -> Finding:
         return Finding(OK, what, UNCHECKED)
     return Finding(
         OK,
-        f"host {host.name}: counters compared with its rows: {host.compared}; differing by more "
-        f"than 1 %: {host.differed}",
+        f"host {host.name}: {counted(host.compared, 'counter')} compared with its rows, "
+        f"{host.differed} of them off by more than 1 %",
     )
 
 

@@ -56,7 +56,8 @@ class Scrapes:
         :raises GoneError: the client has not waited for it.
         """
         header = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", "")
-        until = connection.accepted + time_to_read(header, self._deadline)
+        seconds = time_to_read(header, self._deadline)
+        until = connection.accepted + seconds
 
         def time_left(current: Pass) -> float:
             return until - renderer.time_for(current) - time.monotonic()
@@ -69,7 +70,7 @@ class Scrapes:
             with self._places.held(connection):
                 current = reader.read(time_left, connection.check)
                 if current.is_unknown():
-                    if current.waited() < MOMENT:
+                    if seconds < MOMENT:
                         reader.tell_unread("the scrape's timeout is too short")
                         raise RefusalError(
                             HTTPStatus.SERVICE_UNAVAILABLE, "The scrape's timeout is too short."
