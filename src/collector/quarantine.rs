@@ -117,6 +117,15 @@ impl Quarantine {
         if over { self.0.remove(&instance) } else { None }
     }
 
+    /// Notes that the hypervisor does not tell whether anybody waits for it; returns it if it is let out, as
+    /// its calls have returned. That says nothing of how long it has been free.
+    pub(super) fn untold(&mut self, instance: Uuid, now: Instant) -> Option<Hung> {
+        let hung = self.0.get_mut(&instance)?;
+        hung.told = now;
+        hung.unprobed = false;
+        if hung.stuck.is_empty() { self.0.remove(&instance) } else { None }
+    }
+
     /// Lets those out of whom nothing was heard for `patience`, and whose calls have returned: what
     /// else hangs may keep the question after them from being asked.
     pub(super) fn overdue(&mut self, now: Instant, patience: Duration) -> Vec<Hung> {

@@ -1,7 +1,7 @@
 //! Whether the hypervisor can be reached, and whether guests that hung answer again.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -160,7 +160,7 @@ impl<R> Scheduler<R> {
                 self.quarantine.release(instance.uuid)
             }
             // The hypervisor does not tell: it is free when the call that was stuck has returned.
-            Ok(None) | Err(_) => self.quarantine.free(instance.uuid, now, Duration::MAX, false),
+            Ok(None) | Err(_) => self.quarantine.untold(instance.uuid, now),
         };
         self.is_there(now);
         if let Some(Hung { instance, since, stuck, .. }) = out {

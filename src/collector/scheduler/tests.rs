@@ -1023,6 +1023,32 @@ fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection()
 }
 
 #[test]
+fn a_guest_of_which_nothing_is_told_has_not_been_free_meanwhile() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.probe(true, true);
+    host.wait(LIMITS.timeout / 2);
+    let hung = |host: &Host| host.scheduler.health(host.now).hung.len();
+    for number in 0..20 {
+        host.probe_in_vain(number % 2 == 0);
+        host.wait(LIMITS.timeout / 2);
+    }
+    // Its call is lost only once nobody has waited for it for twice the timeout.
+    for _ in 0..4 {
+        host.probe(true, true);
+        assert_eq!(hung(&host), 1);
+        host.wait(LIMITS.timeout / 2);
+    }
+    for _ in 0..4 {
+        host.probe(true, true);
+        host.wait(LIMITS.timeout / 2);
+    }
+    assert_eq!(hung(&host), 0);
+}
+
+#[test]
 fn a_reading_whose_connection_broke_is_taken_once_more() {
     let mut host = Host::new(LIMITS);
     for answers in 0..2 {
