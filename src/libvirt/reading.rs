@@ -52,8 +52,9 @@ fn groups(parts: Parts, reach: Reach) -> Groups {
             (Parts::DISKS.and(Parts::SIZES), DISKS),
             (Parts::COUNTERS, CPU | MEMORY | VCPUS | NICS | DISKS),
             (Parts::DETAILS, VCPUS),
-            (Parts::IO_THREADS, IO_THREADS),
-            (Parts::DIRTY_RATE, DIRTY_RATE),
+            // The memory shows whether there are none, or they were left out: see `Bulk::lacks_job`.
+            (Parts::IO_THREADS, IO_THREADS | MEMORY),
+            (Parts::DIRTY_RATE, DIRTY_RATE | MEMORY),
         ][..],
         // The vCPUs only where that does not wait: see `ask_bulk`.
         _ => &[(Parts::STATS, PERF), (Parts::NICS, NICS), (Parts::COUNTERS, NICS)],
@@ -503,13 +504,19 @@ impl<'a> Taking<'a> {
     }
 
     fn io_threads(&self) -> Result<Vec<IoThreadStats>> {
-        let bulk = self.answering()?;
+        let bulk = self.with_job()?;
         Ok(bulk.map(Bulk::io_threads).unwrap_or_default())
     }
 
     fn dirty_rate(&self) -> Result<Option<DirtyRate>> {
-        let bulk = self.answering()?;
+        let bulk = self.with_job()?;
         Ok(bulk.and_then(Bulk::dirty_rate))
+    }
+
+    /// The same, unless libvirt has waited for the domain's job in vain, and has left out what takes it.
+    fn with_job(&self) -> Result<Option<&Bulk>> {
+        let bulk = self.answering()?;
+        if bulk.is_some_and(Bulk::lacks_job) { Err(self.silent()) } else { Ok(bulk) }
     }
 
     /// The devices, by the domain's XML, or by what it was last where that need not be asked for.

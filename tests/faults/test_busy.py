@@ -9,10 +9,12 @@ import pytest
 import virtmeter
 from tests.cli.exporter import Exporter
 from tests.cli.test_doctor import report
-from tests.support import cli
+from tests.support import cli, xdr
+from tests.support.libvirtd import Late, Then
 from tests.support.oracle import METHODS
 from tests.support.polling import Answer, Answers, ask, cycle
 from tests.support.procedures import (
+    BULK,
     VIR_DOMAIN_PAUSED,
     VIR_DOMAIN_PAUSED_DUMP,
     VIR_DOMAIN_PAUSED_MIGRATION,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.libvirtd import Daemon
+    from tests.support.xdr import TypedValue
 
 # The reasons, and a word of what is said of them.
 REASONS = {
@@ -160,6 +163,51 @@ def test_a_migration_to_here_that_holds_no_job_just_now(
     with pytest.raises(virtmeter.NoDataException, match="only on the source host") as caught:
         inspector.inspect_job(busy.uuid)
     assert not isinstance(caught.value, virtmeter.InstanceBusyException)
+
+
+IO_THREADS_AND_DIRTY_RATE: dict[str, TypedValue] = {
+    "iothread.count": xdr.UInt(1),
+    "iothread.7.poll-max-ns": 32768,
+    "dirtyrate.calc_status": xdr.Int(2),
+    "dirtyrate.megabytes_per_second": xdr.LLong(5),
+}
+
+
+def test_what_is_left_out_while_another_call_has_the_job_is_waited_for(
+    daemon: Daemon, domains: list[Domain], inspector: virtmeter.LibvirtInspector
+) -> None:
+    """There is no sign of I/O threads or of a dirty rate in a bulk reading that lacks them."""
+    polled = domains[0]
+    polled.stats.update(IO_THREADS_AND_DIRTY_RATE)
+
+    def give_back(_: Daemon) -> None:
+        polled.job = None
+
+    polled.job = "held"
+    daemon.on(BULK, Late(0), Late(0.1, Then(give_back)), uuid=polled.uuid)
+    [thread] = inspector.inspect_io_threads(polled.uuid)
+    assert (thread.number, thread.poll_max) == (7, 32768)
+    polled.job = "held"
+    daemon.on(BULK, Late(0), Late(0.1, Then(give_back)), uuid=polled.uuid)
+    rate = inspector.inspect_dirty_rate(polled.uuid)
+    assert rate is not None
+    assert rate.mebibytes_per_second == 5
+
+
+@pytest.mark.parametrize("method", ["inspect_io_threads", "inspect_dirty_rate"])
+def test_what_is_left_out_at_last_is_not_known(
+    daemon: Daemon, domains: list[Domain], inspector: virtmeter.LibvirtInspector, method: str
+) -> None:
+    polled = domains[0]
+    polled.stats.update(IO_THREADS_AND_DIRTY_RATE)
+    polled.job, daemon.waits.job_timeout = "held", 0.1
+    with pytest.raises(virtmeter.InspectionTimeout):
+        getattr(inspector, method)(polled.uuid)
+    make_busy(polled, VIR_DOMAIN_PAUSED_MIGRATION)
+    with pytest.raises(virtmeter.InstanceBusyException):
+        getattr(inspector, method)(polled.uuid)
+    make_well(polled)
+    assert getattr(inspector, method)(polled.uuid)
 
 
 def test_the_health_names_it_as_one_that_hangs(
