@@ -188,11 +188,13 @@ impl Driver {
         }
     }
 
-    /// How much longer a bulk reading took than the shortest so far.
+    /// How much longer a bulk reading took than the shortest so far. The first may have waited all the time.
     fn waited(&self, took: Duration) -> Duration {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let shortest = self.shortest.fetch_min(nanos, Ordering::Relaxed);
-        took.saturating_sub(Duration::from_nanos(shortest))
+        match self.shortest.fetch_min(nanos, Ordering::Relaxed) {
+            u64::MAX => took,
+            shortest => took.saturating_sub(Duration::from_nanos(shortest)),
+        }
     }
 
     /// Forgets what does not exist, by a list that was asked for then; each connection does so too,
