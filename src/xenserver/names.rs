@@ -66,6 +66,19 @@ impl Counter {
         }
     }
 
+    /// The other direction of the same device, which has one time with it.
+    pub(crate) fn other_direction(self) -> Option<Self> {
+        match self {
+            Self::NicReceived => Some(Self::NicSent),
+            Self::NicSent => Some(Self::NicReceived),
+            Self::DiskRead => Some(Self::DiskWritten),
+            Self::DiskWritten => Some(Self::DiskRead),
+            Self::DiskReads => Some(Self::DiskWrites),
+            Self::DiskWrites => Some(Self::DiskReads),
+            Self::Cpu | Self::RunState => None,
+        }
+    }
+
     /// Whether it is counted by the requests since the last reading.
     pub(crate) fn is_requests(self) -> bool {
         matches!(self, Self::DiskReads | Self::DiskWrites)

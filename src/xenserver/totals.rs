@@ -384,9 +384,7 @@ impl Totals {
         }
         groups.retain(|group| group.way != Way::Not);
         for group in &mut groups {
-            // Of two columns of one counter, the first: it is not counted twice.
-            group.entries.sort_by_key(|entry| entry.index);
-            group.entries.dedup_by_key(|entry| entry.index);
+            Entry::pair(&mut group.entries);
         }
         groups
     }
@@ -444,6 +442,8 @@ impl Group {
         if self.shift > 0 {
             return;
         }
+        let is_known =
+            |column| values.get(column).is_some_and(|value| Sum::of(*value, seconds).is_some());
         for entry in &mut self.entries {
             let Some(value) = values.get(entry.column).copied() else { continue };
             entry.see(value);
@@ -454,7 +454,7 @@ impl Group {
                 }
                 _ => value,
             };
-            match Sum::of(mean, seconds) {
+            match Sum::of(mean, seconds).filter(|_| entry.is_taken(is_known)) {
                 Some(sum) => entry.add(t, step, (seconds, at_rest), mean, sum),
                 None => entry.was_unknown(),
             }

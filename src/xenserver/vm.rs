@@ -89,6 +89,9 @@ pub(crate) enum Way {
 pub(crate) struct Entry {
     pub(crate) column: usize,
     pub(crate) counter: Counter,
+    device: u16,
+    /// The column of the other direction, if there is one.
+    other: Option<usize>,
     /// Where the VM has it.
     pub(super) index: usize,
     /// Its value in the newest row that was taken, and in that of this answer.
@@ -204,6 +207,27 @@ impl Entry {
     pub(super) fn is_last(&self, value: f64) -> Option<bool> {
         let last = self.last.filter(|last| *last > 0.0);
         last.map(|last| single(value).to_bits() == last.to_bits())
+    }
+
+    /// Sorts the columns of a VM, and has each know that of the other direction. Of two columns of one counter, the
+    /// first: it is not counted twice.
+    pub(super) fn pair(entries: &mut Vec<Self>) {
+        entries.sort_by_key(|entry| entry.index);
+        entries.dedup_by_key(|entry| entry.index);
+        let key = |entry: &Self| (entry.counter, entry.device);
+        for place in 0..entries.len() {
+            let other = entries[place].counter.other_direction();
+            let other = other.map(|counter| (counter, entries[place].device));
+            let other = other.and_then(|other| entries.binary_search_by_key(&other, key).ok());
+            entries[place].other = other.map(|other| entries[other].column);
+        }
+    }
+
+    /// Whether a row is to be taken. A rate is over one time for both directions, and what the rows of one lack is
+    /// made good by exact values alone.
+    pub(super) fn is_taken(&self, is_known: impl Fn(usize) -> bool) -> bool {
+        let has_exact = self.before[0].is_some();
+        has_exact || self.counter.other_direction().is_none() || self.other.is_some_and(is_known)
     }
 
     /// The value of a row; the newest comes first.
@@ -455,8 +479,10 @@ impl Vm {
         }
         let read_at = [anchor.map(|anchor| anchor.at), self.next.as_ref().map(|next| next.at)];
         let before = read_at.map(|at| at.map(|at| Box::new(Before::new(at))));
-        let (counter, last, sum) = (slot.counter, slot.last, Sum::default());
-        Some(Entry { column, counter, index, last, newest: None, sum, before, zero: 0 })
+        let Slot { counter, device, last, .. } = *slot;
+        let sum = Sum::default();
+        let (other, newest, zero) = (None, None, 0);
+        Some(Entry { column, counter, device, other, index, last, newest, sum, before, zero })
     }
 
     /// Takes what was measured last. Zero is what a source reads that has vanished, and beyond [`MOST_MEMORY`] is

@@ -439,6 +439,43 @@ def test_a_direction_that_a_host_never_tells_is_not_0(
             assert getattr(usage, beside)
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [
+        # An operator has one recorded after the other (xe vm-data-source-record).
+        [{"read", "write"}] * 3 + [{"write"}] * 6,
+        # One is recorded no more, and then the other.
+        [set()] * 3 + [{"read"}] * 3 + [{"read", "write"}] * 2,
+    ],
+)
+def test_what_one_direction_lacks_is_no_lower_rate(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch, missing: list[set[str]]
+) -> None:
+    now = 1.8e9
+    lost: set[str] = set()
+
+    def without(text: str) -> str:
+        for way in lost:
+            text = text.replace(f":vbd_xvda_iops_{way}<", ":other<")
+        return text
+
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        change_rows(pool, monkeypatch, without)
+        inspector = opens(pool)
+        rates: set[float | None] = set()
+        for lost in missing + [set()] * 4:
+            now += 10
+            [usage] = inspector.usage_all()
+            disks = list(inspector.inspect_disk_rates(usage.id))
+            told = {d.device: (d.read_requests_rate, d.write_requests_rate) for d in disks}
+            rates.update(told.get("xvda", ()))
+            # Those of the other disk are the same.
+            assert told.get("xvda") in [None, (None, None), told.get("xvdb")]
+            if lost:
+                assert (usage.disk_read_requests is None) == (usage.disk_write_requests is None)
+        assert rates > {None}
+
+
 def test_several_threads_at_once(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool, max_age=3600.0)
     with ThreadPoolExecutor(16) as threads:
