@@ -181,6 +181,11 @@ impl<const N: usize> Devices<N> {
         self.read.is_some_and(|last| last.at >= read.at)
     }
 
+    /// Whether it knows of just these devices.
+    pub(crate) fn are(&self, devices: &[String]) -> bool {
+        self.known.len() == devices.len() && devices.iter().all(|device| self.has_known(device))
+    }
+
     /// Whether the counters of a device that was there at the last reading were ever known.
     pub(crate) fn has_known(&self, device: &str) -> bool {
         self.last(device).is_some()

@@ -371,6 +371,9 @@ pub struct VmCounters {
     pub cpu_time: Option<i128>,
     /// When that was measured, if by itself; `None` if with the whole reading.
     pub cpu_measured: Option<Instant>,
+    /// What each vCPU that is plugged in has used of that, and when it was measured, where one may be known without the
+    /// others.
+    pub each_cpu: Option<Vec<(u32, i128, Instant)>>,
     /// Time for which the vCPUs have waited for a CPU of the host since boot, nanoseconds.
     pub vcpu_wait: Option<i128>,
     /// Time for which the vCPUs could have run but had no CPU of the host, nanoseconds.

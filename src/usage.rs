@@ -36,6 +36,8 @@ pub(crate) struct Usage {
     /// The time which the whole instance used, and for which the vCPUs waited and were delayed: each
     /// as it was last known.
     cpus: [Option<CpuTime>; 3],
+    /// The vCPUs, where each is known by itself.
+    each_cpu: Devices<1>,
     nics: Devices<2>,
     disks: Disks,
 }
@@ -155,13 +157,22 @@ impl Usage {
         let is_later = |now: &CpuTime| self.cpus[0].is_none_or(|last| now.read.at > last.read.at);
         let whole = sample(now.cpu_time, now.cpu_measured).filter(is_later);
         // Where the vCPUs do not tell, the whole domain's time is the next best.
-        let cpu = self.first_growth([of_vcpus(now.vcpu_time), whole]);
+        let mut cpu = self.first_growth([of_vcpus(now.vcpu_time), whole]);
         let times = [whole, of_vcpus(now.vcpu_wait), of_vcpus(now.vcpu_delay)];
         let mut times = times.into_iter();
-        let cpus = self.cpus.each_mut().map(|last| {
+        let mut cpus = self.cpus.each_mut().map(|last| {
             let now = times.next().flatten()?;
             now.since(&last.replace(now)?)
         });
+        if let Some(each) = &now.each_cpu {
+            let names: Vec<String> = each.iter().map(|(number, ..)| number.to_string()).collect();
+            let are_same = self.each_cpu.are(&names);
+            let together = self.each_cpu.enter_together(read, &each_cpu(&names, each));
+            // Where some were plugged in or out, what all did since the last reading is the next best.
+            if are_same {
+                (cpu, cpus[0]) = (together, together);
+            }
+        }
         let mut nics = nics(&now.interfaces);
         // Of most that are handed through, nothing is ever known: they are no part of the total until it is.
         let handed_through = now.interfaces.iter().filter(|nic| nic.is_handed_through());
@@ -195,6 +206,14 @@ impl Usage {
         }
         told.map(|(growth, _)| growth)
     }
+}
+
+fn each_cpu<'a>(names: &'a [String], each: &[(u32, i128, Instant)]) -> Counters<'a, 1> {
+    let counters = names.iter().zip(each).map(|(name, (_, time, at))| {
+        let counters = [i64::try_from(*time).unwrap_or(i64::MAX)];
+        (name.as_str(), Some(Measured { counters, at: Some(*at), outlive: false }))
+    });
+    counters.collect()
 }
 
 fn nics(interfaces: &[Interface]) -> Counters<'_, 2> {

@@ -88,6 +88,7 @@ impl Subject<'_> {
             cpu_number: self.vm.vcpus,
             cpu_time: cpu.map(|cpu| cpu.sum),
             cpu_measured: cpu.as_ref().and_then(at),
+            each_cpu: cpu.and(used).and_then(|used| self.each_cpu(used)),
             vcpu_delay: self.delayed().map(|told| told.sum),
             vcpus_measured: self.delayed().as_ref().and_then(at),
             memory: self.memory(),
@@ -95,6 +96,14 @@ impl Subject<'_> {
             disks: Some(self.disks(sums, of_both)),
             ..VmCounters::default()
         }
+    }
+
+    /// A row lacks a vCPU now and then: before xapi 25.21 one that ran all the time, where that came to
+    /// slightly more than all.
+    fn each_cpu(&self, used: &VmTotals) -> Option<Vec<(u32, i128, Instant)>> {
+        let cpus = (0..).zip(&used.vcpus);
+        let each = cpus.map(|(number, told)| (number, told.sum, self.began + told.covered));
+        (!used.vcpus.is_empty()).then(|| each.collect())
     }
 
     /// For how long the vCPU could have run but had no CPU. The states that XAPI may record are of the

@@ -439,6 +439,79 @@ def test_a_direction_that_a_host_never_tells_is_not_0(
             assert getattr(usage, beside)
 
 
+def with_shares(text: str, share: Callable[[int, float], str]) -> str:
+    """Return an answer with other shares of the vCPUs, by their numbers and the rows' times."""
+    columns = [re.search(r":cpu(\d+)$", name) for name in re.findall("<entry>(.*?)</entry>", text)]
+
+    def row(match: re.Match[str]) -> str:
+        values = re.findall("<v>(.*?)</v>", match[2])
+        for place, cpu in enumerate(columns):
+            if cpu:
+                values[place] = share(int(cpu[1]), float(match[1]))
+        return f"<row><t>{match[1]}</t>{''.join(f'<v>{value}</v>' for value in values)}</row>"
+
+    return re.sub("<row><t>(.*?)</t>(.*?)</row>", row, text)
+
+
+def test_a_vcpu_that_lacks_rows_is_not_taken_for_the_mean_of_the_others(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before xapi 25.21, a row is NaN in which a vCPU ran for slightly more than all the time."""
+    now = 1.8e9
+
+    def share(cpu: int, time: float) -> str:
+        if cpu > 0:
+            return "0.02"
+        return "1.0" if time // 5 % 2 else "NaN"
+
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        [vm_metrics] = pool.database.tables["VM_metrics"]
+        pool.database.update("VM_metrics", vm_metrics, VCPUs_number="2")
+        change_rows(pool, monkeypatch, lambda text: with_shares(text, share))
+        inspector = opens(pool)
+        inspector.usage_all()
+        for _ in range(5):
+            now += 10
+            [usage] = inspector.usage_all()
+            assert usage.cpu_utilization == pytest.approx(51)
+
+
+def test_vcpus_count_as_soon_as_they_are_plugged_in(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1.8e9
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        [vm_metrics] = pool.database.tables["VM_metrics"]
+        number = 1
+        change_rows(
+            pool,
+            monkeypatch,
+            lambda text: with_shares(text, lambda cpu, _: "0.5" if cpu < number else "0.0"),
+        )
+        inspector = opens(pool)
+        for number in (1, 1, 3, 3, 2, 2):
+            pool.database.update("VM_metrics", vm_metrics, VCPUs_number=str(number))
+            now += 10
+            [usage] = inspector.usage_all()
+            if now > 1.8e9 + 10:
+                assert usage.cpu_utilization == pytest.approx(50)
+
+
+def test_cpu_is_unknown_while_it_is_unknown_how_many_vcpus_there_are(opens: Opens) -> None:
+    now = 1.8e9
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        [vm_metrics] = pool.database.tables["VM_metrics"]
+        pool.database.update("VM_metrics", vm_metrics, VCPUs_number="0")
+        for vm in pool.database.tables["VM"]:
+            pool.database.update("VM", vm, VCPUs_at_startup="0", VCPUs_max="0")
+        inspector = opens(pool)
+        inspector.usage_all()
+        now += 10
+        [usage] = inspector.usage_all()
+        assert usage.cpu_utilization is usage.host_cpu_utilization is usage.cpu_interval is None
+        assert usage.network_read_kib
+
+
 @pytest.mark.parametrize(
     "missing",
     [
