@@ -985,6 +985,31 @@ fn read_two_cpus(client: &mut Client, seconds: i64, first: f64, second: f64) -> 
     client.totals.enter_exact(&uuid('G'), host(), &VmRrd::read(rrd.as_bytes()).unwrap())
 }
 
+#[test]
+fn rows_that_lack_a_busy_vcpu_are_made_good_for_by_five_digits() {
+    let mut client = Client::new("xapi-24.19_drift");
+    let mut reads = 0;
+    enter_with(&mut client, State::Running, 7, 2);
+    for seconds in (0..=7200).step_by(10) {
+        // One row in two is above the limit of 1.0, and not a number.
+        let mut rows = two_cpus(seconds, "1.0", "0.5");
+        rows = rows.replacen("<v>1.0</v>", "<v>NaN</v>", 1);
+        client.totals.take(host(), rows.as_bytes()).unwrap();
+        if client.totals.lacks_exact(&uuid('G')) {
+            reads += 1;
+            let digits = |value: f64| five_digits(value).parse::<f64>().unwrap();
+            let t = (seconds + 3) as f64;
+            assert!(read_two_cpus(&mut client, seconds + 3, digits(9000.0 + t), digits(t / 2.0)));
+        }
+    }
+    // The last reading may be ten minutes old.
+    let told = client.told('G', "cpu0").unwrap().since_start.unwrap() as f64 / NANO;
+    assert!((15_850.0..=16_205.0).contains(&told), "{told}");
+    let told = client.told('G', "cpu1").unwrap().since_start.unwrap() as f64 / NANO;
+    assert!((3_595.0..=3_605.0).contains(&told), "{told}");
+    assert!(reads < 20, "{reads}");
+}
+
 /// G with that many vCPUs.
 fn enter_with(client: &mut Client, state: State, domid: i64, vcpus: u16) {
     let known = Known { state, domid, host: Some(host()), vcpus, nics: &[0], disks: &["xvda"] };

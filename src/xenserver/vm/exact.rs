@@ -90,8 +90,13 @@ impl Vm {
             }
             let reading = counted.reading(exact, at);
             if !counter.is_bytes() && quirks.floats_have_five_digits() {
-                // Good enough to begin with, and for nothing else.
-                if counted.anchor().is_none() && !last.is_some_and(f32::is_nan) {
+                // Good enough to begin with, and where rows lack more than its last digit.
+                let lacks_more = || {
+                    let told = counted.since_start().filter(|_| counted.lacks_rows(mark));
+                    is_compared && told.is_some_and(|told| told + resolution < exact)
+                };
+                let begins = || counted.anchor().is_none() && !last.is_some_and(f32::is_nan);
+                if begins() || lacks_more() {
                     counted.set(reading);
                 }
                 continue;
