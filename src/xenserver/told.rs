@@ -40,7 +40,7 @@ impl Subject<'_> {
                 Content::Stats(Box::new(stats), cpu)
             }
             Parts::NICS => Content::Nics(self.nics(since_start, |_| None)),
-            Parts::DISKS => Content::Disks(self.disks(since_start, |_| None)),
+            Parts::DISKS => Content::Disks(self.disks(|disk| disk.map(since_start), |_| None)),
             Parts::SIZES => Content::Sizes(self.sizes()),
             Parts::COUNTERS => Content::Counters(Box::new(self.counters())),
             Parts::DETAILS => Content::Details(Box::new(self.details())),
@@ -93,7 +93,7 @@ impl Subject<'_> {
             vcpus_measured: self.delayed().as_ref().and_then(at),
             memory: self.memory(),
             interfaces: self.nics(sums, of_both),
-            disks: Some(self.disks(sums, of_both)),
+            disks: Some(self.disks(sums_of_disk, of_both)),
             ..VmCounters::default()
         }
     }
@@ -160,7 +160,7 @@ impl Subject<'_> {
     /// The disks that are plugged in, with these of their counters, of that time.
     fn disks(
         &self,
-        count: impl Fn(Pair) -> [Option<i128>; 2],
+        count: impl Fn([Pair; 2]) -> [[Option<i128>; 2]; 2],
         at: impl Fn(Pair) -> Option<Instant>,
     ) -> Vec<Disk> {
         let used = |device: &str| {
@@ -173,7 +173,7 @@ impl Subject<'_> {
                 continue;
             };
             let all = used(device);
-            let counts = all.map(|all| all.map(&count));
+            let counts = all.map(&count);
             let is_known =
                 |counts: &[[Option<i128>; 2]; 2]| counts.as_flattened().iter().any(Option::is_some);
             let counters = counts.filter(is_known).map(|counts| {
@@ -286,6 +286,13 @@ fn manager(vm: &Vm<'_>) -> Option<Manager> {
 fn sums(pair: Pair) -> [Option<i128>; 2] {
     let is_known = pair[0].in_newest_row == pair[1].in_newest_row;
     pair.map(|told| is_known.then_some(told.sum))
+}
+
+/// The same of the bytes and the requests of a disk.
+fn sums_of_disk([bytes, requests]: [Pair; 2]) -> [[Option<i128>; 2]; 2] {
+    let in_newest_row = |pair: Pair| pair.iter().any(|told| told.in_newest_row);
+    let lacks_requests = in_newest_row(bytes) && !in_newest_row(requests);
+    [sums(bytes), if lacks_requests { [None; 2] } else { sums(requests) }]
 }
 
 fn since_start(pair: Pair) -> [Option<i128>; 2] {

@@ -145,7 +145,8 @@ struct Slot {
     is_there: bool,
     /// Whether it was there since the domain was started: others may be of one before, which had more vCPUs.
     is_of_domain: bool,
-    /// Its value in the newest row that was taken; not a number where it had none.
+    in_newest_row: bool,
+    /// Its value in the newest row that was taken.
     last: Option<f32>,
     counted: Counted,
 }
@@ -397,8 +398,16 @@ impl Vm {
         if let Err(place) = self.counters.binary_search_by_key(&(counter, device), Slot::key) {
             // Nothing is known of it before, where rows were taken.
             let last = self.mark.map(|_| f32::NAN);
-            let (is_there, is_of_domain) = (true, true);
-            let slot = Slot { counter, device, is_there, is_of_domain, last, counted: begun };
+            let (is_there, is_of_domain, in_newest_row) = (true, true, false);
+            let slot = Slot {
+                counter,
+                device,
+                is_there,
+                is_of_domain,
+                in_newest_row,
+                last,
+                counted: begun,
+            };
             self.counters.insert(place, slot);
             self.tries = TRIES;
             // Places have changed.
@@ -416,6 +425,7 @@ impl Vm {
                 device: vcpu,
                 is_there: false,
                 is_of_domain: true,
+                in_newest_row: false,
                 last: None,
                 counted,
             };
@@ -505,13 +515,13 @@ impl Vm {
         }
         let mut covered = 0;
         let longest = entries.iter().map(|entry| entry.sum.covered).max().unwrap_or(0);
-        let is_told = |place| entries.binary_search_by_key(&place, |entry| entry.index).is_ok();
         if let Way::All { mark, covered: None, .. } = way {
             let elapsed = u64::try_from((newest - mark.0).saturating_mul(SECOND)).unwrap_or(0);
             let lacks = |entry: &Entry| {
                 let is_there = self.counters.get(entry.index).is_some_and(|slot| slot.is_there);
                 is_there && entry.before[0].is_some() && entry.sum.covered + GAP < elapsed
             };
+            let is_told = |place| entries.binary_search_by_key(&place, |entry| entry.index).is_ok();
             let has_no_column = |(place, slot): (usize, &Slot)| {
                 slot.is_there && slot.counted.anchor().is_some() && !is_told(place)
             };
@@ -528,15 +538,16 @@ impl Vm {
                 }
             }
         }
-        for (place, slot) in self.counters.iter_mut().enumerate() {
-            let is_taken = !rows_lie || slot.counted.anchor().is_none();
-            if is_taken && !is_told(place) {
-                slot.last = slot.last.map(|_| f32::NAN);
-            }
+        let is_newer = entries.iter().any(|entry| entry.newest.is_some());
+        for slot in &mut self.counters {
+            // Exact values take the place of rows that lie.
+            let is_exact = rows_lie && slot.counted.anchor().is_some();
+            slot.in_newest_row = is_exact || slot.in_newest_row && !is_newer;
         }
         for Entry { index, sum, before: [before, before_next], newest, .. } in entries {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
+            slot.in_newest_row |= newest.is_some_and(|value| !value.is_nan());
             slot.counted.add(*sum, before.as_deref());
             covered += if slot.is_online_cpu() { sum.covered } else { 0 };
             let next = self.next.as_mut().map(|next| next.anchors.iter_mut());

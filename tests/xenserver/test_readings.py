@@ -413,7 +413,9 @@ def test_requests_are_unknown_while_a_host_has_no_columns_of_them(
         unknown = [number for number, each in enumerate(requests) if each == (None, None)]
         assert unknown == [0, 1, 2, 3, 7, 8]
         assert {usage.disk_requests_interval for usage in told} == {None, 10}
-        assert all(requests[number] > (0, 0) for number in (5, 6, 10, 11))
+        assert all(
+            reads and writes for reads, writes in requests if (reads, writes) != (None, None)
+        )
 
 
 @pytest.mark.parametrize(
@@ -422,14 +424,15 @@ def test_requests_are_unknown_while_a_host_has_no_columns_of_them(
         ("vif_1_tx", ("network_read_kib", "network_write_kib"), "disk_read_kib"),
         ("vbd_xvdb_write", ("disk_read_kib", "disk_write_kib"), "disk_read_requests"),
         ("vbd_xvdb_iops_read", ("disk_read_requests", "disk_write_requests"), "disk_read_kib"),
+        ("vbd_xvdb_iops_", ("disk_read_requests", "disk_write_requests"), "disk_read_kib"),
     ],
 )
-def test_a_direction_that_a_host_never_tells_is_not_0(
+def test_what_a_host_never_tells_of_a_device_is_not_0(
     opens: Opens, monkeypatch: pytest.MonkeyPatch, lost: str, of_it: tuple[str, str], beside: str
 ) -> None:
     now = 1.8e9
     with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
-        change_rows(pool, monkeypatch, lambda text: text.replace(f":{lost}<", ":other<"))
+        change_rows(pool, monkeypatch, lambda text: text.replace(f":{lost}", ":other"))
         inspector = opens(pool)
         inspector.usage_all()
         for _ in range(4):

@@ -34,7 +34,7 @@ impl Vm {
             sum: self.cpus().map(|slot| slot.counted.sum.nanos).sum(),
             covered: Duration::from_nanos(self.cpu_covered),
             since_start: since_start.sum::<Option<_>>().filter(|_| self.vcpus > 0),
-            in_newest_row: self.cpus().any(Slot::in_newest_row),
+            in_newest_row: self.cpus().any(|slot| slot.in_newest_row),
         };
         let disks = each(Counter::DiskRead).filter_map(|slot| {
             let place = usize::from(slot.device);
@@ -75,11 +75,7 @@ impl Slot {
             sum: whole(sum.nanos),
             covered: Duration::from_nanos(sum.covered),
             since_start: self.counted.since_start().map(whole),
-            in_newest_row: self.in_newest_row(),
+            in_newest_row: self.in_newest_row,
         }
-    }
-
-    fn in_newest_row(&self) -> bool {
-        self.last.is_some_and(|last| !last.is_nan())
     }
 }
