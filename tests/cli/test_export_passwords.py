@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import gc
 import socket
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import bcrypt
 import pytest
@@ -21,6 +23,7 @@ from virtmeter.cli.export.users import Login, Seals, Users, login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
 
@@ -113,7 +116,7 @@ class Checks:
     def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack) -> None:
         self.begun: list[bytes] = []
         self.go_on = threading.Event()
-        self._wait: list[Connection] = []
+        self.waiting: WeakSet[Connection] = WeakSet()
         self._guard = Guard(Access(None, None, None, file))
         self._stack = stack
         self._pool = stack.enter_context(ThreadPoolExecutor(2 * WAITING))
@@ -128,10 +131,9 @@ class Checks:
         monkeypatch.setattr(Users, "check", checked)
         add = Turns.add
 
-        def added(turns: Turns, who: Login, connection: Connection) -> Future[bool]:
-            right = add(turns, who, connection)
-            self._wait.append(connection)
-            return right
+        def added(turns: Turns, connection: Connection) -> None:
+            add(turns, connection)
+            self.waiting.add(connection)
 
         monkeypatch.setattr(Turns, "add", added)
 
@@ -142,7 +144,7 @@ class Checks:
         theirs, ours = (self._stack.enter_context(each) for each in socket.socketpair())
         connection = Connection(ours, address)
         admitted = self._pool.submit(self._guard.admit, header("cheap", password), connection)
-        wait_for(lambda: connection in self._wait or admitted.done(), "he waits, or is answered")
+        wait_for(lambda: connection in self.waiting or admitted.done(), "he waits, or is answered")
         return theirs, admitted
 
 
@@ -165,6 +167,20 @@ def test_passwords_are_checked_in_order_but_not_for_who_has_gone(checks: Checks)
             admitted.result(30)
         assert refused.value.answer.status == 401
     assert checks.begun == [b"a", b"c", b"e"]
+
+
+def test_nothing_is_left_of_who_has_gone_while_others_wait(checks: Checks) -> None:
+    def come_and_go() -> None:
+        client, admitted = checks.admit("b")
+        client.close()
+        with pytest.raises(GoneError):
+            admitted.result(30)
+
+    checks.admit("a")
+    for _ in range(3):
+        come_and_go()
+    gc.collect()
+    assert len(checks.waiting) == 1
 
 
 def test_addresses_take_turns_which_nobody_has_who_has_gone(checks: Checks) -> None:

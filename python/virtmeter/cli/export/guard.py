@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from concurrent.futures import (
-    Future,
-    ThreadPoolExecutor,
-    TimeoutError,  # noqa: A004 - another before 3.11
-)
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.places import FullError, Places, last
@@ -19,22 +15,15 @@ from virtmeter.cli.export.reading import GLANCE
 from virtmeter.cli.export.users import login
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtmeter.cli.export.access import Access
     from virtmeter.cli.export.connections import Connection
-    from virtmeter.cli.export.users import Login
 
 LOG = logging.getLogger(__name__)
 
 WAITING = 8
 """Clients whose passwords are to be checked: the last of them waits 2 s if each takes 250 ms."""
-
-
-class Try(NamedTuple):
-    """A password that is to be checked."""
-
-    who: Login
-    connection: Connection
-    right: Future[bool]
 
 
 class Turns:
@@ -45,51 +34,56 @@ class Turns:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._lock = threading.Lock()
-        self._tries: dict[str, deque[Try]] = {}
+        self._changed = threading.Condition()
+        self._waiting: dict[str, list[Connection]] = {}
         """By networks, in the order of their turns."""
-        self._last = ""
-        """The network that had the last turn."""
+        self._is_taken = False
 
-    def add(self, who: Login, connection: Connection) -> Future[bool]:
-        """Add a try, and return whether it was right, once that is known."""
-        tried = Try(who, connection, Future())
-        with self._lock:
-            self._tries.setdefault(connection.network, deque()).append(tried)
-        return tried.right
+    @contextmanager
+    def turn(self, connection: Connection) -> Iterator[None]:
+        """Wait for a turn, and have it for as long as a block runs.
 
-    def next(self) -> Try | None:
-        """Return whose turn it is, and forget who has gone; None if nobody is left."""
-        with self._lock:
-            if self._last in self._tries:  # it has had its turn
-                self._tries[self._last] = self._tries.pop(self._last)
-            for network in list(self._tries):
-                tries = self._tries.pop(network)
-                while tries:
-                    tried = tries.popleft()
-                    if tried.connection.gone():
-                        continue
-                    if tries:
-                        self._tries[network] = tries
-                    self._last = network
-                    return tried
-        return None
+        :raises GoneError: the client has not waited for it.
+        """
+        network = connection.network
+        with self._changed:
+            self.add(connection)
+            try:
+                while self._is_taken or self._next() is not connection:
+                    connection.check()
+                    self._changed.wait(GLANCE)
+            finally:
+                self._waiting[network].remove(connection)
+                if not self._waiting[network]:
+                    del self._waiting[network]
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_taken = False
+                if network in self._waiting:  # it has had its turn
+                    self._waiting[network] = self._waiting.pop(network)
+                self._changed.notify_all()
+
+    def add(self, connection: Connection) -> None:
+        """Have somebody wait. The lock is held."""
+        self._waiting.setdefault(connection.network, []).append(connection)
+
+    def _next(self) -> Connection | None:
+        """Return whose turn it is, of those who are there still. The lock is held."""
+        everybody = chain.from_iterable(self._waiting.values())
+        return next((each for each in everybody if not each.gone()), None)
 
 
 class Guard:
     """Who tries passwords occupies one processor at the most, and keeps nobody out who is known."""
 
     def __init__(self, access: Access) -> None:
-        """Take who knows the users.
-
-        :raises RuntimeError: there are some, and there can be no thread that checks passwords.
-        """
+        """Take who knows the users."""
         self._access = access
-        self._waiting: Places[Connection] = Places(WAITING, last)
+        self._places: Places[Connection] = Places(WAITING, last)
         self._turns = Turns()
-        self._checking = ThreadPoolExecutor(1, "virtmeter-password")
-        if access.users:
-            self._checking.submit(int).result()  # later, there may be no more threads
 
     def admit(self, authorization: str, connection: Connection) -> None:
         """Let a user in, or everybody if there are no users.
@@ -107,15 +101,10 @@ class Guard:
         if users.know(who):
             return
         try:
-            with self._waiting.held(connection):
-                checked = self._turns.add(who, connection)
-                self._checking.submit(self._check_next)
-                while True:
-                    try:
-                        right = checked.result(GLANCE)
-                        break
-                    except TimeoutError:
-                        connection.check()
+            # In this client's own thread: who has gone leaves nothing behind that is to be done.
+            with self._places.held(connection), self._turns.turn(connection):
+                users = self._access.users
+                right = users is None or users.know(who) or users.check(who)
         except FullError:
             LOG.warning("%d passwords are already waiting to be checked: refusing more", WAITING)
             raise RefusalError(
@@ -125,17 +114,6 @@ class Guard:
             ) from None
         if not right:
             raise _needs_a_user()
-
-    def _check_next(self) -> None:
-        """Check the password whose turn it is."""
-        tried = self._turns.next()
-        if tried is None:  # all have gone
-            return
-        who, users = tried.who, self._access.users
-        try:
-            tried.right.set_result(users is None or users.know(who) or users.check(who))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            tried.right.set_exception(error)
 
 
 def _needs_a_user() -> RefusalError:

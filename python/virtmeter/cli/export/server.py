@@ -116,7 +116,6 @@ class Server:
         """Listen.
 
         :raises OSError: that cannot be.
-        :raises RuntimeError: a thread is needed, and there can be none.
         """
         self._access, self._guard, self._pages = access, Guard(access), pages
         self._most = bound.all
