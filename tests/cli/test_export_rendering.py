@@ -202,6 +202,25 @@ def test_a_pass_that_goes_on_is_rendered_for_all_who_leave_it_at_that_time(
     assert len(renderings) == 3, "what is complete takes its place at once"
 
 
+def test_who_waits_for_a_text_shares_it_however_long_it_takes_to_make(
+    renderer: Renderer, renderings: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def slow(*arguments: Any) -> Iterator[Family]:
+        nonlocal now
+        yield from of_domains(*arguments)
+        now += 2 * SHARED
+
+    of_domains = metrics.of_domains
+    monkeypatch.setattr(metrics, "of_domains", slow)
+    read = a_pass(1, complete=False)
+    for _ in range(3):
+        renderer.render(read)
+    assert len(renderings) == 1
+
+
 def test_one_thing_is_rendered_at_a_time(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

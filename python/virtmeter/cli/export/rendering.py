@@ -75,6 +75,7 @@ class Renderer:
                 rendering = Rendering(snapshot, health.hung, self._texts)
                 self._renderings[current] = rendering
                 text = rendering.text(form, names, health)
+                rendering.made = time.monotonic()  # who has waited meanwhile shares it
                 if len(snapshot.answers) >= ENOUGH:
                     self._seconds_an_answer = (time.monotonic() - began) / len(snapshot.answers)
             self._texts.bound(rendering.texts)
@@ -95,7 +96,8 @@ class Rendering:
         :param texts: holds what is written.
         """
         self._snapshot, self._hung, self._hold = snapshot, hung, texts.hold
-        self._made = time.monotonic()
+        self.made = time.monotonic()
+        """When it was there for all."""
         self.texts: list[Text] = []
         """What is shared of it."""
         self._blocks: dict[bool, list[Block]] = {}
@@ -108,7 +110,7 @@ class Rendering:
             return False
         if self._snapshot.final:
             return True
-        return not current.ended and time.monotonic() - self._made < SHARED
+        return not current.ended and time.monotonic() - self.made < SHARED
 
     def text(self, form: Format, names: Collection[str] | None, health: Health) -> tuple[Part, ...]:
         """Return all of it; or only some metrics, and these never compressed.
