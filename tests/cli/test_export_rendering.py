@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
@@ -267,6 +268,36 @@ def test_the_latest_text_is_held_whatever_its_size(
     with pytest.raises(GoneError):
         joined(old)
     assert joined(renderer.render(before)), "it is made anew for who comes late"
+
+
+def test_of_each_hypervisor_the_latest_text_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "HELD", 1)
+    shared = texts.Texts()
+    with virtmeter.LibvirtInspector("test:///default") as inspector:
+        one, other = (Renderer(inspector.health, shared) for _ in range(2))
+        old, latest = (one.render(a_pass(number)) for number in (1, 2))
+        others = [other.render(a_pass(3), form) for form in FORMATS]
+        assert joined(latest)
+        assert joined(others[-1])
+        for dropped in (old, others[0]):
+            with pytest.raises(GoneError):
+                joined(dropped)
+
+
+def test_a_text_that_is_being_made_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "HELD", 1)
+    shared = texts.Texts()
+    with virtmeter.LibvirtInspector("test:///default") as inspector:
+        one, other = (Renderer(inspector.health, shared) for _ in range(2))
+
+        def compress(*arguments: Any, **named: Any) -> Any:
+            monkeypatch.setattr(zlib, "compressobj", compressobj)
+            assert joined(other.render(a_pass(2)))
+            return compressobj(*arguments, **named)
+
+        compressobj = zlib.compressobj
+        monkeypatch.setattr(zlib, "compressobj", compress)
+        assert joined(one.render(a_pass(1), Format(gzip=True)))
 
 
 def test_what_nobody_needs_does_not_count(

@@ -6,7 +6,7 @@ import threading
 import time
 import zlib
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from virtmeter.cli.export import metrics
 from virtmeter.cli.export.formats import Format
@@ -69,16 +69,18 @@ class Renderer:
             health = self._health()
             rendering = self._renderings.get(current)
             if rendering is not None and rendering.is_good_for(current):
+                self._texts.spare(self, rendering.texts)
                 text = rendering.text(form, names, health)
             else:
                 snapshot = current.snapshot()
                 rendering = Rendering(snapshot, health.hung, self._texts)
                 self._renderings[current] = rendering
+                self._texts.spare(self, rendering.texts)
                 text = rendering.text(form, names, health)
                 rendering.made = time.monotonic()  # who has waited meanwhile shares it
                 if len(snapshot.answers) >= ENOUGH:
                     self._seconds_an_answer = (time.monotonic() - began) / len(snapshot.answers)
-            self._texts.bound(rendering.texts)
+            self._texts.bound()
             return text
 
 
@@ -98,7 +100,7 @@ class Rendering:
         self._snapshot, self._hung, self._hold = snapshot, hung, texts.hold
         self.made = time.monotonic()
         """When it was there for all."""
-        self.texts: list[Text] = []
+        self.texts: WeakSet[Text] = WeakSet()
         """What is shared of it."""
         self._blocks: dict[bool, list[Block]] = {}
         """The lines of the VMs' metrics, without and with the times when counters began."""
@@ -151,9 +153,7 @@ class Rendering:
         return self._blocks[has_created]
 
     def _shared(self, content: bytes) -> Text:
-        text = self._hold(content)
-        self.texts.append(text)
-        return text
+        return self._hold(content, self.texts)
 
 
 def _parts(blocks: Iterable[Block], form: Format) -> Iterator[Part]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Union
+from itertools import chain
+from typing import Union
 
 from virtmeter.cli.export.connections import GoneError
 
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
 HELD = 64_000_000
-"""Bytes of all texts together. The latest ones are held in any case."""
+"""Bytes of all texts together. The latest ones of each hypervisor are held in any case."""
 
 
 class Text:
@@ -55,21 +53,32 @@ class Texts:
         """Begin without any."""
         self._lock = threading.Lock()
         self._known: list[weakref.ref[Text]] = []
+        self._latest: weakref.WeakKeyDictionary[object, weakref.WeakSet[Text]] = (
+            weakref.WeakKeyDictionary()
+        )
+        """By who makes them."""
 
-    def hold(self, content: bytes) -> Text:
-        """Return a text that counts until nobody needs it any more."""
+    def spare(self, maker: object, latest: weakref.WeakSet[Text]) -> None:
+        """Have these be the latest of a maker, and those that are still to be made for them."""
+        with self._lock:
+            self._latest[maker] = latest
+
+    def hold(self, content: bytes, those: weakref.WeakSet[Text]) -> Text:
+        """Return a text that counts until nobody needs it any more, and is one of those."""
         text = Text(content)
         with self._lock:
             self._known.append(weakref.ref(text))
+            those.add(text)
         return text
 
-    def bound(self, latest: Collection[Text]) -> None:
-        """Drop the oldest ones, if all are too many bytes; but not the latest."""
+    def bound(self) -> None:
+        """Drop the oldest ones, if all are too many bytes; but not the latest of each maker."""
         with self._lock:
             texts = [text for text in (each() for each in self._known) if text is not None]
             excess = sum(map(len, texts)) - HELD
+            spared = set(chain.from_iterable(self._latest.values())) if excess > 0 else set()
             for text in texts:
-                if excess > 0 and text not in latest:
+                if excess > 0 and text not in spared:
                     text.drop()
                     excess -= len(text)
             self._known = [weakref.ref(text) for text in texts if not text.dropped]
