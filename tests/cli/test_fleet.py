@@ -226,6 +226,8 @@ def test_a_wrong_password_is_sent_once_whatever_is_asked_and_reloaded(
             assert probe(exporter, "pool")("virtmeter_up") == 0
         targets["kvm"] = of(kvm.uri)
         assert exporter.hang_up().startswith("virtmeter: pool: ")  # which was said before
+        assert exporter.process.stderr is not None
+        assert exporter.process.stderr.readline().startswith("virtmeter: reloaded ")
         for _ in range(3):
             assert probe(exporter, "pool")("virtmeter_up") == 0
             assert probe(exporter, "kvm")("virtmeter_up") == 1
