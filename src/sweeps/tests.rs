@@ -562,6 +562,26 @@ fn what_fails_as_somebody_has_logged_out_is_read_again() {
 }
 
 #[test]
+fn what_does_not_answer_has_failed_although_somebody_has_logged_out() {
+    for hung in [Batch::Inventory, host(1)] {
+        let (driver, engine) = engine(2, Duration::from_millis(500), Duration::ZERO);
+        engine.list().unwrap();
+        let reads = driver.reads(hung);
+        driver.will(hung, Some(Does::Hang));
+        let here = engine.here.with(Arc::clone);
+        here.expect_batches(vec![vec![hung]], Instant::now());
+        until(|| driver.reads(hung) > reads);
+        engine.close();
+        thread::sleep(Duration::from_millis(500));
+        driver.will(hung, Some(Does::Fail));
+        until(|| !here.is_reading());
+        let health = engine.health();
+        assert_eq!(health.away.len() + usize::from(health.outage.is_some()), 1, "{hung:?}");
+        driver.will(hung, None);
+    }
+}
+
+#[test]
 fn what_was_stopped_with_the_process_is_not_blamed_though_nobody_waits_for_it() {
     let (driver, engine) = engine(2, Duration::from_millis(50), Duration::ZERO);
     engine.list().unwrap();

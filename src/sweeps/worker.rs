@@ -29,7 +29,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
-            let sessions @ (_, is_logged_in) = shared.driver.sessions();
+            let sessions @ (opened, is_logged_in) = shared.driver.sessions();
             let deadline = begun + shared.limits.timeout();
             let answer = shared.driver.read(batch, deadline);
             let now = Instant::now();
@@ -37,6 +37,9 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             let is_overdue = now.saturating_duration_since(deadline) > shared.limits.stopped()
                 && is_logged_in
                 && shared.driver.sessions() == sessions;
+            // Only a login has more time.
+            let is_unanswered = now + shared.limits.slow() >= deadline
+                && (is_logged_in || shared.driver.sessions().0 != opened);
             state = shared.lock();
             let was_stopped = state.wakes(begun, &shared.limits, now) || is_overdue;
             match answer {
@@ -48,8 +51,9 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                     }
                 }
                 // Its session was closed meanwhile, or this process was stopped, which is no failure: whoever
-                // wants it has it read again.
-                Err(_) if state.was_closed_since(closed) || was_stopped => {
+                // wants it has it read again. But nobody waits again and again for what does not answer,
+                // however often they close.
+                Err(_) if was_stopped || state.was_closed_since(closed) && !is_unanswered => {
                     state.batches.is_not_ordered(batch);
                 }
                 Err(error) => {

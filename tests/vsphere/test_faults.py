@@ -13,6 +13,7 @@ import pytest
 from tests.support.remote import (
     eventually,
     failure,
+    interrupted_and_closed,
     told_by_a_stopped_process,
     told_of_a_silent_server,
 )
@@ -457,6 +458,19 @@ def test_a_sick_host_holds_up_its_own_vms_once(opens: Opens, hosts: int) -> None
 
         eventually(is_in_company)
         assert len(vcenter.queries()) == 1
+
+
+def test_interrupted_and_closed_again_and_again_over_a_sick_host(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter, timeout=3.0)
+    assert count(inspector) == ALL
+    vcenter.sick(1, 600)
+    told = [interrupted_and_closed(inspector, 2.0) for _ in range(10)]
+    assert ALL // 2 in told
+    assert list(inspector.health().away) == [vcenter.hosts()[1]["name"]]
+    vcenter.sick(1, 0)
+    eventually(lambda: is_well(inspector))
 
 
 def test_many_sick_hosts_are_waited_for_at_once(opens: Opens) -> None:

@@ -21,6 +21,7 @@ from tests.support.remote import (
     RungError,
     eventually,
     failure,
+    interrupted_and_closed,
     is_closed_before_the_password_is_told,
     tells,
     told_by_a_stopped_process,
@@ -157,6 +158,19 @@ def test_a_member_that_hangs_is_waited_for_once(opens: Opens, pool: Pool, how: s
         with pytest.raises(NoDataException, match=r"in time|no answer within"):
             inspector.usage(pool.vm("B", 1).uuid)
     assert inspector.health().timeouts == waited <= 1
+    assert list(inspector.health().away) == ["xcp2"]
+    pool.hosts[1].heal()
+    eventually(lambda: is_well(inspector))
+
+
+def test_interrupted_and_closed_again_and_again_over_a_member_that_hangs(
+    opens: Opens, pool: Pool
+) -> None:
+    inspector = opens(pool, timeout=3.0)
+    assert count(inspector) == ALL
+    pool.hosts[1].fail(path="/rrd", hang="head")
+    told = [interrupted_and_closed(inspector, 2.0) for _ in range(10)]
+    assert ALL // 2 in told
     assert list(inspector.health().away) == ["xcp2"]
     pool.hosts[1].heal()
     eventually(lambda: is_well(inspector))
