@@ -37,10 +37,10 @@ use inventory::{Entered, Inventory, Vm};
 use objects::{PowerState, Ref};
 use quirks::Quirks;
 use rpc::{Call, RpcError};
-use rrd::VmRrd;
+use rrd::{Unreadable, VmRrd};
 use session::{Place, Pool};
 use told::Subject;
-use totals::Totals;
+use totals::{Rows, Totals};
 use vm::{Known, State as Running};
 
 /// A pool of XenServer hosts.
@@ -133,10 +133,11 @@ impl XenServer {
         };
         let path = format!("/rrd_updates?start={start}&cf=AVERAGE&host=true");
         let answer = self.pool.get("rrd_updates", &place, &path, None, deadline)?;
+        let unreadable = |error: Unreadable| self.pool.lost(&error.to_string());
         let (taken, due) = {
+            let rows = Rows::read(&answer.body).map_err(unreadable)?;
             let mut state = self.lock();
-            let taken = state.totals.take(host, &answer.body);
-            let taken = taken.map_err(|error| self.pool.lost(&error.to_string()))?;
+            let taken = state.totals.take_rows(host, &rows).map_err(unreadable)?;
             let lag = hypervisor::lag(taken.newest);
             state.lags.insert(host, lag);
             state.totals.enter_lag(host, taken.step, lag);

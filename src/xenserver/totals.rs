@@ -52,6 +52,30 @@ struct Host {
     busiest: Vec<Uuid>,
 }
 
+/// An answer to `/rrd_updates`, which may be long. Nobody waits for the totals while it is read.
+pub(crate) struct Rows<'a> {
+    head: Head<'a>,
+    /// From new to old: when each ended, and its values.
+    rows: Vec<(i64, Vec<f64>)>,
+}
+
+impl<'a> Rows<'a> {
+    /// Reads all of an answer.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub(crate) fn read(answer: &'a [u8]) -> Result<Self, Unreadable> {
+        let (head, mut updates) = Updates::read(answer)?;
+        let mut rows = Vec::new();
+        let mut values = Vec::with_capacity(head.columns.len());
+        while let Some(t) = updates.next_row(&mut values)? {
+            let room = Vec::with_capacity(head.columns.len());
+            rows.push((t, std::mem::replace(&mut values, room)));
+        }
+        Ok(Self { head, rows })
+    }
+}
+
 /// What came of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
@@ -195,9 +219,9 @@ impl Totals {
     /// Takes an answer to `/rrd_updates`: all of it, or nothing.
     ///
     /// # Errors
-    /// [`Unreadable`].
-    pub(crate) fn take(&mut self, host: Uuid, answer: &[u8]) -> Result<Taken, Unreadable> {
-        let (head, mut updates) = Updates::read(answer)?;
+    /// [`Unreadable`], if it is another host's.
+    pub(crate) fn take_rows(&mut self, host: Uuid, answer: &Rows<'_>) -> Result<Taken, Unreadable> {
+        let Rows { head, rows } = answer;
         // As after another host has become the master, where that is asked for the last one's.
         let is_of_another = |owner| matches!(owner, Owner::Host(other) if other != host);
         if head.columns.iter().flatten().any(|column| is_of_another(column.owner)) {
@@ -207,29 +231,26 @@ impl Totals {
         let before = known.mark;
         let went_back = before.is_some_and(|mark| head.end < mark.0);
         let quirks = known.quirks;
-        let (step, mut newest, mut rows) = (i64::from(head.step), head.end, 0);
-        let mut groups = self.groups(host, &head);
-        let mut values = Vec::with_capacity(head.columns.len());
+        let step = i64::from(head.step);
+        // The newest comes first.
+        let newest = rows.first().map_or(head.end, |(t, _)| *t);
+        let mut groups = self.groups(host, head);
         let anew = went_back || before.is_none();
         if anew {
             for group in &mut groups {
                 group.way = group.way.without_counters();
             }
         }
-        while let Some(t) = updates.next_row(&mut values)? {
-            // The newest comes first.
-            newest = if rows == 0 { t } else { newest };
-            rows += 1;
+        for (t, values) in rows {
             for group in &mut groups {
-                group.add_row(t, step, &values, quirks);
+                group.add_row(*t, step, values, quirks);
             }
         }
-        // From here on nothing fails.
         let mut busiest = Vec::new();
         let lies = self.do_rows_lie(&host);
         for group in &mut groups {
             group.entries.iter_mut().for_each(Entry::follow_the_last);
-            if let Some(vm) = self.vms.get_mut(&group.vm).filter(|_| rows > 0) {
+            if let Some(vm) = self.vms.get_mut(&group.vm).filter(|_| !rows.is_empty()) {
                 if group.way.is_measured() {
                     vm.measure(&group.measured);
                 }
@@ -244,7 +265,7 @@ impl Totals {
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
             if anew {
                 vm.begin_at(Mark(newest));
-            } else if rows > 0 {
+            } else if !rows.is_empty() {
                 if !shifts.contains_key(uuid) {
                     // It has no columns.
                     let way = vm.way(host, head.end);
@@ -273,7 +294,7 @@ impl Totals {
         if found_to_lie {
             self.rows_lie(host);
         }
-        Ok(Taken { newest, rows, step: head.step, went_back, found_to_lie })
+        Ok(Taken { newest, rows: rows.len(), step: head.step, went_back, found_to_lie })
     }
 
     /// From now on, exact counters are used in place of that host's rows.

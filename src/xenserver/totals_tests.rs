@@ -13,6 +13,12 @@ use super::*;
 use crate::xenserver::fixtures::{SETS, answer, text};
 use crate::xenserver::vm::State;
 
+impl Totals {
+    fn take(&mut self, host: Uuid, answer: &[u8]) -> Result<Taken, Unreadable> {
+        self.take_rows(host, &Rows::read(answer)?)
+    }
+}
+
 const T_END: i64 = 1_760_000_402;
 const NANO: f64 = 1e9;
 
