@@ -23,6 +23,9 @@ use crate::records::InstanceId;
 
 /// So many hosts are asked at once: the largest pool's 64 in two turns, also while some of them hang.
 pub(super) const MOST_THREADS: usize = 40;
+/// So many instances are read by themselves at a time, as all of them may be of one host that hangs: the other
+/// threads are for hosts.
+pub(super) const MOST_ALONE: usize = MOST_THREADS / 4 * 3;
 
 pub(super) struct Shared<H> {
     pub(super) driver: H,
@@ -42,6 +45,8 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Batch>,
     pub(super) threads: usize,
     pub(super) idle: usize,
+    /// How many instances are being read by themselves.
+    alone: usize,
     pub(super) ended: bool,
     /// Whether the last thread that was wanted could not be started.
     short_of_threads: bool,
@@ -65,6 +70,20 @@ impl State {
     /// Whether what waits first is what everybody waits for.
     pub(super) fn is_urgent(&self) -> bool {
         self.queue.front() == Some(&Batch::Inventory)
+    }
+
+    /// What a thread is to read next.
+    pub(super) fn take_from_queue(&mut self) -> Option<Batch> {
+        let may_be_read = |batch: &Batch| !is_alone(*batch) || self.alone < MOST_ALONE;
+        let place = self.queue.iter().position(may_be_read)?;
+        let batch = self.queue.remove(place)?;
+        self.alone += usize::from(is_alone(batch));
+        Some(batch)
+    }
+
+    /// Notes that a thread has read that, or has failed to.
+    pub(super) fn ends(&mut self, batch: Batch) {
+        self.alone -= usize::from(is_alone(batch));
     }
 
     /// Somebody waits for this: it comes before what is read for nobody yet.
@@ -260,8 +279,7 @@ impl<H: HostWide> Shared<H> {
         for batches in wanted {
             let host = host_of(&batches);
             for batch in batches {
-                let is_alone = matches!(batch, Batch::Instance(_));
-                if is_alone && host.is_some_and(|host| state.batches.is_in_vain(host)) {
+                if is_alone(batch) && host.is_some_and(|host| state.batches.is_in_vain(host)) {
                     break;
                 }
                 let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
@@ -302,8 +320,8 @@ impl<H: HostWide> Shared<H> {
 
     /// Finds a thread for what waits for one, if there are not enough.
     fn find_thread(self: &Arc<Self>, state: &mut State, now: Instant) {
+        self.work.notify_one();
         if state.queue.len() <= state.idle {
-            self.work.notify_one();
             return;
         }
         let most = self.most_threads(state, now) + usize::from(state.is_urgent());
@@ -462,6 +480,10 @@ impl<H: HostWide> Shared<H> {
         };
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }
+}
+
+fn is_alone(batch: Batch) -> bool {
+    matches!(batch, Batch::Instance(_))
 }
 
 /// The host of what is wanted of an instance.

@@ -449,6 +449,28 @@ fn however_many_hosts_hang_the_others_are_read() {
 }
 
 #[test]
+fn however_many_instances_are_read_alone_and_hang_hosts_are_read() {
+    let (driver, engine) = engine(1, Duration::from_secs(5), Duration::ZERO);
+    let here = engine.here.with(Arc::clone);
+    here.have(host(0), Instant::now()).unwrap();
+    let alone: Vec<_> = (0..2 * shared::MOST_THREADS as u128)
+        .map(|number| Batch::Instance(Uuid::from_u128(number)))
+        .collect();
+    for one in &alone {
+        driver.will(*one, Some(Does::Hang));
+    }
+    here.expect_batches(alone.iter().map(|one| vec![*one]).collect(), Instant::now());
+    until(|| driver.lock().reading >= shared::MOST_ALONE);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(driver.lock().reading, shared::MOST_ALONE);
+    here.have(host(0), Instant::now()).unwrap();
+    for one in &alone {
+        driver.will(*one, None);
+    }
+    until(|| alone.iter().all(|one| driver.reads(*one) == 1));
+}
+
+#[test]
 fn all_hosts_are_read_at_once_whether_or_not_they_have_instances() {
     let (driver, engine) = engine(6, LONG, LONG);
     driver.lock().is_empty = true;

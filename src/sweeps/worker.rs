@@ -25,7 +25,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
         {
             break;
         }
-        if let Some(batch) = state.queue.pop_front() {
+        if let Some(batch) = state.take_from_queue() {
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
@@ -62,6 +62,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                     }
                 }
             }
+            state.ends(batch);
             shared.read.notify_all();
             if state.was_closed_since(closed) && !state.needs_session() {
                 drop(state);
