@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import signal
 import subprocess
@@ -193,41 +192,6 @@ def test_a_check_of_rows_that_hangs_costs_no_vm(opens: Opens, pool: Pool) -> Non
         inspector.usage_all()
     (host,) = [host for host in inspector.list_hosts() if host.name == "xcp2"]
     assert host.compared
-
-
-def test_nobody_waits_while_a_long_answer_of_a_member_is_read(opens: Opens, pool: Pool) -> None:
-    inspector = opens(pool)
-    assert count(inspector) == ALL
-    pool.now += 10
-    end, columns = int(pool.now) // 5 * 5, 19_000
-    entry = f"<entry>AVERAGE:vm:{pool.vm('A', 1).uuid}:unknown</entry>"
-    head = f"<meta><start>{end}</start><step>5</step><end>{end}</end>"
-    rows = "".join(f"<row><t>{end - 5 * n}</t>{'<v>0</v>' * columns}</row>" for n in range(300))
-    body = f"<xport>{head}<legend>{entry * columns}</legend></meta><data>{rows}</data></xport>"
-    sent = {"body": gzip.compress(body.encode(), 1), "headers": {"Content-Encoding": "gzip"}}
-    pool.hosts[1].fail(path="/rrd_updates", status=200, **sent)
-
-    def goes_on() -> bool:
-        """Say whether a VM of the other host is told while that is read."""
-        over, longest = threading.Event(), 0.0
-
-        def ask() -> None:
-            nonlocal longest
-            while not over.is_set():
-                begun = time.monotonic()
-                inspector.usage(pool.vm("A").uuid)
-                longest = max(longest, time.monotonic() - begun)
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        begun = time.monotonic()
-        assert count(inspector) == ALL
-        took = time.monotonic() - begun
-        over.set()
-        asking.join()
-        return longest < took / 3
-
-    assert any(goes_on() for _ in range(5))
 
 
 #: Faults of the master: what it does, and what is said of it.
