@@ -453,8 +453,8 @@ pub struct VmUsage {
     pub disk_interval: Option<Duration>,
     /// The time that `cpu_utilization` is over, likewise.
     pub cpu_interval: Option<Duration>,
-    /// The time that the requests of the disks are over, likewise: another one than `disk_interval`
-    /// where the hypervisor tells one of them alone.
+    /// The time that the requests of the disks are over, likewise; it differs from `disk_interval`
+    /// where the hypervisor tells only one of the two.
     pub disk_requests_interval: Option<Duration>,
 }
 
@@ -495,7 +495,8 @@ pub struct InterfaceRateStats {
     pub tx_bytes_rate: f64,
 }
 
-/// What one disk did in a second, on average since the last reading.
+/// What one disk did in a second, on average since the last reading. One whose bytes are not known is
+/// left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiskRateStats {
     /// The disk's name in the guest.

@@ -251,7 +251,10 @@ class InterfaceRateStats(NamedTuple):
 
 
 class DiskRateStats(NamedTuple):
-    """What one disk did in a second, on average since the last reading."""
+    """What one disk did in a second, on average since the last reading.
+
+    A disk whose bytes are not known is left out.
+    """
 
     device: str
     """The disk's target name, for example ``vda``."""
@@ -338,8 +341,8 @@ class VmUsage(NamedTuple):
     """When the guest told ``memory_used`` and ``memory_free``, seconds since the epoch by the
     host's clock (``last-update``); None where it never has."""
     disk_requests_interval: float | None
-    """Seconds that the requests of the disks are over, likewise: another time than
-    ``disk_interval`` where the hypervisor tells one of them alone."""
+    """Seconds that the requests of the disks are over, likewise; it differs from
+    ``disk_interval`` where the hypervisor tells only one of the two."""
 
     def per_second(self, field: str) -> float | None:
         """Return the average in a second of what went through the NICs or the disks.

@@ -217,8 +217,8 @@ def test_who_waits_for_a_text_shares_it_however_long_it_takes_to_make(
     of_domains = metrics.of_domains
     monkeypatch.setattr(metrics, "of_domains", slow)
     read = a_pass(1, complete=False)
-    for _ in range(3):
-        renderer.render(read)
+    for form in (*FORMATS, *FORMATS):
+        renderer.render(read, form)
     assert len(renderings) == 1
 
 

@@ -217,7 +217,7 @@ class RungError(Exception):
 
 
 def interrupted_and_closed(inspector: virtmeter.Inspector, seconds: float) -> int:
-    """Return of how many VMs the usage is told, or 0 if that takes so long: then close."""
+    """Return how many VMs there are; if it takes longer, interrupt it, close, and return 0."""
 
     def ring(*_: object) -> None:
         raise RungError

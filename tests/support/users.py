@@ -12,7 +12,10 @@ NOBODY = 65534
 
 def _is_mapped(kind: str) -> bool:
     """Return whether this user namespace has the user, or the group, nobody."""
-    lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+    path = Path(f"/proc/self/{kind}_map")
+    if not path.exists():  # a kernel without user namespaces
+        return True
+    lines = path.read_text().splitlines()
     ranges = (tuple(map(int, line.split())) for line in lines)
     return any(first <= NOBODY < first + length for first, _, length in ranges)
 

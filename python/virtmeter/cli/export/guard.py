@@ -52,11 +52,13 @@ class Turns:
                 while self._is_taken or self._next() is not connection:
                     connection.check()
                     self._changed.wait(GLANCE)
+                self._is_taken = True
             finally:
                 self._waiting[network].remove(connection)
                 if not self._waiting[network]:
                     del self._waiting[network]
-            self._is_taken = True
+                if not self._is_taken:  # it has gone
+                    self._changed.notify_all()
         try:
             yield
         finally:

@@ -56,8 +56,7 @@ class Scrapes:
         :raises GoneError: the client has not waited for it.
         """
         header = request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", "")
-        seconds = time_to_read(header, self._deadline)
-        until = connection.accepted + seconds
+        until = connection.accepted + time_to_read(header, self._deadline)
 
         def time_left(current: Pass) -> float:
             return until - renderer.time_for(current) - time.monotonic()
@@ -70,8 +69,8 @@ class Scrapes:
             with self._places.held(connection):
                 current = reader.read(time_left, connection.check)
                 if current.is_unknown():
-                    if seconds < MOMENT:
-                        reader.tell_unread("the scrape's timeout is too short")
+                    if current.waited() < MOMENT:
+                        reader.tell_unread("no time was left of the scrape's timeout")
                         raise RefusalError(
                             HTTPStatus.SERVICE_UNAVAILABLE, "The scrape's timeout is too short."
                         )

@@ -108,9 +108,12 @@ class Pass:
         """
         if not self.is_shared or self.was_away or self.reached or self.ended:
             return False
-        now = time.monotonic()
-        started = now if self.started is None else self.started
-        return now - started < started - self.began
+        return time.monotonic() - self.began < 2 * self.waited()
+
+    def waited(self) -> float:
+        """Return for how many seconds it has waited for a thread, or had to."""
+        started = time.monotonic() if self.started is None else self.started
+        return started - self.began
 
     def forgotten(self) -> Pass:
         """Return when it was and how it went, without what was read."""

@@ -68,18 +68,14 @@ class Renderer:
             began = time.monotonic()
             health = self._health()
             rendering = self._renderings.get(current)
-            if rendering is not None and rendering.is_good_for(current):
-                self._texts.spare(self, rendering.texts)
-                text = rendering.text(form, names, health)
-            else:
-                snapshot = current.snapshot()
-                rendering = Rendering(snapshot, health.hung, self._texts)
+            is_new = rendering is None or not rendering.is_good_for(current)
+            if rendering is None or is_new:
+                rendering = Rendering(current.snapshot(), health.hung, self._texts)
                 self._renderings[current] = rendering
-                self._texts.spare(self, rendering.texts)
-                text = rendering.text(form, names, health)
-                rendering.made = time.monotonic()  # who has waited meanwhile shares it
-                if len(snapshot.answers) >= ENOUGH:
-                    self._seconds_an_answer = (time.monotonic() - began) / len(snapshot.answers)
+            self._texts.spare(self, rendering.texts)
+            text = rendering.text(form, names, health)
+            if is_new and rendering.size >= ENOUGH:
+                self._seconds_an_answer = (time.monotonic() - began) / rendering.size
             self._texts.bound()
             return text
 
@@ -98,8 +94,9 @@ class Rendering:
         :param texts: holds what is written.
         """
         self._snapshot, self._hung, self._hold = snapshot, hung, texts.hold
-        self.made = time.monotonic()
-        """When it was there for all."""
+        self.size = len(snapshot.answers)
+        self._made = time.monotonic()
+        """When the last of what is shared was there: whoever has waited for it shares it."""
         self.texts: WeakSet[Text] = WeakSet()
         """What is shared of it."""
         self._blocks: dict[bool, list[Block]] = {}
@@ -112,7 +109,7 @@ class Rendering:
             return False
         if self._snapshot.final:
             return True
-        return not current.ended and time.monotonic() - self.made < SHARED
+        return not current.ended and time.monotonic() - self._made < SHARED
 
     def text(self, form: Format, names: Collection[str] | None, health: Health) -> tuple[Part, ...]:
         """Return all of it; or only some metrics, and these never compressed.
@@ -138,6 +135,7 @@ class Rendering:
             compressor = zlib.compressobj(FAST, wbits=GZIP)
             pieces = [compressor.compress(part[:]) for part in _parts(domains, form)]
             self._gzipped[form] = self._shared(b"".join(pieces)), compressor
+            self._made = time.monotonic()
         shared, compressor = self._gzipped[form]
         compressor = compressor.copy()  # it goes on from where the VMs' part has ended
         return (shared, compressor.compress(tail) + compressor.flush())
@@ -150,6 +148,7 @@ class Rendering:
             self._blocks[has_created] = [
                 block._replace(lines=self._shared(block.lines[:])) for block in blocks
             ]
+            self._made = time.monotonic()
         return self._blocks[has_created]
 
     def _shared(self, content: bytes) -> Text:

@@ -106,11 +106,12 @@ class Serving:
             return FleetPages(fleet, reload, Scrapes(self._deadline, bound.scrapes))
 
         try:
+            targets = counted(len(fleet.entries()), "target")
             self._serve(
                 pages,
                 reload,
                 descriptors - fleet.one_takes(),
-                f"reading {counted(len(fleet.entries()), 'target')} of {file} when asked for",
+                f"serving {targets} of {file}, each read when it is asked for",
             )
         finally:
             fleet.close()

@@ -10,7 +10,7 @@ from typing import Union
 from virtmeter.cli.export.connections import GoneError
 
 HELD = 64_000_000
-"""Bytes of all texts together. The latest ones of each hypervisor are held in any case."""
+"""Bytes of all texts but the latest ones of each hypervisor, which are held in any case."""
 
 
 class Text:
@@ -72,13 +72,14 @@ class Texts:
         return text
 
     def bound(self) -> None:
-        """Drop the oldest ones, if all are too many bytes; but not the latest of each maker."""
+        """Drop the oldest ones, if they are too many bytes beside the latest of each maker."""
         with self._lock:
             texts = [text for text in (each() for each in self._known) if text is not None]
-            excess = sum(map(len, texts)) - HELD
-            spared = set(chain.from_iterable(self._latest.values())) if excess > 0 else set()
-            for text in texts:
-                if excess > 0 and text not in spared:
+            latest = set(chain.from_iterable(self._latest.values()))
+            older = [text for text in texts if text not in latest]
+            excess = sum(map(len, older)) - HELD
+            for text in older:
+                if excess > 0:
                     text.drop()
                     excess -= len(text)
             self._known = [weakref.ref(text) for text in texts if not text.dropped]
