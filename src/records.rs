@@ -406,8 +406,9 @@ pub struct Memory {
 ///
 /// What is not known is `None`: all that is over an interval at a caller's first reading; what all
 /// NICs (or all disks) have done together, while a part of it is not known: the hypervisor refuses
-/// one, or its counters went back; CPU times when their counter went back. What was used in the
-/// meantime is told with the next reading that knows it, over the longer time. NICs and disks count
+/// one, or its counters went back; CPU times when their counter went back, or nothing new is told of a
+/// vCPU. What was used in the meantime is told with the next reading that knows it, over the longer
+/// time. NICs and disks count
 /// where they were there at both ends of that time; what one did around its counters' going back is
 /// lost, and nothing of the others. At a new start of the instance all counters begin at 0: all that
 /// they say was used since the last reading.

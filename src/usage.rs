@@ -166,11 +166,13 @@ impl Usage {
         });
         if let Some(each) = &now.each_cpu {
             let names: Vec<String> = each.iter().map(|(number, ..)| number.to_string()).collect();
-            let are_same = self.each_cpu.are(&names);
-            let together = self.each_cpu.enter_together(read, &each_cpu(&names, each));
-            // Where some were plugged in or out, what all did since the last reading is the next best.
-            if are_same {
+            let now = each_cpu(&names, each);
+            if self.each_cpu.are(&names) {
+                let together = self.each_cpu.enter_together(read, &now);
                 (cpu, cpus[0]) = (together, together);
+            } else {
+                // Where some were plugged in or out, what all did since the last reading is the next best.
+                self.each_cpu.enter(read, &now);
             }
         }
         let mut nics = nics(&now.interfaces);
@@ -210,7 +212,8 @@ impl Usage {
 
 fn each_cpu<'a>(names: &'a [String], each: &[(u32, i128, Instant)]) -> Counters<'a, 1> {
     let counters = names.iter().zip(each).map(|(name, (_, time, at))| {
-        let counters = [i64::try_from(*time).unwrap_or(i64::MAX)];
+        // From 1 on, as what has never counted may be what is never told.
+        let counters = [i64::try_from(*time).unwrap_or(i64::MAX).saturating_add(1)];
         (name.as_str(), Some(Measured { counters, at: Some(*at), outlive: false }))
     });
     counters.collect()

@@ -272,10 +272,11 @@ class VmUsage(NamedTuple):
     """What one instance has used since the last reading, as CloudStack's KVM agent reckons it.
 
     The values over the interval are None at the first reading. Those of the CPU are also None when
-    the counter of its time went back, as after a migration. They cannot pass 100 %, whatever the
-    counter says: the interval is of a clock that is never set, and what is beyond all the time
-    there was is cut off. NICs and disks count when they were there at both readings. At a new start
-    of the instance all counters begin at 0: all that they say was used since the last reading.
+    the counter of its time went back, as after a migration, or XenServer tells nothing new of a
+    vCPU. They cannot pass 100 %, whatever the counter says: the interval is of a clock that is
+    never set, and what is beyond all the time there was is cut off. NICs and disks count when they
+    were there at both readings. At a new start of the instance all counters begin at 0: all that
+    they say was used since the last reading.
 
     What is not known is None and not zero: memory and disks, and perhaps the CPU, of a guest that
     hangs; what all NICs have received and sent when libvirt refuses one of them or does not count,

@@ -67,6 +67,7 @@ impl Quarantine {
     pub(super) fn leave_unprobed(&mut self, instance: Uuid) {
         if let Some(hung) = self.0.get_mut(&instance) {
             hung.unprobed = true;
+            hung.free_since = None;
         }
     }
 
@@ -122,6 +123,7 @@ impl Quarantine {
     pub(super) fn untold(&mut self, instance: Uuid, now: Instant) -> Option<Hung> {
         let hung = self.0.get_mut(&instance)?;
         hung.told = now;
+        hung.free_since = None;
         hung.unprobed = false;
         if hung.stuck.is_empty() { self.0.remove(&instance) } else { None }
     }

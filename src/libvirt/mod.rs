@@ -188,13 +188,21 @@ impl Driver {
         }
     }
 
-    /// How much longer a bulk reading took than the shortest so far. The first may have waited all the time.
+    /// How much longer a bulk reading took than the shortest so far. Until there is one that cannot have waited for
+    /// long, it may have waited all the time.
     fn waited(&self, took: Duration) -> Duration {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        match self.shortest.fetch_min(nanos, Ordering::Relaxed) {
-            u64::MAX => took,
-            shortest => took.saturating_sub(Duration::from_nanos(shortest)),
+        let shortest = self.shortest.load(Ordering::Relaxed);
+        if shortest != u64::MAX || took <= reading::WAITED {
+            self.took(took);
         }
+        let shortest = Duration::from_nanos(if shortest == u64::MAX { 0 } else { shortest });
+        took.saturating_sub(shortest)
+    }
+
+    /// Notes how long a bulk reading took that has waited for nobody.
+    fn took(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.shortest.fetch_min(nanos, Ordering::Relaxed);
     }
 
     /// Forgets what does not exist, by a list that was asked for then; each connection does so too,

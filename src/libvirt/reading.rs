@@ -40,7 +40,7 @@ const DIRTY_RATE: Groups = c::VIR_DOMAIN_STATS_DIRTYRATE;
 /// A bulk reading that takes so much longer than others has waited for the guest's process: that stands
 /// still, say, while its storage does. By then, libvirt has counted the time of the domain, and where it
 /// waits for disks, that of the vCPUs and the NICs.
-const WAITED: Duration = Duration::from_millis(100);
+pub(super) const WAITED: Duration = Duration::from_millis(100);
 
 /// The statistics that answer these questions. Asking for every group loses the whole answer when
 /// one group fails, and costs QEMU more.
@@ -251,6 +251,7 @@ impl<'a> Taking<'a> {
         let counted_first = groups & (CPU | VCPUS | NICS);
         if self.reach == Reach::Guest && counted_first != 0 {
             if let Ok(Some(later)) = self.known.domain.stats(STATE | counted_first, false) {
+                self.at.driver.took(answered.elapsed());
                 if bulk.renew(later) {
                     self.disks_measured = Some(answered);
                     self.measured_since(begun);

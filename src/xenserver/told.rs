@@ -291,8 +291,9 @@ fn sums(pair: Pair) -> [Option<i128>; 2] {
 /// The same of the bytes and the requests of a disk.
 fn sums_of_disk([bytes, requests]: [Pair; 2]) -> [[Option<i128>; 2]; 2] {
     let in_newest_row = |pair: Pair| pair.iter().any(|told| told.in_newest_row);
-    let lacks_requests = in_newest_row(bytes) && !in_newest_row(requests);
-    [sums(bytes), if lacks_requests { [None; 2] } else { sums(requests) }]
+    let is_lacking = |pair, other| !in_newest_row(pair) && in_newest_row(other);
+    let of = |pair, other| if is_lacking(pair, other) { [None; 2] } else { sums(pair) };
+    [of(bytes, requests), of(requests, bytes)]
 }
 
 fn since_start(pair: Pair) -> [Option<i128>; 2] {

@@ -1016,6 +1016,24 @@ fn rows_that_lack_a_busy_vcpu_are_made_good_for_by_five_digits() {
     assert!(reads < 20, "{reads}");
 }
 
+#[test]
+fn a_busy_vcpu_whose_newest_row_is_missing_has_a_counter_since_the_start() {
+    let mut client = Client::new("xapi-24.19_drift");
+    for seconds in (0..=120).step_by(10) {
+        let (domid, rows) = (if seconds < 20 { 7 } else { 8 }, two_cpus(seconds, "1.0", "0.5"));
+        enter_with(&mut client, State::Running, domid, 2);
+        // One row in two is above the limit of 1.0, and not a number.
+        client
+            .totals
+            .take(host(), rows.replacen("<v>1.0</v>", "<v>NaN</v>", 1).as_bytes())
+            .unwrap();
+        if client.totals.lacks_exact(&uuid('G')) {
+            read_two_cpus(&mut client, seconds + 3, seconds as f64, seconds as f64 / 2.0);
+        }
+    }
+    assert!(client.told('G', "cpu").unwrap().since_start.is_some());
+}
+
 /// G with that many vCPUs.
 fn enter_with(client: &mut Client, state: State, domid: i64, vcpus: u16) {
     let known = Known { state, domid, host: Some(host()), vcpus, nics: &[0], disks: &["xvda"] };

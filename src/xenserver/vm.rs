@@ -97,6 +97,8 @@ pub(crate) struct Entry {
     /// Its value in the newest row that was taken, and in that of this answer.
     last: Option<f32>,
     newest: Option<f32>,
+    /// It was not in the newest row that was taken.
+    follows_unknown: bool,
     sum: Sum,
     /// What of that is from before its exact value was read, and the next one, to be compared. Boxed, as
     /// most have none.
@@ -139,6 +141,7 @@ pub(crate) struct Vm {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each of them may come with any other
 struct Slot {
     counter: Counter,
     device: u16,
@@ -146,6 +149,8 @@ struct Slot {
     /// Whether it was there since the domain was started: others may be of one before, which had more vCPUs.
     is_of_domain: bool,
     in_newest_row: bool,
+    /// Whether a row of it was ever known, since its domain was started or it was plugged in.
+    is_known: bool,
     /// Its value in the newest row that was taken.
     last: Option<f32>,
     counted: Counted,
@@ -243,7 +248,7 @@ impl Entry {
 
     /// After the oldest row: the one before it was in an answer before.
     pub(super) fn follow_the_last(&mut self) {
-        if self.last.is_some_and(f32::is_nan) {
+        if self.follows_unknown {
             self.was_unknown();
         }
     }
@@ -340,7 +345,7 @@ impl Vm {
         self.counters.retain(|slot| slot.is_there || slot.counter == Counter::Cpu);
         for slot in &mut self.counters {
             slot.counted.begin();
-            slot.is_of_domain = false;
+            (slot.is_of_domain, slot.is_known) = (false, false);
         }
         self.starts = self.starts.wrapping_add(1);
         self.exact = ExactFrom::Unknown;
@@ -373,6 +378,7 @@ impl Vm {
             // comes online again goes on.
             if is_there && !slot.is_there && slot.counter != Counter::Cpu {
                 slot.counted = Counted::after(latest);
+                slot.is_known = false;
                 self.tries = TRIES;
                 self.next = None;
             }
@@ -398,13 +404,13 @@ impl Vm {
         if let Err(place) = self.counters.binary_search_by_key(&(counter, device), Slot::key) {
             // Nothing is known of it before, where rows were taken.
             let last = self.mark.map(|_| f32::NAN);
-            let (is_there, is_of_domain, in_newest_row) = (true, true, false);
             let slot = Slot {
                 counter,
                 device,
-                is_there,
-                is_of_domain,
-                in_newest_row,
+                is_there: true,
+                is_of_domain: true,
+                in_newest_row: false,
+                is_known: false,
                 last,
                 counted: begun,
             };
@@ -426,6 +432,7 @@ impl Vm {
                 is_there: false,
                 is_of_domain: true,
                 in_newest_row: false,
+                is_known: false,
                 last: None,
                 counted,
             };
@@ -489,10 +496,19 @@ impl Vm {
         }
         let read_at = [anchor.map(|anchor| anchor.at), self.next.as_ref().map(|next| next.at)];
         let before = read_at.map(|at| at.map(|at| Box::new(Before::new(at))));
-        let Slot { counter, device, last, .. } = *slot;
-        let sum = Sum::default();
-        let (other, newest, zero) = (None, None, 0);
-        Some(Entry { column, counter, device, other, index, last, newest, sum, before, zero })
+        Some(Entry {
+            column,
+            counter: slot.counter,
+            device: slot.device,
+            other: None,
+            index,
+            last: slot.last,
+            newest: None,
+            follows_unknown: slot.last.is_some() && !slot.in_newest_row,
+            sum: Sum::default(),
+            before,
+            zero: 0,
+        })
     }
 
     /// Takes what was measured last. Zero is what a source reads that has vanished, and beyond [`MOST_MEMORY`] is
@@ -548,6 +564,7 @@ impl Vm {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
             slot.in_newest_row |= newest.is_some_and(|value| !value.is_nan());
+            slot.is_known |= slot.in_newest_row || sum.covered > 0;
             slot.counted.add(*sum, before.as_deref());
             covered += if slot.is_online_cpu() { sum.covered } else { 0 };
             let next = self.next.as_mut().map(|next| next.anchors.iter_mut());

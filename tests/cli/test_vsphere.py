@@ -466,7 +466,7 @@ def test_how_values_are_rounded_is_seen_by_their_sum() -> None:
         ]
         vm = of_samples.Samples("0a", True, times, series)
         told = of_samples.wholes("net.received.average", "KBps", "NICs", [vm])
-        assert f"0 in 0 of 1 samples, {less} to {less} KBps" in told
+        assert f"0 in 0 of 1 sample, {less} to {less} KBps" in told
 
 
 def test_a_vm_that_is_gone_by_then_is_a_warning(

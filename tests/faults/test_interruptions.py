@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
@@ -284,14 +285,19 @@ def test_what_was_counted_before_the_guest_was_waited_for_is_read_again(daemon: 
 
 
 def test_so_it_is_where_that_was_the_first_reading_of_all(daemon: Daemon) -> None:
-    """Nobody knows how long it takes without waiting."""
-    daemon.add(domain := sample.domain(uuid=sample.UUID, bulk=True))
-    set_counters(domain)
+    """Nobody knows how long it takes without waiting, nor of the next one."""
+    domains = [sample.domain(uuid=each, bulk=True) for each in (sample.UUID, str(UUID(int=2)))]
+    domains[1].name, domains[1].id = "another", 2
     inspector = virtmeter.LibvirtInspector(daemon.uri, read_ahead=0, max_age=0)
-    wait_for_storage(daemon, domain)
-    inspector.usage(sample.UUID)
-    usage = inspector.usage(sample.UUID)
-    assert (usage.network_read_kib, usage.cpu_utilization, usage.disk_read_kib) == (0.0, 0.0, 0.5)
+    for domain in domains:
+        daemon.add(domain)
+        set_counters(domain)
+        wait_for_storage(daemon, domain)
+        inspector.usage(domain.uuid)
+    for domain in domains:
+        usage = inspector.usage(domain.uuid)
+        told = usage.network_read_kib, usage.cpu_utilization, usage.disk_read_kib
+        assert told == (0.0, 0.0, 0.5)
 
 
 def test_a_guest_that_was_waited_for_and_is_started_anew_is_not_mixed(daemon: Daemon) -> None:

@@ -1031,6 +1031,10 @@ fn a_guest_of_which_nothing_is_told_has_not_been_free_meanwhile() {
     host.probe(true, true);
     host.wait(LIMITS.timeout / 2);
     let hung = |host: &Host| host.scheduler.health(host.now).hung.len();
+    host.probe_in_vain(true);
+    assert_eq!(hung(&host), 1);
+    host.wait(LIMITS.timeout / 2);
+    host.probe(true, true);
     for number in 0..20 {
         host.probe_in_vain(number % 2 == 0);
         host.wait(LIMITS.timeout / 2);

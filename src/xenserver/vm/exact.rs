@@ -75,7 +75,9 @@ impl Vm {
                 continue;
             }
             let is_online_cpu = self.counters[place].is_online_cpu();
-            let Slot { counter, counted, last, .. } = &mut self.counters[place];
+            let Slot { counter, counted, last, is_known, .. } = &mut self.counters[place];
+            // Rows lack the first growth of a source, before one of them is known.
+            let may_lack_rows = !*is_known && last.is_some_and(f32::is_nan);
             let Some(Exact { nanos: exact, resolution }) =
                 source.last.filter(|last| last.nanos >= 0)
             else {
@@ -95,15 +97,14 @@ impl Vm {
                     let told = counted.since_start().filter(|_| counted.lacks_rows(mark));
                     is_compared && told.is_some_and(|told| told + resolution < exact)
                 };
-                let begins = || counted.anchor().is_none() && !last.is_some_and(f32::is_nan);
+                let begins = || counted.anchor().is_none() && !may_lack_rows;
                 if begins() || lacks_more() {
                     counted.set(reading);
                 }
                 continue;
             }
             match counted.anchor() {
-                // Rows lack the first growth of a source, before one of them is known.
-                None if last.is_some_and(f32::is_nan) => {}
+                None if may_lack_rows => {}
                 _ if rows_lie => {
                     let more = counted.catch_up(exact, at);
                     covered += if is_online_cpu { more } else { 0 };
