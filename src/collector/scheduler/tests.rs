@@ -299,6 +299,17 @@ impl Host {
 const MOMENT: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A host one of whose instances has hung for as long as the timeout.
+fn with_one_that_hangs(number: u128) -> Host {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, number));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.probe(true, true);
+    host.wait(LIMITS.timeout / 2);
+    host
+}
+
 #[test]
 fn what_was_begun_for_one_who_left_may_be_too_old_for_the_next() {
     let mut host = Host::new(LIMITS);
@@ -553,12 +564,7 @@ fn a_guest_that_hangs_costs_one_timeout_and_comes_back() {
 
 #[test]
 fn one_whose_uuid_is_nil_hangs_like_any_other() {
-    let mut host = Host::new(LIMITS);
-    host.ask(0, key(Kind::Disks, 0));
-    host.start();
-    host.wait(LIMITS.timeout / 2);
-    host.probe(true, true);
-    host.wait(LIMITS.timeout / 2);
+    let mut host = with_one_that_hangs(0);
     assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
     let vm: InstanceId = Uuid::nil().into();
     host.scheduler.leave_unprobed(&vm);
@@ -1004,12 +1010,7 @@ fn a_host_that_has_answered_once_in_an_outage_may_be_reset_all_the_same() {
 
 #[test]
 fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection() {
-    let mut host = Host::new(LIMITS);
-    host.ask(0, key(Kind::Disks, 1));
-    host.start();
-    host.wait(LIMITS.timeout / 2);
-    host.probe(true, true);
-    host.wait(LIMITS.timeout / 2);
+    let mut host = with_one_that_hangs(1);
     assert_eq!(host.scheduler.health(host.now).hung.len(), 1);
     let vm: InstanceId = Uuid::from_u128(1).into();
     host.scheduler.leave_unprobed(&vm);
@@ -1024,12 +1025,7 @@ fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection()
 
 #[test]
 fn a_guest_of_which_nothing_is_told_has_not_been_free_meanwhile() {
-    let mut host = Host::new(LIMITS);
-    host.ask(0, key(Kind::Disks, 1));
-    host.start();
-    host.wait(LIMITS.timeout / 2);
-    host.probe(true, true);
-    host.wait(LIMITS.timeout / 2);
+    let mut host = with_one_that_hangs(1);
     let hung = |host: &Host| host.scheduler.health(host.now).hung.len();
     host.probe_in_vain(true);
     assert_eq!(hung(&host), 1);
