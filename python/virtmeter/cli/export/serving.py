@@ -111,7 +111,7 @@ class Serving:
                 pages,
                 reload,
                 descriptors - fleet.one_takes(),
-                f"serving {targets} of {file}, each read when it is asked for",
+                f"reading {targets} of {file} when asked for",
             )
         finally:
             fleet.close()
