@@ -41,8 +41,9 @@ LIBVIRT_PARENTS = ("/etc", "/var/cache", "/var/lib", "/var/log")
 DIRECTORIES = ("/run", *(f"{parent}/libvirt" for parent in LIBVIRT_PARENTS))
 
 # linux/ptrace.h and linux/wait.h
-PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_CONT, PTRACE_DETACH = 0x4206, 0x4207, 7, 17
 WALL = 0x40000000
+PPOLL = {"x86_64": "271 ", "aarch64": "73 "}.get(platform.machine(), "")
 
 UNSHARE = ("unshare", "--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "--")
 
@@ -124,6 +125,14 @@ def unavailable() -> str | None:
     if probe.returncode != 0:
         return f"the namespaces are refused ({probe.stderr.strip()})."
     return None
+
+
+def _is_waiting(pid: int) -> bool:
+    """Return whether a stopped process was waiting in ppoll, as far as this kernel tells that."""
+    try:
+        return Path(f"/proc/{pid}/syscall").read_text().startswith(PPOLL)
+    except OSError:
+        return True
 
 
 def wait_for(
@@ -242,9 +251,14 @@ class Guest:
                 raise OSError(ctypes.get_errno(), "ptrace")
 
         ptrace(PTRACE_SEIZE)
-        ptrace(PTRACE_INTERRUPT)
-        os.waitpid(pid, WALL)
         try:
+            while True:
+                ptrace(PTRACE_INTERRUPT)
+                os.waitpid(pid, WALL)
+                # Anywhere else it may hold the lock that the vCPUs need.
+                if _is_waiting(pid):
+                    break
+                ptrace(PTRACE_CONT)
             yield
         finally:
             ptrace(PTRACE_DETACH)
