@@ -280,9 +280,10 @@ def test_a_host_that_is_reset_again_and_again(daemon: Daemon) -> None:
     assert inspector.health().stuck > 0
     # None of those serves.
     daemon.on("CONNECT_OPEN", TOO_MANY, repeat=True)
-    daemon.hang_up_on_the_idle()
 
     def is_noticed() -> bool:
+        # Again and again, as one may be reading ahead just then.
+        daemon.hang_up_on_the_idle()
         cycle(inspector, uuids)
         return inspector.health().outage is not None
 
