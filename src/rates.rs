@@ -10,7 +10,9 @@
 //! overtaken its old self cannot be told from one that went on; what is then taken for its growth is
 //! less than what went through it meanwhile, and so never absurd.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
@@ -41,16 +43,35 @@ pub(crate) struct Measured<const N: usize> {
     pub(crate) outlive: bool,
 }
 
-/// The counters of all devices that are there, by their names; `None` where they are not known.
-pub(crate) type Counters<'a, const N: usize> = BTreeMap<&'a str, Option<Measured<N>>>;
+/// What tells a device apart from the others of its instance, and how that is kept: a name, or the number of a vCPU.
+pub(crate) trait Key: Ord + ToOwned<Owned: Into<Self::Kept>> {
+    type Kept: Debug + Borrow<Self>;
+}
+
+impl Key for str {
+    type Kept = Box<str>;
+}
+
+impl Key for u32 {
+    type Kept = Self;
+}
+
+/// The counters of all devices that are there; `None` where they are not known.
+pub(crate) type Counters<'a, const N: usize, K = str> = BTreeMap<&'a K, Option<Measured<N>>>;
 
 /// What was last known of the counters of some devices.
-#[derive(Debug, Default)]
-pub(crate) struct Devices<const N: usize> {
+#[derive(Debug)]
+pub(crate) struct Devices<const N: usize, K: Key + ?Sized = str> {
     /// When they were last read.
     read: Option<Stamp>,
-    /// By their names, which it is sorted by.
-    known: Box<[(Box<str>, Sample<i64, N>)]>,
+    /// Sorted by what tells them apart.
+    known: Box<[(K::Kept, Sample<i64, N>)]>,
+}
+
+impl<const N: usize, K: Key + ?Sized> Default for Devices<N, K> {
+    fn default() -> Self {
+        Self { read: None, known: Box::default() }
+    }
 }
 
 impl<C: Copy + Into<i128>, const N: usize> Sample<C, N> {
@@ -70,14 +91,14 @@ impl<C: Copy + Into<i128>, const N: usize> Sample<C, N> {
     }
 }
 
-impl<const N: usize> Devices<N> {
+impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
     /// Enters a reading, and answers what was added to the counters of each device since they were
     /// last known. A reading that was overtaken by a younger one is none: what it saw is in that one.
     pub(crate) fn enter<'a>(
         &mut self,
         read: Stamp,
-        now: &Counters<'a, N>,
-    ) -> BTreeMap<&'a str, Growth<N>> {
+        now: &Counters<'a, N, K>,
+    ) -> BTreeMap<&'a K, Growth<N>> {
         let mut grown = BTreeMap::new();
         if self.has_seen(read) {
             return grown;
@@ -94,10 +115,31 @@ impl<const N: usize> Devices<N> {
                 .filter(|now| before.is_none_or(|before| now.read.at > before.read.at));
             let growth = sample.zip(before).and_then(|(now, before)| now.since(&before));
             grown.extend(growth.map(|growth| (*device, growth)));
-            known.extend(sample.or(before).map(|sample| ((*device).into(), sample)));
+            known.extend(sample.or(before).map(|sample| (*device, sample)));
         }
-        *self = Self { read: Some(read), known: known.into() };
+        self.read = Some(read);
+        self.set(&known);
         grown
+    }
+
+    /// Mostly these are the devices that there were. Then nothing is allocated: it would lie between what is given
+    /// back after this reading, and keep that memory from the next one.
+    fn set(&mut self, known: &[(&K, Sample<i64, N>)]) {
+        let are_same = self
+            .known
+            .iter()
+            .map(|(device, _)| device.borrow())
+            .eq(known.iter().map(|(device, _)| *device));
+        if !are_same {
+            self.known = known
+                .iter()
+                .map(|(device, sample)| (K::to_owned(device).into(), *sample))
+                .collect();
+            return;
+        }
+        for ((_, before), (_, now)) in self.known.iter_mut().zip(known) {
+            *before = *now;
+        }
     }
 
     /// Enters a reading, and answers what was added to the counters of all devices together since
@@ -107,7 +149,7 @@ impl<const N: usize> Devices<N> {
     pub(crate) fn enter_together(
         &mut self,
         read: Stamp,
-        now: &Counters<'_, N>,
+        now: &Counters<'_, N, K>,
     ) -> Option<Growth<N>> {
         if self.read.is_some_and(|last| since(read.at, last.at) > Some(TOLD_NO_MORE)) {
             self.give_up(read, now);
@@ -136,13 +178,13 @@ impl<const N: usize> Devices<N> {
     }
 
     /// Has each device start anew whose counters went back, and answers whether there is one.
-    fn some_start_anew(&mut self, read: Stamp, now: &Counters<'_, N>) -> bool {
+    fn some_start_anew(&mut self, read: Stamp, now: &Counters<'_, N, K>) -> bool {
         if self.has_seen(read) {
             return false;
         }
         let mut some = false;
         for (device, before) in &mut self.known {
-            let measured = now.get(&**device).copied().flatten();
+            let measured = now.get::<K>((*device).borrow()).copied().flatten();
             let went_back =
                 |now: &Sample<_, N>| now.read.at > before.read.at && now.since(before).is_none();
             if let Some(now) = measured.map(|now| now.sample(read)).filter(went_back) {
@@ -154,22 +196,22 @@ impl<const N: usize> Devices<N> {
 
     /// Whether a device was not measured since it was last known, as a sample of it is missing. One that has
     /// never counted anything may be one that is never told.
-    fn lags(&self, device: &str, now: Measured<N>) -> bool {
+    fn lags(&self, device: &K, now: Measured<N>) -> bool {
         let has_counted = |before: &Sample<_, N>| before.counters.iter().any(|count| *count > 0);
         let before = self.last(device).filter(has_counted);
         now.at.zip(before).is_some_and(|(at, before)| at <= before.read.at)
     }
 
     /// What devices that lag have counted is not known any more, if others go on.
-    fn give_up(&mut self, read: Stamp, now: &Counters<'_, N>) {
-        let goes_on = |(device, before): &(Box<str>, Sample<i64, N>)| {
-            let now = now.get(&**device).copied().flatten();
+    fn give_up(&mut self, read: Stamp, now: &Counters<'_, N, K>) {
+        let goes_on = |(device, before): &(K::Kept, Sample<i64, N>)| {
+            let now = now.get::<K>((*device).borrow()).copied().flatten();
             now.is_some_and(|now| now.sample(read).read.at > before.read.at)
         };
         let go_on: Vec<bool> = self.known.iter().map(goes_on).collect();
         if go_on.contains(&true) {
             for ((device, before), goes_on) in self.known.iter_mut().zip(go_on) {
-                if !goes_on && now.get(&**device).is_some_and(Option::is_some) {
+                if !goes_on && now.get::<K>((*device).borrow()).is_some_and(Option::is_some) {
                     before.counters = [-1; N];
                 }
             }
@@ -182,17 +224,17 @@ impl<const N: usize> Devices<N> {
     }
 
     /// Whether it knows of just these devices.
-    pub(crate) fn are(&self, devices: &[String]) -> bool {
-        self.known.len() == devices.len() && devices.iter().all(|device| self.has_known(device))
+    pub(crate) fn are(&self, devices: &Counters<'_, N, K>) -> bool {
+        self.known.len() == devices.len() && devices.keys().all(|device| self.has_known(device))
     }
 
     /// Whether the counters of a device that was there at the last reading were ever known.
-    pub(crate) fn has_known(&self, device: &str) -> bool {
+    pub(crate) fn has_known(&self, device: &K) -> bool {
         self.last(device).is_some()
     }
 
-    fn last(&self, device: &str) -> Option<Sample<i64, N>> {
-        let found = self.known.binary_search_by(|(name, _)| (**name).cmp(device)).ok()?;
+    fn last(&self, device: &K) -> Option<Sample<i64, N>> {
+        let found = self.known.binary_search_by(|(known, _)| known.borrow().cmp(device)).ok()?;
         self.known.get(found).map(|(_, sample)| *sample)
     }
 }

@@ -373,7 +373,7 @@ pub struct VmCounters {
     pub cpu_measured: Option<Instant>,
     /// What each vCPU that is plugged in has used of that, and when it was measured, where one may be known without the
     /// others.
-    pub each_cpu: Option<Vec<(u32, i128, Instant)>>,
+    pub each_cpu: Option<Vec<(u32, i64, Instant)>>,
     /// Time for which the vCPUs have waited for a CPU of the host since boot, nanoseconds.
     pub vcpu_wait: Option<i128>,
     /// Time for which the vCPUs could have run but had no CPU of the host, nanoseconds.

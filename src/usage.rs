@@ -37,7 +37,7 @@ pub(crate) struct Usage {
     /// as it was last known.
     cpus: [Option<CpuTime>; 3],
     /// The vCPUs, where each is known by itself.
-    each_cpu: Devices<1>,
+    each_cpu: Devices<1, u32>,
     nics: Devices<2>,
     disks: Disks,
 }
@@ -165,9 +165,8 @@ impl Usage {
             now.since(&last.replace(now)?)
         });
         if let Some(each) = &now.each_cpu {
-            let names: Vec<String> = each.iter().map(|(number, ..)| number.to_string()).collect();
-            let now = each_cpu(&names, each);
-            if self.each_cpu.are(&names) {
+            let now = each_cpu(each);
+            if self.each_cpu.are(&now) {
                 let together = self.each_cpu.enter_together(read, &now);
                 (cpu, cpus[0]) = (together, together);
             } else {
@@ -210,11 +209,11 @@ impl Usage {
     }
 }
 
-fn each_cpu<'a>(names: &'a [String], each: &[(u32, i128, Instant)]) -> Counters<'a, 1> {
-    let counters = names.iter().zip(each).map(|(name, (_, time, at))| {
+fn each_cpu(each: &[(u32, i64, Instant)]) -> Counters<'_, 1, u32> {
+    let counters = each.iter().map(|(number, time, at)| {
         // From 1 on, as what has never counted may be what is never told.
-        let counters = [i64::try_from(*time).unwrap_or(i64::MAX).saturating_add(1)];
-        (name.as_str(), Some(Measured { counters, at: Some(*at), outlive: false }))
+        let counters = [time.saturating_add(1)];
+        (number, Some(Measured { counters, at: Some(*at), outlive: false }))
     });
     counters.collect()
 }

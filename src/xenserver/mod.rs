@@ -220,7 +220,7 @@ struct Counting {
     devices: Devices,
 }
 
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct Devices {
     nics: Box<[(u16, Ref)]>,
     disks: Box<[(Box<str>, Ref)]>,
@@ -265,7 +265,7 @@ impl State {
         hosts.difference(&now).for_each(|gone| totals.forget_host(gone));
         lags.retain(|host, _| now.contains(host));
         *hosts = now;
-        let mut now = HashMap::new();
+        // In place: each reading is another thread's, and what all of them made anew would fragment the memory of each.
         for vm in inventory.vms(control_domains) {
             let devices = Devices::of(&vm);
             let nothing = Devices::default();
@@ -283,7 +283,7 @@ impl State {
                 nics: &nics,
                 disks: &disks,
             };
-            let before = vms.remove(&vm.record.uuid);
+            let before = vms.get_mut(&vm.record.uuid);
             if let Some(before) = &before {
                 let (nics, disks, are_all) = devices.in_place(&before.devices);
                 if !are_all {
@@ -292,22 +292,31 @@ impl State {
             }
             totals.enter(vm.record.uuid, &known);
             let runs = known.state != Running::Gone;
-            let began = match before {
+            let began = match &before {
                 Some(before) if before.runs || !runs => before.began,
                 // The time for which it stood still is nobody's.
                 before => {
                     let covered = totals.vm(&vm.record.uuid).map(|used| used.covered);
                     let began = Instant::now().checked_sub(covered.unwrap_or_default());
-                    let before = before.map(|before| before.began);
+                    let before = before.as_ref().map(|before| before.began);
                     began.max(before).unwrap_or_else(Instant::now)
                 }
             };
-            now.insert(vm.record.uuid, Counting { began, runs, devices });
+            match before {
+                Some(known) => {
+                    (known.began, known.runs) = (began, runs);
+                    if known.devices != devices {
+                        known.devices = devices;
+                    }
+                }
+                None => {
+                    vms.insert(vm.record.uuid, Counting { began, runs, devices });
+                }
+            }
         }
-        for gone in vms.keys() {
-            totals.forget(gone);
-        }
-        *vms = now;
+        let is_there = |vm: Vm<'_>| control_domains || !vm.record.is_control_domain;
+        vms.retain(|uuid, _| inventory.vm(*uuid).is_some_and(is_there));
+        totals.forget_all_but(|vm| vms.contains_key(vm));
     }
 
     /// What is new of what was wrong with the inventory.

@@ -17,6 +17,8 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 const MAX_ROWS: usize = 400;
 /// A host with 1,000 VMs has 50,000.
 const MAX_COLUMNS: usize = 200_000;
+/// The bytes of a column in an answer: those of its owner's UUID, and more.
+const SHORTEST: usize = 36;
 /// Sources of one VM. One with 32 vCPUs and all devices has 700.
 const MAX_SOURCES: usize = 20_000;
 /// The deepest element that XAPI writes is the fifth.
@@ -144,12 +146,15 @@ impl<'a> Updates<'a> {
         xml.enter_root("xport")?;
         xml.enter("meta")?;
         let (mut start, mut step, mut end, mut columns) = (None, None, None, None);
+        // Room for all columns at once: many answers are read at a time, and what grows holds twice as much.
+        let mut room = 0;
         while let Some(name) = xml.child()? {
             match name.as_ref() {
                 b"start" => start = Some(xml.integer("start")?),
                 b"step" => step = Some(xml.step()?),
                 b"end" => end = Some(xml.integer("end")?),
-                b"legend" => columns = Some(legend(&mut xml)?),
+                b"columns" => room = xml.text()?.trim().parse().unwrap_or(0),
+                b"legend" => columns = Some(legend(&mut xml, room.min(answer.len() / SHORTEST))?),
                 _ => xml.skip()?,
             }
         }
@@ -288,8 +293,8 @@ fn within(what: &str, found: usize, limit: usize) -> Result<()> {
     if found <= limit { Ok(()) } else { Err(refusal()) }
 }
 
-fn legend<'a>(xml: &mut Xml<'a>) -> Result<Vec<Option<Column<'a>>>> {
-    let mut columns = Vec::new();
+fn legend<'a>(xml: &mut Xml<'a>, room: usize) -> Result<Vec<Option<Column<'a>>>> {
+    let mut columns = Vec::with_capacity(room);
     while let Some(name) = xml.child()? {
         if name.as_ref() != b"entry" {
             return Err(Unreadable::of("there is something else than an <entry> in its <legend>"));

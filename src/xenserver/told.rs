@@ -100,9 +100,9 @@ impl Subject<'_> {
 
     /// A row lacks a vCPU now and then: before xapi 25.21 one that ran all the time, where that came to
     /// slightly more than all.
-    fn each_cpu(&self, used: &VmTotals) -> Option<Vec<(u32, i128, Instant)>> {
+    fn each_cpu(&self, used: &VmTotals) -> Option<Vec<(u32, i64, Instant)>> {
         let cpus = (0..).zip(&used.vcpus);
-        let each = cpus.map(|(number, told)| (number, told.sum, self.began + told.covered));
+        let each = cpus.map(|(number, told)| (number, whole(told.sum), self.began + told.covered));
         (!used.vcpus.is_empty()).then(|| each.collect())
     }
 

@@ -201,9 +201,9 @@ impl Totals {
         vm.enter(known, begun, quirks.unwrap_or_default());
     }
 
-    /// Forgets a VM that is gone for good.
-    pub(crate) fn forget(&mut self, vm: &Uuid) {
-        self.vms.remove(vm);
+    /// Forgets VMs that are gone for good.
+    pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&Uuid) -> bool) {
+        self.vms.retain(|vm, _| is_there(vm));
     }
 
     /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
@@ -389,7 +389,7 @@ impl Totals {
             let place = match current {
                 Some((last, place)) if last == uuid => place,
                 _ => *places.entry(uuid).or_insert_with(|| {
-                    groups.push(Group::new(uuid, vm.way(host, head.end)));
+                    groups.push(Group::new(uuid, vm.way(host, head.end), vm.counters()));
                     groups.len() - 1
                 }),
             };
@@ -426,8 +426,9 @@ struct Group {
 }
 
 impl Group {
-    fn new(vm: Uuid, way: Way) -> Self {
-        let entries = Vec::new();
+    /// With room for the columns of so many counters.
+    fn new(vm: Uuid, way: Way, counters: usize) -> Self {
+        let entries = Vec::with_capacity(if way == Way::Not { 0 } else { counters });
         Self { vm, way, shift: 0, entries, measures: Vec::new(), busy: None, measured: Vec::new() }
     }
 

@@ -486,6 +486,11 @@ impl Vm {
         self.mark.filter(|_| self.state != State::Gone && !is_still)
     }
 
+    /// How many it has, also those that are not there any more.
+    pub(super) fn counters(&self) -> usize {
+        self.counters.len()
+    }
+
     /// A column of an answer whose rows are to be added up.
     pub(super) fn entry(&self, column: usize, name: Named<'_>, rows_lie: bool) -> Option<Entry> {
         let index = self.place(name)?;
