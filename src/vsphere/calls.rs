@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::faults::FaultKind;
 use super::groups::Kind;
-use super::inventory::{About, AboutRead, Vm};
+use super::inventory::{About, AboutRead, Untold, Vm};
 use super::objects::{self, Object, Page, Properties, Swept};
 use super::perf;
 use super::requests::{Query, Request};
@@ -25,7 +25,8 @@ const SIZES: Duration = Duration::from_secs(300);
 /// So many VMs that are gone, or not to be seen, are taken out of a call one after the other; then it is
 /// halved.
 const MOST_GONE: usize = 3;
-/// If more VMs than that are refused before one is answered for, it is not about VMs.
+/// If more VMs than that are refused before one is answered for, it is not about VMs. If there are more of
+/// which the configuration cannot be read, they are found in several readings.
 const MOST_REFUSED: usize = 3;
 
 /// What came of the calls about a group so far.
@@ -66,42 +67,72 @@ impl VSphere {
     }
 
     /// Reads what the VMs of a group are, beside what they use: of those that were configured otherwise
-    /// since, and their sizes where these are too old.
+    /// since, and their sizes where these are too old. An answer that cannot be used, as somebody has
+    /// written such notes, costs nothing but the VM that it is about.
     pub(super) fn read_about(&self, group: Uuid, sizes: bool, deadline: Instant) -> Result<()> {
         let now = Instant::now();
-        let wanted: Vec<(Uuid, Box<str>, Arc<str>)> = {
-            let state = self.lock();
-            let Some(group) = state.groups.get(group) else { return Ok(()) };
-            let vms =
-                group.vms.iter().filter_map(|uuid| Some((uuid, state.inventory.vms.get(uuid)?)));
-            let is_old = |vm: &Vm| {
-                vm.about.as_ref().is_some_and(|about| now.duration_since(about.read) > SIZES)
-            };
-            vms.filter(|(_, vm)| !vm.is_untold(now) && (vm.is_changed() || sizes && is_old(vm)))
-                .map(|(uuid, vm)| (*uuid, vm.moref.clone(), vm.version.clone()))
-                .collect()
-        };
-        if wanted.is_empty() {
+        let (together, apart) = self.lock().undescribed(group, sizes, now);
+        let (mut left, mut unusable) = (vec![together], 0);
+        while let Some(mut vms) = left.pop() {
+            match (self.describe(&vms, now, deadline), &vms[..]) {
+                (Ok(()), _) => {}
+                (Err(Trouble::Unusable(why)), [only]) => {
+                    self.lock().note_unusable(only, &why, now);
+                    unusable += 1;
+                    if unusable > MOST_REFUSED {
+                        // The next reading goes on.
+                        break;
+                    }
+                }
+                (Err(Trouble::Unusable(_)), _) => {
+                    let half = vms.split_off(vms.len() / 2);
+                    left.extend([half, vms]);
+                }
+                (Err(trouble), _) => return Err(self.vcenter.error(trouble)),
+            }
+        }
+        for vm in apart.into_iter().take(MOST_GONE) {
+            match self.describe(std::slice::from_ref(&vm), now, deadline) {
+                Ok(()) => {}
+                Err(Trouble::Unusable(why)) => self.lock().note_unusable(&vm, &why, now),
+                Err(trouble) => return Err(self.vcenter.error(trouble)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of these VMs, with one answer.
+    fn describe(
+        &self,
+        vms: &[Undescribed],
+        now: Instant,
+        deadline: Instant,
+    ) -> std::result::Result<(), Trouble> {
+        if vms.is_empty() {
             return Ok(());
         }
-        let morefs: Vec<&str> = wanted.iter().map(|(_, moref, _)| &**moref).collect();
+        let morefs: Vec<&str> = vms.iter().map(|vm| &*vm.moref).collect();
         let first =
             |session: &Session| Request::vm_properties(&session.refs, &morefs, &AboutRead::PATHS);
-        let found: Vec<Found> = self.pages(first, deadline)?.objects;
+        let found = self.pages_of_one_session::<Found>(&first, deadline)?.objects;
         let mut state = self.lock();
         let State { inventory, totals, .. } = &mut *state;
         let is_there: HashSet<&str> = found.iter().map(|found| &*found.moref).collect();
-        for (uuid, moref, _) in &wanted {
+        for Undescribed { vm, moref, .. } in vms {
             if !is_there.contains(&**moref) {
-                inventory.forget(uuid, moref);
+                inventory.forget(vm, moref);
             }
         }
         for Found { moref, about } in found {
-            let asked = wanted.iter().find(|(_, asked, _)| *asked == moref);
-            let Some((uuid, _, version)) = asked else { continue };
+            let asked = vms.iter().find(|asked| asked.moref == moref);
+            let Some(Undescribed { vm: uuid, version, .. }) = asked else { continue };
             let vm = inventory.vms.get_mut(uuid).filter(|vm| vm.moref == moref);
             let Some(vm) = vm else { continue };
-            vm.untold = about.is_none().then(|| (now, version.clone()));
+            vm.untold = about.is_none().then(|| Untold {
+                asked: now,
+                version: version.clone(),
+                unusable: None,
+            });
             let Some(read) = about else { continue };
             let about = About::new(read, version.clone(), now);
             totals.keep_devices(uuid, |device| about.has(device));
@@ -380,6 +411,54 @@ impl VSphere {
         }));
         Ok(again)
     }
+}
+
+impl State {
+    /// The VMs of a group whose configuration is to be read; by themselves, first the one that has waited
+    /// longest, those of which the last answer could not be used.
+    fn undescribed(
+        &self,
+        group: Uuid,
+        sizes: bool,
+        now: Instant,
+    ) -> (Vec<Undescribed>, Vec<Undescribed>) {
+        let is_old =
+            |vm: &Vm| vm.about.as_ref().is_some_and(|about| now.duration_since(about.read) > SIZES);
+        let vms = self.groups.get(group).into_iter().flat_map(|group| &group.vms);
+        let vms = vms.filter_map(|uuid| Some((uuid, self.inventory.vms.get(uuid)?)));
+        let wanted =
+            vms.filter(|(_, vm)| !vm.is_untold(now) && (vm.is_changed() || sizes && is_old(vm)));
+        let (mut apart, together): (Vec<_>, Vec<_>) =
+            wanted.partition(|(_, vm)| vm.unusable().is_some());
+        apart.sort_by_key(|(_, vm)| vm.untold.as_ref().map(|untold| untold.asked));
+        let undescribed = |(uuid, vm): (&Uuid, &Vm)| Undescribed {
+            vm: *uuid,
+            moref: vm.moref.clone(),
+            version: vm.version.clone(),
+        };
+        let [together, apart] =
+            [together, apart].map(|vms| vms.into_iter().map(undescribed).collect());
+        (together, apart)
+    }
+
+    /// Notes that the answer about the configuration of a VM alone could not be used.
+    fn note_unusable(&mut self, of: &Undescribed, why: &str, now: Instant) {
+        let vm = self.inventory.vms.get_mut(&of.vm).filter(|vm| vm.moref == of.moref);
+        let Some(vm) = vm else { return };
+        if vm.unusable().is_none() {
+            let name = Printable(&vm.name);
+            self.lines.push(format!("the configuration of VM {name} cannot be read: {why}"));
+        }
+        let (version, unusable) = (of.version.clone(), Some(why.into()));
+        vm.untold = Some(Untold { asked: now, version, unusable });
+    }
+}
+
+/// A VM whose configuration is to be read.
+struct Undescribed {
+    vm: Uuid,
+    moref: Box<str>,
+    version: Arc<str>,
 }
 
 /// A VM that is there, and what it is unless that is not told.

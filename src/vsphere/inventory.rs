@@ -33,8 +33,8 @@ pub(super) struct Vm {
     /// When it was powered on.
     pub(super) boot: Option<i64>,
     pub(super) about: Option<Box<About>>,
-    /// If that was not told when it was last asked for: when, and of which version.
-    pub(super) untold: Option<(Instant, Arc<str>)>,
+    /// If that was not told when it was last asked for.
+    pub(super) untold: Option<Untold>,
     /// Whether the last list told of its configuration.
     is_described: bool,
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
@@ -49,6 +49,15 @@ pub(super) struct Vm {
     pub(super) has_begun: bool,
     /// It has another reference than in the inventory before.
     pub(super) has_other_moref: bool,
+}
+
+/// A configuration that was not told.
+pub(super) struct Untold {
+    pub(super) asked: Instant,
+    /// Of the VM then.
+    pub(super) version: Arc<str>,
+    /// If the answer could not be used: why. Then the VM is asked about by itself.
+    pub(super) unusable: Option<Box<str>>,
 }
 
 /// What is asked about a VM only when it was configured otherwise.
@@ -129,7 +138,7 @@ impl Vm {
         }
         let was_described = std::mem::replace(&mut self.is_described, vm.change_version.is_some());
         if self.is_described && !was_described {
-            self.untold = None;
+            self.untold = self.untold.take().filter(|untold| untold.unusable.is_some());
         }
         if let Some(version) = vm.change_version.filter(|version| **version != *self.version) {
             self.version = version.into();
@@ -183,9 +192,14 @@ impl Vm {
 
     /// Whether that would be in vain, as it was a moment ago.
     pub(super) fn is_untold(&self, now: Instant) -> bool {
-        self.untold.as_ref().is_some_and(|(asked, version)| {
+        self.untold.as_ref().is_some_and(|Untold { asked, version, .. }| {
             *version == self.version && now.saturating_duration_since(*asked) < UNTOLD
         })
+    }
+
+    /// Why the answer about its configuration could not be used.
+    pub(super) fn unusable(&self) -> Option<&str> {
+        self.untold.as_ref()?.unusable.as_deref()
     }
 }
 

@@ -64,6 +64,8 @@ struct State {
     left_out: usize,
     /// What the last inventory was not told.
     missing: Missing,
+    /// What the log is to say of configurations that cannot be read.
+    lines: Vec<String>,
 }
 
 /// The newest sample of a host's VMs.
@@ -245,6 +247,7 @@ impl HostWide for VSphere {
         };
         let mut lines = self.vcenter.server.take_lines();
         lines.extend(read?);
+        lines.append(&mut self.lock().lines);
         Ok(lines)
     }
 
@@ -304,7 +307,12 @@ impl HostWide for VSphere {
             return no_data(why);
         }
         if part != Parts::STATS && vm.about.is_none() {
-            return no_data("vSphere does not tell the configuration of this VM");
+            return match vm.unusable() {
+                Some(why) => {
+                    no_data(&format!("the configuration of this VM cannot be read: {why}"))
+                }
+                None => no_data("vSphere does not tell the configuration of this VM"),
+            };
         }
         Ok((subject.tell(part), subject.stamp(part)))
     }

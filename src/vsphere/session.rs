@@ -8,7 +8,7 @@ use super::perf::Counters;
 use super::requests::{ACTION, CONTENT_TYPE, Request};
 use super::soap::{self, Refs, SoapError};
 use crate::error::{Error, Result};
-use crate::https::{self, Client, Response, Until};
+use crate::https::{self, Client, Response, Until, Why};
 use crate::locks::lock;
 use crate::target::{NotLoggedIn, Over, PasswordSource, Secret, Server, Target};
 
@@ -63,6 +63,8 @@ pub(super) enum Trouble {
     Fault(FaultKind, String),
     /// None came in time.
     TimedOut(Error),
+    /// What came is beyond bounds, or broken: what it is about may have such a text in it.
+    Unusable(String),
 }
 
 impl Trouble {
@@ -71,7 +73,7 @@ impl Trouble {
         match self {
             Self::TimedOut(_) => true,
             Self::Fault(kind, _) => kind.is_about_a_host(),
-            Self::Lost(_) => false,
+            Self::Lost(_) | Self::Unusable(_) => false,
         }
     }
 }
@@ -232,6 +234,9 @@ impl Vcenter {
         }
         self.server.count(request.method);
         let answer = client.send(&post, until).map_err(|error| {
+            if let Why::BodyTooLong(_) = error.why {
+                return Trouble::Unusable(error.to_string());
+            }
             let lost = self.lost(&error.to_string());
             let is_late = error.why.is_timeout() && !error.why.is_before_request();
             if is_late { Trouble::TimedOut(lost) } else { Trouble::Lost(lost) }
@@ -258,6 +263,7 @@ impl Vcenter {
                 let text = fault.to_string();
                 Trouble::Fault(fault.kind, text)
             }
+            SoapError::Unusable(_) => Trouble::Unusable(error.to_string()),
             error => Trouble::Lost(self.lost(&error.to_string())),
         }
     }
@@ -266,7 +272,7 @@ impl Vcenter {
     pub(super) fn error(&self, trouble: Trouble) -> Error {
         match trouble {
             Trouble::Lost(error) | Trouble::TimedOut(error) => error,
-            Trouble::Fault(_, text) => self.lost(&text),
+            Trouble::Fault(_, text) | Trouble::Unusable(text) => self.lost(&text),
         }
     }
 

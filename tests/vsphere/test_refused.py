@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import pytest
 
@@ -157,3 +158,71 @@ def test_a_host_all_of_whose_vms_are_refused_does_not_stay_alone(
     # It held up a call, and was asked by itself; now it answers.
     left = {vm.uuid for vm in vms} - refused
     eventually(lambda: set(usages(inspector)) == left and not inspector.health().away)
+
+
+def test_notes_that_cannot_be_read_cost_no_other_vm(
+    opens: Opens, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VCenter(hosts=1, vms=20) as vcenter:
+        vms = running(vcenter)
+        broken, left = vms[7], {vm.uuid for vm in vms if vm is not vms[7]}
+        vcenter.reconfigure(broken.ref, annotation="=" * 2_000_000)
+        inspector = opens(vcenter)
+        assert set(usages(inspector)) == left
+        assert inspector.health().away == {}
+        for ask in (inspector.inspect_vnics, inspector.inspect_disk_info, inspector.usage):
+            with pytest.raises(NoDataException, match="cannot be read: the answer cannot be used"):
+                ask(broken.uuid)
+        lines = [line for line in caplog.messages if "configuration of VM" in line]
+        assert [line.partition(":")[0] for line in lines] == [
+            f"the configuration of VM {unquote(broken.name)} cannot be read"
+        ]
+        # It is remembered, and asked about by itself when it is written anew.
+        vcenter.step(20)
+        for length, asked in ((None, 0), (2_000_001, 1), (None, 0)):
+            if length is not None:
+                vcenter.reconfigure(broken.ref, annotation="=" * length)
+            vcenter.forget_calls()
+            assert set(usages(inspector)) == left
+            assert vcenter.calls() == {"RetrievePropertiesEx": 1 + asked, "QueryPerf": 1}
+        assert lines == [line for line in caplog.messages if "configuration of VM" in line]
+        vcenter.reconfigure(broken.ref, annotation="short")
+        vcenter.step(20)
+        assert set(usages(inspector)) == left | {broken.uuid}
+        assert list(inspector.inspect_vnics(broken.uuid))
+
+
+def test_a_vm_whose_new_notes_cannot_be_read_goes_on(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vms = running(vcenter)
+    nics = [nic.name for nic in inspector.inspect_vnics(vms[0].uuid)]
+    for vm in vms[:2]:
+        vcenter.reconfigure(vm.ref, annotation="=" * 1_500_000)
+    vcenter.step(20)
+    told = usages(inspector)
+    assert {usage.disk_interval for usage in told.values()} == {20}
+    assert len(told) == ALL
+    assert inspector.health().away == {}
+    # Either can be read without the other.
+    assert [nic.name for nic in inspector.inspect_vnics(vms[0].uuid)] == nics
+    vcenter.reconfigure(vms[0].ref, annotation="=" * 2_000_000)
+    nic = vcenter.add_nic(vms[1].ref)
+    vcenter.step(20)
+    assert len(usages(inspector)) == ALL
+    assert [nic.name for nic in inspector.inspect_vnics(vms[0].uuid)] == nics
+    assert nic in {nic.name for nic in inspector.inspect_vnics(vms[1].uuid)}
+
+
+def test_many_vms_whose_notes_cannot_be_read_are_found_in_several_readings(opens: Opens) -> None:
+    with VCenter(hosts=1, vms=16) as vcenter:
+        vms = sorted(running(vcenter), key=lambda vm: vm.uuid)
+        for vm in vms[:10]:
+            vcenter.reconfigure(vm.ref, annotation="=" * 2_000_000)
+        inspector = opens(vcenter)
+        left = {vm.uuid for vm in vms[10:]}
+        eventually(lambda: set(usages(inspector)) == left)
+        assert inspector.health().away == {}
+        vcenter.forget_calls()
+        assert set(usages(inspector)) == left
+        assert vcenter.calls()["RetrievePropertiesEx"] <= 1 + 3
