@@ -1,6 +1,6 @@
 //! What Python callers may hand in, and what they are told when it is something else.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -27,15 +27,15 @@ impl<'py> FromPyObject<'_, 'py> for InstanceArgument {
         let Some(id) = instance.getattr_opt(intern!(py, "id"))? else {
             return Err(PyTypeError::new_err(format!(
                 "an instance is a UUID string, a uuid.UUID or an object with an `id`, not {}",
-                type_name(&instance)
+                type_name(&instance)?
             )));
         };
-        let uuid = uuid(&id)?.ok_or_else(|| {
-            PyTypeError::new_err(format!(
+        let Some(uuid) = uuid(&id)? else {
+            return Err(PyTypeError::new_err(format!(
                 "an instance's `id` is a UUID string or a uuid.UUID, not {}",
-                type_name(&id)
-            ))
-        })?;
+                type_name(&id)?
+            )));
+        };
         let name = instance
             .getattr_opt(intern!(py, "OS-EXT-SRV-ATTR:instance_name"))?
             .and_then(|name| name.extract::<String>().ok())
@@ -54,7 +54,7 @@ pub(crate) fn instances(given: &Bound<'_, PyAny>) -> PyResult<Vec<InstanceId>> {
     if given.is_instance_of::<PyString>() || !is_sequence {
         return Err(PyTypeError::new_err(format!(
             "instances are a sequence of instances, a list for example, not {}",
-            type_name(given)
+            type_name(given)?
         )));
     }
     let mut instances = Vec::new();
@@ -101,8 +101,22 @@ fn uuid_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     CLASS.import(py, "uuid", "UUID")
 }
 
-pub(super) fn type_name(value: &Bound<'_, PyAny>) -> String {
-    class_name(&value.get_type()).unwrap_or_else(|_| "something else".to_owned())
+pub(super) fn type_name(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    unless_refused(value.py(), class_name(&value.get_type()), "something else".to_owned())
+}
+
+/// What was found of a value, or `otherwise` if the value does not let itself be looked at like that. What
+/// else its methods raise, Ctrl-C for example, is its caller's to hear of.
+pub(super) fn unless_refused<T>(py: Python<'_>, found: PyResult<T>, otherwise: T) -> PyResult<T> {
+    let is_refusal = |error: &PyErr| {
+        error.is_instance_of::<PyTypeError>(py)
+            || error.is_instance_of::<PyValueError>(py)
+            || error.is_instance_of::<PyOverflowError>(py)
+    };
+    match found {
+        Err(error) if is_refusal(&error) => Ok(otherwise),
+        found => found,
+    }
 }
 
 /// The name of a class; not by `Display`, as Python sees to signals meanwhile, and what their handlers

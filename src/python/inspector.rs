@@ -9,7 +9,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
-use super::arguments::{self, InstanceArgument, class_name, type_name};
+use super::arguments::{self, InstanceArgument, class_name, type_name, unless_refused};
 use super::errors::exception;
 use super::password::{self, Function};
 use super::records::{Record, list};
@@ -112,7 +112,7 @@ impl AnyInspector {
             if !given.is_callable() {
                 return Err(PyTypeError::new_err(format!(
                     "password must be a function that returns it, not {}",
-                    type_name(given)
+                    type_name(given)?
                 )));
             }
         }
@@ -401,7 +401,8 @@ fn unless_too_large<T>(
 ) -> PyResult<T> {
     match number {
         Err(error) if error.is_instance_of::<PyOverflowError>(given.py()) => {
-            Ok(if given.lt(0).unwrap_or(false) { least } else { most })
+            let is_negative = unless_refused(given.py(), given.lt(0), false)?;
+            Ok(if is_negative { least } else { most })
         }
         number => number,
     }

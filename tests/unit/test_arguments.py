@@ -138,6 +138,53 @@ def test_limits_that_nobody_could_keep(
             virtmeter.LibvirtInspector("test:///default", **{limit: given})  # type: ignore[arg-type]
 
 
+class Interrupted(int):
+    """A number too large for any limit; Ctrl-C comes while it is looked at."""
+
+    def __lt__(self, other: object) -> bool:
+        raise KeyboardInterrupt
+
+
+class Bare:
+    """A number that lets itself be compared with none."""
+
+    def __index__(self) -> int:
+        return -(10**20)
+
+
+class Nameless(type):
+    """A class that Ctrl-C keeps from telling its name."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise KeyboardInterrupt
+
+
+class Unnamed(metaclass=Nameless):
+    pass
+
+
+@pytest.mark.parametrize("limit", ["timeout", "max_age", "workers", "read_ahead", "max_stuck"])
+def test_what_a_number_raises_is_the_callers_to_hear_of(limit: str) -> None:
+    for new in (virtmeter.Inspector, virtmeter.LibvirtInspector):
+        with pytest.raises(KeyboardInterrupt):
+            new("test:///default", **{limit: Interrupted(10**400)})  # type: ignore[arg-type]
+        with pytest.raises((TypeError, ValueError), match=limit):
+            new("test:///default", **{limit: Bare()})  # type: ignore[arg-type]
+
+
+def test_what_a_class_raises_is_the_callers_to_hear_of(
+    inspector: virtmeter.LibvirtInspector,
+) -> None:
+    for instance in (Unnamed(), SimpleNamespace(id=Unnamed())):
+        with pytest.raises(KeyboardInterrupt):
+            inspector.inspect_instance(instance)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        inspector.list_servers(Unnamed())  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        virtmeter.Inspector("test:///default", password=Unnamed())  # type: ignore[arg-type]
+
+
 def test_options_are_keywords() -> None:
     with pytest.raises(TypeError):
         virtmeter.LibvirtInspector("test:///default", True)  # type: ignore[call-arg]
