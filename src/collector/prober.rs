@@ -36,7 +36,7 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     });
     if (state.prober.is_none() || stuck.is_some()) && state.probers.len() < MOST_PROBERS {
         if let Some((_, instance)) = stuck {
-            state.scheduler.leave_unprobed(&instance);
+            state.scheduler.leave_unprobed(&instance, now);
         }
         let number = state.next_thread();
         let shared = Arc::clone(shared);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -12,7 +13,7 @@ import virtmeter
 from tests.cli.exporter import Exporter
 from tests.cli.test_doctor import run
 from tests.support import sample
-from tests.support.libvirtd import Late
+from tests.support.libvirtd import Late, Then
 from tests.support.oracle import METHODS
 from tests.support.polling import ask, assert_same, cycle
 from tests.support.procedures import PROCEDURES
@@ -243,3 +244,46 @@ def test_the_doctor_says_that_the_list_hangs(daemon: Daemon, domains: list[Domai
     [problem] = [line for line in done.stdout.splitlines() if line.startswith("problem")]
     assert "list" in problem
     assert "hang" in problem
+
+
+@pytest.mark.parametrize("why", ["its guest hangs", "a list hangs"])
+def test_a_question_that_is_never_answered_locks_nobody_out(
+    daemon: Daemon, domains: list[Domain], inspector: virtmeter.LibvirtInspector, why: str
+) -> None:
+    well, other = domains[:2]
+    inspector.list_instances()
+    answer = ask(inspector, "inspect_disks", well.uuid)
+    over = threading.Event()
+    asked = []
+
+    def wait(call: object) -> None:
+        asked.append(call)
+        over.wait(60)
+
+    daemon.on("DOMAIN_GET_CONTROL_INFO", Then(wait), uuid=well.uuid, repeat=True)
+
+    def is_locked() -> bool:
+        inspector.list_instances()
+        ask(inspector, "inspect_disks", well.uuid)
+        return well.uuid in inspector.health().locked
+
+    def is_read() -> bool:
+        return ask(inspector, "inspect_disks", well.uuid) == answer
+
+    try:
+        if why == "a list hangs":
+            other.locked = True
+        else:
+            well.hung = True
+        wait_for(is_locked, "the question after it has not come back", timeout=10)
+        other.locked = well.hung = False
+        wait_for(is_read, "it is read again", timeout=20)
+        assert well.uuid not in inspector.health().locked
+        # While that question is out, it is not asked again, and the guest may hang once more.
+        well.hung = True
+        wait_for(lambda: not is_read(), "it hangs")
+        well.hung = False
+        wait_for(is_read, "it is read once more", timeout=20)
+        assert len(asked) == 1
+    finally:
+        over.set()

@@ -22,7 +22,7 @@ impl<R> Scheduler<R> {
         }
         let needs_guest = !request.key.kind.knows_hung();
         let uuid = request.key.uuid;
-        let why = if self.locked.contains_key(&uuid) {
+        let why = if self.is_locked(uuid, now) {
             "libvirt is waiting for it and reports nothing about it until then. Check its process: it \
              may be about to be killed, or its storage may not answer"
         } else if needs_guest && self.quarantine.has(uuid) {
@@ -65,7 +65,7 @@ impl<R> Scheduler<R> {
             return Error::NoList { uri: self.uri.clone(), failure: Failure::of(why) };
         }
         if request.key.uuid == NO_INSTANCE {
-            let locked = self.locked.values().cloned().collect();
+            let locked = self.locked().cloned().collect();
             return Error::ListHangs { uri: self.uri.clone(), timeout, locked };
         }
         Error::Timeout { instance: request.instance.clone(), timeout, why: why.to_owned() }

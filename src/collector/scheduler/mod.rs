@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use order::Suspended;
-use reachability::CutOff;
+use reachability::{CutOff, Locked};
 pub(super) use reachability::{MOST_CUT_OFF, Probe};
 use task::{Fate, Ready, Running, Task};
 pub(super) use task::{Finished, Job, Lane, Slot};
@@ -79,7 +79,7 @@ pub(super) struct Scheduler<R> {
     /// seen.
     busy: HashMap<Uuid, (InstanceId, &'static str, Instant)>,
     /// The instances that libvirt does not even tell anything of by itself.
-    locked: HashMap<Uuid, InstanceId>,
+    locked: HashMap<Uuid, Locked>,
     outage: Option<Outage>,
     /// When the hypervisor has answered anything for the last time, when a connection broke, and when
     /// an outage was over.
@@ -357,6 +357,9 @@ impl<R> Scheduler<R> {
             self.heard = Some(now);
             self.has_outlived_outage(running.started);
         }
+        if let Some(locked) = self.locked.get_mut(&job.slot.uuid) {
+            locked.answers |= finished.answer.is_ok();
+        }
         if running.given_up() {
             self.health.late += u64::from(finished.answer.is_ok());
             self.quarantine.returned(job.slot.uuid, job.id);
@@ -468,7 +471,7 @@ impl<R> Scheduler<R> {
         let seen = self.busy.values().filter(|(_, _, seen)| since(*seen) < BUSY);
         health.busy = seen.map(|(instance, why, _)| (named(instance), *why)).collect();
         health.busy.sort_by_key(|(instance, _)| instance.uuid);
-        health.locked = self.locked.values().map(named).collect();
+        health.locked = self.locked().map(named).collect();
         health.locked.sort_by_key(|instance| instance.uuid);
         health.list_hangs = self.list_hangs_since(now).map(since);
         health.outage = self.outage.as_ref().map(|o| (o.failure.clone(), since(o.since)));

@@ -25,6 +25,14 @@ pub(in crate::collector) enum Probe {
     Ask(InstanceId),
 }
 
+/// An instance after which a probing thread has asked, and has not come back.
+pub(super) struct Locked {
+    instance: InstanceId,
+    since: Instant,
+    /// Whether a call about it has come back since.
+    pub(super) answers: bool,
+}
+
 /// What an outage has cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum CutOff {
@@ -73,8 +81,9 @@ impl<R> Scheduler<R> {
                 // about a guest may have to wait for whoever waits for it.
                 self.to_probe = VecDeque::from([NO_INSTANCE.into()]);
                 if !careful {
-                    let guests = self.quarantine.probed().map(|hung| hung.instance.clone());
-                    self.to_probe.extend(guests);
+                    let guests = self.quarantine.probed().map(|hung| &hung.instance);
+                    let guests = guests.filter(|guest| !self.locked.contains_key(&guest.uuid));
+                    self.to_probe.extend(guests.cloned());
                     let aside: HashSet<Uuid> = self
                         .hangs_aside()
                         .filter(|uuid| {
@@ -103,17 +112,30 @@ impl<R> Scheduler<R> {
 
     /// A probing thread is stuck with this instance: no other one is to ask after it. The question needs
     /// nothing but libvirt's own lock of it.
-    pub(in crate::collector) fn leave_unprobed(&mut self, instance: &InstanceId) {
+    pub(in crate::collector) fn leave_unprobed(&mut self, instance: &InstanceId, now: Instant) {
         self.quarantine.leave_unprobed(instance.uuid);
-        if instance.uuid != NO_INSTANCE
-            && self.locked.insert(instance.uuid, instance.clone()).is_none()
-        {
+        let locked = Locked { instance: instance.clone(), since: now, answers: false };
+        if instance.uuid != NO_INSTANCE && self.locked.insert(instance.uuid, locked).is_none() {
             let line = format!(
                 "libvirt is waiting for instance {instance} and reports nothing about it until then: it \
                  may be about to be killed, or its storage may not answer"
             );
             self.tell(log::Level::Warn, line);
         }
+    }
+
+    /// The instances about which nothing has come back since.
+    pub(super) fn locked(&self) -> impl Iterator<Item = &InstanceId> {
+        self.locked.values().filter(|locked| !locked.answers).map(|locked| &locked.instance)
+    }
+
+    /// Whether nothing is to be asked about an instance as libvirt waits for it. The question after it may be
+    /// lost: so it is tried again after a while, unless another call about it is out.
+    pub(super) fn is_locked(&self, instance: Uuid, now: Instant) -> bool {
+        let Some(locked) = self.locked.get(&instance) else { return false };
+        let hangs = |call: &Running| call.slot.uuid == instance && call.hangs();
+        let lately = now.saturating_duration_since(locked.since) < 4 * self.limits.timeout;
+        !locked.answers && (lately || self.running.values().any(hangs))
     }
 
     /// Whether the probing thread has something to do.

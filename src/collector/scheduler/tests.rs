@@ -567,7 +567,7 @@ fn one_whose_uuid_is_nil_hangs_like_any_other() {
     let mut host = with_one_that_hangs(0);
     assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
     let vm: InstanceId = Uuid::nil().into();
-    host.scheduler.leave_unprobed(&vm);
+    host.scheduler.leave_unprobed(&vm, host.now);
     assert_eq!(host.scheduler.health(host.now).locked, [vm]);
     host.ask(1, list());
     host.start();
@@ -1013,7 +1013,7 @@ fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection()
     let mut host = with_one_that_hangs(1);
     assert_eq!(host.scheduler.health(host.now).hung.len(), 1);
     let vm: InstanceId = Uuid::from_u128(1).into();
-    host.scheduler.leave_unprobed(&vm);
+    host.scheduler.leave_unprobed(&vm, host.now);
     host.scheduler.probed(&vm, &Err(lost()), host.now);
     // Its call is lost as well.
     for _ in 0..60 {
