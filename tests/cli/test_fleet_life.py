@@ -12,6 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 import pytest
 
 import virtmeter
@@ -19,7 +20,7 @@ from tests.support import sample
 from tests.support.libvirtd import Daemon, Never
 from tests.support.remote import eventually, size
 from tests.support.xapi import PASSWORD, Pool, synthetic
-from virtmeter.cli import certificates, targets
+from virtmeter.cli import certificates, connection, targets
 from virtmeter.cli.export import fleet as lives
 from virtmeter.cli.export import fleet_pages, logs, messages
 from virtmeter.cli.export.access import Access
@@ -28,8 +29,9 @@ from virtmeter.cli.export.fleet import Entry, Fleet
 from virtmeter.cli.export.fleet_pages import RELOADS, FleetPages
 from virtmeter.cli.export.messages import RefusalError
 from virtmeter.cli.export.pages import Scrapes
-from virtmeter.cli.export.reading import RECENT
+from virtmeter.cli.export.reading import RECENT, Reader
 from virtmeter.cli.export.reload import Reload
+from virtmeter.cli.export.server import LEAST
 from virtmeter.cli.export.workers import Workers
 
 if TYPE_CHECKING:
@@ -199,6 +201,62 @@ def test_targets_of_libvirt_give_way_to_each_other(
     (line,) = (each for each in caplog.messages if "no other target" in each)
     assert "all that may be connected (2) are being read" in line
     assert ("LimitNOFILE=" in line) == (bounded_by == "descriptors")
+
+
+def test_pools_and_vcenters_are_reckoned_with_where_descriptors_are_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "targets.toml"
+    one_needs, of_others = 2 * (2 * 4 + 18), connection.OF_OTHERS
+    begun, go_on = [], threading.Event()
+
+    def hang(self: Reader, *_: object) -> None:
+        begun.append(self)
+        go_on.wait(60)
+
+    monkeypatch.setattr("virtmeter.cli.export.workers.SLOW", 0.1)
+    (tmp_path / "pass").write_text(PASSWORD)
+    others = [
+        f'[targets.{scheme}{number}]\nuri = "{scheme}://u@127.0.0.1:1/?password_file={file}"\n'
+        for number in range(4)
+        for scheme in ("xenserver", "vsphere")
+    ]
+    with Daemon() as first, Daemon() as second:
+        kvm = [f'[targets.k{n}]\nuri = "{d.uri}"\n' for n, d in enumerate((first, second))]
+        file.write_text("".join(kvm + others))
+        least = 5 * of_others
+        fleet = Fleet(file, targets.Defaults(), Workers(4), least + 2 * one_needs - 1)
+        assert fleet.others_take() == least, "so many are read at a time"
+        (line,) = caplog.messages
+        assert "up to 5 of 8 pools and vCenters are read at a time" in line
+        # There is room for one of libvirt's beside them.
+        read(fleet, "k0")
+        read(fleet, "k1")
+        eventually(lambda: not first.open_connections)
+        # Nothing is taken from who has plenty.
+        assert (
+            Fleet(file, targets.Defaults(), Workers(4), DESCRIPTORS).others_take() == 8 * of_others
+        )
+        monkeypatch.setattr(Reader, "_run", hang)
+        for name in fleet.read():
+            if not name.startswith("k"):
+                fleet.open(name).reader.begin()
+        try:
+            eventually(lambda: len(begun) == 4)  # the fifth is for those that have failed
+            time.sleep(1)
+            assert len(begun) == 4
+        finally:
+            go_on.set()
+        eventually(lambda: len(begun) == len(others))
+        # It is not begun with what would not do for one of libvirt's beside them.
+        monkeypatch.setattr(connection, "limit", lambda: connection.OWN + LEAST + least + one_needs)
+        fleet.read()
+        monkeypatch.setattr(connection, "limit", lambda: LEAST + least + one_needs)
+        with pytest.raises(click.ClickException, match="file descriptors are needed"):
+            fleet.read()
+        file.write_text("".join(kvm + others[:4]))
+        fleet.take(fleet.read())
+        assert fleet.others_take() == 4 * of_others
 
 
 def test_one_of_libvirts_that_hangs_does_not_give_way(tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ def _most_workers(read: Iterable[Target]) -> int:
     return max((each.workers for each in read if each.kind == kinds.LIBVIRT), default=0)
 
 
+def _is_other(target: Target) -> bool:
+    """Return whether it is a pool or a vCenter."""
+    return target.kind != kinds.LIBVIRT
+
+
 class Fleet:
     """The targets of a file, and what reads those that are asked for."""
 
@@ -91,12 +96,14 @@ class Fleet:
         """Read the file; connect to nothing yet.
 
         :param workers: whose threads read all of them.
-        :param descriptors: how many there are for libvirt's connections.
+        :param descriptors: how many there are for connections to hypervisors.
         :raises ValueError: there is a mistake in it.
         :raises click.ClickException: there are too few descriptors.
         """
         self.file, self._defaults, self._workers = file, defaults, workers
         self._descriptors = descriptors
+        self._of_others = workers.bounded(descriptors // 2 // connection.OF_OTHERS)
+        """Those who read pools and vCenters: with few descriptors, fewer at a time."""
         self.clients = LEAST
         """How many clients there may be, with a descriptor each."""
         self._texts = Texts()
@@ -114,7 +121,7 @@ class Fleet:
         """
         read = targets.read(self.file, self._defaults)
         if workers := _most_workers(read.values()):  # one can be read whatever clients come
-            connection.descriptors(workers, self.clients)
+            connection.descriptors(workers, self.clients + self._others_take(read.values()))
         return read
 
     def take(self, read: Mapping[str, Target]) -> None:
@@ -130,6 +137,14 @@ class Fleet:
             self._entries = entries  # at once: who asks meanwhile is to find all of them
             self.taken += 1
         # What nobody has any more closes behind our backs.
+        others, most = sum(map(_is_other, read.values())), self._of_others.threads
+        if others > most and self._of_others is not self._workers:
+            LOG.warning(
+                "up to %d of %d pools and vCenters are read at a time; raise the limit on "
+                "descriptors (systemd's LimitNOFILE=) to read more",
+                most,
+                others,
+            )
 
     def entries(self) -> list[Entry]:
         """Return all targets, in the order of the file."""
@@ -139,6 +154,14 @@ class Fleet:
         """Return how many descriptors a target of libvirt's may take; 0 if there is none."""
         workers = _most_workers(each.target for each in self.entries())
         return connection.libvirts(workers) if workers else 0
+
+    def others_take(self) -> int:
+        """Return how many descriptors those pools and vCenters may take that are read at a time."""
+        return self._others_take(each.target for each in self.entries())
+
+    def _others_take(self, read: Iterable[Target]) -> int:
+        others = sum(map(_is_other, read))
+        return connection.OF_OTHERS * min(others, self._of_others.threads)
 
     def open(self, name: str) -> Opened:
         """Return what reads a target, and note that somebody asks.
@@ -167,7 +190,8 @@ class Fleet:
             with about.target(target.name):
                 LOG.warning("it cannot be read: %s", error)
             raise RefusalError(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from None
-        reader = Reader(inspector, target.choice, self._workers, target.name)
+        workers = self._of_others if _is_other(target) else self._workers
+        reader = Reader(inspector, target.choice, workers, target.name)
         return Opened(inspector, reader, Renderer(reader.health, self._texts))
 
     def _make_room(self) -> None:
@@ -184,7 +208,7 @@ class Fleet:
             (each for each in is_open if (now := each.opened) and _can_be_closed(now.reader)),
             key=lambda each: each.asked,
         )
-        fit = max(1, self._descriptors // self.one_takes())
+        fit = max(1, (self._descriptors - self.others_take()) // self.one_takes())
         most = min(MOST_CONNECTED, fit)
         for each in idle[: max(0, len(is_open) + 1 - most)]:
             each.opened = None

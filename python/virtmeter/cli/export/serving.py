@@ -110,7 +110,7 @@ class Serving:
             self._serve(
                 pages,
                 reload,
-                descriptors - fleet.one_takes(),
+                descriptors - fleet.one_takes() - fleet.others_take(),
                 f"reading {targets} of {file} when asked for",
             )
         finally:

@@ -34,14 +34,24 @@ class Workers:
         :raises RuntimeError: there can be none.
         """
         # They may be waiting for a hypervisor when the process is to end, which waits for none.
-        self._sound = ThreadPoolExecutor(most * (1 + BESIDE), "virtmeter-export")
-        self._doubtful = ThreadPoolExecutor(max(1, most // 2), "virtmeter-doubtful")
+        sound, doubtful = _threads(most)
+        self._sound = ThreadPoolExecutor(sound, "virtmeter-export")
+        self._doubtful = ThreadPoolExecutor(doubtful, "virtmeter-doubtful")
         for each in (self._sound, self._doubtful):
             each.submit(int).result()
         self._most = most
+        self.threads = sound + doubtful
+        """How many readings may be under way in all."""
         self._changed = threading.Condition()
         self._begun: list[float] = []
         """When those readings were begun that have not failed before."""
+
+    def bounded(self, threads: int) -> Workers:
+        """Return these, or others that have no more threads than that, but five at least."""
+        if self.threads <= threads:
+            return self
+        most = range(1, self._most)
+        return Workers(max((each for each in most if sum(_threads(each)) <= threads), default=1))
 
     def begin(self, reading: Callable[[], object], *, doubtful: bool = False) -> None:
         """Have something read as soon as there is a thread.
@@ -73,6 +83,10 @@ class Workers:
         if len(self._begun) < self._most:
             return 0.0
         return self._begun[-self._most] + SLOW - time.monotonic()
+
+
+def _threads(most: int) -> tuple[int, int]:
+    return most * (1 + BESIDE), max(1, most // 2)
 
 
 def _logged(reading: Callable[[], object]) -> None:
