@@ -358,6 +358,25 @@ def test_a_limit_of_threads_is_no_fault_of_virtmeters(command: tuple[str, ...]) 
     )
 
 
+NO_MEMORY = """
+import virtmeter
+from virtmeter.cli.main import main
+
+def allocate(*_, **__):
+    raise MemoryError
+
+virtmeter.open = virtmeter.LibvirtInspector = allocate
+main()
+"""
+
+
+def test_a_want_of_memory_is_no_fault_of_virtmeters() -> None:
+    command = [sys.executable, "-c", NO_MEMORY, "stats", "--uri", "test:///default"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "virtmeter: out of memory: check the limits (ulimit -v)\n"
+
+
 INTERRUPTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -255,14 +255,32 @@ def server(to_send: float, to_receive: float) -> Iterator[Callable[[str], socket
 
 
 WITHOUT_THREADS = """
-import logging, threading
+import _thread, logging
 
 logging.basicConfig()
 
-def start(thread):
+def start(*arguments, **named):
     raise RuntimeError("can't start new thread")
 
-threading.Thread.start = start
+_thread.start_new_thread = _thread.start_joinable_thread = start
+"""
+
+WITHOUT_MEMORY = """
+import _thread
+
+def without_memory(start):
+    \"\"\"The first thread has no memory to begin with, of which Python tells nobody.\"\"\"
+    left = [True]
+    return lambda function, *more, **named: start(*(
+        (lambda *_: None, ()) if left and left.pop() else (function, *more)
+    ), **named)
+
+for name in ("start_new_thread", "start_joinable_thread"):
+    if hasattr(_thread, name):
+        setattr(_thread, name, without_memory(getattr(_thread, name)))
+
+import logging
+logging.basicConfig(format="%(message)s")
 """
 
 REQUEST = "GET / HTTP/1.1\r\n\r\n"
@@ -284,6 +302,39 @@ def test_a_connection_that_no_thread_is_left_for_is_told() -> None:
         _, said = process.communicate()
     assert said.count("cannot serve a connection, as no thread can be started") == 2
     assert "Traceback" not in said
+
+
+def sockets(pid: int) -> int:
+    count = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed
+            count += descriptor.readlink().name.startswith("socket:")
+    return count
+
+
+def test_a_connection_whose_thread_has_no_memory_to_begin_with_holds_up_no_other() -> None:
+    script = WITHOUT_MEMORY + SERVER.format(seconds=(1, 60))
+    command = [sys.executable, "-c", script]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+    )
+    try:
+        assert process.stdout is not None
+        address = "127.0.0.1", int(process.stdout.readline())
+        with (
+            socket.create_connection(address, 30) as lost,
+            socket.create_connection(address, 30) as other,
+        ):
+            other.sendall(b"GET /drop HTTP/1.1\r\n\r\n")
+            assert everything(other).endswith(b"dropped")
+            with suppress(ConnectionResetError):
+                assert lost.recv(1) == b"", "it is hung up on"
+        wait_for(lambda: sockets(process.pid) == 1, "it only listens")
+    finally:
+        process.kill()
+        _, said = process.communicate()
+    assert said == "cannot serve a connection, as there was no memory for its thread\n"
 
 
 def test_who_does_not_send_or_receive_in_time_is_hung_up_on() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,3 +93,26 @@ def test_there_is_a_bound_on_what_is_remembered(monkeypatch: pytest.MonkeyPatch)
         most = max(most, len(seldom._until))
     assert most <= MOST + 1
     assert not seldom.filter(line(f"line {number}")), "the last ones are remembered"
+
+
+WITHOUT_MEMORY = """
+import _thread, logging, sys, threading
+from virtmeter.cli.export import logs
+
+def fail():
+    raise MemoryError
+
+logging.basicConfig(format="%(message)s")
+said = threading.Event()
+with logs.unblocked():
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: (hook(args), said.set())
+    _thread.start_new_thread(fail, ())
+    said.wait()
+"""
+
+
+def test_python_says_nothing_of_a_thread_that_has_no_memory() -> None:
+    command = [sys.executable, "-c", WITHOUT_MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

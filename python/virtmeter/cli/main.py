@@ -190,6 +190,9 @@ def status(command: click.Command) -> int:
         discard(sys.stdout)
         say(str(error))
         return FAILED
+    except MemoryError:
+        say("out of memory: check the limits (ulimit -v)")
+        return FAILED
     except Exception as error:  # noqa: BLE001 - a traceback is of use to nobody who reads it here
         if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
             say("cannot start a thread: check the limits (ulimit -u, TasksMax)")

@@ -32,6 +32,8 @@ class Connection:
         self.accepted = self.since = time.monotonic()
         self.until = self.accepted
         """When the client is hung up on, if it is to send or to receive something."""
+        self.begun = False
+        """Whether its thread has begun, for which there may be no memory."""
         self.received = False
         """Whether the client has the whole answer."""
         self._hung_up = False

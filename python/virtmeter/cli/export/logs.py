@@ -93,6 +93,9 @@ def unblocked() -> Iterator[None]:
     QueueListener(lines, *handlers).start()
     logging.raiseExceptions = False  # it would print a traceback when stderr is gone
     threading.excepthook = lambda args: LOG.error("a thread failed: %s", args.exc_value)
+    # It would print that each time that a thread has no memory to begin with. Something of C's that
+    # does nothing, as there is none for a function of Python's then.
+    sys.unraisablehook = id
     root.handlers = [_Queue(lines)]
     root.handlers[0].addFilter(named)
     root.handlers[0].addFilter(Seldom())

@@ -7,8 +7,8 @@ import logging
 import os
 import socket
 import ssl
-import threading
 import time
+from _thread import start_new_thread
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from virtmeter.cli.export import messages
@@ -150,12 +150,6 @@ class Server:
 
     def _begin(self, connection: Connection) -> None:
         """Let a thread talk to a client."""
-        thread = threading.Thread(
-            target=self._talk,
-            args=(connection,),
-            name="virtmeter-request",
-            daemon=True,  # the process can end while a request is being answered
-        )
         self._open.add(connection)
         try:
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -164,7 +158,8 @@ class Server:
                     connection.socket, server_side=True, do_handshake_on_connect=False
                 )
             self._clients_turn(connection, TO_SEND)
-            thread.start()
+            # Not by threading, which waits for ever for a thread without memory to begin with.
+            start_new_thread(self._talk, (connection,))
         except OSError as error:  # it has gone again
             LOG.debug("cannot serve a connection: %s", error)
             self._end(connection)
@@ -176,6 +171,7 @@ class Server:
             self._end(connection)
 
     def _talk(self, connection: Connection) -> None:
+        connection.begun = True
         try:
             if isinstance(connection.socket, ssl.SSLSocket):
                 connection.socket.do_handshake()
@@ -236,6 +232,11 @@ class Server:
             if connection.until < now:
                 self._clients.leave(connection)
                 connection.hang_up()
+        for connection in self._open.copy():
+            if connection.until < now and not connection.begun:
+                LOG.warning("cannot serve a connection, as there was no memory for its thread")
+                connection.hang_up()
+                self._open.discard(connection)
 
     def _end(self, connection: Connection) -> None:
         self._clients.leave(connection)
