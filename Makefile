@@ -7,6 +7,9 @@ URI ?= test:///default
 # The tools of the virtual environment first; programs of an administrator at last.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
+# `python -m` is to find what is here.
+unexport PYTHONSAFEPATH
+
 # Cargo keeps at home what it downloads, or else here.
 ifeq ($(CARGO_HOME)$(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] && echo "there is one"),)
 export CARGO_HOME := $(CURDIR)/build/cargo
