@@ -334,7 +334,10 @@ def test_a_connection_whose_thread_has_no_memory_to_begin_with_holds_up_no_other
     finally:
         process.kill()
         _, said = process.communicate()
-    assert said == "cannot serve a connection, as there was no memory for its thread\n"
+    assert said == (
+        "cannot serve a connection, as its thread did not begin in time: check the limits "
+        "(ulimit -v)\n"
+    )
 
 
 def test_who_does_not_send_or_receive_in_time_is_hung_up_on() -> None:

@@ -234,7 +234,10 @@ class Server:
                 connection.hang_up()
         for connection in self._open.copy():
             if connection.until < now and not connection.begun:
-                LOG.warning("cannot serve a connection, as there was no memory for its thread")
+                LOG.warning(
+                    "cannot serve a connection, as its thread did not begin in time: check the "
+                    "limits (ulimit -v)"
+                )
                 connection.hang_up()
                 self._open.discard(connection)
 
