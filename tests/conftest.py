@@ -24,7 +24,7 @@ os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 os.environ["no_proxy"] = "*"
 os.environ["LC_ALL"] = "C.UTF-8"
 for name in (
-    *("LANGUAGE", "LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"),
+    *("LANGUAGE", "LIBVIRT_AUTH_FILE", "LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"),
     *("PYTHONSAFEPATH", "POSIXLY_CORRECT"),
 ):
     os.environ.pop(name, None)
