@@ -843,6 +843,26 @@ fn exact_counters_are_read_again_once_the_clock_went_back() {
     }
 }
 
+#[test]
+fn exact_counters_that_come_after_rows_of_later_are_not_taken() {
+    let mut client = Client::new("xapi-26.17_steady");
+    for seconds in (0..=300).step_by(10) {
+        client.poll(at(seconds), two_rows('G', at(seconds), ["0.5", "0.5"]).as_bytes());
+        if client.totals.due(&host()).contains(&uuid('G')) {
+            // The first of them took long.
+            let t = if seconds < 60 { seconds - 7 } else { seconds + 3 };
+            assert!(read_cpu(&mut client, t, 100.0 + t as f64 / 2.0));
+        }
+        let since_start = client.told('G', "cpu0").unwrap().since_start;
+        if let Some(told) = since_start.map(|told| told as f64 / NANO - seconds as f64 / 2.0) {
+            assert!((99.0..=102.0).contains(&told), "{seconds}: {told}");
+        }
+    }
+    assert!(client.told('G', "cpu0").unwrap().since_start.is_some());
+    let checked = client.totals.checked(&host());
+    assert!(checked.compared[0] > 0 && checked.compared[1] == 0, "{checked:?}");
+}
+
 /// An answer of G's CPU and of what a NIC has received, in the newest row of 5 s and in the one before.
 fn cpu_and_nic(end: i64, cpu: &str, bytes: &str) -> String {
     let legend = |name| format!("<entry>AVERAGE:vm:{}:{name}</entry>", uuid('G'));

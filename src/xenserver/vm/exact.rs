@@ -66,12 +66,16 @@ impl Vm {
         let paused_to = paused.map_or(mark, |(_, to)| to.saturating_mul(SECOND));
         let may_stand_still = self.state == State::Paused || self.still.is_some();
         let at = if may_stand_still { at.max(paused_to) } else { at };
+        // Rows of later were taken while this was read: the sum at its time is not known any more.
+        let is_outdated = !quirks.last_update_has_too_few_digits()
+            && !rows_lie
+            && at.saturating_add(SECOND) < mark;
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
             };
             // Of two sources of one counter, the first.
-            if !seen.insert(place) {
+            if !seen.insert(place) || is_outdated {
                 continue;
             }
             let is_online_cpu = self.counters[place].is_online_cpu();
