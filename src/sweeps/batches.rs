@@ -190,9 +190,9 @@ impl Batches {
         }
     }
 
-    /// Whether instances of a host are not to be read by themselves, but for the one that is tried.
-    pub(super) fn is_in_vain(&self, host: Uuid) -> bool {
-        self.in_vain.contains_key(&host)
+    /// Whether it is an instance of a host of which none is to be read by itself, but for the one that is tried.
+    pub(super) fn is_in_vain(&self, batch: Batch) -> bool {
+        matches!(batch, Batch::Instance { host, .. } if self.in_vain.contains_key(&host))
     }
 
     /// Notes that it was not read. Returns whether that is new.

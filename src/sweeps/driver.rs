@@ -18,8 +18,8 @@ pub(crate) enum Batch {
     Host(Uuid),
     /// What those are beside that.
     About(Uuid),
-    /// What is read of one instance alone; nothing else depends on it.
-    Instance(Uuid),
+    /// What is read of one instance of a host alone; nothing else depends on it.
+    Instance { host: Uuid, uuid: Uuid },
 }
 
 /// A hypervisor that answers for many instances at once. It keeps what it has read, and tells it

@@ -29,7 +29,7 @@ use crate::records::{Instance, InstanceId};
 use crate::source::Source;
 pub use at_exit::close_sessions;
 pub(crate) use driver::{Batch, HostWide};
-use shared::{Shared, host_of};
+use shared::Shared;
 
 /// Logging out is not waited for any longer.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -223,29 +223,26 @@ impl<H: HostWide> Shared<H> {
         batches: &[Batch],
         asked: Instant,
     ) -> Result<std::result::Result<(), (Batch, Error)>> {
-        let host = host_of(batches);
         for &batch in batches {
-            if let Batch::Instance(uuid) = batch {
+            if let Batch::Instance { host, uuid } = batch {
                 if !self.is_waited_for(host, batch, asked) {
                     continue;
                 }
                 self.read_ahead(part, batch, uuid, asked);
             }
             let begun = Instant::now();
-            match self.have(batch, asked) {
-                Ok(_) => {}
-                Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) => {
+            match (self.have(batch, asked), batch) {
+                (Ok(_), _) => {}
+                (Err(error @ (Error::Interrupted | Error::LoginRefused { .. })), _) => {
                     return Err(error);
                 }
                 // Nothing else depends on it. Where it has not answered, the next one of its host hardly will.
-                Err(_) if matches!(batch, Batch::Instance(_)) => {
-                    if let Some(host) =
-                        host.filter(|_| begun.elapsed() >= self.limits.timeout() / 2)
-                    {
+                (Err(_), Batch::Instance { host, .. }) => {
+                    if begun.elapsed() >= self.limits.timeout() / 2 {
                         self.lock().batches.was_in_vain(host, batch);
                     }
                 }
-                Err(error) => return Ok(Err((batch, error))),
+                (Err(error), _) => return Ok(Err((batch, error))),
             }
         }
         Ok(Ok(()))

@@ -23,9 +23,11 @@ use crate::records::InstanceId;
 
 /// So many hosts are asked at once: the largest pool's 64 in two turns, also while some of them hang.
 pub(super) const MOST_THREADS: usize = 40;
-/// So many instances are read by themselves at a time, as all of them may be of one host that hangs: the other
+/// So many instances are read by themselves at a time, as all of them may be of hosts that hang: the other
 /// threads are for hosts.
 pub(super) const MOST_ALONE: usize = MOST_THREADS / 4 * 3;
+/// So many of them of one host: the other places are for those of hosts that answer.
+pub(super) const MOST_ALONE_OF_A_HOST: usize = MOST_ALONE / 2;
 
 pub(super) struct Shared<H> {
     pub(super) driver: H,
@@ -45,8 +47,8 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Batch>,
     pub(super) threads: usize,
     pub(super) idle: usize,
-    /// How many instances are being read by themselves.
-    alone: usize,
+    /// The hosts of the instances that are being read by themselves, once for each.
+    alone: Vec<Uuid>,
     pub(super) ended: bool,
     /// Whether the last thread that was wanted could not be started.
     short_of_threads: bool,
@@ -74,16 +76,28 @@ impl State {
 
     /// What a thread is to read next.
     pub(super) fn take_from_queue(&mut self) -> Option<Batch> {
-        let may_be_read = |batch: &Batch| !is_alone(*batch) || self.alone < MOST_ALONE;
-        let place = self.queue.iter().position(may_be_read)?;
+        let place = self.queue.iter().position(|batch| self.may_be_read(*batch))?;
         let batch = self.queue.remove(place)?;
-        self.alone += usize::from(is_alone(batch));
+        if let Batch::Instance { host, .. } = batch {
+            self.alone.push(host);
+        }
         Some(batch)
+    }
+
+    /// Whether there is a place for it.
+    fn may_be_read(&self, batch: Batch) -> bool {
+        let Batch::Instance { host, .. } = batch else { return true };
+        let of_host = self.alone.iter().filter(|other| **other == host).count();
+        self.alone.len() < MOST_ALONE && of_host < MOST_ALONE_OF_A_HOST
     }
 
     /// Notes that a thread has read that, or has failed to.
     pub(super) fn ends(&mut self, batch: Batch) {
-        self.alone -= usize::from(is_alone(batch));
+        if let Batch::Instance { host, .. } = batch {
+            if let Some(place) = self.alone.iter().position(|other| *other == host) {
+                self.alone.swap_remove(place);
+            }
+        }
     }
 
     /// Somebody waits for this: it comes before what is read for nobody yet.
@@ -242,11 +256,10 @@ impl<H: HostWide> Shared<H> {
     /// Whether an instance of a host is to be read by itself, and waited for.
     pub(super) fn is_waited_for(
         self: &Arc<Self>,
-        host: Option<Uuid>,
+        host: Uuid,
         batch: Batch,
         asked: Instant,
     ) -> bool {
-        let Some(host) = host else { return true };
         let now = Instant::now();
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut state = self.lock();
@@ -277,9 +290,8 @@ impl<H: HostWide> Shared<H> {
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut state = self.lock();
         for batches in wanted {
-            let host = host_of(&batches);
             for batch in batches {
-                if is_alone(batch) && host.is_some_and(|host| state.batches.is_in_vain(host)) {
+                if state.batches.is_in_vain(batch) {
                     break;
                 }
                 let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
@@ -385,7 +397,7 @@ impl<H: HostWide> Shared<H> {
             Batch::Host(host) | Batch::About(host) => {
                 Reason::HostAway { host: self.name(host), failure }
             }
-            Batch::Inventory | Batch::Instance(_) => Reason::Refused(failure),
+            Batch::Inventory | Batch::Instance { .. } => Reason::Refused(failure),
         };
         Error::NoData { instance, reason }
     }
@@ -399,7 +411,7 @@ impl<H: HostWide> Shared<H> {
                 None => return,
                 name => name,
             },
-            Batch::About(_) | Batch::Instance(_) => return,
+            Batch::About(_) | Batch::Instance { .. } => return,
         };
         let record = match (what, error) {
             (None, Some(error)) => (log::Level::Warn, error.to_string()),
@@ -451,7 +463,7 @@ impl<H: HostWide> Shared<H> {
                     let name = self.driver.host_name(host);
                     health.away.extend(name.map(|name| (name, failure, since)));
                 }
-                Batch::About(_) | Batch::Instance(_) => {}
+                Batch::About(_) | Batch::Instance { .. } => {}
             }
         }
         health.away.sort_by(|one, other| one.0.cmp(&other.0));
@@ -480,16 +492,4 @@ impl<H: HostWide> Shared<H> {
         };
         Error::ConnectionLost { uri: self.uri.clone(), instance: None, failure }
     }
-}
-
-fn is_alone(batch: Batch) -> bool {
-    matches!(batch, Batch::Instance(_))
-}
-
-/// The host of what is wanted of an instance.
-pub(super) fn host_of(batches: &[Batch]) -> Option<Uuid> {
-    batches.iter().find_map(|batch| match batch {
-        Batch::Host(host) => Some(*host),
-        _ => None,
-    })
 }

@@ -67,6 +67,12 @@ impl Scripted {
         self.world.1.notify_all();
     }
 
+    fn all_will(&self, batches: &[Batch], does: Option<Does>) {
+        for batch in batches {
+            self.will(*batch, does);
+        }
+    }
+
     fn reads(&self, batch: Batch) -> usize {
         self.lock().reads.get(&batch).copied().unwrap_or_default()
     }
@@ -128,7 +134,7 @@ impl HostWide for Scripted {
         let together = self.lock().together;
         let mut batches = vec![host(if together { TOGETHER } else { number / INSTANCES })];
         if self.alone || number % INSTANCES == INSTANCES - 1 {
-            batches.push(Batch::Instance(instance.uuid));
+            batches.push(alone(number));
         }
         Ok(batches)
     }
@@ -182,6 +188,11 @@ impl HostWide for Scripted {
 
 fn host(number: u128) -> Batch {
     Batch::Host(Uuid::from_u128(number))
+}
+
+fn alone(number: u128) -> Batch {
+    let host = Uuid::from_u128(number / INSTANCES);
+    Batch::Instance { host, uuid: Uuid::from_u128(number) }
 }
 
 fn engine(hosts: u128, timeout: Duration, max_age: Duration) -> (Scripted, Sweeps<Scripted>) {
@@ -453,21 +464,35 @@ fn however_many_instances_are_read_alone_and_hang_hosts_are_read() {
     let (driver, engine) = engine(1, Duration::from_secs(5), Duration::ZERO);
     let here = engine.here.with(Arc::clone);
     here.have(host(0), Instant::now()).unwrap();
-    let alone: Vec<_> = (0..2 * shared::MOST_THREADS as u128)
-        .map(|number| Batch::Instance(Uuid::from_u128(number)))
-        .collect();
-    for one in &alone {
-        driver.will(*one, Some(Does::Hang));
-    }
-    here.expect_batches(alone.iter().map(|one| vec![*one]).collect(), Instant::now());
+    let all: Vec<_> = (0..2 * shared::MOST_THREADS as u128).map(alone).collect();
+    hang(&driver, &here, &all);
     until(|| driver.lock().reading >= shared::MOST_ALONE);
     thread::sleep(Duration::from_millis(100));
     assert_eq!(driver.lock().reading, shared::MOST_ALONE);
     here.have(host(0), Instant::now()).unwrap();
-    for one in &alone {
-        driver.will(*one, None);
-    }
-    until(|| alone.iter().all(|one| driver.reads(*one) == 1));
+    driver.all_will(&all, None);
+    until(|| all.iter().all(|one| driver.reads(*one) == 1));
+}
+
+/// Has all of these read, and none of them answer.
+fn hang(driver: &Scripted, here: &Arc<Shared<Scripted>>, all: &[Batch]) {
+    driver.all_will(all, Some(Does::Hang));
+    here.expect_batches(all.iter().map(|one| vec![*one]).collect(), Instant::now());
+}
+
+#[test]
+fn however_many_instances_of_a_host_hang_those_of_others_are_read() {
+    let (driver, engine) = engine(2, LONG, LONG);
+    let here = engine.here.with(Arc::clone);
+    let numbers = 100..100 + 2 * shared::MOST_ALONE as u128;
+    let of_one =
+        |number| Batch::Instance { host: Uuid::from_u128(0), uuid: Uuid::from_u128(number) };
+    let all: Vec<_> = numbers.map(of_one).collect();
+    hang(&driver, &here, &all);
+    until(|| driver.lock().reading >= shared::MOST_ALONE_OF_A_HOST);
+    here.have(alone(INSTANCES), Instant::now()).unwrap();
+    driver.all_will(&all, None);
+    until(|| all.iter().all(|one| driver.reads(*one) == 1));
 }
 
 #[test]
@@ -514,16 +539,14 @@ fn a_login_that_is_not_answered_is_told_once_and_so_is_its_end() {
 #[test]
 fn what_is_read_of_one_instance_alone_may_fail() {
     let (driver, engine) = engine(1, LONG, LONG);
-    let alone = Batch::Instance(Uuid::from_u128(3));
-    driver.will(alone, Some(Does::Fail));
+    driver.will(alone(3), Some(Does::Fail));
     ask(&engine, 3).unwrap();
-    assert_eq!(driver.reads(alone), 1);
+    assert_eq!(driver.reads(alone(3)), 1);
 }
 
 #[test]
 fn what_is_read_of_one_instance_alone_is_read_ahead_of_its_caller() {
     let (driver, engine) = engine(3, LONG, LONG);
-    let alone = |number| Batch::Instance(Uuid::from_u128(number));
     ask(&engine, 3).unwrap();
     ask(&engine, 7).unwrap();
     ask(&engine, 11).unwrap();
@@ -535,17 +558,16 @@ fn what_is_read_of_one_instance_alone_is_read_ahead_of_its_caller() {
 fn who_waits_in_vain_for_one_instance_alone_waits_for_no_other_of_its_host() {
     let driver = Scripted { hosts: 2, alone: true, read_ahead: Some(0), ..Scripted::default() };
     let (driver, engine) = engine_over(driver, Duration::from_secs(1), Duration::ZERO);
-    let instance = |number| Batch::Instance(Uuid::from_u128(number));
-    let reads = || [0, 1, 2, 3].map(|number| driver.reads(instance(number)));
+    let reads = || [0, 1, 2, 3].map(|number| driver.reads(alone(number)));
     let all = || (0..2 * INSTANCES).for_each(|number| ask(&engine, number).unwrap());
-    (0..INSTANCES).for_each(|number| driver.will(instance(number), Some(Does::Hang)));
+    (0..INSTANCES).for_each(|number| driver.will(alone(number), Some(Does::Hang)));
     all();
     assert_eq!(engine.health().timeouts, 1);
     // One is tried, and those of the other host are read as always.
     all();
     assert_eq!((engine.health().timeouts, reads()), (1, [1, 1, 0, 0]));
-    assert!((INSTANCES..2 * INSTANCES).all(|number| driver.reads(instance(number)) == 2));
-    (0..INSTANCES).for_each(|number| driver.will(instance(number), None));
+    assert!((INSTANCES..2 * INSTANCES).all(|number| driver.reads(alone(number)) == 2));
+    (0..INSTANCES).for_each(|number| driver.will(alone(number), None));
     until(|| {
         all();
         reads().iter().all(|reads| *reads > 1)
@@ -558,12 +580,12 @@ fn one_that_was_read_before_does_not_say_that_its_host_answers() {
     let driver = Scripted { hosts: 1, alone: true, read_ahead: Some(0), ..Scripted::default() };
     let (driver, engine) = engine_over(driver, Duration::from_secs(1), LONG);
     ask(&engine, 0).unwrap();
-    (0..INSTANCES).for_each(|n| driver.will(Batch::Instance(Uuid::from_u128(n)), Some(Does::Hang)));
+    (0..INSTANCES).for_each(|number| driver.will(alone(number), Some(Does::Hang)));
     for number in [1, 0, 2, 0, 3] {
         ask(&engine, number).unwrap();
     }
     assert_eq!(engine.health().timeouts, 1);
-    (0..INSTANCES).for_each(|n| driver.will(Batch::Instance(Uuid::from_u128(n)), None));
+    (0..INSTANCES).for_each(|number| driver.will(alone(number), None));
 }
 
 #[test]

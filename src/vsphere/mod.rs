@@ -243,7 +243,7 @@ impl HostWide for VSphere {
             Batch::Host(group) => self.read_group(group, deadline),
             Batch::About(group) => self.read_about(group, true, deadline).map(|()| Vec::new()),
             // No VM has to be read by itself.
-            Batch::Instance(_) => Ok(Vec::new()),
+            Batch::Instance { .. } => Ok(Vec::new()),
         };
         let mut lines = self.vcenter.server.take_lines();
         lines.extend(read?);

@@ -149,7 +149,7 @@ impl XenServer {
             // long for it.
             let now = Instant::now();
             let until = now + deadline.saturating_duration_since(now) / 2;
-            if self.read_exact(vm, &place, host, until).is_err() && Instant::now() >= until {
+            if self.read_exact(vm, host, until).is_err() && Instant::now() >= until {
                 break;
             }
         }
@@ -171,9 +171,16 @@ impl XenServer {
     }
 
     /// Reads the exact counters of a VM.
-    fn read_exact(&self, vm: Uuid, place: &Place, host: Uuid, deadline: Instant) -> Result<()> {
+    fn read_exact(&self, vm: Uuid, host: Uuid, deadline: Instant) -> Result<()> {
+        let place = {
+            let state = self.lock();
+            let runs_on = state.inventory.vm(vm).and_then(|vm| vm.host);
+            let runs_there = runs_on == Some(host);
+            let place = if runs_there { state.place(host) } else { Err("the VM is not there now") };
+            place.map_err(|why| self.pool.lost(why))?
+        };
         let path = format!("/vm_rrd?uuid={vm}");
-        let answer = self.pool.get("vm_rrd", place, &path, Some(rrd::ARCHIVES), deadline)?;
+        let answer = self.pool.get("vm_rrd", &place, &path, Some(rrd::ARCHIVES), deadline)?;
         let read = VmRrd::read(&answer.body).map_err(|error| self.pool.lost(&error.to_string()))?;
         if self.lock().totals.enter_exact(&vm, host, &read) {
             return Ok(());
@@ -385,15 +392,8 @@ impl HostWide for XenServer {
             Batch::Host(host) => self.read_host(host, deadline),
             // The inventory has that.
             Batch::About(_) => Ok(Vec::new()),
-            Batch::Instance(vm) => {
-                let place = {
-                    let state = self.lock();
-                    let host = state.inventory.vm(vm).and_then(|vm| vm.host);
-                    let host = host.ok_or("the VM runs on no host");
-                    host.and_then(|host| Ok((state.place(host)?, host)))
-                };
-                let (place, host) = place.map_err(|why| self.pool.lost(why))?;
-                self.read_exact(vm, &place, host, deadline).map(|()| Vec::new())
+            Batch::Instance { host, uuid } => {
+                self.read_exact(uuid, host, deadline).map(|()| Vec::new())
             }
         };
         let mut lines = self.pool.server.take_lines();
@@ -431,7 +431,7 @@ impl HostWide for XenServer {
         let Some(host) = vm.host.filter(|_| needs_host) else { return Ok(Vec::new()) };
         let mut batches = vec![Batch::Host(host)];
         if state.wants_exact(part, &vm, host) {
-            batches.push(Batch::Instance(vm.record.uuid));
+            batches.push(Batch::Instance { host, uuid: vm.record.uuid });
         }
         Ok(batches)
     }
