@@ -169,9 +169,12 @@ impl Batches {
         is_told
     }
 
-    /// Notes that somebody has waited in vain for an instance of a host that is read by itself.
+    /// Notes that somebody has waited in vain for an instance of a host that is read by itself. That says
+    /// nothing of the host if no thread has begun it.
     pub(super) fn was_in_vain(&mut self, host: Uuid, instance: Batch) {
-        self.in_vain.entry(host).or_insert(instance);
+        if self.known.get(&instance).is_some_and(|known| known.failed.is_some()) {
+            self.in_vain.entry(host).or_insert(instance);
+        }
     }
 
     /// What to do about such an instance. Nobody waits for each of a host's, if that does not answer.

@@ -496,6 +496,22 @@ fn however_many_instances_of_a_host_hang_those_of_others_are_read() {
 }
 
 #[test]
+fn who_waits_for_a_place_does_not_say_that_its_host_hangs() {
+    let hosts = 2 + u128::try_from(shared::MOST_ALONE).unwrap() / INSTANCES;
+    let driver = Scripted { hosts, alone: true, read_ahead: Some(0), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, Duration::from_millis(500), Duration::ZERO);
+    let here = engine.here.with(Arc::clone);
+    let all: Vec<_> = (INSTANCES..hosts * INSTANCES).map(alone).collect();
+    hang(&driver, &here, &all);
+    until(|| driver.lock().reading == shared::MOST_ALONE);
+    ask(&engine, 0).unwrap();
+    assert_eq!((driver.reads(alone(0)), engine.health().timeouts), (0, 1));
+    assert!(!here.lock().batches.is_in_vain(alone(0)));
+    driver.all_will(&all, None);
+    until(|| ask(&engine, 1).is_ok() && driver.reads(alone(1)) > 0);
+}
+
+#[test]
 fn all_hosts_are_read_at_once_whether_or_not_they_have_instances() {
     let (driver, engine) = engine(6, LONG, LONG);
     driver.lock().is_empty = true;
