@@ -51,7 +51,8 @@ impl<H: HostWide> HasSession for Shared<H> {
             }
             return;
         }
-        // The last of its threads does that.
+        // The last of its threads would do that, and may hang in what nobody waits for.
+        let _ = self.driver.close(deadline);
         let threads = Arc::downgrade(&self);
         drop(self);
         while threads.strong_count() > 0 && Instant::now() < deadline {

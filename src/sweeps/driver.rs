@@ -74,6 +74,11 @@ pub(crate) trait HostWide: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What is to be read after a batch that was read just now, for nobody.
+    fn afterwards(&self, _: Batch) -> Vec<Batch> {
+        Vec::new()
+    }
+
     /// How many readings may be under way at a time, beside those of what has failed before.
     fn in_flight(&self) -> usize {
         MOST_THREADS

@@ -74,6 +74,35 @@ impl State {
         self.queue.front() == Some(&Batch::Inventory)
     }
 
+    /// Has it wait for a thread, if one may still read it.
+    fn enters_queue(&mut self, batch: Batch, now: Instant) -> bool {
+        if at_exit::is_too_late() {
+            return false;
+        }
+        self.batches.ordered(batch, now);
+        // Everybody waits for the inventory.
+        match batch {
+            Batch::Inventory => self.queue.push_front(batch),
+            _ => self.queue.push_back(batch),
+        }
+        true
+    }
+
+    /// Orders what is to be read for nobody: behind all else, and not of a host that hangs. No other thread is
+    /// found for it than the one that asks for that.
+    pub(super) fn order_for_nobody(&mut self, batches: Vec<Batch>) {
+        let now = Instant::now();
+        for batch in batches {
+            if self.batches.is_in_vain(batch) {
+                continue;
+            }
+            let next = self.batches.next(batch, (now, now), Duration::ZERO, now);
+            if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
+                self.enters_queue(batch, now);
+            }
+        }
+    }
+
     /// What a thread is to read next.
     pub(super) fn take_from_queue(&mut self) -> Option<Batch> {
         let place = self.queue.iter().position(|batch| self.may_be_read(*batch))?;
@@ -318,16 +347,9 @@ impl<H: HostWide> Shared<H> {
 
     /// Finds a thread that reads it; at the end of the program, whoever waits for it runs out of time.
     fn order(self: &Arc<Self>, state: &mut State, batch: Batch, now: Instant) {
-        if at_exit::is_too_late() {
-            return;
+        if state.enters_queue(batch, now) {
+            self.find_thread(state, now);
         }
-        state.batches.ordered(batch, now);
-        // Everybody waits for the inventory.
-        match batch {
-            Batch::Inventory => state.queue.push_front(batch),
-            _ => state.queue.push_back(batch),
-        }
-        self.find_thread(state, now);
     }
 
     /// Finds a thread for what waits for one, if there are not enough.

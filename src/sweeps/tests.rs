@@ -49,6 +49,8 @@ struct Scripted {
     in_flight: usize,
     /// Whether each instance has to be read alone.
     alone: bool,
+    /// What is read after a host, for nobody.
+    afterwards: Vec<Batch>,
     read_ahead: Option<usize>,
     world: Arc<(Mutex<World>, Condvar)>,
 }
@@ -137,6 +139,10 @@ impl HostWide for Scripted {
             batches.push(alone(number));
         }
         Ok(batches)
+    }
+
+    fn afterwards(&self, read: Batch) -> Vec<Batch> {
+        if matches!(read, Batch::Host(_)) { self.afterwards.clone() } else { Vec::new() }
     }
 
     fn tell(&self, _: Parts, _: &InstanceId) -> Result<(Content, Stamp)> {
@@ -509,6 +515,46 @@ fn who_waits_for_a_place_does_not_say_that_its_host_hangs() {
     assert!(!here.lock().batches.is_in_vain(alone(0)));
     driver.all_will(&all, None);
     until(|| ask(&engine, 1).is_ok() && driver.reads(alone(1)) > 0);
+}
+
+#[test]
+fn nobody_waits_for_what_is_read_afterwards() {
+    let driver = Scripted { hosts: 1, afterwards: vec![alone(3)], ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, Duration::from_secs(2), Duration::ZERO);
+    driver.will(alone(3), Some(Does::Hang));
+    for times in 1..4 {
+        ask(&engine, 0).unwrap();
+        assert_eq!(driver.reads(host(0)), times);
+        until(|| driver.reads(alone(3)) == 1);
+    }
+    assert_eq!(engine.health().timeouts, 0);
+    // Nor is it read while nothing comes of such.
+    ask(&engine, 3).unwrap();
+    driver.will(alone(3), Some(Does::Fail));
+    let here = engine.here.with(Arc::clone);
+    until(|| !here.is_reading());
+    assert!(here.lock().batches.is_in_vain(alone(3)));
+    thread::sleep(Duration::from_secs(1));
+    ask(&engine, 0).unwrap();
+    until(|| !here.is_reading());
+    assert_eq!((driver.reads(alone(3)), engine.health().timeouts), (1, 1));
+}
+
+#[test]
+fn nothing_is_read_afterwards_once_it_is_closed() {
+    let many: Vec<_> = (0..100).map(alone).collect();
+    let driver = Scripted { hosts: 1, afterwards: many.clone(), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, LONG, LONG);
+    driver.will(host(0), Some(Does::Hang));
+    engine.list().unwrap();
+    engine.expect(Parts::COUNTERS, &[Uuid::from_u128(0).into()]);
+    until(|| driver.reads(host(0)) == 1);
+    engine.close();
+    driver.will(host(0), None);
+    let here = engine.here.with(Arc::clone);
+    until(|| !here.is_reading() && here.lock().queue.is_empty());
+    assert!(many.iter().all(|one| driver.reads(*one) == 0));
+    assert!(!engine.is_connected());
 }
 
 #[test]

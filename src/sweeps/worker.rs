@@ -32,6 +32,10 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             let sessions @ (opened, is_logged_in) = shared.driver.sessions();
             let deadline = begun + shared.limits.timeout();
             let answer = shared.driver.read(batch, deadline);
+            let afterwards = match answer {
+                Ok(_) => shared.driver.afterwards(batch),
+                Err(_) => Vec::new(),
+            };
             let now = Instant::now();
             // What takes longer than it may, without a login, was stopped with this process.
             let is_overdue = now.saturating_duration_since(deadline) > shared.limits.stopped()
@@ -64,6 +68,10 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             }
             state.ends(batch);
             shared.read.notify_all();
+            // It would log in again, for nobody.
+            if !state.ended && !state.was_closed_since(closed) {
+                state.order_for_nobody(afterwards);
+            }
             if state.was_closed_since(closed) && !state.needs_session() {
                 drop(state);
                 // What takes several calls has logged in again, for nobody.

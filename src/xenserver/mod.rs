@@ -119,7 +119,7 @@ impl XenServer {
         Ok(state.notes())
     }
 
-    /// Reads the rows of all VMs of a host, and the exact counters of those by which they are checked.
+    /// Reads the rows of all VMs of a host.
     fn read_host(&self, host: Uuid, deadline: Instant) -> Result<Vec<String>> {
         let (place, start) = {
             let state = self.lock();
@@ -134,25 +134,16 @@ impl XenServer {
         let path = format!("/rrd_updates?start={start}&cf=AVERAGE&host=true");
         let answer = self.pool.get("rrd_updates", &place, &path, None, deadline)?;
         let unreadable = |error: Unreadable| self.pool.lost(&error.to_string());
-        let (taken, due) = {
+        let taken = {
             let rows = Rows::read(&answer.body).map_err(unreadable)?;
             let mut state = self.lock();
             let taken = state.totals.take_rows(host, &rows).map_err(unreadable)?;
             let lag = hypervisor::lag(taken.newest);
             state.lags.insert(host, lag);
             state.totals.enter_lag(host, taken.step, lag);
-            (taken, state.totals.due(&host))
+            taken
         };
         let mut lines = Vec::new();
-        for vm in due {
-            // Where that fails, it is compared another time; and whoever waits for the rows does not wait
-            // long for it.
-            let now = Instant::now();
-            let until = now + deadline.saturating_duration_since(now) / 2;
-            if self.read_exact(vm, host, until).is_err() && Instant::now() >= until {
-                break;
-            }
-        }
         let name = || self.lock().host_name(host).unwrap_or_else(|| host.to_string());
         if taken.found_to_lie {
             lines.push(format!(
@@ -172,6 +163,10 @@ impl XenServer {
 
     /// Reads the exact counters of a VM.
     fn read_exact(&self, vm: Uuid, host: Uuid, deadline: Instant) -> Result<()> {
+        // Nobody may want it any more: it is no reason to log in, as an inventory is.
+        if !self.pool.server.sessions().1 {
+            return Err(self.pool.lost("the session was closed"));
+        }
         let place = {
             let state = self.lock();
             let runs_on = state.inventory.vm(vm).and_then(|vm| vm.host);
@@ -434,6 +429,14 @@ impl HostWide for XenServer {
             batches.push(Batch::Instance { host, uuid: vm.record.uuid });
         }
         Ok(batches)
+    }
+
+    /// Of some VMs, the exact counters by which the rows of a host are checked. Where that fails, they are
+    /// compared another time.
+    fn afterwards(&self, read: Batch) -> Vec<Batch> {
+        let Batch::Host(host) = read else { return Vec::new() };
+        let due = self.lock().totals.due(&host);
+        due.into_iter().map(|uuid| Batch::Instance { host, uuid }).collect()
     }
 
     fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)> {

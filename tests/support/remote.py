@@ -30,6 +30,11 @@ def eventually(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def at_rest(inspector: virtmeter.Inspector) -> None:
+    """Wait until nothing is read any more, also of what nobody waits for."""
+    eventually(lambda: not inspector.health().threads)
+
+
 def failure(ask: Callable[[], object]) -> str:
     """Return all that can be seen of why something fails."""
     try:

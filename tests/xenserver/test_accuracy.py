@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.remote import at_rest
 from tests.support.xapi import Pool
 from tests.support.xapi.recording import recording
 from tests.xenserver.conftest import TRUE
@@ -87,11 +88,15 @@ def test_usage_is_the_truth_once_rows_were_found_wrong(opens: Opens, gaps: tuple
     with Pool("xapi-26.17_boundary") as pool:
         inspector = opens(pool)
         inspector.usage_all()
+        at_rest(inspector)
         uuids = {letter: pool.vm(letter).uuid for letter in "AFGH"}
         told: dict[str, Used] = defaultdict(Used)
-        since = 0.0
+        since, checked = 0.0, pool.now
         for now in times(pool, gaps):
             usages = {usage.id: usage for usage in inspector.usage_all()}
+            if not since and now >= checked + 60:
+                at_rest(inspector)  # nobody waits for the check
+                checked = now
             if since:
                 for letter, uuid in uuids.items():
                     told[letter] = told[letter].plus(used(usages[uuid]))

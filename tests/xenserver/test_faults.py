@@ -19,6 +19,7 @@ from tests.faults.test_engine import reading_threads
 from tests.support.remote import (
     Bad,
     RungError,
+    at_rest,
     eventually,
     failure,
     interrupted_and_closed,
@@ -182,16 +183,57 @@ def test_a_check_of_rows_that_hangs_costs_no_vm(opens: Opens, pool: Pool) -> Non
     for cycles in range(1, 10):
         assert count(inspector) == ALL
         assert pool.count("GET /rrd_updates", 1) == cycles
+        if cycles in (1, 7):
+            at_rest(inspector)
         pool.now += 10
     assert inspector.health().timeouts == 0
-    # It is tried again, but not at each reading.
-    assert pool.count("GET /vm_rrd", 1) == 2
+    # Two VMs are tried again, but not at each reading.
+    assert pool.count("GET /vm_rrd", 1) == 4
     pool.hosts[1].heal()
     for later in (60, 70, 10):
         pool.now += later
         inspector.usage_all()
+        at_rest(inspector)
     (host,) = [host for host in inspector.list_hosts() if host.name == "xcp2"]
     assert host.compared
+
+
+def test_nobody_waits_for_a_check_of_rows(
+    opens: Opens, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, rrd = threading.Event(), pool.metrics.rrd
+    was_answered: list[bool] = []
+
+    def held(uuid: str, now: float) -> Any:
+        # A caller who waits for it anyway gets an answer in the end.
+        was_answered.append(answered.wait(20))
+        return rrd(uuid, now)
+
+    monkeypatch.setattr(pool.metrics, "rrd", held)
+    inspector = opens(pool, timeout=120.0)
+    for _ in range(2):
+        answered.clear()
+        was_answered.clear()
+        assert count(inspector) == ALL
+        answered.set()
+        eventually(lambda: len(was_answered) == 4)
+        assert all(was_answered), "usage_all has waited for it"
+        at_rest(inspector)
+        pool.now += 70
+    assert count(inspector) == ALL
+    assert all(host.compared for host in inspector.list_hosts())
+
+
+def test_who_closes_while_rows_are_checked_logs_out(opens: Opens, pool: Pool) -> None:
+    inspector = opens(pool, timeout=2.0)
+    faults = [host.fail(path="/vm_rrd", hang="head") for host in pool.hosts]
+    assert count(inspector) == ALL
+    eventually(lambda: all(fault.happened for fault in faults))
+    inspector.close()
+    assert not pool.sessions.open
+    at_rest(inspector)
+    assert not pool.sessions.open
+    assert pool.sessions.logins == 1
 
 
 #: Faults of the master: what it does, and what is said of it.

@@ -591,6 +591,15 @@ def test_a_program_that_ends_without_close_logs_out(pool: Pool, end: str) -> Non
     assert not pool.sessions.open
 
 
+@pytest.mark.parametrize("end", ["kept", "dropped"])
+def test_a_program_that_ends_while_rows_are_checked_logs_out(pool: Pool, end: str) -> None:
+    for host in pool.hosts:
+        host.fail(path="/vm_rrd", hang="head")
+    ends_without_close(pool.uri(), PASSWORD, end)
+    assert pool.sessions.logins == 1
+    assert not pool.sessions.open
+
+
 MANY_HANG = """
 import os, sys, threading, time, virtmeter
 from concurrent.futures import ThreadPoolExecutor
