@@ -39,9 +39,14 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
             state.scheduler.leave_unprobed(&instance, now);
         }
         let number = state.next_thread();
-        let shared = Arc::clone(shared);
-        let work = move || probe(Link::new(shared, number, false));
-        if threads::start("virtmeter-probe", work).is_ok() {
+        let its = Arc::clone(shared);
+        let work = move || probe(Link::new(its, number, false));
+        let started = threads::start("virtmeter-probe", work);
+        state.scheduler.started_prober(started.as_ref().err(), now);
+        if started.is_err() {
+            // One that has nothing to do may make room for it.
+            shared.work.notify_one();
+        } else {
             state.prober = Some(number);
             state.probing = None;
             state.probers.insert(number, (now, NO_INSTANCE.into()));
@@ -82,7 +87,8 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         // This one must come back, as not many more there can be.
         let careful = state.probers.len() >= PROBERS;
         let about = match state.scheduler.probe(now, careful) {
-            Probe::Rest if rested => break,
+            // So long, or until a thread that reads cannot be started beside it.
+            Probe::Rest if rested || state.scheduler.short_of_threads => break,
             Probe::Rest => {
                 let waited = shared.probe.wait_timeout(state, IDLE);
                 let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);

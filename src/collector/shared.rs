@@ -221,10 +221,12 @@ impl<H: Hypervisor> Shared<H> {
         self.wake(state);
         while state.scheduler.needs_thread(now) {
             let started = worker::spawn(self, state.next_thread());
-            state.scheduler.started_thread(started.as_ref().err());
+            state.scheduler.started_thread(started.as_ref().err(), now);
             if started.is_err() {
-                // Those that there are must do; without any, the caller's time runs out.
-                return;
+                // Those that there are must do; without any, the caller's time runs out. One that asks
+                // after nobody may make room.
+                self.probe.notify_all();
+                break;
             }
             state.scheduler.threads += 1;
             state.scheduler.idle += 1;

@@ -49,6 +49,9 @@ impl<H: Hypervisor> Worker<H> {
                 // It was woken for a reading that only one with a connection can take.
                 break;
             }
+            if state.scheduler.makes_room(Instant::now()) {
+                break;
+            }
             let (now, waited) =
                 shared.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = now;

@@ -803,3 +803,89 @@ def test_where_no_thread_can_be_started_nobody_is_said_to_hang(
         f"instance {domains[0].uuid} was not read within 1s{why}",
         "{}",
     ]
+
+
+NO_MORE_THREADS = """
+    import logging, os, resource, sys, time
+    import virtmeter
+
+    logging.disable()
+    inspector = virtmeter.LibvirtInspector(sys.argv[1], timeout=1, max_age=0)
+    disks = lambda uuid: list(inspector.inspect_disks(uuid))
+
+    def is_read(uuid):
+        try:
+            return bool(disks(uuid))
+        except virtmeter.InspectorException:
+            return False
+
+    def told(call, *arguments):
+        try:
+            call(*arguments)
+        except virtmeter.InspectorException as error:
+            print(error, flush=True)
+
+    def wait_until_read(uuid):
+        end = time.monotonic() + 60
+        while not is_read(uuid) and time.monotonic() < end:
+            time.sleep(0.05)
+        print("is read:", is_read(uuid), flush=True)
+
+    well, other = sys.argv[2:]
+    disks(well)
+    # Root has no limit, and nobody else has these two.
+    resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
+    os.setuid(60000 + os.getpid() % 5000)
+"""
+
+
+@as_nobody
+def test_a_guest_that_hangs_while_no_thread_can_be_started_is_no_outage(daemon: Daemon) -> None:
+    daemon.add(well := sample.domain(1, bulk=True), hung := sample.domain(2, bulk=True))
+    hung.hung = True
+    script = f"""{NO_MORE_THREADS}
+    told(disks, other)
+    told(disks, well)
+    told(inspector.list_instances)
+    print(inspector.health().outage, flush=True)
+    sys.stdin.readline()
+    wait_until_read(well)
+    wait_until_read(other)
+    """
+    process = start(script, daemon.uri, well.uuid, hung.uuid)
+    assert process.stdout is not None
+    why = "cannot start a thread: check the limits (ulimit -u, TasksMax)"
+    assert [process.stdout.readline() for _ in range(4)] == [
+        f"instance {hung.uuid} was not read within 1s: its guest hangs. It is read again once it "
+        "answers; check its process and storage\n",
+        f"instance {well.uuid} was not read within 1s: {why}\n",
+        f"cannot list the instances of {daemon.uri}: {why}\n",
+        "None\n",
+    ]
+    hung.hung = False
+    assert process.communicate("\n", timeout=180) == ("is read: True\n" * 2, "")
+    assert hung.most_asking == 1
+
+
+@as_nobody
+def test_an_outage_ends_while_no_thread_can_be_started(daemon: Daemon) -> None:
+    daemon.add(*(domains := [sample.domain(number, bulk=True) for number in (1, 2)]))
+    daemon.socket_path.parent.chmod(0o755)
+    script = f"""{NO_MORE_THREADS}
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print("is read:", is_read(other), flush=True)
+    sys.stdin.readline()
+    wait_until_read(other)
+    """
+    process = start(script, daemon.uri, *(domain.uuid for domain in domains))
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    daemon.stop()
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "is read: False\n"
+    daemon.start()
+    daemon.socket_path.chmod(0o777)
+    assert process.communicate("\n", timeout=180) == ("is read: True\n", "")

@@ -59,7 +59,8 @@ impl<R> Scheduler<R> {
     pub(super) fn timeout(&self, request: &Request, why: &str) -> Error {
         let timeout = self.limits.timeout;
         // Then nothing was asked, and nobody is to blame for saying nothing.
-        let no_thread = self.threads == 0 && self.short_of_threads;
+        let is_out = self.running.values().any(|call| call.slot.uuid == request.key.uuid);
+        let no_thread = self.short_of_threads && self.threads <= self.hanging() && !is_out;
         let why = if no_thread { NO_THREAD } else { why };
         if request.key.uuid == NO_INSTANCE && no_thread {
             return Error::NoList { uri: self.uri.clone(), failure: Failure::of(why) };
@@ -288,7 +289,9 @@ impl<R> Scheduler<R> {
     /// Whether it has answered nothing of late, although it was asked something, for long or, as
     /// opening a connection should take no time, just for a while.
     fn is_silent(&self, now: Instant) -> bool {
-        let asked = self.running.values().filter(|running| !running.hangs()).map(|r| r.started);
+        // A guest may be the reason; nobody knows where no thread can be started that asks for no guest.
+        let asked = self.running.values().filter(|call| !call.hangs() && !self.lacks_prober);
+        let asked = asked.map(|call| call.started);
         let long = |since| now.saturating_duration_since(since) >= self.limits.timeout / 2;
         let asked = asked.chain(self.probing).any(long) || self.connecting_slowly(now) > 0;
         asked && !self.is_heard(now)

@@ -119,7 +119,11 @@ pub(super) struct Scheduler<R> {
     /// The threads that open a connection or look whether theirs is good, and since when.
     connecting: HashMap<u64, Instant>,
     /// Whether the last thread that was wanted could not be started.
-    short_of_threads: bool,
+    pub(super) short_of_threads: bool,
+    /// Whether no thread could be started that asks after what does not answer.
+    lacks_prober: bool,
+    /// When that was last told.
+    told_of_threads: Option<Instant>,
     /// When one more thread may try to connect, as the last one could not; and when one could.
     connect_again: Option<Instant>,
     opened: Option<Instant>,
@@ -169,6 +173,8 @@ impl<R> Scheduler<R> {
             idle: 0,
             connecting: HashMap::new(),
             short_of_threads: false,
+            lacks_prober: false,
+            told_of_threads: None,
             connect_again: None,
             opened: None,
             health: Health::default(),

@@ -1,6 +1,6 @@
 //! Which readings are begun, and when one more thread is worth it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -8,6 +8,8 @@ use super::Scheduler;
 use super::task::{Fate, Job, Lane, Running, Slot};
 use crate::error::no_thread_started;
 use crate::hypervisor::{Parts, Reach};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl<R> Scheduler<R> {
     /// The next reading to take, if there is one that may be begun now.
@@ -46,12 +48,41 @@ impl<R> Scheduler<R> {
     }
 
     /// A thread was started, or not.
-    pub(in crate::collector) fn started_thread(&mut self, problem: Option<&std::io::Error>) {
-        if let Some(problem) = problem.filter(|_| !self.short_of_threads) {
+    pub(in crate::collector) fn started_thread(
+        &mut self,
+        problem: Option<&std::io::Error>,
+        now: Instant,
+    ) {
+        self.tell_of_threads(problem, now);
+        self.short_of_threads = problem.is_some();
+    }
+
+    /// So was one that asks after what does not answer.
+    pub(in crate::collector) fn started_prober(
+        &mut self,
+        problem: Option<&std::io::Error>,
+        now: Instant,
+    ) {
+        self.tell_of_threads(problem, now);
+        self.lacks_prober = problem.is_some();
+    }
+
+    fn tell_of_threads(&mut self, problem: Option<&std::io::Error>, now: Instant) {
+        let is_known = self.short_of_threads || self.lacks_prober;
+        let Some(problem) = problem.filter(|_| !is_known) else { return };
+        // Threads that make room for each other start and fail in turn.
+        let lately = |told: Instant| now.saturating_duration_since(told) < MINUTE;
+        if !self.told_of_threads.is_some_and(lately) {
+            self.told_of_threads = Some(now);
             let line = no_thread_started(problem, self.threads);
             self.tell(log::Level::Warn, line);
         }
-        self.short_of_threads = problem.is_some();
+    }
+
+    /// Whether a thread that has nothing to do ends, so that one can be started that asks after what does
+    /// not answer.
+    pub(in crate::collector) fn makes_room(&self, now: Instant) -> bool {
+        self.lacks_prober && self.wants_probe(now) && (self.idle > 1 || self.outage.is_some())
     }
 
     /// Whether there are more threads than there is work for.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::error::Failure;
+use crate::error::{Failure, NO_THREAD};
 use crate::hypervisor::{Moment, Notes, Reach};
 use crate::records::InstanceId;
 
@@ -573,6 +573,52 @@ fn one_whose_uuid_is_nil_hangs_like_any_other() {
     host.start();
     host.finish(1, Ok(()));
     assert!(matches!(host.answers.pop(), Some((_, Ok(_)))));
+}
+
+#[test]
+fn a_hypervisor_that_no_thread_can_ask_is_not_said_to_be_silent() {
+    let mut host = Host::new(LIMITS);
+    let problem = std::io::ErrorKind::WouldBlock.into();
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.scheduler.started_prober(Some(&problem), host.now);
+    host.wait(LIMITS.timeout / 2);
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
+    assert!(host.scheduler.is_reachable());
+    // Nor are other guests, or the list, said to hang: nobody has asked.
+    host.scheduler.started_thread(Some(&problem), host.now);
+    host.ask(0, key(Kind::Disks, 2));
+    host.ask(1, list());
+    host.wait(LIMITS.timeout);
+    for (_, answer) in std::mem::take(&mut host.answers) {
+        assert!(answer.unwrap_err().to_string().contains(NO_THREAD));
+    }
+    let told = host.scheduler.log.iter().filter(|(_, line)| line.contains("thread")).count();
+    assert_eq!(told, 1);
+    // Once its call has returned, it is tried again.
+    host.finish(0, Ok(()));
+    host.scheduler.hear(Some(host.now));
+    host.wait(2 * LIMITS.timeout);
+    host.scheduler.hear(Some(host.now));
+    host.read(key(Kind::Disks, 1)).unwrap();
+}
+
+#[test]
+fn a_thread_that_reads_makes_room_for_one_that_asks() {
+    let mut host = with_one_that_hangs(1);
+    let problem = std::io::ErrorKind::WouldBlock.into();
+    host.scheduler.started_prober(Some(&problem), host.now);
+    host.scheduler.idle = 1;
+    assert!(!host.scheduler.makes_room(host.now), "the last one reads");
+    host.scheduler.idle = 2;
+    assert!(host.scheduler.makes_room(host.now));
+    host.scheduler.started_prober(None, host.now);
+    assert!(!host.scheduler.makes_room(host.now));
+    host.scheduler.started_prober(Some(&problem), host.now);
+    host.scheduler.idle = 1;
+    host.scheduler.refused(lost().failure().unwrap(), 0, host.now);
+    assert!(host.scheduler.makes_room(host.now), "nothing is read before it is over");
 }
 
 #[test]
