@@ -148,10 +148,10 @@ impl<R> Scheduler<R> {
 
     /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for
     /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
-    /// asked: that is for those to find out who wait for something.
+    /// asked: that is for those to find out who wait for something, unless nobody can be sent to ask.
     pub(super) fn give_up_unclaimed(&mut self, now: Instant) {
         // In an outage, what was asked before may just be late.
-        if !self.is_heard(now) || self.outage.is_some() {
+        if self.outage.is_some() || !(self.is_heard(now) || self.lacks_prober) {
             return;
         }
         self.cut_off(now);

@@ -600,7 +600,6 @@ fn a_hypervisor_that_no_thread_can_ask_is_not_said_to_be_silent() {
     host.finish(0, Ok(()));
     host.scheduler.hear(Some(host.now));
     host.wait(2 * LIMITS.timeout);
-    host.scheduler.hear(Some(host.now));
     host.read(key(Kind::Disks, 1)).unwrap();
 }
 
