@@ -147,6 +147,10 @@ impl Batches {
 
     /// Notes that it was read by a reading that was begun then. Returns the failure that this ends.
     pub(super) fn was_read(&mut self, batch: Batch, begun: Instant) -> Option<Failed> {
+        if let Batch::Instance { host, .. } = batch {
+            // It answers about such again.
+            self.in_vain.remove(&host);
+        }
         let known = self.known.get_mut(&batch)?;
         (known.ordered, known.begun) = (None, None);
         known.read = Some(begun);
@@ -248,12 +252,15 @@ impl Batches {
         due.into_iter().map(|(_, batch)| batch).collect()
     }
 
-    /// How many of what has failed are being read again, or still.
+    /// How many of what has failed are being read again, or still; but for single instances, which have
+    /// places of their own.
     pub(super) fn retried(&self) -> usize {
         let has_failed =
-            |known: &&Known| known.failed.as_ref().is_some_and(|failed| !failed.is_late);
-        let is_retried = |known: &&Known| known.ordered.is_some() && has_failed(known);
-        self.known.values().filter(is_retried).count()
+            |known: &Known| known.failed.as_ref().is_some_and(|failed| !failed.is_late);
+        let is_retried = |(batch, known): &(&Batch, &Known)| {
+            !matches!(batch, Batch::Instance { .. }) && known.ordered.is_some() && has_failed(known)
+        };
+        self.known.iter().filter(is_retried).count()
     }
 
     /// Forgets what has failed of hosts that are not there any more.

@@ -1,6 +1,6 @@
 //! What callers and threads share, under one lock, and how a caller waits.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(super) struct State {
     pub(super) batches: Batches,
     /// What waits for a thread.
     pub(super) queue: VecDeque<Batch>,
+    /// What of that nobody waits for, as it only checks what others are told.
+    for_nobody: HashSet<Batch>,
     pub(super) threads: usize,
     pub(super) idle: usize,
     /// The hosts of the instances that are being read by themselves, once for each.
@@ -97,9 +99,19 @@ impl State {
                 continue;
             }
             let next = self.batches.next(batch, (now, now), Duration::ZERO, now);
-            if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
-                self.enters_queue(batch, now);
+            let is_ordered =
+                matches!(next, Next::Wait { order: true } | Next::Failed { order: true, .. });
+            if is_ordered && self.enters_queue(batch, now) {
+                self.for_nobody.insert(batch);
             }
+        }
+    }
+
+    /// Nobody is logged in for what nobody waits for.
+    pub(super) fn forget_for_nobody(&mut self) {
+        for batch in std::mem::take(&mut self.for_nobody) {
+            self.queue.retain(|queued| *queued != batch);
+            self.batches.is_not_ordered(batch);
         }
     }
 
@@ -107,6 +119,7 @@ impl State {
     pub(super) fn take_from_queue(&mut self) -> Option<Batch> {
         let place = self.queue.iter().position(|batch| self.may_be_read(*batch))?;
         let batch = self.queue.remove(place)?;
+        self.for_nobody.remove(&batch);
         if let Batch::Instance { host, .. } = batch {
             self.alone.push(host);
         }
@@ -117,7 +130,9 @@ impl State {
     fn may_be_read(&self, batch: Batch) -> bool {
         let Batch::Instance { host, .. } = batch else { return true };
         let of_host = self.alone.iter().filter(|other| **other == host).count();
-        self.alone.len() < MOST_ALONE && of_host < MOST_ALONE_OF_A_HOST
+        // The other half of the places is for what somebody waits for.
+        let most = if self.for_nobody.contains(&batch) { MOST_ALONE / 2 } else { MOST_ALONE };
+        self.alone.len() < most && of_host < MOST_ALONE_OF_A_HOST
     }
 
     /// Notes that a thread has read that, or has failed to.
@@ -131,6 +146,7 @@ impl State {
 
     /// Somebody waits for this: it comes before what is read for nobody yet.
     fn comes_first(&mut self, batch: Batch) {
+        self.for_nobody.remove(&batch);
         if let Some(place) = self.queue.iter().position(|queued| *queued == batch) {
             self.queue.remove(place);
             self.queue.insert(usize::from(self.is_urgent()), batch);
@@ -381,6 +397,7 @@ impl<H: HostWide> Shared<H> {
         for batch in std::mem::take(&mut state.queue) {
             state.batches.is_not_ordered(batch);
         }
+        state.for_nobody.clear();
         state.closing += 1;
         state.close_begun = Some(Instant::now());
         drop(state);
@@ -497,6 +514,7 @@ impl<H: HostWide> Shared<H> {
         let mut state = self.lock();
         state.ended = true;
         state.queue.clear();
+        state.for_nobody.clear();
         if state.threads == 0 && self.driver.sessions().1 && worker::spawn(self).is_ok() {
             state.threads += 1;
         }

@@ -538,6 +538,52 @@ fn nobody_waits_for_what_is_read_afterwards() {
     ask(&engine, 0).unwrap();
     until(|| !here.is_reading());
     assert_eq!((driver.reads(alone(3)), engine.health().timeouts), (1, 1));
+    // Until somebody who wants it has had it read.
+    driver.will(alone(3), None);
+    until(|| ask(&engine, 3).is_ok() && driver.reads(alone(3)) == 2);
+    until(|| !here.is_reading());
+    ask(&engine, 0).unwrap();
+    until(|| driver.reads(alone(3)) > 2);
+}
+
+#[test]
+fn nobody_is_logged_in_for_what_is_read_afterwards() {
+    let many: Vec<_> = (0..100).map(alone).collect();
+    let driver = Scripted { hosts: 1, afterwards: many.clone(), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, LONG, LONG);
+    driver.will(alone(0), Some(Does::Hang));
+    ask(&engine, 0).unwrap();
+    until(|| driver.reads(alone(0)) == 1);
+    // The session is over.
+    driver.lock().is_logged_out = true;
+    driver.will(alone(0), Some(Does::Fail));
+    let here = engine.here.with(Arc::clone);
+    until(|| !here.is_reading() && here.lock().queue.is_empty());
+    assert!(many[1..].iter().all(|one| driver.reads(*one) == 0));
+    // Whoever wants one of them has it read.
+    ask(&engine, 3).unwrap();
+    assert_eq!(driver.reads(alone(3)), 1);
+}
+
+#[test]
+fn what_is_read_for_nobody_leaves_places_for_others() {
+    let of_others: Vec<_> =
+        (1..=shared::MOST_ALONE as u128).map(|host| alone(INSTANCES * host)).collect();
+    let hosts = 2 + shared::MOST_ALONE as u128;
+    let driver = Scripted { hosts, afterwards: of_others.clone(), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, LONG, Duration::ZERO);
+    driver.all_will(&of_others, Some(Does::Hang));
+    // Each thread that has read a host goes on with one of those.
+    for number in 0..hosts {
+        let here = engine.here.with(Arc::clone);
+        here.have(host(number), Instant::now()).unwrap();
+    }
+    until(|| driver.lock().reading >= shared::MOST_ALONE / 2);
+    ask(&engine, 3).unwrap();
+    assert_eq!(driver.reads(alone(3)), 1);
+    assert_eq!(driver.lock().reading, shared::MOST_ALONE / 2);
+    driver.all_will(&of_others, None);
+    until(|| of_others.iter().all(|one| driver.reads(*one) > 0));
 }
 
 #[test]

@@ -25,6 +25,9 @@ fn run<H: HostWide>(shared: &Shared<H>) {
         {
             break;
         }
+        if !shared.driver.sessions().1 {
+            state.forget_for_nobody();
+        }
         if let Some(batch) = state.take_from_queue() {
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);

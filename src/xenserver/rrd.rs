@@ -154,7 +154,10 @@ impl<'a> Updates<'a> {
                 b"step" => step = Some(xml.step()?),
                 b"end" => end = Some(xml.integer("end")?),
                 b"columns" => room = xml.text()?.trim().parse().unwrap_or(0),
-                b"legend" => columns = Some(legend(&mut xml, room.min(answer.len() / SHORTEST))?),
+                b"legend" => {
+                    let room = room.min(answer.len() / SHORTEST).min(MAX_COLUMNS);
+                    columns = Some(legend(&mut xml, room)?);
+                }
                 _ => xml.skip()?,
             }
         }

@@ -863,6 +863,24 @@ fn exact_counters_that_come_after_rows_of_later_are_not_taken() {
     assert!(checked.compared[0] > 0 && checked.compared[1] == 0, "{checked:?}");
 }
 
+#[test]
+fn a_host_whose_exact_counters_come_late_is_asked_again_but_not_all_the_time() {
+    let mut client = Client::new("xapi-26.17_steady");
+    let mut asked = 0;
+    for seconds in (0..=600).step_by(10) {
+        client.poll(at(seconds), two_rows('G', at(seconds), ["0.5", "0.5"]).as_bytes());
+        if client.totals.lacks_exact(&uuid('G')) {
+            asked += 1;
+            let t = if seconds < 300 { seconds - 7 } else { seconds + 3 };
+            read_cpu(&mut client, t, 100.0 + t as f64 / 2.0);
+        }
+        let is_known = client.told('G', "cpu0").unwrap().since_start.is_some();
+        assert!(!is_known || seconds >= 300, "{seconds}");
+    }
+    assert!((4..=12).contains(&asked), "{asked}");
+    assert!(client.told('G', "cpu0").unwrap().since_start.is_some());
+}
+
 /// An answer of G's CPU and of what a NIC has received, in the newest row of 5 s and in the one before.
 fn cpu_and_nic(end: i64, cpu: &str, bytes: &str) -> String {
     let legend = |name| format!("<entry>AVERAGE:vm:{}:{name}</entry>", uuid('G'));

@@ -260,7 +260,7 @@ import _thread, logging
 logging.basicConfig()
 
 def start(*arguments, **named):
-    raise RuntimeError("can't start new thread")
+    raise {problem}
 
 _thread.start_new_thread = _thread.start_joinable_thread = start
 """
@@ -286,8 +286,15 @@ logging.basicConfig(format="%(message)s")
 REQUEST = "GET / HTTP/1.1\r\n\r\n"
 
 
-def test_a_connection_that_no_thread_is_left_for_is_told() -> None:
-    script = WITHOUT_THREADS + SERVER.format(seconds=(60, 60))
+@pytest.mark.parametrize(
+    ("problem", "why"),
+    [
+        (RuntimeError("can't start new thread"), ", as no thread can be started for it: "),
+        (MemoryError(), ", for lack of memory: "),
+    ],
+)
+def test_a_connection_that_no_thread_is_left_for_is_told(problem: Exception, why: str) -> None:
+    script = WITHOUT_THREADS.format(problem=repr(problem)) + SERVER.format(seconds=(60, 60))
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
@@ -300,7 +307,7 @@ def test_a_connection_that_no_thread_is_left_for_is_told() -> None:
     finally:
         process.kill()
         _, said = process.communicate()
-    assert said.count("cannot serve a connection, as no thread can be started") == 2
+    assert said.count(f"cannot serve a connection{why}check the limits (ulimit") == 2
     assert "Traceback" not in said
 
 

@@ -70,12 +70,21 @@ impl Vm {
         let is_outdated = !quirks.last_update_has_too_few_digits()
             && !rows_lie
             && at.saturating_add(SECOND) < mark;
+        if is_outdated {
+            self.tries = self.tries.saturating_sub(1);
+            if self.tries == 0 && !self.has_all_exact() {
+                // Its host is slow, and is asked less often from now on.
+                self.open_gap();
+            }
+            self.ask_later(at);
+            return;
+        }
         for source in rrd.sources.iter().filter(|source| source.kind == SourceKind::Derive) {
             let Some(place) = named(&source.name).and_then(|name| self.place(name)) else {
                 continue;
             };
             // Of two sources of one counter, the first.
-            if !seen.insert(place) || is_outdated {
+            if !seen.insert(place) {
                 continue;
             }
             let is_online_cpu = self.counters[place].is_online_cpu();
@@ -137,14 +146,21 @@ impl Vm {
                 && !next.iter().any(|(read, _)| *read == place)
         };
         let is_left = is_compared && self.counters.iter().enumerate().any(is_left);
+        self.ask_later(at);
         if let Some(gap) = self.gap.as_mut().filter(|gap| gap.is_open) {
             // Those that wait to be compared may be older than the gap; in a pause, none are compared.
             gap.is_open = self.next.is_some() || self.still.is_some() || is_left;
-            gap.due = (at / SECOND).saturating_add(gap.pause);
-            gap.pause = (gap.pause * 2).min(PAUSES[1]);
         }
         if !next.is_empty() && self.next.is_none() {
             self.next = Some(Box::new(Next { at, anchors: next }));
+        }
+    }
+
+    /// While a gap is open, exact values are read again some time after these.
+    fn ask_later(&mut self, at: i64) {
+        if let Some(gap) = self.gap.as_mut().filter(|gap| gap.is_open) {
+            gap.due = (at / SECOND).saturating_add(gap.pause);
+            gap.pause = (gap.pause * 2).min(PAUSES[1]);
         }
     }
 

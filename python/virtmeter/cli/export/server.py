@@ -169,6 +169,9 @@ class Server:
                 "(ulimit -u, TasksMax)"
             )
             self._end(connection)
+        except MemoryError:
+            LOG.warning("cannot serve a connection, for lack of memory: check the limits (ulimit -v)")
+            self._end(connection)
 
     def _talk(self, connection: Connection) -> None:
         connection.begun = True
