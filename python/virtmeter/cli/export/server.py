@@ -170,7 +170,9 @@ class Server:
             )
             self._end(connection)
         except MemoryError:
-            LOG.warning("cannot serve a connection, for lack of memory: check the limits (ulimit -v)")
+            LOG.warning(
+                "cannot serve a connection, for lack of memory: check the limits (ulimit -v)"
+            )
             self._end(connection)
 
     def _talk(self, connection: Connection) -> None:
