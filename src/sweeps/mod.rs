@@ -144,11 +144,6 @@ impl<H: HostWide> Source for Sweeps<H> {
                 let answer = here.have_all(part, &batches, asked)?;
                 // What has held it up may be read apart from it by now, or it together with others.
                 let before = std::mem::replace(&mut batches, here.driver.batches(part, instance)?);
-                if batches != before {
-                    // All of them at once: whoever goes over all instances would wait for one after the other.
-                    let parts = before.iter().flat_map(|batch| here.driver.in_place_of(*batch));
-                    here.expect_batches(parts.map(|batch| vec![batch]).collect(), asked);
-                }
                 match answer {
                     Err((batch, error)) if is_last || batches.contains(&batch) => {
                         return Err(here.no_data(batch, instance, &error));
@@ -167,7 +162,8 @@ impl<H: HostWide> Source for Sweeps<H> {
         self.with(|here| {
             let (asked, everything) = (Instant::now(), here.driver.everything());
             // All at once, also those without instances.
-            here.expect_batches(everything.iter().map(|batch| vec![*batch]).collect(), asked);
+            let each = everything.iter().map(|batch| vec![*batch]);
+            here.expect_batches(&mut here.lock(), each, asked);
             for batch in everything {
                 // What is known of one that fails is told all the same, and health says that it is away.
                 let answer = here.have(batch, asked);

@@ -326,14 +326,19 @@ impl<H: HostWide> Shared<H> {
     /// something else is not ordered before that is there.
     pub(super) fn expect(self: &Arc<Self>, part: Parts, instances: &[InstanceId], asked: Instant) {
         let wanted = instances.iter().map(|each| self.driver.batches(part, each));
-        self.expect_batches(wanted.filter_map(Result::ok).collect(), asked);
+        let wanted: Vec<_> = wanted.filter_map(Result::ok).collect();
+        self.expect_batches(&mut self.lock(), wanted, asked);
     }
 
     /// The same for batches of which each is wanted after the one before it in its list.
-    pub(super) fn expect_batches(self: &Arc<Self>, wanted: Vec<Vec<Batch>>, asked: Instant) {
+    pub(super) fn expect_batches(
+        self: &Arc<Self>,
+        state: &mut State,
+        wanted: impl IntoIterator<Item = Vec<Batch>>,
+        asked: Instant,
+    ) {
         let now = Instant::now();
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
-        let mut state = self.lock();
         for batches in wanted {
             for batch in batches {
                 if state.batches.is_in_vain(batch) {
@@ -341,7 +346,7 @@ impl<H: HostWide> Shared<H> {
                 }
                 let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
                 if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
-                    self.order(&mut state, batch, now);
+                    self.order(state, batch, now);
                 }
                 if !matches!(next, Next::Read(_)) {
                     break;

@@ -141,6 +141,11 @@ impl HostWide for Scripted {
         Ok(batches)
     }
 
+    fn in_place_of(&self, read: Batch) -> Vec<Batch> {
+        let is_parted = read == host(TOGETHER) && !self.lock().together;
+        (0..if is_parted { self.hosts } else { 0 }).map(host).collect()
+    }
+
     fn afterwards(&self, read: Batch) -> Vec<Batch> {
         if matches!(read, Batch::Host(_)) { self.afterwards.clone() } else { Vec::new() }
     }
@@ -418,6 +423,16 @@ fn hosts_that_are_read_together_are_parted_where_one_holds_them_up() {
 }
 
 #[test]
+fn hosts_that_are_parted_are_all_read_at_once_whoever_waits_for_them() {
+    let (driver, engine) = engine(3, LONG, LONG);
+    driver.lock().together = true;
+    driver.will(host(TOGETHER), Some(Does::Fail));
+    engine.list().unwrap();
+    engine.expect(Parts::COUNTERS, &[Uuid::from_u128(0).into()]);
+    until(|| (0..3).all(|number| driver.reads(host(number)) == 1));
+}
+
+#[test]
 fn few_are_read_at_a_time_and_what_hangs_is_not_one_of_them() {
     let driver = Scripted { hosts: 12, in_flight: 2, ..Scripted::default() };
     let (driver, engine) = engine_over(driver, Duration::from_secs(2), Duration::ZERO);
@@ -483,7 +498,7 @@ fn however_many_instances_are_read_alone_and_hang_hosts_are_read() {
 /// Has all of these read, and none of them answer.
 fn hang(driver: &Scripted, here: &Arc<Shared<Scripted>>, all: &[Batch]) {
     driver.all_will(all, Some(Does::Hang));
-    here.expect_batches(all.iter().map(|one| vec![*one]).collect(), Instant::now());
+    here.expect_batches(&mut here.lock(), all.iter().map(|one| vec![*one]), Instant::now());
 }
 
 #[test]
@@ -721,7 +736,7 @@ fn what_does_not_answer_has_failed_although_somebody_has_logged_out() {
         let reads = driver.reads(hung);
         driver.will(hung, Some(Does::Hang));
         let here = engine.here.with(Arc::clone);
-        here.expect_batches(vec![vec![hung]], Instant::now());
+        here.expect_batches(&mut here.lock(), [vec![hung]], Instant::now());
         until(|| driver.reads(hung) > reads);
         engine.close();
         thread::sleep(Duration::from_millis(500));

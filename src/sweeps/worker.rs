@@ -18,7 +18,7 @@ pub(super) fn spawn<H: HostWide>(shared: &Arc<Shared<H>>) -> io::Result<()> {
     threads::start("virtmeter-sweep", move || run(&shared))
 }
 
-fn run<H: HostWide>(shared: &Shared<H>) {
+fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
     let mut state = shared.lock();
     while !state.ended {
         if state.threads > shared.most_threads(&state, Instant::now()).max(1) && !state.is_urgent()
@@ -39,6 +39,7 @@ fn run<H: HostWide>(shared: &Shared<H>) {
                 Ok(_) => shared.driver.afterwards(batch),
                 Err(_) => Vec::new(),
             };
+            let in_place = shared.driver.in_place_of(batch);
             let now = Instant::now();
             // What takes longer than it may, without a login, was stopped with this process.
             let is_overdue = now.saturating_duration_since(deadline) > shared.limits.stopped()
@@ -73,6 +74,8 @@ fn run<H: HostWide>(shared: &Shared<H>) {
             shared.read.notify_all();
             // It would log in again, for nobody.
             if !state.ended && !state.was_closed_since(closed) {
+                // All at once: whoever goes over all instances would wait for one after the other.
+                shared.expect_batches(&mut state, in_place.into_iter().map(|one| vec![one]), begun);
                 state.order_for_nobody(afterwards);
             }
             if state.was_closed_since(closed) && !state.needs_session() {

@@ -210,7 +210,7 @@ impl VSphere {
         match done {
             Ok(()) => {
                 if is_held_up {
-                    self.lock().part(id);
+                    self.lock().part(&group);
                 } else {
                     self.lock().groups.answered(id);
                     self.look_for(so_far.left_out, early(Instant::now()));
@@ -219,7 +219,7 @@ impl VSphere {
             }
             Err(trouble) => {
                 if trouble.is_about_a_host() {
-                    self.lock().part(id);
+                    self.lock().part(&group);
                 } else if matches!(&trouble, Trouble::Fault(kind, _) if is_about_a_vm(kind)) {
                     // None of its VMs is told, but nothing was held up.
                     self.lock().groups.answered(id);

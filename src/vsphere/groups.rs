@@ -133,17 +133,14 @@ impl Groups {
         self.all.iter()
     }
 
-    /// A call about a group was held up: each of its hosts is asked by itself, once they are arranged anew.
-    /// Returns whether that makes a difference.
-    pub(super) fn part(&mut self, id: Uuid) -> bool {
-        let Some(Group { sampled_by, hosts, vms, .. }) = self.get(id).cloned() else {
-            return false;
-        };
-        self.well.remove(&sampled_by);
-        let is_shared = hosts.len() > 1;
+    /// A call about a group was held up: each of its hosts is asked by itself, once they are arranged anew, as they may
+    /// have been since, where another group was held up. Returns whether that makes a difference.
+    pub(super) fn part(&mut self, group: &Group) -> bool {
+        self.well.remove(&group.sampled_by);
+        let is_shared = group.hosts.len() > 1;
         if is_shared {
-            self.alone.extend(hosts);
-            self.parted.insert(sampled_by, vms);
+            self.alone.extend(group.hosts.iter().cloned());
+            self.parted.insert(group.sampled_by, group.vms.clone());
         }
         is_shared
     }
@@ -243,13 +240,15 @@ mod tests {
         groups.arrange(members());
         assert_eq!(sizes(&groups), [30]);
         let id = groups.of(Uuid::from_u128(0)).unwrap().id;
-        assert!(groups.part(id));
+        let all = groups.get(id).unwrap().clone();
+        assert!(groups.part(&all));
         groups.arrange(members());
         assert_eq!(sizes(&groups), [10, 10, 10]);
         assert!(groups.get(id).is_none());
         assert_eq!(groups.in_place_of(id), groups.iter().map(|group| group.sampled_by).collect());
         let alone: Vec<Uuid> = groups.iter().map(|group| group.id).collect();
-        assert!(!groups.part(alone[1]), "there is nobody to part it from");
+        let one = groups.get(alone[1]).unwrap().clone();
+        assert!(!groups.part(&one), "there is nobody to part it from");
         // Two of them answer, and are asked together again.
         groups.answered(alone[0]);
         groups.answered(alone[2]);
@@ -258,6 +257,24 @@ mod tests {
         groups.keep_hosts(|_| false);
         groups.arrange(members());
         assert_eq!(groups.of(Uuid::from_u128(0)).unwrap().id, id, "as at first");
+    }
+
+    #[test]
+    fn groups_that_are_held_up_at_once_are_all_parted() {
+        let members = || -> Vec<Member> {
+            (0..300).map(|vm| member(vm, &format!("{:02}", vm / 30), Kind::Running)).collect()
+        };
+        let mut groups = Groups::default();
+        groups.arrange(members());
+        let held_up: Vec<Group> = groups.iter().cloned().collect();
+        assert_eq!(held_up.len(), 3);
+        for group in &held_up {
+            assert!(groups.part(group));
+            groups.arrange(members());
+        }
+        assert_eq!(sizes(&groups), [30; 10]);
+        let apart = |group: &Group| groups.in_place_of(group.id).len();
+        assert_eq!(held_up.iter().map(apart).collect::<Vec<_>>(), [4, 4, 4]);
     }
 
     #[test]
@@ -288,16 +305,17 @@ mod tests {
             let large = (0..150).map(|vm| member(vm, "large", Kind::Running));
             large.chain((150..170).map(|vm| member(vm, "small", Kind::Running))).collect()
         };
-        let of = |groups: &Groups, vm| groups.of(Uuid::from_u128(vm)).unwrap().id;
+        let group = |groups: &Groups, vm| groups.of(Uuid::from_u128(vm)).unwrap().clone();
+        let of = |groups: &Groups, vm| group(groups, vm).id;
         groups.arrange(members());
         assert_eq!(sizes(&groups), [100, 70]);
-        assert!(groups.part(of(&groups, 149)));
+        assert!(groups.part(&group(&groups, 149)));
         for _ in 0..3 {
             groups.arrange(members());
             for vm in [0, 160] {
                 groups.answered(of(&groups, vm));
             }
-            assert!(!groups.part(of(&groups, 149)), "there is nobody to part it from");
+            assert!(!groups.part(&group(&groups, 149)), "there is nobody to part it from");
         }
         groups.answered(of(&groups, 149));
         groups.arrange(members());

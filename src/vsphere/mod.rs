@@ -140,7 +140,7 @@ impl State {
     }
 
     /// A call about a group was held up by one of its hosts.
-    fn part(&mut self, group: Uuid) {
+    fn part(&mut self, group: &Group) {
         if self.groups.part(group) {
             self.groups.arrange(self.inventory.members());
         }
