@@ -28,6 +28,8 @@ pub(super) const MOST_THREADS: usize = 40;
 pub(super) const MOST_ALONE: usize = MOST_THREADS / 4 * 3;
 /// So many of them of one host: the other places are for those of hosts that answer.
 pub(super) const MOST_ALONE_OF_A_HOST: usize = MOST_ALONE / 2;
+/// So many of them for nobody: whoever waits for one does not wait for those as well.
+pub(super) const MOST_FOR_NOBODY: usize = MOST_ALONE / 3;
 
 pub(super) struct Shared<H> {
     pub(super) driver: H,
@@ -45,12 +47,12 @@ pub(super) struct State {
     pub(super) batches: Batches,
     /// What waits for a thread.
     pub(super) queue: VecDeque<Batch>,
-    /// What of that nobody waits for, as it only checks what others are told.
-    for_nobody: HashSet<Batch>,
     pub(super) threads: usize,
     pub(super) idle: usize,
-    /// The hosts of the instances that are being read by themselves, once for each.
-    alone: Vec<Uuid>,
+    /// What of that is to be read for nobody.
+    for_nobody: HashSet<Batch>,
+    /// The instances that are being read by themselves.
+    alone: Vec<Alone>,
     pub(super) ended: bool,
     /// Whether the last thread that was wanted could not be started.
     short_of_threads: bool,
@@ -68,6 +70,14 @@ pub(super) struct State {
     pub(super) log: Vec<LogRecord>,
     handed_out: u64,
     pub(super) timeouts: u64,
+}
+
+/// An instance that is being read by itself.
+struct Alone {
+    batch: Batch,
+    host: Uuid,
+    /// Whether nobody waits for it.
+    for_nobody: bool,
 }
 
 impl State {
@@ -90,28 +100,21 @@ impl State {
         true
     }
 
-    /// Orders what is to be read for nobody: behind all else, and not of a host that hangs. No other thread is
-    /// found for it than the one that asks for that.
+    /// Orders what is to be read for nobody: behind all else, and one at a time of a host that does not answer
+    /// about such, to see whether it does again. No other thread is found for it than the one that asks for that.
     pub(super) fn order_for_nobody(&mut self, batches: Vec<Batch>) {
         let now = Instant::now();
         for batch in batches {
-            if self.batches.is_in_vain(batch) {
-                continue;
-            }
+            let turn = match batch {
+                Batch::Instance { host, .. } => self.batches.turn(host, batch),
+                _ => Turn::Wait,
+            };
             let next = self.batches.next(batch, (now, now), Duration::ZERO, now);
-            let is_ordered =
+            let is_wanted =
                 matches!(next, Next::Wait { order: true } | Next::Failed { order: true, .. });
-            if is_ordered && self.enters_queue(batch, now) {
+            if turn != Turn::Skip && is_wanted && self.enters_queue(batch, now) {
                 self.for_nobody.insert(batch);
             }
-        }
-    }
-
-    /// Nobody is logged in for what nobody waits for.
-    pub(super) fn forget_for_nobody(&mut self) {
-        for batch in std::mem::take(&mut self.for_nobody) {
-            self.queue.retain(|queued| *queued != batch);
-            self.batches.is_not_ordered(batch);
         }
     }
 
@@ -119,9 +122,9 @@ impl State {
     pub(super) fn take_from_queue(&mut self) -> Option<Batch> {
         let place = self.queue.iter().position(|batch| self.may_be_read(*batch))?;
         let batch = self.queue.remove(place)?;
-        self.for_nobody.remove(&batch);
+        let for_nobody = self.for_nobody.remove(&batch);
         if let Batch::Instance { host, .. } = batch {
-            self.alone.push(host);
+            self.alone.push(Alone { batch, host, for_nobody });
         }
         Some(batch)
     }
@@ -129,24 +132,29 @@ impl State {
     /// Whether there is a place for it.
     fn may_be_read(&self, batch: Batch) -> bool {
         let Batch::Instance { host, .. } = batch else { return true };
-        let of_host = self.alone.iter().filter(|other| **other == host).count();
-        // The other half of the places is for what somebody waits for.
-        let most = if self.for_nobody.contains(&batch) { MOST_ALONE / 2 } else { MOST_ALONE };
-        self.alone.len() < most && of_host < MOST_ALONE_OF_A_HOST
+        let count =
+            |is_such: &dyn Fn(&Alone) -> bool| self.alone.iter().filter(|one| is_such(one)).count();
+        self.alone.len() < MOST_ALONE
+            && count(&|one| one.host == host) < MOST_ALONE_OF_A_HOST
+            && (!self.for_nobody.contains(&batch) || count(&|one| one.for_nobody) < MOST_FOR_NOBODY)
+    }
+
+    /// Whether it is being read for nobody.
+    pub(super) fn is_for_nobody(&self, batch: Batch) -> bool {
+        self.alone.iter().any(|one| one.batch == batch && one.for_nobody)
     }
 
     /// Notes that a thread has read that, or has failed to.
     pub(super) fn ends(&mut self, batch: Batch) {
-        if let Batch::Instance { host, .. } = batch {
-            if let Some(place) = self.alone.iter().position(|other| *other == host) {
-                self.alone.swap_remove(place);
-            }
-        }
+        self.alone.retain(|one| one.batch != batch);
     }
 
     /// Somebody waits for this: it comes before what is read for nobody yet.
     fn comes_first(&mut self, batch: Batch) {
         self.for_nobody.remove(&batch);
+        for one in self.alone.iter_mut().filter(|one| one.batch == batch) {
+            one.for_nobody = false;
+        }
         if let Some(place) = self.queue.iter().position(|queued| *queued == batch) {
             self.queue.remove(place);
             self.queue.insert(usize::from(self.is_urgent()), batch);
@@ -376,7 +384,7 @@ impl<H: HostWide> Shared<H> {
     /// Finds a thread for what waits for one, if there are not enough.
     fn find_thread(self: &Arc<Self>, state: &mut State, now: Instant) {
         self.work.notify_one();
-        if state.queue.len() <= state.idle {
+        if state.queue.len() - state.for_nobody.len() <= state.idle {
             return;
         }
         let most = self.most_threads(state, now) + usize::from(state.is_urgent());

@@ -543,7 +543,7 @@ fn nobody_waits_for_what_is_read_afterwards() {
         until(|| driver.reads(alone(3)) == 1);
     }
     assert_eq!(engine.health().timeouts, 0);
-    // Nor is it read while nothing comes of such.
+    // While nothing comes of such, one is tried: who asks does not wait for that either.
     ask(&engine, 3).unwrap();
     driver.will(alone(3), Some(Does::Fail));
     let here = engine.here.with(Arc::clone);
@@ -551,14 +551,13 @@ fn nobody_waits_for_what_is_read_afterwards() {
     assert!(here.lock().batches.is_in_vain(alone(3)));
     thread::sleep(Duration::from_secs(1));
     ask(&engine, 0).unwrap();
-    until(|| !here.is_reading());
-    assert_eq!((driver.reads(alone(3)), engine.health().timeouts), (1, 1));
-    // Until somebody who wants it has had it read.
+    until(|| driver.reads(alone(3)) == 2 && !here.is_reading());
     driver.will(alone(3), None);
-    until(|| ask(&engine, 3).is_ok() && driver.reads(alone(3)) == 2);
-    until(|| !here.is_reading());
-    ask(&engine, 0).unwrap();
-    until(|| driver.reads(alone(3)) > 2);
+    until(|| {
+        ask(&engine, 0).unwrap();
+        !here.lock().batches.is_in_vain(alone(3))
+    });
+    assert_eq!(engine.health().timeouts, 1);
 }
 
 #[test]
@@ -581,24 +580,37 @@ fn nobody_is_logged_in_for_what_is_read_afterwards() {
 }
 
 #[test]
-fn what_is_read_for_nobody_leaves_places_for_others() {
-    let of_others: Vec<_> =
-        (1..=shared::MOST_ALONE as u128).map(|host| alone(INSTANCES * host)).collect();
-    let hosts = 2 + shared::MOST_ALONE as u128;
-    let driver = Scripted { hosts, afterwards: of_others.clone(), ..Scripted::default() };
-    let (driver, engine) = engine_over(driver, LONG, Duration::ZERO);
-    driver.all_will(&of_others, Some(Does::Hang));
-    // Each thread that has read a host goes on with one of those.
-    for number in 0..hosts {
-        let here = engine.here.with(Arc::clone);
-        here.have(host(number), Instant::now()).unwrap();
+fn who_waits_for_an_instance_does_not_wait_for_what_is_read_afterwards() {
+    let hosts = u128::try_from(shared::MOST_ALONE).unwrap();
+    let many: Vec<_> = (INSTANCES..hosts * INSTANCES).map(alone).collect();
+    let driver = Scripted { hosts, afterwards: many.clone(), ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, LONG, LONG);
+    driver.all_will(&many, Some(Does::Hang));
+    driver.will(alone(INSTANCES * 2 - 1), None);
+    ask(&engine, 0).unwrap();
+    let here = engine.here.with(Arc::clone);
+    for host in 1..hosts {
+        here.have(self::host(host), Instant::now()).unwrap();
     }
-    until(|| driver.lock().reading >= shared::MOST_ALONE / 2);
+    until(|| driver.lock().reading >= shared::MOST_FOR_NOBODY);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(driver.lock().reading, shared::MOST_FOR_NOBODY);
+    // One that was not to be read afterwards, and one that waits for that.
+    here.have(alone(0), Instant::now()).unwrap();
+    here.have(alone(INSTANCES * 2 - 1), Instant::now()).unwrap();
+    driver.all_will(&many, None);
+    until(|| many.iter().all(|one| driver.reads(*one) > 0));
+}
+
+#[test]
+fn who_asks_after_close_has_an_instance_read_though_its_host_is_fresh() {
+    let (driver, engine) = engine(1, LONG, LONG);
+    ask(&engine, 0).unwrap();
+    engine.close();
+    assert!(!engine.is_connected());
     ask(&engine, 3).unwrap();
-    assert_eq!(driver.reads(alone(3)), 1);
-    assert_eq!(driver.lock().reading, shared::MOST_ALONE / 2);
-    driver.all_will(&of_others, None);
-    until(|| of_others.iter().all(|one| driver.reads(*one) > 0));
+    assert_eq!((driver.reads(host(0)), driver.reads(alone(3))), (1, 1));
+    assert!(engine.is_connected());
 }
 
 #[test]

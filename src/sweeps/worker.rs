@@ -25,10 +25,13 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
         {
             break;
         }
-        if !shared.driver.sessions().1 {
-            state.forget_for_nobody();
-        }
         if let Some(batch) = state.take_from_queue() {
+            if state.is_for_nobody(batch) && !shared.driver.sessions().1 {
+                // Whoever has closed it wants no other one for that.
+                state.batches.is_not_ordered(batch);
+                state.ends(batch);
+                continue;
+            }
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);

@@ -198,6 +198,40 @@ def test_a_check_of_rows_that_hangs_costs_no_vm(opens: Opens, pool: Pool) -> Non
     assert host.compared
 
 
+def test_rows_are_checked_again_once_their_host_tells_of_single_vms(
+    opens: Opens, pool: Pool
+) -> None:
+    inspector = opens(pool, timeout=2.0)
+    assert count(inspector) == ALL
+    at_rest(inspector)
+    pool.hosts[1].fail(path="/vm_rrd", hang="head")
+    # It is waited for, and what it counted since its start is not known.
+    assert not list(inspector.inspect_vnics(pool.vm("B", 1).uuid))
+    pool.hosts[1].heal()
+    at_rest(inspector)
+    pool.forget()
+    pool.now += 70
+
+    def is_checked() -> bool:
+        # By those who go over all VMs alone.
+        assert count(inspector) == ALL
+        return pool.count("GET /vm_rrd", 1) > 0
+
+    eventually(is_checked)
+
+
+def test_who_asks_again_after_close_is_told_all_though_rows_are_fresh(
+    opens: Opens, pool: Pool
+) -> None:
+    inspector = opens(pool, max_age=600.0)
+    assert count(inspector) == ALL
+    at_rest(inspector)
+    inspector.close()
+    for letter in "ABDEFG":
+        assert list(inspector.inspect_vnics(pool.vm(letter).uuid)), letter
+    assert pool.sessions.logins == 2
+
+
 def test_nobody_waits_for_a_check_of_rows(
     opens: Opens, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
