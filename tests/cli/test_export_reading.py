@@ -258,3 +258,26 @@ def test_a_scrape_waits_until_there_is_just_the_time_to_render(
     assert pages.answer(request, cast("Connection", Client())).body == (b"text",)
     assert asked.left == pytest.approx(seconds - 0.0625 - 0.125)
     assert asked.is_forgotten, "the text is all that is held while it is sent"
+
+
+def test_a_want_of_memory_costs_no_more_than_that_reading(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.go_on.set()
+    ours = reader(host)
+
+    def allocate(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as without:
+        without.setattr(ours._workers, "begin", allocate)
+        with pytest.raises(MemoryError):
+            ours.read(half_a_minute())
+    with monkeypatch.context() as without:
+        without.setattr(reading.LOG, "warning", allocate)
+        without.setattr("virtmeter.cli.export.workers.LOG.warning", allocate)
+        host.fails_with = MemoryError()
+        assert ours.read(half_a_minute()).ended
+    host.fails_with = None
+    time.sleep(RECENT)
+    assert ours.read(half_a_minute()).complete

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import socket
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -540,13 +542,51 @@ def test_where_there_can_be_no_more_threads_what_has_failed_is_read_all_the_same
 ) -> None:
     workers = Workers(4)
 
-    def start(_: threading.Thread) -> None:
+    def start(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr("virtmeter.cli.export.workers.start_new_thread", start)
     done = threading.Event()
     workers.begin(done.set, doubtful=True)
     assert done.wait(30)
+
+
+WITHOUT_MEMORY = """
+import _thread
+
+lost = []
+
+def without_memory(start):
+    \"\"\"Of a thread that has no memory to begin with, Python tells nobody.\"\"\"
+    return lambda function, *more, **named: start(*(
+        (lambda *_: None, ()) if lost and lost.pop() else (function, *more)
+    ), **named)
+
+for name in ("start_new_thread", "start_joinable_thread"):
+    if hasattr(_thread, name):
+        setattr(_thread, name, without_memory(getattr(_thread, name)))
+
+import os, threading
+from virtmeter.cli.export.workers import Workers
+
+workers = Workers(4)
+occupied, go_on = threading.Event(), threading.Event()
+workers.begin(lambda: (occupied.set(), go_on.wait()))
+occupied.wait()
+done = [threading.Event() for _ in range(3)]
+lost.append(True)
+for each in done:
+    workers.begin(each.set)
+for each in done:
+    each.wait()
+os._exit(0)
+"""
+
+
+def test_a_thread_that_has_no_memory_to_begin_with_holds_up_no_reading() -> None:
+    command = [sys.executable, "-c", WITHOUT_MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_reading_that_fails_ends_no_thread() -> None:

@@ -152,7 +152,8 @@ class _Said(logging.Handler):
     """What is logged is said."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(about.line(record))
+        with suppress(MemoryError):  # the thread that writes the exporter's log goes on
+            say(about.line(record))
 
 
 def status(command: click.Command) -> int:

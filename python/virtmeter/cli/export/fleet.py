@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 import virtmeter
@@ -17,6 +18,7 @@ from virtmeter.cli.export.reading import Reader
 from virtmeter.cli.export.rendering import Renderer
 from virtmeter.cli.export.server import LEAST
 from virtmeter.cli.export.texts import Texts
+from virtmeter.cli.export.workers import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -234,7 +236,8 @@ class Fleet:
             try:
                 self.look_after(time.monotonic())
             except Exception as error:  # noqa: BLE001 - the next round may do better
-                LOG.warning("the targets could not be looked after: %s", error)
+                with suppress(MemoryError):
+                    LOG.warning("the targets could not be looked after: %s", error)
 
     def look_after(self, now: float) -> None:
         """Close what nobody asks for, and read what would be lost if nobody did."""
@@ -266,10 +269,22 @@ class Fleet:
         until = time.monotonic() + SETTLING
         for each in opened:
             each.reader.settle(until)
-        with suppress(RuntimeError):  # there can be no threads; sessions end by themselves
-            leaving = ThreadPoolExecutor(min(LEAVING, len(opened)))
-            wait([leaving.submit(each.inspector.close) for each in opened], LAST)
-            leaving.shutdown(wait=False, cancel_futures=True)
+        left: SimpleQueue[None] = SimpleQueue()
+
+        def leave(inspector: virtmeter.Inspector) -> None:
+            try:
+                inspector.close()
+            finally:
+                left.put(None)
+
+        until = time.monotonic() + LAST
+        # There may be no threads, or not be enough time; sessions end by themselves.
+        with suppress(RuntimeError, MemoryError, Empty):
+            leaving = Pool(min(LEAVING, len(opened)))
+            for each in opened:
+                leaving.begin(partial(leave, each.inspector))
+            for _ in opened:
+                left.get(timeout=max(0.0, until - time.monotonic()))
 
 
 def _reads(target: Target) -> Target:

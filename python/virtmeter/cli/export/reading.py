@@ -268,22 +268,25 @@ class Reader:
         """Return the pass that is under way or recent, or begin one. The lock is held."""
         before = self._pass or self._last
         if self._pass is None or (self._pass.ended and not self._pass.is_recent()):
-            current = self._pass = Pass(self._hypervisor, before)
+            current = Pass(self._hypervisor, before)
             current.is_shared = not self._has_own
             doubtful = before is not None and not before.complete
             self._workers.begin(lambda: self._run(current), doubtful=doubtful)
+            self._pass = current  # it is under way: there was memory for that
         return self._pass
 
     def _run(self, current: Pass) -> None:
-        with self._reading, about.target(self._target):
-            current.started = time.monotonic()
-            if not self._stopped:
-                self._read(current)
-        with self._changed:
-            current.took = time.monotonic() - current.began
-            current.ended = True
-            self._last = current
-            self._changed.notify_all()
+        try:
+            with self._reading, about.target(self._target):
+                current.started = time.monotonic()
+                if not self._stopped:
+                    self._read(current)
+        finally:  # whatever fails, as a log does without memory: no other begins before
+            with self._changed:
+                current.took = time.monotonic() - current.began
+                current.ended = True
+                self._last = current
+                self._changed.notify_all()
 
     def _read(self, current: Pass) -> None:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from _thread import start_new_thread
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,60 @@ SLOW = 2.0
 BESIDE = 3
 """How many times as many may go on like that."""
 
+TO_BEGIN = 10.0
+"""Seconds that the first thread has to begin."""
+
+
+class Pool:
+    """Threads that do what they are given: one that stays, and others while there is enough to do.
+
+    Not one of concurrent.futures: that waits for ever for a thread without memory to begin with,
+    and so does everybody then who wants something done.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Start the one that stays.
+
+        :param most: how many there are at the most.
+        :raises RuntimeError: there can be none.
+        :raises MemoryError: it has none to begin with.
+        """
+        self._most = most
+        self._to_do: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._others = 0
+        begun = threading.Event()
+        start_new_thread(self._stay, (begun,))
+        if not begun.wait(TO_BEGIN):
+            raise MemoryError
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Have something done as soon as there is a thread."""
+        self._to_do.put(work)
+        # Where there can be no more threads, it waits for one of those that there are.
+        with suppress(RuntimeError, MemoryError):
+            start_new_thread(self._help, ())
+
+    def _stay(self, begun: threading.Event) -> None:
+        begun.set()
+        while True:
+            _logged(self._to_do.get())
+
+    def _help(self) -> None:
+        with self._lock:
+            if self._others >= self._most - 1:
+                return
+            self._others += 1
+        while True:
+            with self._lock:
+                try:
+                    work = self._to_do.get_nowait()
+                except Empty:
+                    self._others -= 1
+                    return
+            _logged(work)
+            del work  # it may hold much
+
 
 class Workers:
     """So many readings at a time, not counting those that take long.
@@ -32,13 +87,11 @@ class Workers:
         """Start the first one of each.
 
         :raises RuntimeError: there can be none.
+        :raises MemoryError: one has none to begin with.
         """
         # They may be waiting for a hypervisor when the process is to end, which waits for none.
         sound, doubtful = _threads(most)
-        self._sound = ThreadPoolExecutor(sound, "virtmeter-export")
-        self._doubtful = ThreadPoolExecutor(doubtful, "virtmeter-doubtful")
-        for each in (self._sound, self._doubtful):
-            each.submit(int).result()
+        self._sound, self._doubtful = Pool(sound), Pool(doubtful)
         self._most = most
         self.threads = sound + doubtful
         """How many readings may be under way in all."""
@@ -58,21 +111,20 @@ class Workers:
 
         :param doubtful: whether it has failed the last time.
         """
-        # Where there can be no more threads, it waits for one of those that there are.
-        with suppress(RuntimeError):
-            if doubtful:
-                self._doubtful.submit(_logged, reading)
-            else:
-                self._sound.submit(self._in_turn, reading)
+        if doubtful:
+            self._doubtful.begin(reading)
+        else:
+            self._sound.begin(lambda: self._in_turn(reading))
 
     def _in_turn(self, reading: Callable[[], object]) -> None:
         with self._changed:
-            while (wait := self._seconds_to_wait()) > 0:
-                self._changed.wait(wait)
+            with suppress(MemoryError):  # without memory to wait, it is its turn
+                while (wait := self._seconds_to_wait()) > 0:
+                    self._changed.wait(wait)
             begun = time.monotonic()
             self._begun.append(begun)
         try:
-            _logged(reading)
+            reading()
         finally:
             with self._changed:
                 self._begun.remove(begun)
@@ -89,8 +141,9 @@ def _threads(most: int) -> tuple[int, int]:
     return most * (1 + BESIDE), max(1, most // 2)
 
 
-def _logged(reading: Callable[[], object]) -> None:
+def _logged(work: Callable[[], object]) -> None:
     try:
-        reading()
+        work()
     except Exception as error:  # noqa: BLE001 - nobody waits for it, and no thread is to end in it
-        LOG.warning("a reading failed: %s", error)
+        with suppress(MemoryError):
+            LOG.warning("a reading failed: %s", error)
