@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 # Whatever is set around us: a socket's path has room for 107 bytes, and URIs and shells have their
 # own ideas of what is in a path; what listens on this host is asked directly; programs speak
-# English in UTF-8, for which LC_ALL is not enough; scripts find the tests, and commands their
-# options.
+# English in UTF-8, for which LC_ALL is not enough; scripts find the tests and warn of
+# nothing, and commands know their options.
 os.environ["TMPDIR"] = tempfile.tempdir = "/tmp"
 os.environ["no_proxy"] = "*"
 os.environ["LC_ALL"] = "C.UTF-8"
 for name in (
     *("LANGUAGE", "LIBVIRT_AUTH_FILE", "LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"),
-    *("PYTHONIOENCODING", "PYTHONSAFEPATH", "POSIXLY_CORRECT"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("PYTHONDEVMODE", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONWARNINGS", "POSIXLY_CORRECT"),
 ):
     os.environ.pop(name, None)
 os.umask(0o022)  # other users read files and sockets of ours
