@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +18,7 @@ from virtmeter.cli.export.reading import RECENT
 
 if TYPE_CHECKING:
     import ssl
+    from contextlib import ExitStack
     from http.client import HTTPResponse
 
     from typing_extensions import Self
@@ -94,6 +96,12 @@ class Exporter:
         client = socket.create_connection((host, int(port)), 30, (source, 0))
         client.sendall(sent.encode("latin-1"))
         return client
+
+    def flood(self, count: int, clients: ExitStack) -> None:
+        """Connect that many from another address, who leave with others."""
+        for _ in range(count):
+            with suppress(ConnectionError):  # it is hung up on before it knows
+                clients.enter_context(self.connect("GET ", source="127.0.0.2"))
 
     def ask(self, request: str) -> bytes:
         """Send a request as it is, and return all that comes."""

@@ -137,8 +137,7 @@ def test_it_does_not_start_with_too_few_descriptors_and_serves_with_just_enough(
     assert refusal(least - 1, workers) == (least, least - 1)
     options = ("--workers", str(workers))
     with Exporter(TEST, *options, descriptors=least) as exporter, ExitStack() as stack:
-        for _ in range(LEAST + 10):
-            stack.enter_context(exporter.connect("GET ", source="127.0.0.2"))
+        exporter.flood(LEAST + 10, stack)
         for _ in range(2):
             assert exporter.scrape()("virtmeter_scrape_complete") == 1
     assert "cannot accept" not in exporter.said
@@ -157,8 +156,7 @@ def test_just_enough_descriptors_are_enough_while_vms_hang_and_clients_flood_it(
         for domain in domains[:12]:
             domain.hung = True
         for _ in range(3):
-            for _ in range(LEAST):
-                stack.enter_context(exporter.connect("GET ", source="127.0.0.2"))
+            exporter.flood(LEAST, stack)
             assert exporter.scrape()("virtmeter_up") == 1
             assert exporter.process.poll() is None
         for domain in domains:
@@ -183,8 +181,7 @@ def test_many_targets_need_the_descriptors_for_one_of_libvirts(
     assert refused(least - 1, *command, uri=None) == (least, least - 1)
     with Exporter(None, *command[3:], descriptors=least) as exporter, ExitStack() as stack:
         for name in ("a", "b", "a"):
-            for _ in range(2 * LEAST):
-                stack.enter_context(exporter.connect(source="127.0.0.2"))
+            exporter.flood(2 * LEAST, stack)
             assert b"\nvirtmeter_up 1.0\n" in exporter.ask(probe(name))
         taken = list(Path(f"/proc/{exporter.process.pid}/fd").iterdir())
         assert len(taken) < least // 4  # the others are for a host where VMs hang
