@@ -160,6 +160,7 @@ impl<R> Scheduler<R> {
         answer: &Result<Option<bool>>,
         now: Instant,
     ) {
+        self.lacks_prober = false;
         if matches!(answer, Err(Error::ConnectionLost { .. })) {
             return self.probe_again(instance);
         }
@@ -300,6 +301,7 @@ impl<R> Scheduler<R> {
 
     /// The probe has reached the hypervisor, or not.
     pub(in crate::collector) fn reached(&mut self, answer: Result<()>, now: Instant) {
+        self.lacks_prober = false;
         self.probing = None;
         if let Err(Error::ConnectionLost { failure, .. }) = answer {
             if let Some(outage) = &mut self.outage {

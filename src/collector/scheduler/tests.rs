@@ -621,6 +621,27 @@ fn a_thread_that_reads_makes_room_for_one_that_asks() {
 }
 
 #[test]
+fn a_prober_that_comes_back_is_one_that_was_lacking() {
+    let problem = std::io::ErrorKind::WouldBlock.into();
+    for in_outage in [false, true] {
+        let mut host = with_one_that_hangs(1);
+        let vm: InstanceId = Uuid::from_u128(1).into();
+        // It is stuck, and no other one can take over.
+        host.scheduler.leave_unprobed(&vm, host.now);
+        host.scheduler.started_prober(Some(&problem), host.now);
+        host.scheduler.idle = 2;
+        assert!(host.scheduler.makes_room(host.now));
+        if in_outage {
+            host.scheduler.refused(lost().failure().unwrap(), 0, host.now);
+            host.scheduler.reached(Err(lost()), host.now);
+        } else {
+            host.scheduler.probed(&vm, &Ok(Some(false)), host.now);
+        }
+        assert!(!host.scheduler.makes_room(host.now), "it serves");
+    }
+}
+
+#[test]
 fn those_that_hang_together_are_given_up_together() {
     let mut host = Host::new(LIMITS);
     host.cycle(6);
