@@ -114,8 +114,13 @@ impl<R> Scheduler<R> {
     /// nothing but libvirt's own lock of it.
     pub(in crate::collector) fn leave_unprobed(&mut self, instance: &InstanceId, now: Instant) {
         self.quarantine.leave_unprobed(instance.uuid);
-        let locked = Locked { instance: instance.clone(), since: now, answers: false };
-        if instance.uuid != NO_INSTANCE && self.locked.insert(instance.uuid, locked).is_none() {
+        // Both its guest and the list may be a reason to ask.
+        self.to_probe.retain(|other| other.uuid != instance.uuid);
+        // Where no other thread can be started, this is said of the same question again and again.
+        let is_known = self.locked.contains_key(&instance.uuid);
+        if instance.uuid != NO_INSTANCE && !is_known {
+            let locked = Locked { instance: instance.clone(), since: now, answers: false };
+            self.locked.insert(instance.uuid, locked);
             let line = format!(
                 "libvirt is waiting for instance {instance} and reports nothing about it until then: it \
                  may be about to be killed, or its storage may not answer"

@@ -642,6 +642,51 @@ fn a_prober_that_comes_back_is_one_that_was_lacking() {
 }
 
 #[test]
+fn a_question_that_is_out_for_long_locks_its_instance_for_no_longer() {
+    let mut host = with_one_that_hangs(1);
+    host.finish(0, Ok(()));
+    let vm: InstanceId = Uuid::from_u128(1).into();
+    let is_locked = |host: &Host| host.scheduler.is_locked(vm.uuid, host.now);
+    for _ in 0..4 * 5 {
+        // Nobody else can be sent meanwhile.
+        host.scheduler.leave_unprobed(&vm, host.now);
+        assert!(is_locked(&host));
+        host.wait(LIMITS.timeout / 5);
+    }
+    host.scheduler.leave_unprobed(&vm, host.now);
+    assert!(!is_locked(&host), "it is tried again");
+    let told = host.scheduler.log.iter().filter(|(_, line)| line.contains("waiting for instance"));
+    assert_eq!(told.count(), 1);
+}
+
+/// A VM that is being killed hangs as a guest, and hangs the list.
+#[test]
+fn one_that_hangs_and_is_locked_is_asked_after_once() {
+    let mut host = with_one_that_hangs(1);
+    let vms: Vec<InstanceId> = (1..=4).map(|vm| Uuid::from_u128(vm).into()).collect();
+    host.scheduler.listed(vms.clone(), host.now);
+    host.ask(1, list());
+    host.start();
+    // First whether the hypervisor answers at all, which takes a while.
+    let nobody = host.scheduler.probe(host.now, false);
+    assert!(matches!(nobody, Probe::Ask(instance) if instance.uuid == NO_INSTANCE));
+    host.wait(LIMITS.held_up());
+    host.scheduler.probed(&NO_INSTANCE.into(), &Ok(None), host.now);
+    let mut asked = Vec::new();
+    while let Probe::Ask(instance) = host.scheduler.probe(host.now, false) {
+        asked.push(instance.clone());
+        if instance == vms[0] {
+            host.scheduler.leave_unprobed(&instance, host.now);
+        } else {
+            host.scheduler.probed(&instance, &Ok(Some(true)), host.now);
+        }
+    }
+    asked.retain(|instance| instance.uuid != NO_INSTANCE);
+    asked.sort_by_key(|instance| instance.uuid);
+    assert_eq!(asked, vms);
+}
+
+#[test]
 fn those_that_hang_together_are_given_up_together() {
     let mut host = Host::new(LIMITS);
     host.cycle(6);
