@@ -364,7 +364,8 @@ impl<R> Scheduler<R> {
             self.has_outlived_outage(running.started);
         }
         if let Some(locked) = self.locked.get_mut(&job.slot.uuid) {
-            locked.answers |= finished.answer.is_ok();
+            // A refusal comes from the hypervisor, too.
+            locked.answers |= !broken;
         }
         if running.given_up() {
             self.health.late += u64::from(finished.answer.is_ok());

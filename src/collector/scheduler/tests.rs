@@ -687,6 +687,24 @@ fn one_that_hangs_and_is_locked_is_asked_after_once() {
 }
 
 #[test]
+fn an_instance_is_not_locked_if_a_call_about_it_was_refused() {
+    let refused = |uuid: Uuid| {
+        let failure = Failure::of_libvirt(1, 10, "not for you".to_owned());
+        Error::NoData { instance: uuid.into(), reason: crate::error::Reason::Refused(failure) }
+    };
+    let uuid = Uuid::from_u128(1);
+    for (answer, is_locked) in [(lost(), true), (refused(uuid), false)] {
+        let mut host = Host::new(LIMITS);
+        host.ask(0, key(Kind::Nics, 1));
+        host.start();
+        host.scheduler.leave_unprobed(&uuid.into(), host.now);
+        host.finish(0, Err(answer));
+        assert_eq!(host.scheduler.is_locked(uuid, host.now), is_locked);
+        assert_eq!(host.scheduler.health(host.now).locked.len(), usize::from(is_locked));
+    }
+}
+
+#[test]
 fn those_that_hang_together_are_given_up_together() {
     let mut host = Host::new(LIMITS);
     host.cycle(6);
