@@ -58,18 +58,25 @@ impl<R> Scheduler<R> {
 
     pub(super) fn timeout(&self, request: &Request, why: &str) -> Error {
         let timeout = self.limits.timeout;
-        // Then nothing was asked, and nobody is to blame for saying nothing.
-        let is_out = self.running.values().any(|call| call.slot.uuid == request.key.uuid);
-        let no_thread = self.short_of_threads && self.threads <= self.hanging() && !is_out;
-        let why = if no_thread { NO_THREAD } else { why };
-        if request.key.uuid == NO_INSTANCE && no_thread {
-            return Error::NoList { uri: self.uri.clone(), failure: Failure::of(why) };
-        }
         if request.key.uuid == NO_INSTANCE {
             let locked = self.locked().cloned().collect();
             return Error::ListHangs { uri: self.uri.clone(), timeout, locked };
         }
         Error::Timeout { instance: request.instance.clone(), timeout, why: why.to_owned() }
+    }
+
+    /// The same for what was waited for in vain. If no thread was there to ask, nobody is to blame.
+    pub(super) fn unanswered(&self, request: &Request, why: &str, now: Instant) -> Error {
+        let uuid = request.key.uuid;
+        let is_about_it = |slot: Slot| slot.uuid == uuid && slot.lane != Lane::HostCpus;
+        let is_out = self.running.values().any(|call| is_about_it(call.slot));
+        if is_out || !self.has_no_reader(now) {
+            return self.timeout(request, why);
+        }
+        if uuid == NO_INSTANCE {
+            return Error::NoList { uri: self.uri.clone(), failure: Failure::of(NO_THREAD) };
+        }
+        self.timeout(request, NO_THREAD)
     }
 
     /// Whether nothing is to be asked that has to wait for this instance's guest.

@@ -240,7 +240,7 @@ impl<R> Scheduler<R> {
                 if now < in_time {
                     return self.wait_in_turn(request, in_time, now);
                 }
-                let answer = self.timeout(request, "other callers are waiting for it");
+                let answer = self.unanswered(request, "other callers are waiting for it", now);
                 return self.hand_out(request, answer.into(), None, now);
             }
             match self.ready.remove(&request.key) {
@@ -270,7 +270,7 @@ impl<R> Scheduler<R> {
                 return self.wait_in_turn(request, in_time, now);
             }
             if another {
-                let answer = self.timeout(request, "another caller is waiting for it");
+                let answer = self.unanswered(request, "another caller is waiting for it", now);
                 return self.hand_out(request, answer.into(), None, now);
             }
             let new = !self.tasks.contains_key(&slot);
@@ -565,7 +565,7 @@ impl<R> Scheduler<R> {
         }
         let answer = self
             .answer_without_reading(request, now)
-            .unwrap_or_else(|| self.timeout(request, "there was no answer"));
+            .unwrap_or_else(|| self.unanswered(request, "there was no answer", now));
         Some(self.hand_out(request, answer.into(), None, now))
     }
 

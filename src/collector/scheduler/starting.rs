@@ -85,6 +85,11 @@ impl<R> Scheduler<R> {
         self.lacks_prober && self.wants_probe(now) && (self.idle > 1 || self.outage.is_some())
     }
 
+    /// Whether all threads that read are stuck, and no other one could be started.
+    pub(super) fn has_no_reader(&self, now: Instant) -> bool {
+        self.short_of_threads && self.threads <= self.hanging() + self.connecting_slowly(now)
+    }
+
     /// Whether there are more threads than there is work for.
     pub(in crate::collector) fn has_thread_to_spare(&self, now: Instant) -> bool {
         self.threads > self.limits.workers + self.slow(now)

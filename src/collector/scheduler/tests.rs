@@ -604,6 +604,47 @@ fn a_hypervisor_that_no_thread_can_ask_is_not_said_to_be_silent() {
 }
 
 #[test]
+fn what_no_thread_could_ask_is_said_to_hang_only_for_a_reason_of_its_own() {
+    let problem = std::io::ErrorKind::WouldBlock.into();
+    let vm: InstanceId = Uuid::from_u128(2).into();
+    for (locked, kind, vm_asked, no_thread) in [
+        (false, Kind::Nics, Some(2), true),
+        (true, Kind::Nics, Some(2), false),
+        (false, Kind::List, None, true),
+    ] {
+        for opens in [false, true] {
+            let mut host = Host::new(LIMITS);
+            // The only thread is stuck with something else.
+            host.scheduler.keep_house(Kind::HostCpus, host.now);
+            if opens {
+                host.scheduler.threads += 1;
+                host.scheduler.idle += 1;
+                host.dial();
+            } else {
+                host.start();
+            }
+            let wait = |host: &mut Host| {
+                for _ in 0..5 {
+                    host.scheduler.hear(Some(host.now));
+                    host.wait(LIMITS.timeout / 5);
+                }
+            };
+            wait(&mut host);
+            host.scheduler.give_up_unclaimed(host.now);
+            host.scheduler.started_thread(Some(&problem), host.now);
+            if locked {
+                host.scheduler.leave_unprobed(&vm, host.now);
+            }
+            host.ask(0, vm_asked.map_or_else(list, |vm| key(kind, vm)));
+            wait(&mut host);
+            let (_, answer) = host.answers.pop().expect("an answer");
+            let error = answer.unwrap_err().to_string();
+            assert_eq!(error.contains(NO_THREAD), no_thread, "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_thread_that_reads_makes_room_for_one_that_asks() {
     let mut host = with_one_that_hangs(1);
     let problem = std::io::ErrorKind::WouldBlock.into();
