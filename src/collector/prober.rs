@@ -89,6 +89,8 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         let about = match state.scheduler.probe(now, careful) {
             // So long, or until a thread that reads cannot be started beside it.
             Probe::Rest if rested || state.scheduler.short_of_threads => break,
+            // What is asked for is worth more than what hangs.
+            Probe::Wait(_) if state.scheduler.lacks_reader(now) => break,
             Probe::Rest => {
                 let waited = shared.probe.wait_timeout(state, IDLE);
                 let (after, timeout) = waited.unwrap_or_else(PoisonError::into_inner);

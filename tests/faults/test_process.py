@@ -868,6 +868,34 @@ def test_a_guest_that_hangs_while_no_thread_can_be_started_is_no_outage(daemon: 
 
 
 @as_nobody
+def test_others_are_read_with_the_last_thread_while_a_guest_hangs(daemon: Daemon) -> None:
+    """It is not kept for asking after the one that hangs."""
+    daemon.add(well := sample.domain(1, bulk=True), hung := sample.domain(2, bulk=True))
+    daemon.socket_path.parent.chmod(0o755)
+    daemon.socket_path.chmod(0o777)
+    hung.hung = True
+    script = f"""{NO_MORE_THREADS.replace("(2, 2)", "(3, 3)")}
+    told(disks, other)
+    wait_until_read(well)
+    print(len(inspector.list_instances()), flush=True)
+    sys.stdin.readline()
+    wait_until_read(other)
+    wait_until_read(well)
+    """
+    process = start(script, daemon.uri, well.uuid, hung.uuid)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)] == [
+        f"instance {hung.uuid} was not read within 1s: its guest hangs. It is read again once it "
+        "answers; check its process and storage\n",
+        "is read: True\n",
+        "2\n",
+    ]
+    hung.hung = False
+    assert process.communicate("\n", timeout=180) == ("is read: True\n" * 2, "")
+    assert hung.most_asking == 1
+
+
+@as_nobody
 def test_an_outage_ends_while_no_thread_can_be_started(daemon: Daemon) -> None:
     daemon.add(*(domains := [sample.domain(number, bulk=True) for number in (1, 2)]))
     daemon.socket_path.parent.chmod(0o755)

@@ -85,6 +85,12 @@ impl<R> Scheduler<R> {
         self.lacks_prober && self.wants_probe(now) && (self.idle > 1 || self.outage.is_some())
     }
 
+    /// Whether something is to be read, but all threads that read are stuck, and no other can be started
+    /// beside them.
+    pub(in crate::collector) fn lacks_reader(&self, now: Instant) -> bool {
+        self.has_no_reader(now) && self.needs_thread(now)
+    }
+
     /// Whether all threads that read are stuck, and no other one could be started.
     pub(super) fn has_no_reader(&self, now: Instant) -> bool {
         self.short_of_threads && self.threads <= self.hanging() + self.connecting_slowly(now)

@@ -645,6 +645,19 @@ fn what_no_thread_could_ask_is_said_to_hang_only_for_a_reason_of_its_own() {
 }
 
 #[test]
+fn what_no_thread_reads_is_worth_more_than_what_hangs() {
+    let mut host = with_one_that_hangs(1);
+    let problem = std::io::ErrorKind::WouldBlock.into();
+    host.scheduler.started_thread(Some(&problem), host.now);
+    assert!(!host.scheduler.lacks_reader(host.now), "nothing is asked for");
+    host.ask(0, key(Kind::Disks, 2));
+    assert!(host.scheduler.lacks_reader(host.now));
+    host.scheduler.threads += 1;
+    host.scheduler.idle += 1;
+    assert!(!host.scheduler.lacks_reader(host.now), "there is one");
+}
+
+#[test]
 fn a_thread_that_reads_makes_room_for_one_that_asks() {
     let mut host = with_one_that_hangs(1);
     let problem = std::io::ErrorKind::WouldBlock.into();
