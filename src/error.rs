@@ -16,8 +16,8 @@ pub(crate) const NO_THREAD: &str = "cannot start a thread: check the limits (uli
 /// A line for the log: a thread could not be started, beside so many that run.
 pub(crate) fn no_thread_started(problem: &std::io::Error, threads: usize) -> String {
     let then = match threads {
-        0 => "nothing can be read".to_owned(),
-        threads => format!("readings wait for those that are running ({threads})"),
+        0 => "nothing is read until one can be started".to_owned(),
+        threads => format!("virtmeter makes do with those that are running ({threads})"),
     };
     format!(
         "cannot start another thread: {problem}; {then}. Check the limits of this process (ulimit -u, TasksMax)"

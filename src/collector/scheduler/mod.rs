@@ -122,7 +122,8 @@ pub(super) struct Scheduler<R> {
     pub(super) short_of_threads: bool,
     /// Whether no thread could be started that asks after what does not answer.
     lacks_prober: bool,
-    /// When that was last told.
+    /// Since when threads are short, and when that was last told.
+    short_since: Option<Instant>,
     told_of_threads: Option<Instant>,
     /// When one more thread may try to connect, as the last one could not; and when one could.
     connect_again: Option<Instant>,
@@ -174,6 +175,7 @@ impl<R> Scheduler<R> {
             connecting: HashMap::new(),
             short_of_threads: false,
             lacks_prober: false,
+            short_since: None,
             told_of_threads: None,
             connect_again: None,
             opened: None,

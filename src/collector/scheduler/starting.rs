@@ -68,11 +68,14 @@ impl<R> Scheduler<R> {
     }
 
     fn tell_of_threads(&mut self, problem: Option<&std::io::Error>, now: Instant) {
-        let is_known = self.short_of_threads || self.lacks_prober;
-        let Some(problem) = problem.filter(|_| !is_known) else { return };
+        if !self.short_of_threads && !self.lacks_prober {
+            self.short_since = None;
+        }
+        let Some(problem) = problem else { return };
+        let since = *self.short_since.get_or_insert(now);
         // Threads that make room for each other start and fail in turn.
         let lately = |told: Instant| now.saturating_duration_since(told) < MINUTE;
-        if !self.told_of_threads.is_some_and(lately) {
+        if !self.told_of_threads.is_some_and(|told| told >= since || lately(told)) {
             self.told_of_threads = Some(now);
             let line = no_thread_started(problem, self.threads);
             self.tell(log::Level::Warn, line);

@@ -645,6 +645,25 @@ fn what_no_thread_could_ask_is_said_to_hang_only_for_a_reason_of_its_own() {
 }
 
 #[test]
+fn each_shortage_of_threads_is_told_once_and_no_more_than_one_a_minute() {
+    let mut host = Host::new(LIMITS);
+    let problem: std::io::Error = std::io::ErrorKind::WouldBlock.into();
+    let told = |host: &Host| {
+        host.scheduler.log.iter().filter(|(_, line)| line.contains("another thread")).count()
+    };
+    for (shortage, seconds) in [10, 180, 180].into_iter().enumerate() {
+        for _ in 0..seconds {
+            host.scheduler.started_thread(Some(&problem), host.now);
+            host.scheduler.started_prober(Some(&problem), host.now);
+            host.wait(SECOND);
+        }
+        assert_eq!(told(&host), shortage + 1, "and a long one always");
+        host.scheduler.started_thread(None, host.now);
+        host.scheduler.started_prober(None, host.now);
+    }
+}
+
+#[test]
 fn what_no_thread_reads_is_worth_more_than_what_hangs() {
     let mut host = with_one_that_hangs(1);
     let problem = std::io::ErrorKind::WouldBlock.into();
