@@ -115,6 +115,19 @@ impl<H: Hypervisor> Link<H> {
         Ok(self.connection.insert(connection))
     }
 
+    /// Opens another connection in the place of the one that is open, which is kept if there is none to be had.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        let before = self.connection.take();
+        if let Err(error) = self.open() {
+            self.connection = before;
+            return Err(error);
+        }
+        if let Some(before) = before {
+            self.close(before);
+        }
+        Ok(())
+    }
+
     fn broken(&mut self) {
         self.shared.lock().scheduler.broke(Instant::now());
         self.hang_up();
@@ -122,13 +135,17 @@ impl<H: Hypervisor> Link<H> {
 
     fn hang_up(&mut self) {
         if let Some(connection) = self.connection.take() {
-            let uri = self.shared.hypervisor.uri();
-            let (is_alive, since) = (connection.is_alive(), closing::begin(uri));
-            drop(connection);
-            closing::end(uri, since, is_alive);
+            self.close(connection);
             self.shared.lock().open.remove(&self.number);
             self.shared.closed.notify_all();
         }
+    }
+
+    fn close(&self, connection: H::Connection) {
+        let uri = self.shared.hypervisor.uri();
+        let (is_alive, since) = (connection.is_alive(), closing::begin(uri));
+        drop(connection);
+        closing::end(uri, since, is_alive);
     }
 
     /// Hangs up as the last thing that a thread does. If too many are at that already, because a

@@ -110,9 +110,15 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         let instance = about.clone().unwrap_or_else(nobody);
         state.probing = Some((now, instance.clone()));
         is_back(&mut state, number, &instance);
+        // Where others were refused a connection, it is no answer that this one has one.
+        let anew = about.is_none() && state.scheduler.was_refused() && link.is_open();
         drop(state);
-        let was_open = link.is_open();
-        let answer = link.ask(|connection| connection.is_free(&instance));
+        let was_open = link.is_open() && !anew;
+        let answer = if anew {
+            link.renew().map(|()| None)
+        } else {
+            link.ask(|connection| connection.is_free(&instance))
+        };
         state = shared.lock();
         is_back(&mut state, number, &nobody());
         state.scheduler.hear(shared.hypervisor.answered());
@@ -121,6 +127,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         }
         if state.prober == Some(number) {
             state.probing = None;
+            state.scheduler.asked_by_prober(link.is_open());
         }
         match about {
             Some(instance) => state.scheduler.probed(&instance, &answer, Instant::now()),

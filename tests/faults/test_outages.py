@@ -175,6 +175,44 @@ def test_a_guest_that_hangs_while_no_further_connection_is_opened(daemon: Daemon
         assert (set(health.hung), health.outage) == ({uuids[2]}, None)
 
 
+def test_a_guest_that_hangs_while_the_one_who_asks_is_refused_a_connection(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    assert inspector.inspect_vnics(uuids[0])
+    daemon.on("CONNECT_OPEN", TOO_MANY, repeat=True)
+    with hanging(daemon, uuids[2]):
+        with pytest.raises(virtmeter.InspectionTimeout):
+            list(inspector.inspect_disks(uuids[2]))
+        health = inspector.health()
+        assert (set(health.hung), health.outage) == ({uuids[2]}, None)
+        with pytest.raises(virtmeter.ConnectionLost, match="too many connections"):
+            list(inspector.inspect_disks(uuids[0]))
+        daemon.off()
+        assert_well(inspector, uuids[:2])
+
+
+def test_where_no_worker_can_connect_the_probers_connection_ends_no_outage(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="virtmeter")
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    with hanging(daemon, uuids[2]):
+        with pytest.raises(virtmeter.InspectionTimeout):
+            list(inspector.inspect_disks(uuids[2]))
+        caplog.clear()
+        daemon.on("CONNECT_OPEN", TOO_MANY, repeat=True)
+        end = time.monotonic() + 2 * TIMEOUT
+        while time.monotonic() < end:
+            with pytest.raises(virtmeter.ConnectionLost, match="too many connections"):
+                list(inspector.inspect_disks(uuids[0]))
+            time.sleep(0.02)
+        assert len(caplog.messages) == 1
+        daemon.off()
+        assert_well(inspector, uuids[:2])
+        assert len(caplog.messages) == 2
+
+
 def test_a_restart_that_many_connections_notice_only_when_they_are_used(daemon: Daemon) -> None:
     uuids = add_samples(daemon)
     inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)

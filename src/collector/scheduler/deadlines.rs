@@ -232,7 +232,7 @@ impl<R> Scheduler<R> {
         self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
         let long = self.limits.timeout / 2;
         let message = format!("libvirt has not answered for {long:?}");
-        self.begin_outage(timed_out(message), now);
+        self.begin_outage(timed_out(message), false, now);
     }
 
     /// Leaves a task that is in flight to its thread, and its guest in quarantine.
@@ -296,7 +296,7 @@ impl<R> Scheduler<R> {
     /// Whether it has answered nothing of late, although it was asked something, for long or, as
     /// opening a connection should take no time, just for a while.
     fn is_silent(&self, now: Instant) -> bool {
-        // A guest may be the reason; nobody knows where no thread can be started that asks for no guest.
+        // A guest may be the reason; nobody knows where nobody can ask for no guest.
         let asked = self.running.values().filter(|call| !call.hangs() && !self.lacks_prober);
         let asked = asked.map(|call| call.started);
         let long = |since| now.saturating_duration_since(since) >= self.limits.timeout / 2;

@@ -120,7 +120,8 @@ pub(super) struct Scheduler<R> {
     connecting: HashMap<u64, Instant>,
     /// Whether the last thread that was wanted could not be started.
     pub(super) short_of_threads: bool,
-    /// Whether no thread could be started that asks after what does not answer.
+    /// Whether nobody asks after what does not answer: no thread could be started for that, or it was
+    /// refused a connection.
     lacks_prober: bool,
     /// Since when threads are short, and when that was last told.
     short_since: Option<Instant>,

@@ -165,7 +165,6 @@ impl<R> Scheduler<R> {
         answer: &Result<Option<bool>>,
         now: Instant,
     ) {
-        self.lacks_prober = false;
         if matches!(answer, Err(Error::ConnectionLost { .. })) {
             return self.probe_again(instance);
         }
@@ -297,7 +296,7 @@ impl<R> Scheduler<R> {
         now: Instant,
     ) {
         if serving == 0 {
-            self.begin_outage(failure.clone(), now);
+            self.begin_outage(failure.clone(), true, now);
         } else {
             self.connect_again = Some(now + self.limits.probe_pause());
             self.tell(log::Level::Debug, format!("cannot open another connection: {failure}"));
@@ -306,7 +305,6 @@ impl<R> Scheduler<R> {
 
     /// The probe has reached the hypervisor, or not.
     pub(in crate::collector) fn reached(&mut self, answer: Result<()>, now: Instant) {
-        self.lacks_prober = false;
         self.probing = None;
         if let Err(Error::ConnectionLost { failure, .. }) = answer {
             if let Some(outage) = &mut self.outage {
@@ -391,14 +389,19 @@ impl<R> Scheduler<R> {
         self.outage.is_none()
     }
 
-    pub(super) fn begin_outage(&mut self, failure: Failure, now: Instant) {
+    /// Whether there is an outage as a connection could not be opened: until one can.
+    pub(in crate::collector) fn was_refused(&self) -> bool {
+        self.outage.as_ref().is_some_and(|outage| outage.was_refused)
+    }
+
+    pub(super) fn begin_outage(&mut self, failure: Failure, was_refused: bool, now: Instant) {
         self.drop_readings(|_| true);
         self.to_probe.clear();
         if self.outage.is_none() {
             let line =
                 format!("no connection to {}: {failure}; virtmeter keeps trying", self.place());
             self.tell(log::Level::Warn, line);
-            self.outage = Some(Outage::new(failure, now));
+            self.outage = Some(Outage::new(failure, was_refused, now));
             if let Some(last) = self.may_have_cut_off.replace(now) {
                 let over = self.reachable_since.filter(|back| *back > last);
                 self.may_have_cut_off_before = over.or(self.may_have_cut_off_before);

@@ -67,6 +67,11 @@ impl<R> Scheduler<R> {
         self.lacks_prober = problem.is_some();
     }
 
+    /// It has asked, or was refused the connection that it needs for that, as there may be too many of them.
+    pub(in crate::collector) fn asked_by_prober(&mut self, is_connected: bool) {
+        self.lacks_prober = !is_connected && self.outage.is_none();
+    }
+
     fn tell_of_threads(&mut self, problem: Option<&std::io::Error>, now: Instant) {
         if !self.short_of_threads && !self.lacks_prober {
             self.short_since = None;

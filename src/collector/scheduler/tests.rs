@@ -694,24 +694,18 @@ fn a_thread_that_reads_makes_room_for_one_that_asks() {
 }
 
 #[test]
-fn a_prober_that_comes_back_is_one_that_was_lacking() {
+fn one_that_asks_and_comes_back_needs_no_room() {
+    let mut host = with_one_that_hangs(1);
     let problem = std::io::ErrorKind::WouldBlock.into();
-    for in_outage in [false, true] {
-        let mut host = with_one_that_hangs(1);
-        let vm: InstanceId = Uuid::from_u128(1).into();
-        // It is stuck, and no other one can take over.
-        host.scheduler.leave_unprobed(&vm, host.now);
-        host.scheduler.started_prober(Some(&problem), host.now);
-        host.scheduler.idle = 2;
-        assert!(host.scheduler.makes_room(host.now));
-        if in_outage {
-            host.scheduler.refused(lost().failure().unwrap(), 0, host.now);
-            host.scheduler.reached(Err(lost()), host.now);
-        } else {
-            host.scheduler.probed(&vm, &Ok(Some(false)), host.now);
-        }
-        assert!(!host.scheduler.makes_room(host.now), "it serves");
-    }
+    host.scheduler.idle = 2;
+    host.scheduler.started_prober(Some(&problem), host.now);
+    host.scheduler.asked_by_prober(true);
+    assert!(!host.scheduler.makes_room(host.now));
+    host.scheduler.asked_by_prober(false);
+    assert!(
+        host.scheduler.makes_room(host.now),
+        "it may be refused as there are too many connections"
+    );
 }
 
 #[test]
