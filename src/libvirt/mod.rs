@@ -18,6 +18,8 @@ mod sys;
 mod xml;
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 #[cfg(feature = "python")]
@@ -138,6 +140,19 @@ pub(crate) fn end_handlers(longest: Duration) {
     }
 }
 
+/// Whether there are enough file descriptors for a connection, and for those that others open meanwhile:
+/// a library below libvirt's own ends a process in which it lacks one.
+fn look_for_descriptors() -> std::result::Result<(), Failure> {
+    const ENOUGH: usize = 16;
+    let some: io::Result<Vec<File>> = (0..ENOUGH).map(|_| File::open("/")).collect();
+    match some.map_err(|error| error.raw_os_error()) {
+        Err(Some(libc::EMFILE | libc::ENFILE)) => Err(Failure::of(format!(
+            "fewer than {ENOUGH} file descriptors are left: check the limits (ulimit -n, LimitNOFILE)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 impl Hypervisor for Libvirt {
     type Connection = LibvirtConnection;
 
@@ -147,7 +162,8 @@ impl Hypervisor for Libvirt {
 
     fn connect(&self) -> Result<LibvirtConnection> {
         let driver = &self.0;
-        let opened = sys::Connection::open_read_only(&driver.uri, driver.calls.with(Arc::clone));
+        let open = || sys::Connection::open_read_only(&driver.uri, driver.calls.with(Arc::clone));
+        let opened = look_for_descriptors().and_then(|()| open());
         let opened = opened.map_err(|failure| driver.unopened(failure))?;
         Ok(LibvirtConnection::new(Arc::clone(driver), opened))
     }

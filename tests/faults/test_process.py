@@ -805,6 +805,34 @@ def test_where_no_thread_can_be_started_nobody_is_said_to_hang(
     ]
 
 
+def test_where_descriptors_are_lacking_it_is_told(daemon: Daemon) -> None:
+    """GLib, on which libvirt stands, ends a process in which it lacks one."""
+    told = lines(
+        run(
+            """
+            import logging, os, resource, sys
+            import virtmeter
+
+            logging.disable()
+            taken = [os.open("/dev/null", os.O_RDONLY)]
+            while taken[-1] < 40:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            for left in (0, 1, 2, 3, 60):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + left, most))
+                try:
+                    print(len(virtmeter.LibvirtInspector(sys.argv[1]).list_instances()))
+                except virtmeter.ConnectionLost as error:
+                    print(error)
+            """,
+            daemon.uri,
+        )
+    )
+    why = "fewer than 16 file descriptors are left: check the limits (ulimit -n, LimitNOFILE)"
+    why += "; virtmeter keeps trying"
+    assert told == [*[f"no connection to {daemon.uri}: {why}"] * 4, "0"]
+
+
 NO_MORE_THREADS = """
     import logging, os, resource, sys, time
     import virtmeter
