@@ -127,7 +127,8 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         }
         if state.prober == Some(number) {
             state.probing = None;
-            state.scheduler.asked_by_prober(link.is_open());
+            // One that has just broken says nothing of others.
+            state.scheduler.asked_by_prober(was_open || link.is_open());
         }
         match about {
             Some(instance) => state.scheduler.probed(&instance, &answer, Instant::now()),

@@ -18,8 +18,6 @@ mod sys;
 mod xml;
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 #[cfg(feature = "python")]
@@ -144,13 +142,12 @@ pub(crate) fn end_handlers(longest: Duration) {
 /// a library below libvirt's own ends a process in which it lacks one.
 fn look_for_descriptors() -> std::result::Result<(), Failure> {
     const ENOUGH: usize = 16;
-    let some: io::Result<Vec<File>> = (0..ENOUGH).map(|_| File::open("/")).collect();
-    match some.map_err(|error| error.raw_os_error()) {
-        Err(Some(libc::EMFILE | libc::ENFILE)) => Err(Failure::of(format!(
-            "fewer than {ENOUGH} file descriptors are left: check the limits (ulimit -n, LimitNOFILE)"
-        ))),
-        _ => Ok(()),
+    if sys::has_descriptors(ENOUGH) {
+        return Ok(());
     }
+    Err(Failure::of(format!(
+        "fewer than {ENOUGH} file descriptors are left: check the limits (ulimit -n, LimitNOFILE)"
+    )))
 }
 
 impl Hypervisor for Libvirt {

@@ -57,6 +57,23 @@ extern "C" fn print_unless_opening(_: *mut c_void, error: c::virErrorPtr) {
     }
 }
 
+/// Whether this process may open so many more files. None is opened to find out: others may need it just then.
+pub(super) fn has_descriptors(enough: usize) -> bool {
+    let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
+    // SAFETY: it is as large as what the kernel writes.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, limit.as_mut_ptr()) } != 0 {
+        return true;
+    }
+    // SAFETY: all zeros are valid, and it was filled in.
+    let most = unsafe { limit.assume_init() }.rlim_cur;
+    let most = c_int::try_from(most).unwrap_or(c_int::MAX);
+    // From above, where they are free in most processes.
+    let descriptors = (0..most).rev();
+    // SAFETY: it changes nothing.
+    let is_free = |fd: &c_int| unsafe { libc::fcntl(*fd, libc::F_GETFD) } == -1;
+    descriptors.filter(is_free).take(enough).count() == enough
+}
+
 /// Has libvirt tell no handler of errors any more, whoever has set one. What fails still says so.
 #[cfg(feature = "python")]
 pub(super) fn silence() {

@@ -36,6 +36,11 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// Any [`Error`] that is about no instance.
     fn read(&self, batch: Batch, deadline: Instant) -> Result<Vec<String>>;
 
+    /// The same for what nobody waits for, which is no reason to log in: `None` where nobody is.
+    fn read_for_nobody(&self, batch: Batch, deadline: Instant) -> Option<Result<Vec<String>>> {
+        self.sessions().1.then(|| self.read(batch, deadline))
+    }
+
     /// Every instance of the last inventory, running or not.
     fn instances(&self) -> Vec<Instance>;
 

@@ -243,8 +243,11 @@ impl<H: HostWide> Shared<H> {
                             }
                         }
                     }
-                    if !std::mem::replace(&mut has_come_first, true) {
+                    // Another thread may order it for nobody while this caller sleeps.
+                    let is_first = !std::mem::replace(&mut has_come_first, true);
+                    if is_first || state.for_nobody.contains(&batch) {
                         state.comes_first(batch);
+                        self.work.notify_one();
                     }
                     if now >= until {
                         state.timeouts += 1;

@@ -26,18 +26,24 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
             break;
         }
         if let Some(batch) = state.take_from_queue() {
-            if state.is_for_nobody(batch) && !shared.driver.sessions().1 {
-                // Whoever has closed it wants no other one for that.
-                state.batches.is_not_ordered(batch);
-                state.ends(batch);
-                continue;
-            }
+            let for_nobody = state.is_for_nobody(batch);
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
             let sessions @ (opened, is_logged_in) = shared.driver.sessions();
             let deadline = begun + shared.limits.timeout();
-            let answer = shared.driver.read(batch, deadline);
+            let answer = if for_nobody {
+                shared.driver.read_for_nobody(batch, deadline)
+            } else {
+                Some(shared.driver.read(batch, deadline))
+            };
+            let Some(answer) = answer else {
+                state = shared.lock();
+                state.batches.is_not_ordered(batch);
+                state.ends(batch);
+                shared.read.notify_all();
+                continue;
+            };
             let afterwards = match answer {
                 Ok(_) => shared.driver.afterwards(batch),
                 Err(_) => Vec::new(),

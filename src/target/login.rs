@@ -155,6 +155,11 @@ impl<S> Server<S> {
         }
     }
 
+    /// The session, if there is one.
+    pub(crate) fn open_session(&self, deadline: Instant) -> Option<Arc<S>> {
+        self.login_until(deadline).ok()?.session.clone()
+    }
+
     /// Forgets a session that is over.
     pub(crate) fn forget(&self, over: &Arc<S>, deadline: Instant) -> Result<Over> {
         let mut state = self.login_until(deadline)?;

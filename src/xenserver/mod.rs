@@ -38,7 +38,7 @@ use objects::{PowerState, Ref};
 use quirks::Quirks;
 use rpc::{Call, RpcError};
 use rrd::{Unreadable, VmRrd};
-use session::{Place, Pool};
+use session::{Opened, Place, Pool};
 use told::Subject;
 use totals::{Rows, Totals};
 use vm::{Known, State as Running};
@@ -132,7 +132,8 @@ impl XenServer {
             (place, state.totals.start(&host))
         };
         let path = format!("/rrd_updates?start={start}&cf=AVERAGE&host=true");
-        let answer = self.pool.get("rrd_updates", &place, &path, None, deadline)?;
+        let session = self.pool.any_session(deadline)?;
+        let answer = self.pool.get(session, "rrd_updates", &place, &path, None, deadline)?;
         let unreadable = |error: Unreadable| self.pool.lost(&error.to_string());
         let taken = {
             let rows = Rows::read(&answer.body).map_err(unreadable)?;
@@ -162,7 +163,7 @@ impl XenServer {
     }
 
     /// Reads the exact counters of a VM.
-    fn read_exact(&self, vm: Uuid, host: Uuid, deadline: Instant) -> Result<()> {
+    fn read_exact(&self, session: Opened, vm: Uuid, host: Uuid, deadline: Instant) -> Result<()> {
         let place = {
             let state = self.lock();
             let runs_on = state.inventory.vm(vm).and_then(|vm| vm.host);
@@ -171,7 +172,8 @@ impl XenServer {
             place.map_err(|why| self.pool.lost(why))?
         };
         let path = format!("/vm_rrd?uuid={vm}");
-        let answer = self.pool.get("vm_rrd", &place, &path, Some(rrd::ARCHIVES), deadline)?;
+        let until = Some(rrd::ARCHIVES);
+        let answer = self.pool.get(session, "vm_rrd", &place, &path, until, deadline)?;
         let read = VmRrd::read(&answer.body).map_err(|error| self.pool.lost(&error.to_string()))?;
         if self.lock().totals.enter_exact(&vm, host, &read) {
             return Ok(());
@@ -384,12 +386,19 @@ impl HostWide for XenServer {
             // The inventory has that.
             Batch::About(_) => Ok(Vec::new()),
             Batch::Instance { host, uuid } => {
-                self.read_exact(uuid, host, deadline).map(|()| Vec::new())
+                let session = self.pool.any_session(deadline)?;
+                self.read_exact(session, uuid, host, deadline).map(|()| Vec::new())
             }
         };
         let mut lines = self.pool.server.take_lines();
         lines.extend(read?);
         Ok(lines)
+    }
+
+    fn read_for_nobody(&self, batch: Batch, deadline: Instant) -> Option<Result<Vec<String>>> {
+        let session = self.pool.open_session(deadline)?;
+        let Batch::Instance { host, uuid } = batch else { return Some(self.read(batch, deadline)) };
+        Some(self.read_exact(session, uuid, host, deadline).map(|()| Vec::new()))
     }
 
     fn instances(&self) -> Vec<Instance> {

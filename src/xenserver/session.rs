@@ -51,6 +51,9 @@ pub(super) struct Pool {
 /// How a host is trusted, once that is known. Whoever finds that out locks it.
 type Member = Arc<Mutex<Option<Arc<Client>>>>;
 
+/// A session, and how often its pool was closed by then.
+pub(super) type Opened = (Arc<LoggedIn>, u64);
+
 /// A session, at which master, and its number.
 pub(super) struct LoggedIn {
     session: Session,
@@ -187,17 +190,28 @@ impl Pool {
         Err(Trouble::Rpc(RpcError::HostIsSlave { master }))
     }
 
+    /// The session, if there is one, and how often it was closed by then.
+    pub(super) fn open_session(&self, deadline: Instant) -> Option<Opened> {
+        let closed = self.server.closed();
+        Some((self.server.open_session(deadline)?, closed))
+    }
+
+    /// The same; logs in where there is none.
+    pub(super) fn any_session(&self, deadline: Instant) -> Result<Opened> {
+        let closed = self.server.closed();
+        Ok((self.session(deadline)?, closed))
+    }
+
     /// What a host answers to a GET, read up to a marker if there is one.
     pub(super) fn get(
         &self,
+        (session, closed): Opened,
         what: &'static str,
         place: &Place,
         path: &str,
         until: Option<&'static [u8]>,
         deadline: Instant,
     ) -> Result<Response> {
-        let closed = self.server.closed();
-        let session = self.session(deadline)?;
         let mut answer = self.get_once(what, place, path, until, &session, deadline)?;
         if answer.status == 401 && self.server.closed() == closed {
             if let Some(session) = self.renewed(&session, deadline)? {

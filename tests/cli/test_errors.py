@@ -332,13 +332,13 @@ def test_a_vm_that_cannot_be_read_is_no_reason_to_stop(daemon: Daemon) -> None:
 
 
 NO_THREADS = """
-import sys, threading
-from virtmeter.cli.main import main
+import _thread
 
-def start(thread):
+def start(*arguments, **named):
     raise RuntimeError("can't start new thread")
 
-threading.Thread.start = start
+_thread.start_new_thread = _thread.start_joinable_thread = start
+from virtmeter.cli.main import main
 main()
 """
 

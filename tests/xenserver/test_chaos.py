@@ -131,4 +131,5 @@ def test_a_thousand_cycles_with_faults(opens: Opens, data: str) -> None:
         assert now_descriptors <= descriptors + 16
         assert resident_kib() < resident + 64 * 1024
         assert inspector.health().threads <= 32
-    assert threading.active_count() < 20
+    # Those of the pool that were asked for nobody may still be hanging.
+    eventually(lambda: threading.active_count() < 20)

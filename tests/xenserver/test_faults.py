@@ -952,7 +952,7 @@ def test_that_no_thread_can_be_started_is_said_once(pool: Pool) -> None:
     *lost, line = done.stdout.splitlines()
     assert lost == ["lost"] * 3
     assert line.startswith("cannot start another thread: ")
-    assert "; nothing can be read. " in line
+    assert "; nothing is read until one can be started. " in line
     assert line.endswith("Check the limits of this process (ulimit -u, TasksMax)")
 
 

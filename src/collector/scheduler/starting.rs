@@ -69,6 +69,9 @@ impl<R> Scheduler<R> {
 
     /// It has asked, or was refused the connection that it needs for that, as there may be too many of them.
     pub(in crate::collector) fn asked_by_prober(&mut self, is_connected: bool) {
+        if !self.short_of_threads {
+            self.short_since = None; // it has a thread
+        }
         self.lacks_prober = !is_connected && self.outage.is_none();
     }
 

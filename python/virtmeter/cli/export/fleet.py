@@ -272,10 +272,9 @@ class Fleet:
         left: SimpleQueue[None] = SimpleQueue()
 
         def leave(inspector: virtmeter.Inspector) -> None:
-            try:
+            with suppress(Exception):  # it ends by itself
                 inspector.close()
-            finally:
-                left.put(None)
+            left.put(None)
 
         until = time.monotonic() + LAST
         # There may be no threads, or not be enough time; sessions end by themselves.

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from _thread import start_new_thread
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from virtmeter.cli.export import messages
@@ -170,10 +171,11 @@ class Server:
             )
             self._end(connection)
         except MemoryError:
-            LOG.warning(
-                "cannot serve a connection, for lack of memory: check the limits (ulimit -v)"
-            )
             self._end(connection)
+            with suppress(MemoryError):
+                LOG.warning(
+                    "cannot serve a connection, for lack of memory: check the limits (ulimit -v)"
+                )
 
     def _talk(self, connection: Connection) -> None:
         connection.begun = True

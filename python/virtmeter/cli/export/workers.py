@@ -69,7 +69,7 @@ class Pool:
             with self._lock:
                 try:
                     work = self._to_do.get_nowait()
-                except Empty:
+                except (Empty, MemoryError):
                     self._others -= 1
                     return
             _logged(work)
@@ -117,17 +117,18 @@ class Workers:
             self._sound.begin(lambda: self._in_turn(reading))
 
     def _in_turn(self, reading: Callable[[], object]) -> None:
-        with self._changed:
-            with suppress(MemoryError):  # without memory to wait, it is its turn
-                while (wait := self._seconds_to_wait()) > 0:
-                    self._changed.wait(wait)
+        begun = 0.0
+        with self._changed, suppress(MemoryError):  # without memory to wait, it is its turn
+            while (wait := self._seconds_to_wait()) > 0:
+                self._changed.wait(wait)
             begun = time.monotonic()
             self._begun.append(begun)
         try:
             reading()
         finally:
             with self._changed:
-                self._begun.remove(begun)
+                with suppress(ValueError):  # it has none of the places
+                    self._begun.remove(begun)
                 self._changed.notify()
 
     def _seconds_to_wait(self) -> float:
