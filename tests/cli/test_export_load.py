@@ -305,13 +305,13 @@ def test_a_connection_that_no_thread_is_left_for_is_told(problem: Exception, why
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        for _ in range(2):
+        for _ in range(3):  # it is told after it was closed: the third shows that two were told
             with socket.create_connection(("127.0.0.1", port), 30) as client:
                 assert everything(client) == b""
     finally:
         process.kill()
         _, said = process.communicate()
-    assert said.count(f"cannot serve a connection{why}check the limits (ulimit") == 2
+    assert said.count(f"cannot serve a connection{why}check the limits (ulimit") >= 2
     assert "Traceback" not in said
 
 
