@@ -110,22 +110,10 @@ impl<H: Hypervisor> Link<H> {
         let connection = opened?;
         let (serves, in_use) = (self.serves, !self.serves);
         state.open.insert(self.number, Open { closings, alarms, in_use, serves });
-        state.scheduler.opened(Instant::now());
+        let serving = state.serving();
+        state.scheduler.opened(serving, Instant::now());
         drop(state);
         Ok(self.connection.insert(connection))
-    }
-
-    /// Opens another connection in the place of the one that is open, which is kept if there is none to be had.
-    pub(super) fn renew(&mut self) -> Result<()> {
-        let before = self.connection.take();
-        if let Err(error) = self.open() {
-            self.connection = before;
-            return Err(error);
-        }
-        if let Some(before) = before {
-            self.close(before);
-        }
-        Ok(())
     }
 
     fn broken(&mut self) {
@@ -135,17 +123,13 @@ impl<H: Hypervisor> Link<H> {
 
     fn hang_up(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.close(connection);
+            let uri = self.shared.hypervisor.uri();
+            let (is_alive, since) = (connection.is_alive(), closing::begin(uri));
+            drop(connection);
+            closing::end(uri, since, is_alive);
             self.shared.lock().open.remove(&self.number);
             self.shared.closed.notify_all();
         }
-    }
-
-    fn close(&self, connection: H::Connection) {
-        let uri = self.shared.hypervisor.uri();
-        let (is_alive, since) = (connection.is_alive(), closing::begin(uri));
-        drop(connection);
-        closing::end(uri, since, is_alive);
     }
 
     /// Hangs up as the last thing that a thread does. If too many are at that already, because a

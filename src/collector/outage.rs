@@ -10,8 +10,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// While this lasts, everyone is told so at once, and one probe at a time tries to connect.
 pub(super) struct Outage {
     pub(super) failure: Failure,
-    /// Whether it began as a connection could not be opened, while others may have been open.
-    pub(super) was_refused: bool,
     pub(super) since: Instant,
     /// When to try next, and how long to pause after that.
     pub(super) next_try: Instant,
@@ -19,9 +17,9 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    pub(super) fn new(failure: Failure, was_refused: bool, now: Instant) -> Self {
+    pub(super) fn new(failure: Failure, now: Instant) -> Self {
         let pause = FIRST_PAUSE;
-        Self { failure, was_refused, since: now, next_try: now + pause, pause }
+        Self { failure, since: now, next_try: now + pause, pause }
     }
 
     /// Notes that a try has failed.
@@ -40,7 +38,7 @@ mod tests {
     fn pauses_grow_up_to_a_few_seconds() {
         let failure = Failure::of_libvirt(38, 7, String::new());
         let now = Instant::now();
-        let mut outage = Outage::new(failure.clone(), false, now);
+        let mut outage = Outage::new(failure.clone(), now);
         let mut pauses = vec![outage.next_try - now];
         for _ in 0..10 {
             outage.goes_on(failure.clone(), now);

@@ -79,14 +79,16 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
     let mut state = shared.lock();
     let mut rested = false;
     loop {
+        let now = Instant::now();
+        // The last connection that can be had is for those who read.
+        let gives_way = state.serving() == 0 && state.scheduler.is_crowded(now);
         // Another one has taken over while this one was stuck.
-        if link.is_over(&state) || state.prober != Some(number) {
+        if link.is_over(&state) || state.prober != Some(number) || (gives_way && link.is_open()) {
             break;
         }
-        let now = Instant::now();
         // This one must come back, as not many more there can be.
         let careful = state.probers.len() >= PROBERS;
-        let about = match state.scheduler.probe(now, careful) {
+        let about = match state.scheduler.probe(now, careful, gives_way) {
             // So long, or until a thread that reads cannot be started beside it.
             Probe::Rest if rested || state.scheduler.short_of_threads => break,
             // What is asked for is worth more than what hangs.
@@ -110,15 +112,9 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         let instance = about.clone().unwrap_or_else(nobody);
         state.probing = Some((now, instance.clone()));
         is_back(&mut state, number, &instance);
-        // Where others were refused a connection, it is no answer that this one has one.
-        let anew = about.is_none() && state.scheduler.was_refused() && link.is_open();
         drop(state);
-        let was_open = link.is_open() && !anew;
-        let answer = if anew {
-            link.renew().map(|()| None)
-        } else {
-            link.ask(|connection| connection.is_free(&instance))
-        };
+        let was_open = link.is_open();
+        let answer = link.ask(|connection| connection.is_free(&instance));
         state = shared.lock();
         is_back(&mut state, number, &nobody());
         state.scheduler.hear(shared.hypervisor.answered());

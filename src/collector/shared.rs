@@ -101,6 +101,13 @@ impl State {
         }
     }
 
+    /// How many connections are open over which readings are taken, and that no call hangs in.
+    pub(super) fn serving(&self) -> usize {
+        let serves =
+            |(thread, open): &(&u64, &Open)| open.serves && !self.scheduler.is_cut_off(**thread);
+        self.open.iter().filter(serves).count().saturating_sub(self.scheduler.stuck())
+    }
+
     pub(super) fn use_connection(&mut self, thread: u64, in_use: bool) {
         if let Some(open) = self.open.get_mut(&thread) {
             open.in_use = in_use;
@@ -251,12 +258,9 @@ impl<H: Hypervisor> Shared<H> {
 
     /// A connection could not be opened: the others are to be looked after, too.
     pub(super) fn refused(&self, state: &mut State, failure: &Failure) {
-        let serves =
-            |(thread, open): &(&u64, &Open)| open.serves && !state.scheduler.is_cut_off(**thread);
-        let open = state.open.iter().filter(serves).count();
-        // Not those that a call hangs in.
-        let serving = open.saturating_sub(state.scheduler.stuck());
-        state.scheduler.refused(failure, serving, Instant::now());
+        let is_open = |thread: &&u64| !state.scheduler.is_cut_off(**thread);
+        let (open, serving) = (state.open.keys().filter(is_open).count(), state.serving());
+        state.scheduler.refused(failure, open, serving, Instant::now());
         self.alarm(state);
     }
 

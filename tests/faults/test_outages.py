@@ -191,6 +191,38 @@ def test_a_guest_that_hangs_while_the_one_who_asks_is_refused_a_connection(daemo
         assert_well(inspector, uuids[:2])
 
 
+def test_others_are_read_over_the_last_connection_while_a_guest_hangs(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    daemon.max_clients = 2
+    with hanging(daemon, uuids[2]):
+        with pytest.raises(virtmeter.InspectionTimeout):
+            list(inspector.inspect_disks(uuids[2]))
+        # One connection hangs, and the one who asks after the guest has the other.
+        assert daemon.open_connections == 2
+        with pytest.raises(virtmeter.ConnectionLost):
+            list(inspector.inspect_disks(uuids[0]))
+        wait_for(lambda: inspector.health().outage is None, "the connection is handed on")
+        for _ in range(3):
+            assert_well(inspector, uuids[:2])
+        assert set(inspector.health().hung) == {uuids[2]}
+
+
+def test_nobody_waits_until_the_one_who_asks_has_closed_a_connection(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=TIMEOUT)
+    with hanging(daemon, uuids[2]):
+        with pytest.raises(virtmeter.InspectionTimeout):
+            list(inspector.inspect_disks(uuids[2]))
+        daemon.on("CONNECT_CLOSE", Never(), repeat=True)
+        daemon.on("CONNECT_OPEN", TOO_MANY)
+        with pytest.raises(virtmeter.ConnectionLost, match="too many connections"):
+            list(inspector.inspect_disks(uuids[0]))
+        assert daemon.wait_until(lambda daemon: daemon.calls["CONNECT_CLOSE"] > 0)
+        wait_for(lambda: inspector.health().outage is None, "a connection can be opened")
+        assert_well(inspector, uuids[:2])
+
+
 def test_where_no_worker_can_connect_the_probers_connection_ends_no_outage(
     daemon: Daemon, caplog: pytest.LogCaptureFixture
 ) -> None:

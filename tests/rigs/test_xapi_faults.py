@@ -254,7 +254,7 @@ def descriptors() -> set[str]:
 
 
 def test_nothing_is_left() -> None:
-    before = threading.active_count(), descriptors()
+    threads, open_before = threading.active_count(), descriptors()
     with Pool(hosts=3) as pool:
         client = Client(pool)
         client.timeout = 0.3
@@ -266,7 +266,9 @@ def test_nothing_is_left() -> None:
             assert directory.exists()
             pool.__exit__(None, None, None)
     assert not directory.exists()
-    assert (threading.active_count(), descriptors()) == before
+    # Those of tests before may end meanwhile.
+    assert threading.active_count() <= threads
+    assert descriptors() <= open_before
 
 
 def test_a_large_pool_whose_rows_are_the_truth() -> None:

@@ -283,6 +283,7 @@ class Daemon:
     ``latency``: procedure -> seconds that each of its calls takes.
     ``waits``: what calls wait for beside that (``Domain`` has more of it).
     ``max_client_requests``: with so many unanswered calls a connection's next one is not read.
+    ``max_clients``: with so many clients, or more, each further one is hung up on.
     """
 
     def __init__(self, socket_path: Path | None = None) -> None:
@@ -298,6 +299,7 @@ class Daemon:
         self.latency: dict[str, float] = {}
         self.waits = Waits()
         self.max_client_requests = 5
+        self.max_clients = 5000
         self._rules: dict[str, list[_Rule]] = {}
         self._changed = threading.Condition()
         self._threads: set[threading.Thread] = set()
@@ -420,6 +422,9 @@ class Daemon:
                 sock, _address = listener.accept()
             except OSError:  # the daemon stops, or there are too many open files
                 stopped.wait(0.01)
+                continue
+            if self.open_connections >= self.max_clients:
+                sock.close()
                 continue
             connection = _Connection(self, sock, stopped)
             with self._changed:

@@ -232,7 +232,7 @@ impl<R> Scheduler<R> {
         self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
         let long = self.limits.timeout / 2;
         let message = format!("libvirt has not answered for {long:?}");
-        self.begin_outage(timed_out(message), false, now);
+        self.begin_outage(timed_out(message), now);
     }
 
     /// Leaves a task that is in flight to its thread, and its guest in quarantine.

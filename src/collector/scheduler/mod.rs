@@ -32,7 +32,9 @@ use crate::printable::Uri;
 use crate::records::InstanceId;
 
 /// What a guest is busy with is not told for longer than that after it was seen.
-const BUSY: Duration = Duration::from_secs(60);
+const BUSY: Duration = MINUTE;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a caller asks for, until it has its answer.
 pub(super) struct Request {
@@ -126,6 +128,9 @@ pub(super) struct Scheduler<R> {
     /// Since when threads are short, and when that was last told.
     short_since: Option<Instant>,
     told_of_threads: Option<Instant>,
+    /// When a connection was refused while others were open, unless one more was opened since beside one that
+    /// serves.
+    crowded: Option<Instant>,
     /// When one more thread may try to connect, as the last one could not; and when one could.
     connect_again: Option<Instant>,
     opened: Option<Instant>,
@@ -178,6 +183,7 @@ impl<R> Scheduler<R> {
             lacks_prober: false,
             short_since: None,
             told_of_threads: None,
+            crowded: None,
             connect_again: None,
             opened: None,
             health: Health::default(),

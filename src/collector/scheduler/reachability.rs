@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::outage::Outage;
 use super::super::quarantine::Hung;
 use super::super::{Key, Kind, NO_INSTANCE};
-use super::{Fate, Lane, Running, Scheduler, Slot};
+use super::{Fate, Lane, MINUTE, Running, Scheduler, Slot};
 use crate::error::{Error, Failure, Result};
 use crate::hypervisor::Parts;
 use crate::records::InstanceId;
@@ -47,9 +47,15 @@ pub(in crate::collector) const MOST_CUT_OFF: usize = 64;
 
 impl<R> Scheduler<R> {
     /// What the probing thread does now.
-    /// (One that is `careful` asks after no guest: that call may hang as well.)
-    pub(in crate::collector) fn probe(&mut self, now: Instant, careful: bool) -> Probe {
-        let next = self.next_probe(now, careful);
+    /// (One that is `careful` asks after no guest: that call may hang as well. One that `gives_way` uses no
+    /// connection but to end an outage.)
+    pub(in crate::collector) fn probe(
+        &mut self,
+        now: Instant,
+        careful: bool,
+        gives_way: bool,
+    ) -> Probe {
+        let next = self.next_probe(now, careful, gives_way);
         if matches!(&next, Probe::Reach)
             || matches!(&next, Probe::Ask(id) if id.uuid == NO_INSTANCE)
         {
@@ -58,9 +64,14 @@ impl<R> Scheduler<R> {
         next
     }
 
-    fn next_probe(&mut self, now: Instant, careful: bool) -> Probe {
+    fn next_probe(&mut self, now: Instant, careful: bool, gives_way: bool) -> Probe {
         if let Some(outage) = &self.outage {
             return if now < outage.next_try { Probe::Wait(outage.next_try) } else { Probe::Reach };
+        }
+        if gives_way {
+            self.asked_by_prober(false);
+            let pause = self.limits.probe_pause();
+            return if self.wants_probe(now) { Probe::Wait(now + pause) } else { Probe::Rest };
         }
         if careful {
             self.to_probe.retain(|instance| instance.uuid == NO_INSTANCE);
@@ -236,10 +247,13 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// A connection was opened, by whomever.
-    pub(in crate::collector) fn opened(&mut self, now: Instant) {
+    /// A connection was opened, by whomever, while so many others served.
+    pub(in crate::collector) fn opened(&mut self, serving: usize, now: Instant) {
         self.health.opened += 1;
         self.opened = Some(now);
+        if serving > 0 {
+            self.crowded = None;
+        }
     }
 
     /// A round trip has ended then, as a part of a reading maybe.
@@ -287,20 +301,30 @@ impl<R> Scheduler<R> {
         now.saturating_duration_since(since) >= self.limits.slow()
     }
 
-    /// A connection could not be opened. That is an outage if no other one serves; else there may
-    /// just be too many. (One that breaks is no outage: the reading may be to blame.)
+    /// A connection could not be opened while so many others were open, and so many of them served. That is
+    /// an outage if none serves; else there may just be too many. (One that breaks is no outage: the
+    /// reading may be to blame.)
     pub(in crate::collector) fn refused(
         &mut self,
         failure: &Failure,
+        open: usize,
         serving: usize,
         now: Instant,
     ) {
+        if open > 0 {
+            self.crowded = Some(now);
+        }
         if serving == 0 {
-            self.begin_outage(failure.clone(), true, now);
+            self.begin_outage(failure.clone(), now);
         } else {
             self.connect_again = Some(now + self.limits.probe_pause());
             self.tell(log::Level::Debug, format!("cannot open another connection: {failure}"));
         }
+    }
+
+    /// Whether there may be no more connections than there are: it is not long since one was refused.
+    pub(in crate::collector) fn is_crowded(&self, now: Instant) -> bool {
+        self.crowded.is_some_and(|then| now.saturating_duration_since(then) < MINUTE)
     }
 
     /// The probe has reached the hypervisor, or not.
@@ -389,19 +413,14 @@ impl<R> Scheduler<R> {
         self.outage.is_none()
     }
 
-    /// Whether there is an outage as a connection could not be opened: until one can.
-    pub(in crate::collector) fn was_refused(&self) -> bool {
-        self.outage.as_ref().is_some_and(|outage| outage.was_refused)
-    }
-
-    pub(super) fn begin_outage(&mut self, failure: Failure, was_refused: bool, now: Instant) {
+    pub(super) fn begin_outage(&mut self, failure: Failure, now: Instant) {
         self.drop_readings(|_| true);
         self.to_probe.clear();
         if self.outage.is_none() {
             let line =
                 format!("no connection to {}: {failure}; virtmeter keeps trying", self.place());
             self.tell(log::Level::Warn, line);
-            self.outage = Some(Outage::new(failure, was_refused, now));
+            self.outage = Some(Outage::new(failure, now));
             if let Some(last) = self.may_have_cut_off.replace(now) {
                 let over = self.reachable_since.filter(|back| *back > last);
                 self.may_have_cut_off_before = over.or(self.may_have_cut_off_before);

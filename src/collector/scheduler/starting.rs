@@ -1,15 +1,13 @@
 //! Which readings are begun, and when one more thread is worth it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::Scheduler;
 use super::task::{Fate, Job, Lane, Running, Slot};
+use super::{MINUTE, Scheduler};
 use crate::error::no_thread_started;
 use crate::hypervisor::{Parts, Reach};
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 impl<R> Scheduler<R> {
     /// The next reading to take, if there is one that may be begun now.

@@ -38,6 +38,10 @@ struct Host {
     asking: HashMap<usize, (Request, Instant)>,
     taking: Vec<(Job, Instant)>,
     dialing: Vec<u64>,
+    /// What probers are stuck in, and since when.
+    probing: Vec<(InstanceId, Instant)>,
+    /// Whether none could take over for the last one of them.
+    lacks_prober: bool,
     answers: Vec<(Key, std::result::Result<Value, Error>)>,
     handed_out: HashMap<Key, Value>,
     known_to_hang: HashSet<u64>,
@@ -47,6 +51,11 @@ struct Host {
 fn lost() -> Error {
     let failure = Failure::of_libvirt(38, 7, "gone".to_owned());
     Error::ConnectionLost { uri: String::new(), instance: None, failure }
+}
+
+fn refused_about(uuid: Uuid) -> Error {
+    let failure = Failure::of_libvirt(1, 10, "not for you".to_owned());
+    Error::NoData { instance: uuid.into(), reason: crate::error::Reason::Refused(failure) }
 }
 
 /// All that was wanted of a reading.
@@ -83,6 +92,8 @@ impl Host {
             asking: HashMap::new(),
             taking: Vec::new(),
             dialing: Vec::new(),
+            probing: Vec::new(),
+            lacks_prober: false,
             answers: Vec::new(),
             handed_out: HashMap::new(),
             known_to_hang: HashSet::new(),
@@ -154,9 +165,9 @@ impl Host {
         let Some(thread) = self.dialing.pop() else { return };
         self.scheduler.has_connected(thread, has, self.now);
         if has {
-            self.scheduler.opened(self.now);
+            self.scheduler.opened(0, self.now);
         } else {
-            self.scheduler.refused(lost().failure().unwrap(), serving, self.now);
+            self.scheduler.refused(lost().failure().unwrap(), serving, serving, self.now);
         }
         self.look();
     }
@@ -170,8 +181,11 @@ impl Host {
         self.readings += 1;
         let number = self.readings;
         let answer = answer.map(|()| parts_of(&job, number, begun));
+        let has_answered = !matches!(answer, Err(Error::ConnectionLost { .. }))
+            && self.scheduler.running.contains_key(&job.id);
         self.scheduler.idle += 1;
         self.scheduler.finish(&job, Finished { answer, busy: None }, self.now);
+        assert!(!has_answered || !self.scheduler.is_locked(job.slot.uuid, self.now));
         self.look();
         if self.scheduler.has_thread_to_spare(self.now) {
             self.scheduler.threads -= 1;
@@ -185,7 +199,12 @@ impl Host {
     }
 
     fn probe(&mut self, free: bool, reached: bool) {
-        match self.scheduler.probe(self.now, false) {
+        if self.lacks_prober {
+            return;
+        }
+        let next = self.scheduler.probe(self.now, false, false);
+        let asks = matches!(next, Probe::Reach | Probe::Ask(_));
+        match next {
             Probe::Rest | Probe::Wait(_) => {}
             Probe::Reach if reached => self.scheduler.reached(Ok(()), self.now),
             Probe::Reach => self.scheduler.reached(Err(lost()), self.now),
@@ -193,15 +212,83 @@ impl Host {
                 self.scheduler.probed(&instance, &Ok(Some(free)), self.now);
             }
             Probe::Ask(instance) => {
-                self.scheduler.refused(lost().failure().unwrap(), 0, self.now);
+                self.scheduler.refused(lost().failure().unwrap(), 0, 0, self.now);
                 self.scheduler.probed(&instance, &Err(lost()), self.now);
             }
+        }
+        if asks {
+            self.scheduler.asked_by_prober(reached);
+            assert!(!reached || !self.scheduler.makes_room(self.now), "there is a prober");
         }
         self.look();
     }
 
+    /// A prober leaves the last connection to those who read.
+    fn probe_without_connection(&mut self) {
+        match self.scheduler.probe(self.now, false, true) {
+            Probe::Reach => {
+                assert!(!self.scheduler.is_reachable(), "it is tried whether one can be had")
+            }
+            Probe::Ask(_) => panic!("it needs a connection for that"),
+            Probe::Rest | Probe::Wait(_) => {}
+        }
+        self.look();
+    }
+
+    /// A prober is stuck, and another one takes over.
+    fn lose_prober(&mut self) {
+        if self.lacks_prober {
+            return;
+        }
+        match self.scheduler.probe(self.now, false, false) {
+            Probe::Ask(instance) if instance.uuid != NO_INSTANCE => {
+                let is_known = self.probing.iter().any(|(known, _)| *known == instance);
+                assert!(!is_known, "two questions after one instance");
+                self.scheduler.leave_unprobed(&instance, self.now);
+                self.scheduler.started_prober(None, self.now);
+                self.probing.push((instance, self.now));
+            }
+            Probe::Ask(instance) => self.scheduler.probed(&instance, &Ok(None), self.now),
+            Probe::Rest | Probe::Wait(_) | Probe::Reach => {}
+        }
+        self.look();
+    }
+
+    /// None can take over for the last one.
+    fn lack_prober(&mut self) {
+        let Some((instance, since)) = self.probing.last() else { return };
+        self.lacks_prober = true;
+        self.scheduler.leave_unprobed(instance, self.now);
+        self.scheduler.started_prober(Some(&std::io::ErrorKind::WouldBlock.into()), self.now);
+        let hangs = |running: &Running| running.slot.uuid == instance.uuid && running.hangs();
+        if self.now - *since >= 4 * self.scheduler.limits.timeout
+            && !self.scheduler.running.values().any(hangs)
+        {
+            assert!(!self.scheduler.is_locked(instance.uuid, self.now), "it is tried again");
+        }
+        self.look();
+    }
+
+    /// That one comes back.
+    fn find_prober(&mut self, answered: bool) {
+        let Some((instance, since)) = self.probing.pop() else { return };
+        if answered {
+            self.scheduler.has_outlived_outage(since);
+        }
+        if std::mem::take(&mut self.lacks_prober) {
+            self.scheduler.asked_by_prober(true);
+            assert!(!self.scheduler.makes_room(self.now), "there is a prober");
+        }
+        let answer = if answered { Ok(Some(false)) } else { Err(lost()) };
+        self.scheduler.probed(&instance, &answer, self.now);
+        self.look();
+    }
+
     fn probe_in_vain(&mut self, refused: bool) {
-        if let Probe::Ask(instance) = self.scheduler.probe(self.now, false) {
+        if self.lacks_prober {
+            return;
+        }
+        if let Probe::Ask(instance) = self.scheduler.probe(self.now, false, false) {
             let failure = Failure::of_libvirt(1, 10, "not for you".to_owned());
             let reason = crate::error::Reason::Refused(failure);
             let refusal = Error::NoData { instance: instance.clone(), reason };
@@ -689,7 +776,7 @@ fn a_thread_that_reads_makes_room_for_one_that_asks() {
     assert!(!host.scheduler.makes_room(host.now));
     host.scheduler.started_prober(Some(&problem), host.now);
     host.scheduler.idle = 1;
-    host.scheduler.refused(lost().failure().unwrap(), 0, host.now);
+    host.scheduler.refused(lost().failure().unwrap(), 0, 0, host.now);
     assert!(host.scheduler.makes_room(host.now), "nothing is read before it is over");
 }
 
@@ -735,12 +822,12 @@ fn one_that_hangs_and_is_locked_is_asked_after_once() {
     host.ask(1, list());
     host.start();
     // First whether the hypervisor answers at all, which takes a while.
-    let nobody = host.scheduler.probe(host.now, false);
+    let nobody = host.scheduler.probe(host.now, false, false);
     assert!(matches!(nobody, Probe::Ask(instance) if instance.uuid == NO_INSTANCE));
     host.wait(LIMITS.held_up());
     host.scheduler.probed(&NO_INSTANCE.into(), &Ok(None), host.now);
     let mut asked = Vec::new();
-    while let Probe::Ask(instance) = host.scheduler.probe(host.now, false) {
+    while let Probe::Ask(instance) = host.scheduler.probe(host.now, false, false) {
         asked.push(instance.clone());
         if instance == vms[0] {
             host.scheduler.leave_unprobed(&instance, host.now);
@@ -755,12 +842,8 @@ fn one_that_hangs_and_is_locked_is_asked_after_once() {
 
 #[test]
 fn an_instance_is_not_locked_if_a_call_about_it_was_refused() {
-    let refused = |uuid: Uuid| {
-        let failure = Failure::of_libvirt(1, 10, "not for you".to_owned());
-        Error::NoData { instance: uuid.into(), reason: crate::error::Reason::Refused(failure) }
-    };
     let uuid = Uuid::from_u128(1);
-    for (answer, is_locked) in [(lost(), true), (refused(uuid), false)] {
+    for (answer, is_locked) in [(lost(), true), (refused_about(uuid), false)] {
         let mut host = Host::new(LIMITS);
         host.ask(0, key(Kind::Nics, 1));
         host.start();
@@ -1267,7 +1350,7 @@ fn one_connection_too_many_is_no_outage() {
     host.start();
     host.ask(1, key(Kind::Disks, 2));
     assert!(host.scheduler.needs_thread(host.now));
-    host.scheduler.refused(lost().failure().unwrap(), 1, host.now);
+    host.scheduler.refused(lost().failure().unwrap(), 1, 1, host.now);
     assert!(!host.scheduler.needs_thread(host.now), "not at once");
     host.finish(0, Ok(()));
     host.start();
@@ -1339,6 +1422,11 @@ enum Step {
     Break,
     /// The hypervisor does not say whether a guest is free: it cannot tell, or refuses to.
     ProbeInVain(bool),
+    Refuse(usize),
+    LoseProber,
+    LackProber,
+    FindProber(bool),
+    ProbeWithoutConnection,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -1358,6 +1446,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..6000_u64).prop_map(Step::Hear),
         1 => Just(Step::Break),
         2 => any::<bool>().prop_map(Step::ProbeInVain),
+        1 => (0..8_usize).prop_map(Step::Refuse),
+        3 => Just(Step::LoseProber),
+        2 => Just(Step::LackProber),
+        1 => any::<bool>().prop_map(Step::FindProber),
+        1 => Just(Step::ProbeWithoutConnection),
     ]
 }
 
@@ -1368,6 +1461,8 @@ proptest! {
     #[test]
     fn whatever_happens(steps in prop::collection::vec(step(), 1..200)) {
         let mut host = Host::new(LIMITS);
+        let vms = (1..5).map(|vm| Uuid::from_u128(vm).into()).collect();
+        host.scheduler.listed(vms, host.now);
         for step in steps {
             match step {
                 Step::Ask(caller, kind, vm) => host.ask(caller, key(kind, vm)),
@@ -1392,9 +1487,17 @@ proptest! {
                 }
                 Step::Break => host.scheduler.broke(host.now),
                 Step::ProbeInVain(refused) => host.probe_in_vain(refused),
+                Step::Refuse(which) => host.finish(which, Err(refused_about(Uuid::nil()))),
+                Step::LoseProber => host.lose_prober(),
+                Step::LackProber => host.lack_prober(),
+                Step::FindProber(answered) => host.find_prober(answered),
+                Step::ProbeWithoutConnection => host.probe_without_connection(),
             }
         }
         // All comes to rest: nobody waits, nothing stays stuck, everything is answered.
+        while !host.probing.is_empty() {
+            host.find_prober(true);
+        }
         for _ in 0..40 {
             host.dialed(true, 0);
             host.finish_all();
