@@ -227,7 +227,7 @@ impl Host {
     fn probe_without_connection(&mut self) {
         match self.scheduler.probe(self.now, false, true) {
             Probe::Reach => {
-                assert!(!self.scheduler.is_reachable(), "it is tried whether one can be had")
+                assert!(!self.scheduler.is_reachable(), "it is tried whether one can be had");
             }
             Probe::Ask(_) => panic!("it needs a connection for that"),
             Probe::Rest | Probe::Wait(_) => {}
