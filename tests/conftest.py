@@ -26,7 +26,7 @@ os.environ["no_proxy"] = "*"
 os.environ["LC_ALL"] = "C.UTF-8"
 for name in (
     *("LANGUAGE", "LIBVIRT_AUTH_FILE", "LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"),
-    *("TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"),
     *("PYTHONDEVMODE", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONWARNINGS", "POSIXLY_CORRECT"),
 ):
     os.environ.pop(name, None)
