@@ -37,7 +37,8 @@ pub(super) const LATE: i64 = 60;
 const JITTER: i64 = 10;
 /// A host keeps the samples of an hour.
 pub(super) const MOST_SAMPLES: i64 = 180;
-/// Beyond so many, devices that are not plugged in any more are forgotten.
+/// Beyond so many, devices that are not plugged in any more are forgotten, once no sample of theirs is
+/// among the newest.
 const MOST_DEVICES: usize = 32;
 /// No VM has more: 10 NICs, and up to 256 disks of each kind of controller.
 const ALL_DEVICES: usize = 1000;
@@ -196,12 +197,19 @@ impl Totals {
 
     /// Forgets the devices of a VM that are not plugged in any more.
     pub(super) fn keep_devices(&mut self, uuid: &Uuid, is_there: impl Fn(&Device) -> bool) {
-        if let Some(vm) = self.vms.get_mut(uuid) {
-            let is_gone = |used: &Used| used.device != Device::Cpu && !is_there(&used.device);
-            vm.used.iter_mut().filter(|used| is_gone(used)).for_each(Used::unplug);
-            if vm.used.len() > MOST_DEVICES {
-                vm.used.retain(|used| !is_gone(used));
+        let Some(vm) = self.vms.get_mut(uuid) else { return };
+        let Vm { used, times, .. } = &mut **vm;
+        for used in used.iter_mut() {
+            if used.device == Device::Cpu || is_there(&used.device) {
+                used.unplugged = None;
+            } else {
+                used.unplug(times.last().copied());
             }
+        }
+        if used.len() > MOST_DEVICES {
+            // Samples that are told once more would be taken once more by what takes its place.
+            let is_told_again = |last: i64| times.first().is_some_and(|oldest| last >= *oldest);
+            used.retain(|used| used.unplugged.is_none_or(is_told_again));
         }
     }
 

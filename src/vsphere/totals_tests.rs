@@ -239,6 +239,34 @@ fn the_time_of_a_device_that_takes_anothers_place_goes_on() {
 }
 
 #[test]
+fn a_device_of_many_that_takes_anothers_place_counts_none_of_its_samples() {
+    let (mut totals, mut feed) = (Totals::default(), Feed::default());
+    totals.enter(VM, &known(State::Running, None), true);
+    let names = (0..MOST_DEVICES).map(|n| &*format!("scsi0:{n}").leak());
+    let mut values: Vec<_> = names.map(|name| (DiskRead, name, 1)).collect();
+    values.push((CpuRun, "", 1));
+    for t in (20..=600).step_by(20) {
+        feed.sample(t, &values);
+    }
+    let disk = Device::Disk("scsi0:0".into());
+    poll(&mut totals, "a", &feed, 20, 3);
+    poll(&mut totals, "a", &feed, 100, 3);
+    assert_eq!(sums(&totals, &disk)[0], Some(4 * 20 * 1024));
+    totals.keep_devices(&VM, |device| *device != disk);
+    totals.keep_devices(&VM, |_| true);
+    poll(&mut totals, "a", &feed, 120, 3);
+    assert_eq!(sums(&totals, &disk)[0], Some(20 * 1024));
+    // Of one that stays unplugged, nothing is kept for long.
+    feed.samples.values_mut().for_each(|values| values.retain(|value| value.1 != "scsi0:0"));
+    for until in (140..=600).step_by(20) {
+        totals.keep_devices(&VM, |device| *device != disk);
+        poll(&mut totals, "a", &feed, until, 3);
+    }
+    totals.keep_devices(&VM, |device| *device != disk);
+    assert!(totals.vms[&VM].used.iter().all(|used| used.device != disk));
+}
+
+#[test]
 fn memory_that_was_told_long_ago_or_before_the_start_is_not_known() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);

@@ -14,6 +14,8 @@ pub(super) struct Used {
     /// In seconds.
     covered: u64,
     counts: [Count; 6],
+    /// The VM's newest sample when it was found to be unplugged.
+    pub(super) unplugged: Option<i64>,
 }
 
 /// One counter, in whole units of its samples times seconds: ms, KiB, packets, requests.
@@ -145,7 +147,7 @@ impl Window<'_> {
 impl Used {
     fn new(device: Device) -> Self {
         let count = Count { open: u8::MAX, ..Count::default() };
-        Self { device, open: u8::MAX, covered: 0, counts: [count; 6] }
+        Self { device, open: u8::MAX, covered: 0, counts: [count; 6], unplugged: None }
     }
 
     /// Whether something is missing in one of the newest samples.
@@ -163,7 +165,8 @@ impl Used {
 
     /// The device is not plugged in any more. One that takes its place counts from 0, and only samples that
     /// have not come yet.
-    pub(super) fn unplug(&mut self) {
+    pub(super) fn unplug(&mut self, newest: Option<i64>) {
+        self.unplugged = self.unplugged.or(newest);
         self.close();
         self.counts = [Count::default(); 6];
     }
