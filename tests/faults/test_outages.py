@@ -363,3 +363,29 @@ def test_a_host_that_is_reset_again_and_again(daemon: Daemon) -> None:
     daemon.start()
     wait_for(lambda: is_well() and inspector.health().stuck == 0, "they come back")
     wait_for(lambda: inspector.health().threads <= 4, "so many threads are too many")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_those_that_are_asked_about_are_read_again_after_a_reset(
+    daemon: Daemon, count: int
+) -> None:
+    """Nobody asks about any other, nor for a list, which would show that the host is back."""
+    uuids = add_samples(daemon)[:count]
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3)
+    with ThreadPoolExecutor(count) as pool:
+        assert list(pool.map(inspector.inspect_instance, uuids))
+        for procedure in AFTER_THE_OPEN:
+            daemon.on(procedure, Never(), repeat=True)
+        for reading in [pool.submit(inspector.inspect_instance, uuid) for uuid in uuids]:
+            with pytest.raises(virtmeter.InspectorException):
+                reading.result()
+        assert inspector.health().outage is not None
+        daemon.off()
+
+        def is_read(uuid: str) -> bool:
+            try:
+                return bool(inspector.inspect_instance(uuid))
+            except virtmeter.InspectorException:
+                return False
+
+        wait_for(lambda: all(pool.map(is_read, uuids)), "they are read again")

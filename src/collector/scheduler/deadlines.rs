@@ -169,8 +169,8 @@ impl<R> Scheduler<R> {
         // What an outage has cut off has its time after that.
         let since = |running: &Running| self.reachable_since.max(Some(running.started));
         let unjudged = |running: &Running| {
-            let free = running.occupies_guest() && !self.quarantine.has(running.slot.uuid);
-            running.given_up() && (!running.hangs() || free) && since(running).is_some_and(long)
+            let nobody_knows = !running.hangs() || self.hangs_unjudged(running);
+            running.given_up() && nobody_knows && since(running).is_some_and(long)
         };
         let left: Vec<u64> =
             self.running.iter().filter(|(_, r)| unjudged(r)).map(|(id, _)| *id).collect();
@@ -189,6 +189,11 @@ impl<R> Scheduler<R> {
             );
             self.tell(log::Level::Warn, line);
         }
+    }
+
+    /// Whether a call hangs in a guest that is not blamed for it: an outage was.
+    pub(super) fn hangs_unjudged(&self, call: &Running) -> bool {
+        call.hangs() && call.occupies_guest() && !self.quarantine.has(call.slot.uuid)
     }
 
     /// Gives up a task, and finds out who is to blame: the hypervisor, if nobody has heard anything

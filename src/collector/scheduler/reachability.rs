@@ -159,6 +159,7 @@ impl<R> Scheduler<R> {
         self.outage.is_some()
             || self.quarantine.all().next().is_some()
             || self.hangs_aside().next().is_some()
+            || self.running.values().any(|call| self.hangs_unjudged(call))
             || self.is_slow(now)
             || self.list_hangs_since(now).is_some()
     }

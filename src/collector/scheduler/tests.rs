@@ -1287,6 +1287,27 @@ fn a_host_that_has_answered_once_in_an_outage_may_be_reset_all_the_same() {
     assert_eq!((host.scheduler.stuck(), host.scheduler.hanging()), (1, 0));
 }
 
+/// Nobody asks anything else, so that only a question of its own shows that the hypervisor is there again.
+#[test]
+fn the_only_guest_that_is_asked_about_is_read_again_after_a_reset() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(LIMITS.timeout);
+    assert!(!host.scheduler.is_reachable());
+    // The host is reset, and tells nobody who waits for it.
+    assert_eq!(std::mem::take(&mut host.taking).len(), 1);
+    host.wait(4 * SECOND);
+    host.probe(true, true);
+    for _ in 0..60 {
+        host.ask(0, key(Kind::Disks, 1));
+        host.finish_all();
+        host.probe(true, true);
+        host.wait(SECOND / 2);
+    }
+    host.read(key(Kind::Disks, 1)).unwrap();
+}
+
 #[test]
 fn a_guest_is_asked_after_again_once_the_question_was_lost_with_its_connection() {
     let mut host = with_one_that_hangs(1);
