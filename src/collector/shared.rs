@@ -108,6 +108,12 @@ impl State {
         self.open.iter().filter(serves).count().saturating_sub(self.scheduler.stuck())
     }
 
+    /// Whether the prober has a connection over which it has not waited for so long.
+    fn prober_is_connected(&self, long: Duration) -> bool {
+        self.prober.is_some_and(|number| self.open.contains_key(&number))
+            && self.probing.as_ref().is_none_or(|(since, _)| since.elapsed() < long)
+    }
+
     pub(super) fn use_connection(&mut self, thread: u64, in_use: bool) {
         if let Some(open) = self.open.get_mut(&thread) {
             open.in_use = in_use;
@@ -258,9 +264,9 @@ impl<H: Hypervisor> Shared<H> {
 
     /// A connection could not be opened: the others are to be looked after, too.
     pub(super) fn refused(&self, state: &mut State, failure: &Failure) {
-        let is_open = |thread: &&u64| !state.scheduler.is_cut_off(**thread);
-        let (open, serving) = (state.open.keys().filter(is_open).count(), state.serving());
-        state.scheduler.refused(failure, open, serving, Instant::now());
+        let serving = state.serving();
+        let good = serving + usize::from(state.prober_is_connected(self.limits.slow()));
+        state.scheduler.refused(failure, good, serving, Instant::now());
         self.alarm(state);
     }
 

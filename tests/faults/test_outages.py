@@ -366,8 +366,9 @@ def test_a_host_that_is_reset_again_and_again(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("refuses", [False, True])
 def test_those_that_are_asked_about_are_read_again_after_a_reset(
-    daemon: Daemon, count: int
+    daemon: Daemon, count: int, refuses: bool
 ) -> None:
     """Nobody asks about any other, nor for a list, which would show that the host is back."""
     uuids = add_samples(daemon)[:count]
@@ -381,10 +382,12 @@ def test_those_that_are_asked_about_are_read_again_after_a_reset(
                 reading.result()
         assert inspector.health().outage is not None
         daemon.off()
+        if refuses:  # while the host starts
+            daemon.on("CONNECT_OPEN", *[TOO_MANY] * 3)
 
         def is_read(uuid: str) -> bool:
             try:
-                return bool(inspector.inspect_instance(uuid))
+                return bool(list(inspector.inspect_disks(uuid)))
             except virtmeter.InspectorException:
                 return False
 

@@ -302,17 +302,17 @@ impl<R> Scheduler<R> {
         now.saturating_duration_since(since) >= self.limits.slow()
     }
 
-    /// A connection could not be opened while so many others were open, and so many of them served. That is
-    /// an outage if none serves; else there may just be too many. (One that breaks is no outage: the
+    /// A connection could not be opened while so many were good, and so many of them served. That is an
+    /// outage if none serves; else there may just be too many. (One that breaks is no outage: the
     /// reading may be to blame.)
     pub(in crate::collector) fn refused(
         &mut self,
         failure: &Failure,
-        open: usize,
+        good: usize,
         serving: usize,
         now: Instant,
     ) {
-        if open > 0 {
+        if good > 0 {
             self.crowded = Some(now);
         }
         if serving == 0 {
