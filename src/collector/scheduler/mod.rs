@@ -128,8 +128,8 @@ pub(super) struct Scheduler<R> {
     /// Since when threads are short, and when that was last told.
     short_since: Option<Instant>,
     told_of_threads: Option<Instant>,
-    /// When a connection was refused while others were good, unless one more was opened since beside one that
-    /// serves.
+    /// When a connection was refused while others were good, unless one was opened since to read, or beside
+    /// one that serves.
     crowded: Option<Instant>,
     /// When one more thread may try to connect, as the last one could not; and when one could.
     connect_again: Option<Instant>,

@@ -248,7 +248,7 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// A connection was opened, by whomever, while so many others served.
+    /// A connection was opened, by whomever, so that so many serve.
     pub(in crate::collector) fn opened(&mut self, serving: usize, now: Instant) {
         self.health.opened += 1;
         self.opened = Some(now);
