@@ -191,6 +191,14 @@ def test_sighup_with_a_mistake_in_a_file_changes_nothing(certificate: Path, tmp_
         exporter.get("/", headers=right, tls=trusting).close()
 
 
+def test_a_file_for_the_keys_of_sessions_that_cannot_be_written_is_named(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
+    with pytest.raises(ValueError, match=r"SSLKEYLOGFILE cannot be written: .* '.*/none/keys'"):
+        tls_context(certificate, None, None)
+
+
 def test_a_key_with_a_passphrase_is_said_to_be_one(certificate: Path, tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     how = ("openssl", "pkey", "-aes128", "-passout", "pass:1", "-in", certificate, "-out", key)

@@ -112,7 +112,7 @@ def test_a_head_without_an_end_is_refused() -> None:
 
 def test_other_methods() -> None:
     with Exporter(TEST) as exporter:
-        for path, status in (("/metrics", b"200"), ("/none", b"404")):
+        for path, status in (("/metrics", b"200"), ("/none", b"404"), ("/ x", b"400")):
             head = exporter.ask(f"HEAD {path} HTTP/1.1\r\n\r\n")
             assert head.split(b" ")[1] == status
             assert head.endswith(b"\r\n\r\n")

@@ -329,12 +329,12 @@ def test_nothing_is_rendered_for_nobody(renderer: Renderer, renderings: list[Any
 def test_the_time_for_rendering_is_that_of_the_last_pass_that_was_large_enough(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 0.0
+    now, took = 0.0, 3.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
 
     def slowly(*arguments: Any) -> Iterator[Family]:
         nonlocal now
-        now += 3
+        now += took
         return of_domains(*arguments)
 
     of_domains = metrics.of_domains
@@ -347,6 +347,13 @@ def test_the_time_for_rendering_is_that_of_the_last_pass_that_was_large_enough(
     renderer.render(a_pass(1))
     renderer.render(a_pass())  # as while libvirt is away
     assert renderer.time_for(larger) == pytest.approx(6)
+
+    took = 300  # the process was stopped meanwhile
+    renderer.render(a_pass(*range(50)))
+    assert renderer.time_for(larger) == pytest.approx(600)
+    took = 0.04
+    renderer.render(a_pass(2))  # as large as is left time for
+    assert renderer.time_for(larger) == pytest.approx(4)
 
 
 OPENMETRICS = "application/openmetrics-text"

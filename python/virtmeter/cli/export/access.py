@@ -57,7 +57,10 @@ def tls_context(cert: Path, key: Path | None, client_ca: Path | None) -> ssl.SSL
 
     :raises ValueError: they cannot be used.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    except OSError as error:  # it opens the file that is to have the keys of all sessions
+        raise ValueError(f"SSLKEYLOGFILE cannot be written: {error}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
 

@@ -74,8 +74,11 @@ class Renderer:
                 self._renderings[current] = rendering
             self._texts.spare(self, rendering.texts)
             text = rendering.text(form, names, health)
-            if is_new and rendering.size >= ENOUGH:
-                self._seconds_an_answer = (time.monotonic() - began) / rendering.size
+            if is_new and rendering.size:
+                seconds = (time.monotonic() - began) / rendering.size
+                # The process may have been stopped meanwhile, and passes be small because of that.
+                if rendering.size >= ENOUGH or seconds < self._seconds_an_answer:
+                    self._seconds_an_answer = seconds
             self._texts.bound()
             return text
 

@@ -184,8 +184,9 @@ class Server:
                 connection.socket.do_handshake()
             with_body = True
             try:
-                request = messages.parse(messages.receive(connection.socket.recv))
-                with_body = request.method != "HEAD"
+                head = messages.receive(connection.socket.recv)
+                with_body = not head.startswith(b"HEAD ")  # also where it is malformed
+                request = messages.parse(head)
                 self._clients.leave(connection)
                 self._guard.admit(request.headers.get("Authorization", ""), connection)
                 answer = self._pages.answer(request, connection)
