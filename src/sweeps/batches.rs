@@ -74,6 +74,13 @@ pub(super) enum Next {
     Failed { error: Error, order: bool },
 }
 
+impl Next {
+    /// Whether a thread is to be found for it.
+    pub(super) fn is_to_be_ordered(&self) -> bool {
+        matches!(self, Self::Wait { order: true } | Self::Failed { order: true, .. })
+    }
+}
+
 impl Batches {
     /// What to do for a caller that asks at `asked` for what is not older than `oldest`. What has failed
     /// and is tried again is waited for no longer than for this `moment`, by whoever asks.

@@ -110,9 +110,7 @@ impl State {
                 _ => Turn::Wait,
             };
             let next = self.batches.next(batch, (now, now), Duration::ZERO, now);
-            let is_wanted =
-                matches!(next, Next::Wait { order: true } | Next::Failed { order: true, .. });
-            if turn != Turn::Skip && is_wanted && self.enters_queue(batch, now) {
+            if turn != Turn::Skip && next.is_to_be_ordered() && self.enters_queue(batch, now) {
                 self.for_nobody.insert(batch);
             }
         }
@@ -325,9 +323,7 @@ impl<H: HostWide> Shared<H> {
             return true;
         }
         let turn = state.batches.turn(host, batch);
-        if let (Turn::Try, Next::Wait { order: true } | Next::Failed { order: true, .. }) =
-            (&turn, &next)
-        {
+        if turn == Turn::Try && next.is_to_be_ordered() {
             self.order(&mut state, batch, now);
         }
         turn == Turn::Wait
@@ -356,7 +352,7 @@ impl<H: HostWide> Shared<H> {
                     break;
                 }
                 let next = state.batches.next(batch, (asked, oldest), Duration::ZERO, now);
-                if let Next::Wait { order: true } | Next::Failed { order: true, .. } = next {
+                if next.is_to_be_ordered() {
                     self.order(state, batch, now);
                 }
                 if !matches!(next, Next::Read(_)) {

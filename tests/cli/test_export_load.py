@@ -19,6 +19,7 @@ from tests.cli.exporter import COMMAND, Exporter, everything
 from tests.support import sample
 from tests.support.libvirtd import Never
 from tests.support.qemu import wait_for
+from tests.support.threads import WITHOUT_MEMORY
 from virtmeter.cli.export.places import GRACE
 from virtmeter.cli.export.server import LEAST, TICK, TO_HANG_UP, bounds
 
@@ -269,19 +270,7 @@ def start(*arguments, **named):
 _thread.start_new_thread = _thread.start_joinable_thread = start
 """
 
-WITHOUT_MEMORY = """
-import _thread
-
-def without_memory(start):
-    \"\"\"The first thread has no memory to begin with, of which Python tells nobody.\"\"\"
-    left = [True]
-    return lambda function, *more, **named: start(*(
-        (lambda *_: None, ()) if left and left.pop() else (function, *more)
-    ), **named)
-
-for name in ("start_new_thread", "start_joinable_thread"):
-    if hasattr(_thread, name):
-        setattr(_thread, name, without_memory(getattr(_thread, name)))
+FIRST_WITHOUT_MEMORY = f"""{WITHOUT_MEMORY}lost.append(True)
 
 import logging
 logging.basicConfig(format="%(message)s")
@@ -324,7 +313,7 @@ def sockets(pid: int) -> int:
 
 
 def test_a_connection_whose_thread_has_no_memory_to_begin_with_holds_up_no_other() -> None:
-    script = WITHOUT_MEMORY + SERVER.format(seconds=(1, 60))
+    script = FIRST_WITHOUT_MEMORY + SERVER.format(seconds=(1, 60))
     command = [sys.executable, "-c", script]
     pipe = subprocess.PIPE
     process = subprocess.Popen(

@@ -21,6 +21,7 @@ import virtmeter
 from tests.support import sample
 from tests.support.libvirtd import Daemon, Never
 from tests.support.remote import eventually, size
+from tests.support.threads import WITHOUT_MEMORY
 from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter.cli import certificates, connection, targets
 from virtmeter.cli.export import fleet as lives
@@ -551,21 +552,7 @@ def test_where_there_can_be_no_more_threads_what_has_failed_is_read_all_the_same
     assert done.wait(30)
 
 
-WITHOUT_MEMORY = """
-import _thread
-
-lost = []
-
-def without_memory(start):
-    \"\"\"Of a thread that has no memory to begin with, Python tells nobody.\"\"\"
-    return lambda function, *more, **named: start(*(
-        (lambda *_: None, ()) if lost and lost.pop() else (function, *more)
-    ), **named)
-
-for name in ("start_new_thread", "start_joinable_thread"):
-    if hasattr(_thread, name):
-        setattr(_thread, name, without_memory(getattr(_thread, name)))
-
+WAITS_FOR_OTHERS = f"""{WITHOUT_MEMORY}
 import os, threading
 from virtmeter.cli.export.workers import Workers
 
@@ -584,7 +571,7 @@ os._exit(0)
 
 
 def test_a_thread_that_has_no_memory_to_begin_with_holds_up_no_reading() -> None:
-    command = [sys.executable, "-c", WITHOUT_MEMORY]
+    command = [sys.executable, "-c", WAITS_FOR_OTHERS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
