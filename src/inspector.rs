@@ -1,13 +1,11 @@
 //! What a caller can ask about an instance; knows no hypervisor.
 
-// In the caller's own thread.
-#![allow(clippy::disallowed_macros)]
-
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
+use log::Level;
 use uuid::Uuid;
 
 use crate::callers::{self, Callers};
@@ -21,6 +19,7 @@ use crate::health::Health;
 use crate::hypervisor::{Content, Examined, Host, Hypervisor, Parts, Stamp};
 use crate::limits::Limits;
 use crate::locks::lock;
+use crate::logs;
 use crate::per_process::PerProcess;
 use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
@@ -318,10 +317,13 @@ impl Inspector {
                 Err(
                     error @ (Error::Timeout { .. }
                     | Error::NoData { reason: Reason::HostAway { .. }, .. }),
-                ) => log::debug!("no usage: {error}"),
+                ) => log(Level::Debug, &format!("no usage: {error}"))?,
                 Err(error) => {
                     if self.is_new(Parts::COUNTERS, &id, Some(Fault::of(&error))) {
-                        log::warn!("an instance is left out of the usage: {error}");
+                        log(
+                            Level::Warn,
+                            &format!("an instance is left out of the usage: {error}"),
+                        )?;
                     }
                 }
             }
@@ -329,9 +331,12 @@ impl Inspector {
         match lost {
             Some(error) if all.is_empty() => return Err(error),
             Some(error) if lost_count == 1 => {
-                log::warn!("an instance is left out of the usage: {error}");
+                log(Level::Warn, &format!("an instance is left out of the usage: {error}"))?;
             }
-            Some(error) => log::warn!("{lost_count} instances are left out of the usage: {error}"),
+            Some(error) => {
+                let line = format!("{lost_count} instances are left out of the usage: {error}");
+                log(Level::Warn, &line)?;
+            }
             None => {}
         }
         let host_cpus: Vec<_> =
@@ -472,10 +477,11 @@ impl Inspector {
                     let missing = description.missing.join(", ");
                     let fault = (!missing.is_empty()).then(|| Fault::new(None, &missing));
                     if self.is_new(Parts::SERVER, &id, fault) {
-                        log::error!(
+                        let line = format!(
                             "Nova's metadata of instance {id} lacks {missing}: it has the rest, but \
                              Ceilometer's discovery leaves it out"
                         );
+                        log(Level::Error, &line)?;
                     }
                     servers.push(Server { instance, description: *description });
                 }
@@ -488,16 +494,19 @@ impl Inspector {
                     | Error::InvalidUri { .. }),
                 ) => return Err(error),
                 // The engine says once that it hangs.
-                Err(error @ Error::Timeout { .. }) => log::debug!("no description: {error}"),
+                Err(error @ Error::Timeout { .. }) => {
+                    log(Level::Debug, &format!("no description: {error}"))?;
+                }
                 Err(error) => {
                     if self.is_new(Parts::SERVER, &id, Some(Fault::of(&error))) {
-                        log::error!("an instance is left out of discovery: {error}");
+                        let line = format!("an instance is left out of discovery: {error}");
+                        log(Level::Error, &line)?;
                     }
                 }
             }
         }
         if others > 0 {
-            log::debug!("instances without metadata of Nova's: {others}");
+            log(Level::Debug, &format!("instances without metadata of Nova's: {others}"))?;
         }
         Ok(servers)
     }
@@ -546,6 +555,11 @@ impl Fault {
 }
 
 /// The record of a disk; none of one whose counters the hypervisor refused.
+/// Logs; see [`logs::log`].
+fn log(level: Level, line: &str) -> Result<()> {
+    logs::log("virtmeter::inspector", level, line)
+}
+
 fn with_counters(Disk { device, counters, .. }: Disk, read: Stamp) -> Option<DiskStats> {
     counters.map(|counters| DiskStats { device, counters, start: read.start })
 }

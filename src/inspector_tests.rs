@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(60),
     // Each question has a reading of its own.
-    max_age: Duration::ZERO,
+    max_age: Some(Duration::ZERO),
     workers: 1,
     read_ahead: 0,
     // For housekeeping.

@@ -23,7 +23,8 @@ const MOST: usize = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub(crate) timeout: Duration,
-    pub(crate) max_age: Duration,
+    /// Its driver's own, unless it was set.
+    pub(crate) max_age: Option<Duration>,
     pub(crate) workers: usize,
     pub(crate) read_ahead: usize,
     pub(crate) max_stuck: usize,
@@ -43,7 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
-            max_age: Duration::from_secs(1),
+            max_age: None,
             workers: 4,
             read_ahead: 16,
             max_stuck: 12,
@@ -59,10 +60,11 @@ impl Limits {
     }
 
     /// A value that was read ahead is handed out only while it is younger than this. With zero,
-    /// nothing is read ahead and nothing shared. 1 s by default.
+    /// nothing is read ahead and nothing shared. By default 1 s with libvirt, 5 s with `XenServer` and
+    /// 20 s with vSphere, which have new values only as often.
     #[must_use]
     pub fn max_age(&self) -> Duration {
-        self.max_age
+        self.max_age.unwrap_or(Duration::from_secs(1))
     }
 
     /// How many readings are taken at once, each in a thread and over a connection of its own. 4 by
@@ -100,7 +102,11 @@ impl Limits {
     /// # Errors
     /// [`InvalidLimit`] if it is longer than a day.
     pub fn with_max_age(self, max_age: Duration) -> Result<Self, InvalidLimit> {
-        Self { max_age, ..self }.if_valid(max_age <= DAY, "max_age", "from 0 to 86400 seconds")
+        Self { max_age: Some(max_age), ..self }.if_valid(
+            max_age <= DAY,
+            "max_age",
+            "from 0 to 86400 seconds",
+        )
     }
 
     /// The same with another number of [`workers`](Self::workers).

@@ -1,6 +1,7 @@
 //! Finds the driver for a URI.
 
 use std::sync::Arc;
+#[cfg(feature = "https")]
 use std::time::Duration;
 
 use crate::error::Result;
@@ -26,9 +27,6 @@ pub struct Opening {
     pub report_stopped: bool,
     /// The bounds of its work.
     pub limits: Limits,
-    /// The age up to which a value is handed out, where it is not the driver's own: 1 s with libvirt,
-    /// 5 s with `XenServer` and 20 s with vSphere, which have new values only as often.
-    pub max_age: Option<Duration>,
     /// Where the password of the URI's user comes from; by default the file that the URI names, or the
     /// environment's `VIRTMETER_PASSWORD`. Not for libvirt, which asks for its own.
     pub password: Option<PasswordSource>,
@@ -42,14 +40,14 @@ impl Inspector {
     /// # Errors
     /// [`Error::InvalidTarget`](crate::Error::InvalidTarget); what libvirt does not take, it says later.
     pub fn open(uri: &str, with: Opening) -> Result<Self> {
-        let Opening { report_stopped, mut limits, max_age, password } = with;
+        let Opening { report_stopped, limits, password } = with;
         #[cfg(feature = "https")]
         if let Some(scheme) = Scheme::of(uri) {
-            limits.max_age = max_age.unwrap_or(new_every(scheme));
+            let max_age = limits.max_age.or(Some(new_every(scheme)));
+            let limits = Limits { max_age, ..limits };
             return https(uri, report_stopped, limits, password);
         }
         let _ = password;
-        limits.max_age = max_age.unwrap_or(limits.max_age);
         Ok(Self::with_limits(Libvirt::new(uri, report_stopped), limits))
     }
 }

@@ -15,17 +15,16 @@ mod shared;
 mod worker;
 
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{mem, thread};
 
 use uuid::Uuid;
 
-use crate::cancellation::Cancellation;
 use crate::error::{Error, Failure, Result};
 use crate::health::Health;
 use crate::hypervisor::{Content, Host, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
 use crate::limits::Limits;
-use crate::logs::log_all;
+use crate::logs::{LogRecord, log_all, put_back};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
@@ -134,6 +133,12 @@ impl<H: Hypervisor> Collector<H> {
         Self { hypervisor, limits, here }
     }
 
+    fn log(&self, lines: Vec<LogRecord>) -> Result<()> {
+        // A handler may have forked: the child has a state of its own.
+        let here = || self.here.with(Arc::clone);
+        log_all(lines, |left| put_back(&mut here().lock().scheduler.log, left))
+    }
+
     fn ask_noting(
         &self,
         kind: Kind,
@@ -148,11 +153,8 @@ impl<H: Hypervisor> Collector<H> {
         let Notes { lines, moment, start } = outcome.notes;
         let said = |line: &Arc<Warning>| Some((log::Level::Warn, line.say()?.to_owned()));
         log.extend(lines.iter().filter_map(said));
-        if !log.is_empty() {
-            log_all(log);
-            // What is handed out now counts as read; whoever has raised something does not get it.
-            Cancellation::look()?;
-        }
+        // What is handed out now counts as read; whoever has raised something does not get it.
+        self.log(log)?;
         let now = Instant::now();
         let moment = moment.unwrap_or(Moment { earliest: now, latest: now });
         outcome.answer.map(|answer| (answer, moment, start))
@@ -258,12 +260,15 @@ impl<H: Hypervisor> Source for Collector<H> {
         let (calls, sizes, refused) =
             (self.hypervisor.calls(), self.hypervisor.sizes(), self.hypervisor.refused());
         let here = self.here.with(Arc::clone);
-        let state = here.lock();
+        let mut state = here.lock();
         let mut health = Health { calls, sizes, refused, ..state.scheduler.health(Instant::now()) };
         health.connections = state.open.len();
         let given_up = |since: &&Instant| since.elapsed() >= self.limits.timeout;
         health.stuck += state.opening.values().filter(given_up).count();
-        shared::unlock_and_log(state);
+        let lines = mem::take(&mut state.scheduler.log);
+        drop(state);
+        // Health is told all the same to who does not mind what a handler raises.
+        drop(self.log(lines));
         health
     }
 

@@ -14,7 +14,7 @@ use crate::hypervisor::{Hypervisor, Outcome};
 use crate::libvirt::generation;
 use crate::limits::Limits;
 use crate::locks::lock;
-use crate::logs::{LogRecord, log_all};
+use crate::logs::{ENGINE, LogRecord, log};
 use crate::records::{Instance, InstanceId, ids};
 
 /// What is read for housekeeping is ordered no more often than that.
@@ -296,7 +296,8 @@ impl<H: Hypervisor> Shared<H> {
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
             let line =
                 format!("libvirt did not confirm within {longest:?} that a connection was closed");
-            log_all([(log::Level::Warn, line)]);
+            // Whatever that raises is the caller's, who has closed it all the same.
+            drop(log(ENGINE, log::Level::Warn, &line));
         }
     }
 }
@@ -304,11 +305,4 @@ impl<H: Hypervisor> Shared<H> {
 /// An instance that is none, for questions about nobody.
 pub(super) fn nobody() -> InstanceId {
     NO_INSTANCE.into()
-}
-
-/// Unlocks, and logs what has happened.
-pub(super) fn unlock_and_log(mut state: MutexGuard<'_, State>) {
-    let lines = std::mem::take(&mut state.scheduler.log);
-    drop(state);
-    log_all(lines);
 }

@@ -119,8 +119,7 @@ impl AnyInspector {
         let is_given = password.is_some();
         let function = Arc::new(Function::new(password));
         let password = is_given.then(|| password::source(Arc::clone(&function), limits.timeout()));
-        let max_age = max_age.map(seconds);
-        let opened = Inspector::open(uri, Opening { report_stopped, limits, max_age, password });
+        let opened = Inspector::open(uri, Opening { report_stopped, limits, password });
         let inspector = opened.map_err(|error| exception(py, &error))?;
         Ok(Self { inspector, report_stopped, password: function })
     }

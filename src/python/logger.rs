@@ -110,7 +110,7 @@ impl log::Log for WhilePythonRuns {
             // A handler has raised, or Ctrl-C came just then. That is kept for the
             // Python caller of this thread, as if the line had been logged in Python.
             if let Some(raised) = PyErr::take(py) {
-                keep(py, raised);
+                keep(raised);
             }
         });
     }

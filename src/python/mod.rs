@@ -11,7 +11,6 @@ mod records;
 use std::cell::RefCell;
 use std::time::Duration;
 
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
@@ -79,19 +78,9 @@ pub(crate) fn put_back(outer: Option<PyErr>) -> Option<PyErr> {
     RAISED.replace(outer)
 }
 
-/// Keeps what was raised in this thread, unless something was before; but Ctrl-C, and whatever else is no
-/// `Exception`, is not lost for one that is. What is not kept is dropped while nothing is borrowed: its
-/// finalizer, or that of a frame it came from, may call us.
-fn keep(py: Python<'_>, raised: PyErr) {
-    let is_exception = |raised: &PyErr| raised.is_instance_of::<PyException>(py);
-    let kept = match RAISED.take() {
-        Some(before) if is_exception(&before) && !is_exception(&raised) => {
-            raised.set_context(py, Some(before));
-            raised
-        }
-        before => before.unwrap_or(raised),
-    };
-    RAISED.set(Some(kept));
+/// Keeps what was raised in this thread. Its call ends by that: nothing more is logged, nor waited for.
+fn keep(raised: PyErr) {
+    drop(RAISED.replace(Some(raised)));
 }
 
 /// Whether the caller of this thread still wants its answer: nothing was raised for it. Looks for
@@ -99,7 +88,7 @@ fn keep(py: Python<'_>, raised: PyErr) {
 fn nothing_was_raised() -> bool {
     let nothing = || RAISED.with_borrow(Option::is_none);
     if nothing() {
-        Python::try_attach(|py| py.check_signals().map_err(|raised| keep(py, raised)));
+        Python::try_attach(|py| py.check_signals().map_err(keep));
     }
     nothing()
 }

@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::cancellation::Cancellation;
 use crate::error::{Error, Reason, Result};
 use crate::health::Health;
 use crate::hypervisor::{Content, Examined, Host, Parts, Stamp};
 use crate::libvirt::generation;
 use crate::limits::Limits;
-use crate::logs::log_all;
+use crate::logs::{ENGINE, LogRecord, log, log_all, put_back};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
 use crate::source::Source;
@@ -69,12 +68,14 @@ impl<H: HostWide> Sweeps<H> {
             // Its locks are the parent's.
             std::mem::forget(here);
         };
-        let lines = here.take_log();
-        if !lines.is_empty() {
-            log_all(lines);
-            Cancellation::look()?;
-        }
+        self.log(here.take_log())?;
         done
+    }
+
+    fn log(&self, lines: Vec<LogRecord>) -> Result<()> {
+        // A handler may have forked: the child has a state of its own.
+        let here = || self.here.with(Arc::clone);
+        log_all(lines, |left| put_back(&mut here().lock().log, left))
     }
 }
 
@@ -183,7 +184,8 @@ impl<H: HostWide> Source for Sweeps<H> {
     fn health(&self) -> Health {
         let here = self.here.with(Arc::clone);
         let health = here.health();
-        log_all(here.take_log());
+        // Health is told all the same to who does not mind what a handler raises.
+        drop(self.log(here.take_log()));
         health
     }
 
@@ -199,7 +201,7 @@ impl<H: HostWide> Source for Sweeps<H> {
         // What a log handler or Ctrl-C raises meanwhile is the caller's, and does not keep it from being closed.
         if let Ok(Err(error)) = closed {
             let line = format!("the session was not closed, and ends by itself: {error}");
-            log_all([(log::Level::Debug, line)]);
+            drop(log(ENGINE, log::Level::Debug, &line));
         }
     }
 }

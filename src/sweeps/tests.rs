@@ -216,7 +216,7 @@ fn engine_over(
     max_age: Duration,
 ) -> (Scripted, Sweeps<Scripted>) {
     let read_ahead = driver.read_ahead.unwrap_or(Limits::default().read_ahead);
-    let limits = Limits { timeout, max_age, read_ahead, ..Limits::default() };
+    let limits = Limits { timeout, max_age: Some(max_age), read_ahead, ..Limits::default() };
     let (made, uri) = (driver.clone(), "scripted://".to_owned());
     (driver, Sweeps::new(uri.clone(), uri, limits, move || made.clone()))
 }

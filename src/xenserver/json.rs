@@ -12,6 +12,10 @@ use serde_json::value::RawValue;
 pub(super) type Object<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 pub(super) fn object(json: &str) -> Option<Object<'_>> {
+    // What is something else would be copied, escaped, into the message of an error.
+    if !json.trim_start().starts_with('{') {
+        return None;
+    }
     // Names with escapes cannot be borrowed; XAPI's own have none.
     if let Ok(plain) = serde_json::from_str::<BTreeMap<&str, &RawValue>>(json) {
         return Some(plain.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect());
@@ -21,6 +25,9 @@ pub(super) fn object(json: &str) -> Option<Object<'_>> {
 }
 
 pub(super) fn array(value: &RawValue) -> Option<Vec<&RawValue>> {
+    if !value.get().starts_with('[') {
+        return None;
+    }
     serde_json::from_str(value.get()).ok()
 }
 

@@ -29,7 +29,7 @@ from tests.support.remote import (
     told_of_a_silent_server,
 )
 from tests.support.users import within_limits
-from tests.support.xapi import PASSWORD, Pool
+from tests.support.xapi import PASSWORD, Pool, synthetic
 from virtmeter import ConnectionLost, NoDataException
 
 if TYPE_CHECKING:
@@ -470,6 +470,33 @@ def test_a_login_that_ends_after_close_leaves_no_session(opens: Opens, pool: Poo
     assert pool.sessions.logins == 1
     eventually(lambda: not pool.sessions.open)
     assert not inspector.connected
+
+
+def test_ctrl_c_ends_its_call_however_many_lines_are_left(opens: Opens) -> None:
+    """A handler may be slow, as over a network: the lines that are left are for the next calls."""
+
+    class Interrupting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    with synthetic(hosts=6, vms=1) as pool:
+        inspector = opens(pool, max_age=0)
+        assert len(inspector.usage_all()) == 6
+        for host in pool.hosts[1:]:
+            host.fail(path="/rrd_updates", status=500)
+        logging.getLogger("virtmeter").addHandler(handler := Interrupting())
+        try:
+            for lines in range(1, 6):
+                with pytest.raises(KeyboardInterrupt):
+                    eventually(lambda: not inspector.usage_all())
+                assert len(said) == lines
+            assert len(inspector.usage_all()) == 1
+        finally:
+            logging.getLogger("virtmeter").removeHandler(handler)
+        assert len(said) == len(set(said)) == 5, "none is lost, and none told twice"
+        inspector.close()
 
 
 def test_a_close_in_which_a_log_handler_raises_is_one(

@@ -76,7 +76,7 @@ impl<R> Scheduler<R> {
     }
 
     pub(super) fn is_too_old(&self, ready: &Ready<R>, now: Instant) -> bool {
-        now.saturating_duration_since(ready.taken) >= self.limits.max_age
+        now.saturating_duration_since(ready.taken) >= self.limits.max_age()
     }
 
     /// Something was read that nobody has asked for in time.
@@ -144,7 +144,7 @@ impl<R> Scheduler<R> {
     pub(super) fn clear_ready(&mut self, now: Instant) {
         if self.ready.len() > self.cleared_to.max(2 * self.limits.read_ahead) {
             let before = self.ready.len();
-            let max_age = self.limits.max_age;
+            let max_age = self.limits.max_age();
             self.ready.retain(|_, ready| now.saturating_duration_since(ready.taken) < max_age);
             self.cleared_to = 2 * self.ready.len();
             self.health.wasted += u64::try_from(before - self.ready.len()).unwrap_or(0);

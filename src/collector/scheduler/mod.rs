@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::hypervisor::{Outcome, Parts};
 use crate::limits::Limits;
+use crate::logs::MOST_LINES;
 use crate::printable::Uri;
 use crate::records::InstanceId;
 
@@ -144,7 +145,7 @@ impl<R> Scheduler<R> {
         Self {
             limits,
             uri: uri.to_owned(),
-            habits: Habits::new(limits.max_age),
+            habits: Habits::new(limits.max_age()),
             asked: VecDeque::new(),
             ahead: VecDeque::new(),
             tasks: HashMap::new(),
@@ -203,7 +204,7 @@ impl<R> Scheduler<R> {
         if key.kind != Kind::List {
             let (streak, first) = self.habits.asks(caller, (key.kind.part(), instance), now);
             // Twice the expected might be chance.
-            let ahead = streak >= 2 && !self.limits.max_age.is_zero();
+            let ahead = streak >= 2 && !self.limits.max_age().is_zero();
             let width = if ahead { self.width.min(1 << streak.min(16)) } else { 0 };
             let kind = Kind::of(first).unwrap_or(key.kind);
             self.top_up(Key { kind, ..key }, width, now);
@@ -515,7 +516,7 @@ impl<R> Scheduler<R> {
         let part = request.key.kind.part();
         if let Some(ready) = self.take_answer(request.key, id) {
             // It was in flight for too long already when it was asked for; a list at all.
-            let most = self.limits.max_age;
+            let most = self.limits.max_age();
             let most = if request.key.kind == Kind::List { Duration::ZERO } else { most };
             let early = request.asked.saturating_duration_since(ready.taken) >= most;
             if ready.ahead && early {
@@ -661,8 +662,7 @@ impl<R> Scheduler<R> {
 
     /// Has something logged by the next caller.
     pub(super) fn tell(&mut self, level: log::Level, line: String) {
-        const MOST: usize = 1000;
-        if self.log.len() < MOST {
+        if self.log.len() < MOST_LINES {
             self.log.push((level, line));
         }
     }

@@ -15,7 +15,7 @@ use crate::records::InstanceId;
 
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(5),
-    max_age: Duration::from_secs(1),
+    max_age: None,
     workers: 3,
     read_ahead: 8,
     max_stuck: 2,
@@ -404,7 +404,7 @@ fn what_was_begun_for_one_who_left_may_be_too_old_for_the_next() {
     host.start();
     let (request, _) = host.asking.remove(&0).unwrap();
     host.scheduler.leave(&request);
-    host.now += 2 * LIMITS.max_age;
+    host.now += 2 * LIMITS.max_age();
     let asked = host.now;
     host.ask(1, key(Kind::Disks, 1));
     while let Some((job, began)) = host.taking.pop() {
@@ -605,7 +605,7 @@ fn a_reading_that_is_too_old_is_not_handed_out() {
     host.finish_all();
     let taken = host.now;
     assert!(host.scheduler.ready.contains_key(&key(Kind::Stats, 4)));
-    host.wait(LIMITS.max_age);
+    host.wait(LIMITS.max_age());
     let value = host.read(key(Kind::Stats, 4)).unwrap();
     assert!(value.begun > taken);
     assert!(host.scheduler.health.wasted > 0);
@@ -1549,7 +1549,7 @@ proptest! {
         for (number, pause) in pauses.into_iter().enumerate() {
             let asked = host.now;
             let value = host.read(key(KINDS[number / 5 % 4], (number % 5) as u128)).unwrap();
-            prop_assert!(value.begun >= asked || host.now - value.begun < LIMITS.max_age);
+            prop_assert!(value.begun >= asked || host.now - value.begun < LIMITS.max_age());
             host.finish_all();
             host.wait(Duration::from_millis(pause));
         }
