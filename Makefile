@@ -7,8 +7,8 @@ URI ?= test:///default
 # The tools of the virtual environment first; programs of an administrator at last.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
-# `python -m` is to find what is here.
-unexport PYTHONSAFEPATH
+# `python -m` is to find what is here, and tests are to assert what they say.
+unexport PYTHONSAFEPATH PYTHONOPTIMIZE
 
 # Cargo keeps at home what it downloads, or else here.
 ifeq ($(CARGO_HOME)$(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] && echo "there is one"),)

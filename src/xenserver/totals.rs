@@ -453,7 +453,8 @@ impl Group {
                 .entries
                 .iter()
                 .filter_map(|entry| entry.is_last(values.get(entry.column).copied()?));
-            if step > i64::from(SHORTEST_STEP) {
+            let were_none_taken = self.entries.iter().all(|entry| !entry.was_taken());
+            if step > i64::from(SHORTEST_STEP) || were_none_taken {
                 // By how much these are shifted does not show: they are read again after the pause.
                 self.shift = self.shift.max(t - mark.0);
             } else if known.next() == Some(true) && known.all(|is_last| is_last) {

@@ -209,6 +209,11 @@ impl Way {
 }
 
 impl Entry {
+    /// Whether a row of it was taken before, or it was not there then.
+    pub(super) fn was_taken(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Whether it has the value of the newest row that was taken; `None` where that says nothing.
     pub(super) fn is_last(&self, value: f64) -> Option<bool> {
         let last = self.last.filter(|last| *last > 0.0);

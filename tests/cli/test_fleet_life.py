@@ -12,6 +12,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -27,7 +28,7 @@ from virtmeter.cli import certificates, connection, targets
 from virtmeter.cli.export import fleet as lives
 from virtmeter.cli.export import fleet_pages, logs, messages
 from virtmeter.cli.export.access import Access
-from virtmeter.cli.export.connections import Connection
+from virtmeter.cli.export.connections import Connection, GoneError
 from virtmeter.cli.export.fleet import Entry, Fleet
 from virtmeter.cli.export.fleet_pages import RELOADS, FleetPages
 from virtmeter.cli.export.messages import RefusalError
@@ -550,6 +551,48 @@ def test_where_there_can_be_no_more_threads_what_has_failed_is_read_all_the_same
     done = threading.Event()
     workers.begin(done.set, doubtful=True)
     assert done.wait(30)
+
+
+def test_what_takes_long_to_write_is_written_once_for_all_who_have_waited_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And not for who has gone: the lines of 10,000 targets take longer than they are recent."""
+    now = 0.0
+    asked: list[float] = []
+    written: list[str] = []
+
+    def monotonic() -> float:
+        asked.append(now)
+        return now
+
+    def write(what: str) -> bytes:
+        nonlocal now
+        now += 2 * RECENT
+        written.append(what)
+        return what.encode()
+
+    def ask(what: str) -> bytes:
+        return pages._recent(what, partial(write, what), here)
+
+    unused: Any = None
+    fleet: Any = SimpleNamespace(taken=1)
+    here: Any = SimpleNamespace(check=lambda: None)
+    pages = FleetPages(fleet, unused, unused)
+    monkeypatch.setattr(fleet_pages, "time", SimpleNamespace(monotonic=monotonic))
+    with ThreadPoolExecutor(8) as pool:
+        with pages._lock:
+            texts = [pool.submit(ask, what) for what in "abcd" * 2]
+            eventually(lambda: len(asked) == 8)
+        assert [text.result() for text in texts] == [what.encode() for what in "abcd" * 2]
+    assert sorted(written) == list("abcd")
+
+    def gone() -> None:
+        raise GoneError
+
+    here.check = gone
+    with pytest.raises(GoneError):
+        ask("e")
+    assert "e" not in written
 
 
 WAITS_FOR_OTHERS = f"""{WITHOUT_MEMORY}

@@ -18,6 +18,7 @@ import pytest
 import virtmeter
 from tests.support.remote import ENDS, ends_without_close, eventually, usages_in_a_child
 from tests.support.xapi import PASSWORD, SETS, Pool, synthetic
+from tests.support.xapi.recording import recording
 from tests.xenserver.test_faults import ALL
 from virtmeter import InstanceNotFoundException, InstanceShutOffException
 
@@ -862,3 +863,28 @@ def test_all_since_a_reboot_is_in_the_first_delta_after_it(opens: Opens, pool: P
         assert nic.start not in (None, begun)
         assert (nic.rx_bytes_delta, nic.tx_bytes_delta) == (nic.rx_bytes, nic.tx_bytes)
     assert nics[0].rx_bytes > 0
+
+
+@pytest.mark.parametrize("data", [name for name in SETS if "26.17" not in name])
+@pytest.mark.parametrize("gap", [10, 60])
+def test_a_vm_that_is_paused_right_after_the_first_reading_counts_nothing_twice(
+    opens: Opens, data: str, gap: int
+) -> None:
+    """Its rows stand still, under later and later times, and none was taken to know them by."""
+    with Pool(data) as pool:
+        inspector, vm = opens(pool), pool.vm("F")
+        pool.now = recording(data).events["F is paused"] - 2
+        inspector.usage(vm.uuid)
+        inspector.inspect_vnics(vm.uuid)
+        told, begun = 0.0, pool.now
+        for _ in range(300 // gap):
+            pool.now += gap
+            usage = inspector.usage(vm.uuid)
+            assert (usage.cpu_utilization or 0) <= 101
+            told += usage.network_read_kib or 0
+            for nic in inspector.inspect_vnics(vm.uuid):
+                name = f"vif_{nic.name.rpartition('.')[2]}_rx"
+                assert nic.rx_bytes <= (pool.truth(vm.uuid, name) or 0) + 4096
+        name = "vif_0_rx"
+        begin, end = (pool.truth(vm.uuid, name, time) or 0 for time in (begun - 12, pool.now))
+        assert 0.8 * (end - begin) < told * 1024 < end - begin

@@ -66,11 +66,12 @@ class FleetPages:
         if request.path == "/probe":
             return self._probe(request, connection)
         if request.path == "/metrics":
-            return self._own_metrics(request)
+            return self._own_metrics(request, connection)
         if request.path == "/targets":
-            return Answer(HTTPStatus.OK, (self._recent("/targets", self._discovered),), JSON)
+            text = self._recent("/targets", self._discovered, connection)
+            return Answer(HTTPStatus.OK, (text,), JSON)
         if request.path == "/":
-            return Answer(HTTPStatus.OK, (self._recent("/", self._page),), HTML)
+            return Answer(HTTPStatus.OK, (self._recent("/", self._page, connection),), HTML)
         if request.path == "/-/healthy":
             return HEALTHY
         raise RefusalError(HTTPStatus.NOT_FOUND, "Not found; see /targets.")
@@ -87,7 +88,7 @@ class FleetPages:
             raise RefusalError(HTTPStatus.NOT_FOUND, "No such target; see /targets.") from None
         return self._scrapes.answer(request, connection, opened.reader, opened.renderer)
 
-    def _own_metrics(self, request: Request) -> Answer:
+    def _own_metrics(self, request: Request, connection: Connection) -> Answer:
         form = form_of(request)
 
         def write() -> bytes:
@@ -96,13 +97,20 @@ class FleetPages:
             )
             return gzip.compress(text) if form.gzip else text
 
-        return answered((self._recent(form, write),), form)
+        return answered((self._recent(form, write, connection),), form)
 
-    def _recent(self, what: str | Format, write: Callable[[], bytes]) -> bytes:
-        """Return what was written a moment ago, however many ask, or write it."""
+    def _recent(
+        self, what: str | Format, write: Callable[[], bytes], connection: Connection
+    ) -> bytes:
+        """Return what was written since it was asked for, or a moment before, or write it.
+
+        :raises GoneError: the client has not waited for it.
+        """
+        oldest = time.monotonic() - RECENT
         with self._lock:
+            connection.check()
             written, taken, text = self._written.get(what, (float("-inf"), 0, b""))
-            if taken != self._fleet.taken or time.monotonic() - written > RECENT:
+            if taken != self._fleet.taken or written < oldest:
                 written, taken = time.monotonic(), self._fleet.taken
                 text = write()
                 self._written[what] = written, taken, text
