@@ -68,7 +68,10 @@ impl<H: HostWide> Sweeps<H> {
             // Its locks are the parent's.
             std::mem::forget(here);
         };
-        self.log(here.take_log())?;
+        // Whoever is interrupted already hears of that, and what a handler raises would take its place.
+        if !matches!(done, Err(Error::Interrupted)) {
+            self.log(here.take_log())?;
+        }
         done
     }
 

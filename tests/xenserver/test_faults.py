@@ -499,6 +499,37 @@ def test_ctrl_c_ends_its_call_however_many_lines_are_left(opens: Opens) -> None:
         inspector.close()
 
 
+def test_who_is_interrupted_while_it_waits_logs_nothing_more(opens: Opens) -> None:
+    class Raising(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+            raise ZeroDivisionError
+
+    def interrupted(*_: object) -> None:
+        raise RungError
+
+    said: list[str] = []
+    with synthetic(hosts=3, vms=1) as pool:
+        inspector = opens(pool, max_age=0)
+        assert len(inspector.usage_all()) == 3
+        pool.hosts[1].fail(path="/rrd_updates", status=500)
+        pool.hosts[2].fail(path="/rrd_updates", delay=20.0, status=500)
+        before = signal.signal(signal.SIGALRM, interrupted)
+        logging.getLogger("virtmeter").addHandler(handler := Raising())
+        signal.setitimer(signal.ITIMER_REAL, 1.5)  # one has failed by then, the other has not
+        try:
+            with pytest.raises(RungError):
+                inspector.usage_all()
+            assert said == []
+            with pytest.raises(ZeroDivisionError):
+                inspector.list_hosts()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+            logging.getLogger("virtmeter").removeHandler(handler)
+        assert len(said) == 1
+        inspector.close()
+
+
 def test_a_close_in_which_a_log_handler_raises_is_one(
     opens: Opens, pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
