@@ -554,12 +554,12 @@ impl Fault {
     }
 }
 
-/// The record of a disk; none of one whose counters the hypervisor refused.
 /// Logs; see [`logs::log`].
 fn log(level: Level, line: &str) -> Result<()> {
     logs::log("virtmeter::inspector", level, line)
 }
 
+/// The record of a disk; none of one whose counters the hypervisor refused.
 fn with_counters(Disk { device, counters, .. }: Disk, read: Stamp) -> Option<DiskStats> {
     counters.map(|counters| DiskStats { device, counters, start: read.start })
 }

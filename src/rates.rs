@@ -151,6 +151,16 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         read: Stamp,
         now: &Counters<'_, N, K>,
     ) -> Option<Growth<N>> {
+        let (grown, interval) = self.enter_whole(read, now)?;
+        Some(together(grown.values()).unwrap_or(Growth { interval, added: [0; N] }))
+    }
+
+    /// The same, but of each by itself, with the time since the last reading.
+    pub(crate) fn enter_whole<'a>(
+        &mut self,
+        read: Stamp,
+        now: &Counters<'a, N, K>,
+    ) -> Option<(BTreeMap<&'a K, Growth<N>>, Duration)> {
         if self.read.is_some_and(|last| since(read.at, last.at) > Some(TOLD_NO_MORE)) {
             self.give_up(read, now);
         }
@@ -164,17 +174,8 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         let interval = self.read.and_then(|before| since(read.at, before.at));
         let had_none = self.known.is_empty();
         let grown = self.enter(read, now);
-        let interval = interval?;
-        if grown.is_empty() && !(had_none && now.is_empty()) {
-            return None;
-        }
-        let mut total = [0; N];
-        for growth in grown.values() {
-            for (sum, added) in total.iter_mut().zip(growth.added) {
-                *sum += added;
-            }
-        }
-        Some(Growth { interval: common(grown.values()).unwrap_or(interval), added: total })
+        let is_known = !grown.is_empty() || (had_none && now.is_empty());
+        interval.filter(|_| is_known).map(|interval| (grown, interval))
     }
 
     /// Has each device start anew whose counters went back, and answers whether there is one.
@@ -267,6 +268,20 @@ impl<const N: usize> Growth<N> {
         let added = self.added.map(|added| added / all * part + added % all * part / all);
         Some(Self { interval: untold, added })
     }
+}
+
+/// What was added to all of them; `None` if there is none.
+pub(crate) fn together<'a, const N: usize>(
+    grown: impl Iterator<Item = &'a Growth<N>> + Clone,
+) -> Option<Growth<N>> {
+    let interval = common(grown.clone())?;
+    let mut total = [0; N];
+    for growth in grown {
+        for (sum, added) in total.iter_mut().zip(growth.added) {
+            *sum += added;
+        }
+    }
+    Some(Growth { interval, added: total })
 }
 
 /// The interval of what was added within different ones, as one device may have been measured late: the

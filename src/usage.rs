@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
-use crate::rates::{Counters, Devices, Growth, Measured, Sample, percent, since};
+use crate::rates::{Counters, Devices, Growth, Measured, Sample, percent, since, together};
 use crate::records::{
     Disk, DiskCounters, DiskRateStats, InstanceId, Interface, InterfaceRateStats, VmCounters,
     VmUsage,
@@ -165,14 +165,22 @@ impl Usage {
             now.since(&last.replace(now)?)
         });
         if let Some(each) = &now.each_cpu {
-            let now = each_cpu(each);
-            if self.each_cpu.are(&now) {
-                let together = self.each_cpu.enter_together(read, &now);
-                (cpu, cpus[0]) = (together, together);
+            let each = each_cpu(each);
+            let are_same = self.each_cpu.are(&each);
+            let grown = if are_same {
+                self.each_cpu.enter_whole(read, &each).map(|(grown, _)| grown).unwrap_or_default()
             } else {
-                // Where some were plugged in or out, what all did since the last reading is the next best.
-                self.each_cpu.enter(read, &now);
+                self.each_cpu.enter(read, &each)
+            };
+            // Utilization is that of those that are there now: not what others did before they were unplugged.
+            let number = now.cpu_number.unwrap_or(u32::MAX);
+            let there = grown.range::<&u32, _>(..&number).map(|(_, growth)| growth);
+            if are_same {
+                (cpu, cpus[0]) = (together(there), together(grown.values()));
+            } else if u32::try_from(there.clone().count()) == Ok(number) {
+                cpu = together(there);
             }
+            // Else one has just been plugged in: what all did since the last reading is the next best.
         }
         let mut nics = nics(&now.interfaces);
         // Of most that are handed through, nothing is ever known: they are no part of the total until it is.

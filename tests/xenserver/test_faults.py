@@ -878,6 +878,7 @@ def test_counters_since_the_start_outlive_a_clock_that_goes_back(
                 pool.vm("G").reboot()
             if pool.now == pool.start + 360:
                 pool.hosts[0].clock = 0
+        assert is_right, "the wrong rows were never found"
 
 
 @pytest.mark.parametrize("error", ["EVENTS_LOST", "EVENT_FROM_TOKEN_PARSE_FAILURE"])

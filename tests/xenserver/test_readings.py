@@ -501,6 +501,39 @@ def test_vcpus_count_as_soon_as_they_are_plugged_in(
                 assert usage.cpu_utilization == pytest.approx(50)
 
 
+@pytest.mark.parametrize("are_columns_kept", [False, True])
+def test_vcpus_that_are_unplugged_just_before_a_reading_are_no_peak(
+    opens: Opens, monkeypatch: pytest.MonkeyPatch, are_columns_kept: bool
+) -> None:
+    """What they did until then is that of vCPUs that are not there any more."""
+    now = 1.8e9
+    number = 4
+
+    def as_told(text: str) -> str:
+        def share(cpu: int, time: float) -> str:
+            return "0.5" if cpu < 2 or time <= unplugged else "0.0"
+
+        text = with_shares(text, share)
+        return text if are_columns_kept or number == 4 else re.sub(r":cpu[23]<", ":gone<", text)
+
+    unplugged = 2e9
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
+        [vm_metrics] = pool.database.tables["VM_metrics"]
+        pool.database.update("VM_metrics", vm_metrics, VCPUs_number="4")
+        change_rows(pool, monkeypatch, as_told)
+        inspector = opens(pool)
+        told = []
+        for reading in range(6):
+            if reading == 3:
+                number, unplugged = 2, now
+                pool.database.update("VM_metrics", vm_metrics, VCPUs_number="2")
+            [usage] = inspector.usage_all()
+            told.append(usage.cpu_utilization)
+            now += 10
+        assert told[0] is None
+        assert told[1:] == [pytest.approx(50)] * 5
+
+
 def test_cpu_is_unknown_while_it_is_unknown_how_many_vcpus_there_are(opens: Opens) -> None:
     now = 1.8e9
     with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: now) as pool:
