@@ -251,11 +251,12 @@ impl Bulk {
     }
 
     /// Whether it tells of memory or of disks, and nothing of what takes the domain's job: somebody
-    /// else holds that.
+    /// else holds that. (Of a domain that is shut off, nothing takes it, so that there is no reason to wait for it.)
     pub(super) fn lacks_job(&self) -> bool {
         let told =
             |disk: &[Option<i128>; DISK.len()]| disk[..DISK_COUNTERS].iter().any(Option::is_some);
-        (self.has_memory() || !self.disks.by_name.is_empty())
+        self.state != Some(c::VIR_DOMAIN_SHUTOFF)
+            && (self.has_memory() || !self.disks.by_name.is_empty())
             && self.balloon[RSS].is_none()
             && !self.disks.values.values().any(told)
     }
