@@ -199,6 +199,18 @@ def test_many_targets_need_the_descriptors_for_one_of_libvirts(
     assert "Too many open files" not in exporter.said
 
 
+def test_pools_alone_need_descriptors_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "targets.toml"
+    uri = "xenserver://root@127.0.0.1:9/?password_file=/nowhere"
+    file.write_text("".join(f'[targets.pool{number}]\nuri = "{uri}"\n' for number in range(3)))
+    command = ("export", "--listen", "127.0.0.1:0", "--targets", str(file))
+    least, has = refused(40, *command, uri=None)
+    assert has == 40
+    assert least >= 48
+    with Exporter(None, *command[3:], descriptors=least) as exporter:
+        assert b"virtmeter_target_open" in exporter.ask("GET /metrics HTTP/1.1\r\n\r\n")
+
+
 def probe(target: str) -> str:
     return f"GET /probe?target={target} HTTP/1.1\r\n\r\n"
 

@@ -163,16 +163,18 @@ def descriptors(workers: int, more: int = 0) -> int:
 
     libvirt's library ends a process that has too few.
 
+    :param workers: of libvirt's, or 0 if it is not read.
     :param more: how many are needed beside those at least.
     :raises click.ClickException: there are too few.
     """
-    allowed, libvirt = limit(), libvirts(workers)
+    allowed, libvirt = limit(), libvirts(workers) if workers else 0
     least = libvirt + OWN + more
     if allowed < least:
+        whose = f"with {counted(workers, 'worker')}, " if workers else ""
         raise click.ClickException(
-            f"with {counted(workers, 'worker')}, {least} file descriptors are needed, and only "
-            f"{allowed} are allowed: raise the limit ('ulimit -n', systemd's LimitNOFILE=) or "
-            "lower --workers"
+            f"{whose}{least} file descriptors are needed, and only {allowed} are allowed: raise "
+            "the limit ('ulimit -n', systemd's LimitNOFILE=)"
+            f"{' or lower --workers' if workers else ''}"
         )
     return allowed - libvirt
 

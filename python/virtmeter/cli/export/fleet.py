@@ -122,8 +122,9 @@ class Fleet:
         :raises click.ClickException: there are too few descriptors.
         """
         read = targets.read(self.file, self._defaults)
-        if workers := _most_workers(read.values()):  # one can be read whatever clients come
-            connection.descriptors(workers, self.clients + self._others_take(read.values()))
+        # One of libvirt's can be read whatever clients come, and so can some of the others.
+        more = self.clients + self._others_take(read.values())
+        connection.descriptors(_most_workers(read.values()), more)
         return read
 
     def take(self, read: Mapping[str, Target]) -> None:
