@@ -44,7 +44,8 @@ impl Cancellation {
         Self::look()
     }
 
-    /// Looks at once.
+    /// Looks at once: what is entered as told is not told again, so that a caller who has left by now must not have
+    /// it.
     ///
     /// # Errors
     /// As [`check`](Self::check).

@@ -140,6 +140,7 @@ impl Inspector {
             (_, read) => (Vec::new(), read),
         };
         let own = self.source.own_uuid(instance.uuid);
+        Cancellation::look()?;
         Ok(self.with_deltas(|deltas| deltas.enter(own, read, interfaces)))
     }
 
@@ -236,6 +237,7 @@ impl Inspector {
             _ => return Ok(Vec::new()),
         };
         let own = self.source.own_uuid(instance.uuid);
+        Cancellation::look()?;
         Ok(self
             .rates
             .with(|rates| lock(rates).of(caller, own, read.at).nic_rates(read, interfaces)))
@@ -253,6 +255,7 @@ impl Inspector {
             _ => return Ok(Vec::new()),
         };
         let own = self.source.own_uuid(instance.uuid);
+        Cancellation::look()?;
         Ok(self.rates.with(|rates| lock(rates).of(caller, own, read.at).disk_rates(read, &disks)))
     }
 
@@ -269,6 +272,7 @@ impl Inspector {
         let uuid = self.source.own_uuid(instance.uuid);
         let own = InstanceId { uuid, name: instance.name.clone() };
         let host_cpus = self.source.host_cpus(uuid);
+        Cancellation::look()?;
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
             usage.of(caller, uuid, read.at).usage(&own, read, &counters, host_cpus)
@@ -341,7 +345,6 @@ impl Inspector {
         }
         let host_cpus: Vec<_> =
             all.iter().map(|(id, _, _)| self.source.host_cpus(id.uuid)).collect();
-        // What is entered is not told again, so a caller that has left by now must not have it.
         Cancellation::look()?;
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);

@@ -50,7 +50,9 @@ impl<H: Hypervisor> Link<H> {
     /// Whether it is to be closed: all were, or nobody needs one any more.
     pub(super) fn is_over(&self, state: &State) -> bool {
         let open = state.open.get(&self.number);
-        state.ended || open.is_some_and(|open| open.closings < state.closings)
+        // The prober stays for as long as something hangs.
+        let ended = state.ended && (self.serves || !state.has_calls_out());
+        ended || open.is_some_and(|open| open.closings < state.closings)
     }
 
     /// Looks whether the connection serves, or opens one if there is none; false if it was broken.
@@ -94,7 +96,7 @@ impl<H: Hypervisor> Link<H> {
         let (closings, alarms) = (state.closings, state.alarms);
         state.opening.insert(self.number, Instant::now());
         drop(state);
-        let hypervisor = &self.shared.hypervisor;
+        let hypervisor = self.shared.hypervisor.load_full();
         let opened = match closing::too_many(hypervisor.uri()) {
             Some(failure) => {
                 let uri = hypervisor.uri().to_owned();
@@ -123,10 +125,10 @@ impl<H: Hypervisor> Link<H> {
 
     fn hang_up(&mut self) {
         if let Some(connection) = self.connection.take() {
-            let uri = self.shared.hypervisor.uri();
-            let (is_alive, since) = (connection.is_alive(), closing::begin(uri));
+            let hypervisor = self.shared.hypervisor.load_full();
+            let (is_alive, since) = (connection.is_alive(), closing::begin(hypervisor.uri()));
             drop(connection);
-            closing::end(uri, since, is_alive);
+            closing::end(hypervisor.uri(), since, is_alive);
             self.shared.lock().open.remove(&self.number);
             self.shared.closed.notify_all();
         }
@@ -138,7 +140,7 @@ impl<H: Hypervisor> Link<H> {
         if state.leaving >= self.shared.limits.threads() {
             state.open.remove(&self.number);
             if let Some(connection) = self.connection.take() {
-                closing::begin(self.shared.hypervisor.uri());
+                closing::begin(self.shared.hypervisor.load().uri());
                 std::mem::forget(connection);
             }
             return;

@@ -6,6 +6,7 @@
 
 mod closing;
 mod habits;
+mod left;
 mod link;
 mod outage;
 mod prober;
@@ -129,7 +130,10 @@ impl<H: Hypervisor> Collector<H> {
     pub(crate) fn new(hypervisor: H, limits: Limits) -> Self {
         let hypervisor = Arc::new(hypervisor);
         let below = Arc::clone(&hypervisor);
-        let here = PerProcess::new(move || Arc::new(Shared::new(Arc::clone(&below), limits)));
+        let here = PerProcess::new(move || {
+            let new = || Arc::new(Shared::new(Arc::clone(&below), limits));
+            left::taken_over(&below, limits).unwrap_or_else(new)
+        });
         Self { hypervisor, limits, here }
     }
 
@@ -287,10 +291,9 @@ impl<H: Hypervisor> Source for Collector<H> {
 }
 
 impl<H: Hypervisor> Drop for Collector<H> {
-    /// The threads end by themselves, as soon as they are not in a call.
+    /// The threads end by themselves, as soon as they are not in a call. While one is, it is asked whether what it
+    /// waits for answers.
     fn drop(&mut self) {
-        let here = self.here.with(Arc::clone);
-        here.lock().ended = true;
-        drop(here.begin_anew());
+        self.here.with(left::behind);
     }
 }

@@ -2,7 +2,7 @@
 //! another one takes over.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::NO_INSTANCE;
 use super::link::{IDLE, Link};
@@ -12,16 +12,19 @@ use crate::hypervisor::{Connection, Hypervisor};
 use crate::records::InstanceId;
 use crate::threads;
 
-/// Probers that may be stuck with guests at a time, and those that may be stuck at all: the more there
-/// are, the longer the next one waits.
+/// Probers that may be stuck with guests at a time, and those that may be stuck at all.
 const PROBERS: usize = 3;
-const MOST_PROBERS: usize = 16;
+const MOST_PROBERS: usize = 64;
+/// While there are no more of them than this, the next one waits for a minute at the most.
+const FEW: usize = 32;
+const MINUTE: Duration = Duration::from_secs(60);
+const SHORTEST: Duration = Duration::from_millis(200);
 
 /// Wakes the prober, or starts one if there is none that serves.
 pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State, now: Instant) {
     cut_off(state, now);
     // Asking after a guest should take no time, and reaching the hypervisor not much.
-    let (guest, nobody) = (shared.limits.timeout / 4, 2 * shared.limits.timeout);
+    let guest = shared.limits.timeout / 4;
     let connects = state.probing.as_ref().is_some_and(|(since, about)| {
         about.uuid == NO_INSTANCE && now.saturating_duration_since(*since) >= guest
     });
@@ -30,8 +33,8 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         shared.alarm(state);
     }
     let stuck = state.probing.clone().filter(|(since, about)| {
-        let more = state.probers.len().saturating_sub(PROBERS - 1).min(MOST_PROBERS);
-        let long = if about.uuid == NO_INSTANCE { nobody * (1 << more) } else { guest };
+        let nobody = || patience(shared.limits.timeout, silence(state, now), state.probers.len());
+        let long = if about.uuid == NO_INSTANCE { nobody() } else { guest };
         now.saturating_duration_since(*since) >= long
     });
     if (state.prober.is_none() || stuck.is_some()) && state.probers.len() < MOST_PROBERS {
@@ -53,6 +56,21 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         }
     }
     shared.probe.notify_all();
+}
+
+/// For how long nothing was answered, while somebody has asked.
+fn silence(state: &State, now: Instant) -> Duration {
+    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
+    let since = asked.map(|(since, _)| *since).min().max(state.scheduler.heard());
+    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+}
+
+/// How long one that asks about nobody may take before another one tries, while so many are stuck. A host that was
+/// reset never answers those of before, so there must always be another one; but each has a thread. With a quarter of
+/// the silence, there are few in months of it, and it is found in as much that it is over.
+fn patience(timeout: Duration, silence: Duration, probers: usize) -> Duration {
+    let quarter = silence / 4;
+    (2 * timeout).max(SHORTEST).max(if probers < FEW { quarter.min(MINUTE) } else { quarter })
 }
 
 /// Counts no more on threads that an outage has cut off: others take their places.
@@ -88,7 +106,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         }
         // This one must come back, as not many more there can be.
         let careful = state.probers.len() >= PROBERS;
-        let about = match state.scheduler.probe(now, careful, gives_way) {
+        let about = match state.scheduler.probe(now, careful, gives_way, link.is_open()) {
             // So long, or until a thread that reads cannot be started beside it.
             Probe::Rest if rested || state.scheduler.short_of_threads => break,
             // What is asked for is worth more than what hangs.
@@ -117,7 +135,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         let answer = link.ask(|connection| connection.is_free(&instance));
         state = shared.lock();
         is_back(&mut state, number, &nobody());
-        state.scheduler.hear(shared.hypervisor.answered());
+        state.scheduler.hear(shared.hypervisor.load().answered());
         if was_open && link.is_open() {
             state.scheduler.has_outlived_outage(now);
         }
@@ -139,4 +157,45 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
     }
     shared.send_for_threads(&mut state, Instant::now());
     link.leave(state);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// When each of those tries that never come back, in a silence of so long.
+    fn tries(timeout: Duration, silence: Duration) -> Vec<Duration> {
+        let mut begun = vec![Duration::ZERO];
+        let mut now = Duration::ZERO;
+        while now < silence && begun.len() < 1000 {
+            let last = begun.last().copied().unwrap_or_default();
+            if now.saturating_sub(last) >= patience(timeout, now, begun.len()) {
+                begun.push(now);
+            }
+            now += (timeout / 4).max(now / 1000);
+        }
+        begun
+    }
+
+    #[test]
+    fn a_silence_is_tried_again_in_bounded_time_and_by_bounded_threads() {
+        for milliseconds in [10, 200, 1000, 5000, 60_000] {
+            let timeout = Duration::from_millis(milliseconds);
+            assert!(tries(timeout, 30 * DAY).len() < MOST_PROBERS, "{timeout:?}");
+            let begun = tries(timeout, DAY);
+            for pair in begun.windows(2) {
+                // As long as its pause, and a third as long as it was silent before that.
+                let longest =
+                    (3 * timeout).max(SHORTEST).max(pair[0] / 3) + pair[1] / 100 + timeout;
+                assert!(pair[1].saturating_sub(pair[0]) <= longest, "{timeout:?}: {pair:?}");
+            }
+            let in_ten_minutes = begun.iter().filter(|at| **at < 10 * MINUTE).collect::<Vec<_>>();
+            let longest =
+                in_ten_minutes.windows(2).map(|pair| pair[1].saturating_sub(*pair[0])).max();
+            let most = MINUTE.max(2 * timeout) + MINUTE;
+            assert!(longest.is_none_or(|longest| longest <= most), "{timeout:?}: {longest:?}");
+        }
+    }
 }

@@ -5,11 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use super::link::Open;
 use super::scheduler::{Finished, Request, Scheduler, Turn};
 use super::{Answer, Key, Kind, NO_INSTANCE, closing, prober, worker};
 use crate::cancellation::Cancellation;
 use crate::error::Failure;
+use crate::health::Health;
 use crate::hypervisor::{Hypervisor, Outcome};
 use crate::libvirt::generation;
 use crate::limits::Limits;
@@ -22,7 +25,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 
 /// What callers and threads share.
 pub(super) struct Shared<H> {
-    pub(super) hypervisor: Arc<H>,
+    /// That of the inspector that goes on here now.
+    pub(super) hypervisor: ArcSwap<H>,
     pub(super) limits: Limits,
     state: Mutex<State>,
     /// Told when a caller may have its answer, when there may be work, when there may be something
@@ -120,6 +124,11 @@ impl State {
         }
     }
 
+    /// Whether a thread has not come back yet from a call, or never will.
+    pub(super) fn has_calls_out(&self) -> bool {
+        self.scheduler.has_calls_out() || !self.opening.is_empty() || !self.probers.is_empty()
+    }
+
     /// The number of one more thread.
     pub(super) fn next_thread(&mut self) -> u64 {
         self.threads_ever += 1;
@@ -148,7 +157,7 @@ impl<H: Hypervisor> Shared<H> {
             ended: false,
         };
         Self {
-            hypervisor,
+            hypervisor: ArcSwap::new(hypervisor),
             limits,
             state: Mutex::new(state),
             answered: Condvar::new(),
@@ -175,7 +184,7 @@ impl<H: Hypervisor> Shared<H> {
         let mut request = state.scheduler.ask(caller, key, instance, Instant::now());
         loop {
             let now = Instant::now();
-            state.scheduler.hear(self.hypervisor.answered());
+            state.scheduler.hear(self.hypervisor.load().answered());
             match state.scheduler.turn(&mut request, now) {
                 Turn::Answer(outcome) => {
                     self.send_for_threads(&mut state, now);
@@ -228,11 +237,8 @@ impl<H: Hypervisor> Shared<H> {
 
     /// Wakes or starts as many threads as there is work for.
     pub(super) fn send_for_threads(self: &Arc<Self>, state: &mut State, now: Instant) {
-        if state.ended {
-            return;
-        }
         self.wake(state);
-        while state.scheduler.needs_thread(now) {
+        while !state.ended && state.scheduler.needs_thread(now) {
             let started = worker::spawn(self, state.next_thread());
             state.scheduler.started_thread(started.as_ref().err(), now);
             if started.is_err() {
@@ -244,7 +250,7 @@ impl<H: Hypervisor> Shared<H> {
             state.scheduler.threads += 1;
             state.scheduler.idle += 1;
         }
-        if state.scheduler.wants_probe(now) {
+        if state.scheduler.wants_probe(now) && (!state.ended || state.has_calls_out()) {
             prober::send_for(self, state, now);
         }
     }
@@ -280,10 +286,23 @@ impl<H: Hypervisor> Shared<H> {
         state
     }
 
+    /// Has another inspector go on, if this one's is gone, it was alike, and calls are out.
+    pub(super) fn goes_on(&self, hypervisor: &Arc<H>, limits: Limits) -> bool {
+        let mut state = self.lock();
+        let is_alike = self.limits == limits && self.hypervisor.load().uri() == hypervisor.uri();
+        let goes_on = is_alike && state.ended && state.has_calls_out();
+        if goes_on {
+            state.ended = false;
+            state.scheduler.health = Health::default();
+            self.hypervisor.store(Arc::clone(hypervisor));
+        }
+        goes_on
+    }
+
     /// As above, and waits a while for those that are not in use. Once a hypervisor has used up that
     /// time, it gets less of it: an interpreter may end with many inspectors.
     pub(super) fn close(&self) {
-        let known = closing::is_overdue(self.hypervisor.uri());
+        let known = closing::is_overdue(self.hypervisor.load().uri());
         let longest = if known { closing::LONGEST / 5 } else { closing::LONGEST };
         let unused = |state: &mut State| {
             let closings = state.closings;

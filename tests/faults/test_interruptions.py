@@ -7,13 +7,23 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
 import virtmeter
-from tests.faults.test_engine import FROM_GUESTS, STATS, add_samples, expected, hanging
+from tests.faults.test_engine import (
+    FROM_GUESTS,
+    STATS,
+    add_samples,
+    expected,
+    hanging,
+    reading_threads,
+)
+from tests.faults.test_outages import AFTER_THE_OPEN
 from tests.support import sample
 from tests.support.libvirtd import Daemon, Late, Never, Then
 from tests.support.oracle import METHODS
@@ -94,6 +104,91 @@ def received(inspector: virtmeter.LibvirtInspector) -> list[float | None]:
     return [usage.network_read_kib for usage in inspector.usage_all()]
 
 
+def threads() -> int:
+    """Return how many threads of virtmeter's this process has."""
+    return sum(len(reading_threads(f"virtmeter-{what}")) for what in ("read", "probe"))
+
+
+def test_inspectors_that_are_made_anew_for_each_question_over_one_hung_guest(
+    daemon: Daemon,
+) -> None:
+    """They would leave threads of their own in that guest, one inspector after the other."""
+    hung, well, _ = add_samples(daemon, 3)
+    before = threads()
+
+    def asked_anew(uuid: str) -> type[Exception] | None:
+        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4)
+        return outcome(lambda: list(inspector.inspect_disks(uuid)))
+
+    with hanging(daemon, hung):
+        most = 0
+        for _ in range(25):
+            assert asked_anew(hung) is virtmeter.InspectionTimeout
+            assert asked_anew(well) is None
+            most = max(most, threads())
+        # One call in the guest, one that asks after it, and one that reads or ends.
+        assert most <= before + 4
+        # A new one starts anew in all else.
+        with virtmeter.LibvirtInspector(daemon.uri, timeout=0.4) as inspector:
+            assert sum(inspector.health().calls.values()) == 0
+            assert inspector.health().timeouts == 0
+    wait_for(lambda: asked_anew(hung) is None, "it is read again")
+    wait_for(lambda: threads() <= before, "nothing is left behind")
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_inspectors_that_are_made_anew_over_a_silent_host(daemon: Daemon, is_reset: bool) -> None:
+    add_samples(daemon, 3)
+    before = threads()
+    daemon.on("CONNECT_OPEN", Never(), repeat=True)
+
+    def asked_anew() -> type[Exception] | None:
+        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2)
+        return outcome(lambda: list(inspector.list_instances()))
+
+    for _ in range(40):
+        assert asked_anew() is virtmeter.ConnectionLost
+    # Of one inspector: those that read, and those that ask whether the host is there.
+    assert threads() <= before + 40
+    daemon.off()
+    if not is_reset:
+        daemon.stop()
+        daemon.start()
+    wait_for(lambda: asked_anew() is None, "it is read again")
+
+
+def test_closed_again_and_again_over_a_silent_host(daemon: Daemon) -> None:
+    """As careful wrappers do it. No guest is to blame, and none is left out without a word."""
+    uuids = add_samples(daemon, 3)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.3, max_age=0)
+    assert len(list(inspector.list_instances())) == 3
+    assert list(inspector.inspect_disks(uuids[0]))
+    for procedure in ("CONNECT_OPEN", "CONNECT_LIST_ALL_DOMAINS", *AFTER_THE_OPEN):
+        daemon.on(procedure, Never(), repeat=True)
+    questions = (
+        inspector.list_instances,
+        lambda: inspector.inspect_disks(uuids[1]),
+        inspector.usage_all,
+    )
+    for _ in range(12):
+        for question in questions:
+            with pytest.raises(virtmeter.ConnectionLost):
+                question()
+            assert not inspector.health().locked
+            assert not inspector.health().hung
+            inspector.close()
+    daemon.off()
+
+    def is_well() -> bool:
+        asked = [outcome(inspector.list_instances)]
+        asked += [outcome(partial(inspector.inspect_disks, uuid)) for uuid in uuids]
+        return asked == [None] * 4
+
+    wait_for(is_well, "all are read again")
+    assert not inspector.health().locked
+    assert not inspector.health().hung
+
+
 @pytest.mark.usefixtures("alarm")
 def test_a_pass_that_is_interrupted_leaves_all_it_has_read_to_the_next(daemon: Daemon) -> None:
     daemon.add(*(domains := [sample.domain(number, bulk=True) for number in range(1, 4)]))
@@ -111,6 +206,40 @@ def test_a_pass_that_is_interrupted_leaves_all_it_has_read_to_the_next(daemon: D
         over.set()
     set_received(domains, 1001)
     assert received(inspector) == [1001.0] * 3
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize("what", ["usage", "inspect_vnics", "inspect_vnic_rates"])
+def test_what_a_call_that_is_interrupted_would_have_told_is_told_by_the_next(
+    daemon: Daemon, what: str
+) -> None:
+    """The alarm rings before the answer is there, and its caller looks for one after that."""
+    daemon.add(domain := sample.domain(bulk=True))
+    inspector = virtmeter.LibvirtInspector(daemon.uri, max_age=0)
+
+    def asked() -> float:
+        """Return how many KiB are told, or were at this rate since the first call."""
+        if what == "usage":
+            return inspector.usage(domain.uuid).network_read_kib or 0.0
+        if what == "inspect_vnics":
+            [nic] = inspector.inspect_vnics(domain.uuid)
+            return nic.rx_bytes_delta / 1024
+        rates = list(inspector.inspect_vnic_rates(domain.uuid))
+        return rates[0].rx_bytes_rate * (time.monotonic() - begun) / 1024 if rates else 0.0
+
+    set_received([domain], 0)
+    begun = time.monotonic()
+    asked()
+    for kib in (1000, 2000, 3000):
+        set_received([domain], kib)
+        daemon.on(STATS, Late(0.15))
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with suppress(RungError):
+            asked()
+            pytest.fail("it was not interrupted")
+    told = asked()
+    # A rate is over the time until its reading, which is a little less than ours.
+    assert told == 3000 if what != "inspect_vnic_rates" else 3000 <= told < 6000
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -12,7 +12,15 @@ use crate::limits::Limits;
 
 impl<R> Scheduler<R> {
     /// What can be said at once: there is no connection, or the guest hangs.
-    pub(super) fn answer_without_reading(&self, request: &Request, now: Instant) -> Option<Error> {
+    pub(super) fn answer_without_reading(
+        &mut self,
+        request: &Request,
+        now: Instant,
+    ) -> Option<Error> {
+        let uuid = request.key.uuid;
+        if self.threads_left(now) <= usize::from(self.may_hang(uuid)) && self.is_silent_still() {
+            self.begin_silence(now);
+        }
         if let Some(outage) = &self.outage {
             return Some(Error::ConnectionLost {
                 uri: self.uri.clone(),
@@ -21,7 +29,6 @@ impl<R> Scheduler<R> {
             });
         }
         let needs_guest = !request.key.kind.knows_hung();
-        let uuid = request.key.uuid;
         let why = if self.is_locked(uuid, now) {
             "libvirt is waiting for it and reports nothing about it until then. Check its process: it \
              may be about to be killed, or its storage may not answer"
@@ -44,8 +51,16 @@ impl<R> Scheduler<R> {
             || (self.quarantine.has(uuid) && self.hangs_aside().next().is_some())
     }
 
+    /// Whether nothing was answered since the last of the calls that wait was begun. That is no matter of guests: the
+    /// hypervisor is silent, and connections were closed when that was found out.
+    pub(super) fn is_silent_still(&self) -> bool {
+        let calls = self.running.values().filter(|call| call.hangs()).map(|call| call.started);
+        let last = calls.chain(self.connecting.values().copied()).max();
+        self.outage.is_none() && !self.lacks_prober && last > self.heard
+    }
+
     /// How many threads are left to make a call.
-    fn threads_left(&self, now: Instant) -> usize {
+    pub(super) fn threads_left(&self, now: Instant) -> usize {
         self.most_threads().saturating_sub(self.hanging() + self.connecting_in_vain(now))
     }
 
@@ -233,7 +248,7 @@ impl<R> Scheduler<R> {
     }
 
     /// An outage, in which every call hangs.
-    fn begin_silence(&mut self, now: Instant) {
+    pub(super) fn begin_silence(&mut self, now: Instant) {
         self.running.values_mut().for_each(|running| running.becomes(Fate::Hangs));
         let long = self.limits.timeout / 2;
         let message = format!("libvirt has not answered for {long:?}");

@@ -263,6 +263,10 @@ impl<R> Scheduler<R> {
             }
             let slot = self.slot(request.key, request.aside, now);
             if self.is_stuck(slot, now) {
+                if self.is_silent_still() {
+                    self.begin_silence(now);
+                    continue;
+                }
                 let answer = self.timeout(request, "an earlier call has not returned");
                 return self.hand_out(request, answer.into(), None, now);
             }
@@ -493,6 +497,11 @@ impl<R> Scheduler<R> {
         health.list_hangs = self.list_hangs_since(now).map(since);
         health.outage = self.outage.as_ref().map(|o| (o.failure.clone(), since(o.since)));
         health
+    }
+
+    /// Whether a call has not come back yet, or never will.
+    pub(super) fn has_calls_out(&self) -> bool {
+        !self.running.is_empty() || !self.cut_off.is_empty()
     }
 
     pub(super) fn stuck(&self) -> usize {

@@ -48,14 +48,23 @@ pub(in crate::collector) const MOST_CUT_OFF: usize = 64;
 impl<R> Scheduler<R> {
     /// What the probing thread does now.
     /// (One that is `careful` asks after no guest: that call may hang as well. One that `gives_way` uses no
-    /// connection but to end an outage.)
+    /// connection but to end an outage. One that is not connected asks about nobody first.)
     pub(in crate::collector) fn probe(
         &mut self,
         now: Instant,
         careful: bool,
         gives_way: bool,
+        is_connected: bool,
     ) -> Probe {
-        let next = self.next_probe(now, careful, gives_way);
+        let mut next = self.next_probe(now, careful, gives_way);
+        match next {
+            // A connection that does not come says nothing of the instance.
+            Probe::Ask(instance) if !is_connected && instance.uuid != NO_INSTANCE => {
+                self.to_probe.push_front(instance);
+                next = Probe::Ask(NO_INSTANCE.into());
+            }
+            _ => {}
+        }
         if matches!(&next, Probe::Reach)
             || matches!(&next, Probe::Ask(id) if id.uuid == NO_INSTANCE)
         {
@@ -118,6 +127,7 @@ impl<R> Scheduler<R> {
         }
         self.searched = Some(now);
         let known = self.listed.iter().filter(|instance| !self.locked.contains_key(&instance.uuid));
+        self.to_probe.extend([NO_INSTANCE.into()]);
         self.to_probe.extend(known.cloned());
     }
 
@@ -178,6 +188,9 @@ impl<R> Scheduler<R> {
         now: Instant,
     ) {
         if matches!(answer, Err(Error::ConnectionLost { .. })) {
+            if instance.uuid == NO_INSTANCE {
+                self.to_probe.clear(); // until it is time again
+            }
             return self.probe_again(instance);
         }
         if instance.uuid == NO_INSTANCE {
@@ -262,6 +275,11 @@ impl<R> Scheduler<R> {
         // One that has broken its connection was no answer.
         let answered = at.filter(|at| self.broken.is_none_or(|broken| *at > broken));
         self.heard = self.heard.max(answered);
+    }
+
+    /// When the hypervisor has answered anything for the last time.
+    pub(in crate::collector) fn heard(&self) -> Option<Instant> {
+        self.heard
     }
 
     /// A connection broke: who counted on it may have to open another.
@@ -353,10 +371,12 @@ impl<R> Scheduler<R> {
     }
 
     /// Calls that were begun before this do not come back: the hypervisor has been away since, and has been
-    /// there again for a while. A host that was reset says nothing to those that waited.
+    /// there again for a while, or no thread is left beside them. A host that was reset says nothing to those that
+    /// waited.
     pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
         let back = self.reachable_since.filter(|_| self.outage.is_none())?;
-        let long = now.saturating_duration_since(back) >= 2 * self.limits.timeout;
+        let long = now.saturating_duration_since(back) >= 2 * self.limits.timeout
+            || self.threads_left(now) == 0;
         let before = match self.may_have_cut_off {
             Some(began) => Some(back).filter(|back| *back > began),
             // The last outage was a mere silence; the one before may not have been.

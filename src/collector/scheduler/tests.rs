@@ -202,7 +202,7 @@ impl Host {
         if self.lacks_prober {
             return;
         }
-        let next = self.scheduler.probe(self.now, false, false);
+        let next = self.scheduler.probe(self.now, false, false, true);
         let asks = matches!(next, Probe::Reach | Probe::Ask(_));
         match next {
             Probe::Rest | Probe::Wait(_) => {}
@@ -225,7 +225,7 @@ impl Host {
 
     /// A prober leaves the last connection to those who read.
     fn probe_without_connection(&mut self) {
-        match self.scheduler.probe(self.now, false, true) {
+        match self.scheduler.probe(self.now, false, true, true) {
             Probe::Reach => {
                 assert!(!self.scheduler.is_reachable(), "it is tried whether one can be had");
             }
@@ -240,7 +240,7 @@ impl Host {
         if self.lacks_prober {
             return;
         }
-        match self.scheduler.probe(self.now, false, false) {
+        match self.scheduler.probe(self.now, false, false, true) {
             Probe::Ask(instance) if instance.uuid != NO_INSTANCE => {
                 let is_known = self.probing.iter().any(|(known, _)| *known == instance);
                 assert!(!is_known, "two questions after one instance");
@@ -288,7 +288,7 @@ impl Host {
         if self.lacks_prober {
             return;
         }
-        if let Probe::Ask(instance) = self.scheduler.probe(self.now, false, false) {
+        if let Probe::Ask(instance) = self.scheduler.probe(self.now, false, false, true) {
             let failure = Failure::of_libvirt(1, 10, "not for you".to_owned());
             let reason = crate::error::Reason::Refused(failure);
             let refusal = Error::NoData { instance: instance.clone(), reason };
@@ -310,7 +310,11 @@ impl Host {
                 let asked = out.count()
                     + self.dialing.len()
                     + usize::from(self.scheduler.probing.is_some());
-                assert!(asked > 0, "only who is asked is silent");
+                // What hung in a silence before was asked, and not answered since.
+                let hang = self.scheduler.running.values().filter(|running| running.hangs());
+                let last = hang.map(|running| running.started).max();
+                let is_silent_still = last > self.scheduler.heard;
+                assert!(asked > 0 || is_silent_still, "only who is asked is silent");
             }
             let hangs = self.scheduler.running.iter().filter(|(_, running)| running.hangs());
             self.known_to_hang.extend(hangs.map(|(id, _)| *id));
@@ -395,6 +399,44 @@ fn with_one_that_hangs(number: u128) -> Host {
     host.probe(true, true);
     host.wait(LIMITS.timeout / 2);
     host
+}
+
+#[test]
+fn a_prober_that_is_not_connected_asks_about_nobody_first() {
+    let mut host = with_one_that_hangs(1);
+    host.wait(2 * LIMITS.probe_pause());
+    for (is_connected, about) in [(true, NO_INSTANCE), (false, NO_INSTANCE), (false, NO_INSTANCE)] {
+        let next = host.scheduler.probe(host.now, false, false, is_connected);
+        assert!(matches!(next, Probe::Ask(id) if id.uuid == about));
+    }
+    // As if it had connected by now.
+    let next = host.scheduler.probe(host.now, false, false, true);
+    assert!(matches!(next, Probe::Ask(id) if id.uuid == Uuid::from_u128(1)));
+}
+
+#[test]
+fn a_silence_that_connections_were_closed_in_is_one_still() {
+    let mut host = Host::new(LIMITS);
+    for _ in 0..=LIMITS.threads() {
+        host.ask(0, list());
+        host.start();
+        host.wait(LIMITS.timeout);
+        let (_, answer) = host.answers.pop().expect("an answer");
+        assert!(matches!(answer, Err(Error::ConnectionLost { .. })), "{answer:?}");
+        host.close();
+    }
+    // Hardly another call is made where one has not returned, and no guest is asked, or blamed.
+    assert!(host.taking.len() <= 3, "{}", host.taking.len());
+    host.ask(1, key(Kind::Disks, 1));
+    host.start();
+    host.wait(LIMITS.timeout);
+    let (_, answer) = host.answers.pop().expect("an answer");
+    assert!(matches!(answer, Err(Error::ConnectionLost { .. })), "{answer:?}");
+    assert!(host.scheduler.quarantine.all().next().is_none());
+    host.close();
+    host.probe(true, true);
+    host.finish_all();
+    assert!(host.read(list()).is_ok());
 }
 
 #[test]
@@ -822,12 +864,12 @@ fn one_that_hangs_and_is_locked_is_asked_after_once() {
     host.ask(1, list());
     host.start();
     // First whether the hypervisor answers at all, which takes a while.
-    let nobody = host.scheduler.probe(host.now, false, false);
+    let nobody = host.scheduler.probe(host.now, false, false, true);
     assert!(matches!(nobody, Probe::Ask(instance) if instance.uuid == NO_INSTANCE));
     host.wait(LIMITS.held_up());
     host.scheduler.probed(&NO_INSTANCE.into(), &Ok(None), host.now);
     let mut asked = Vec::new();
-    while let Probe::Ask(instance) = host.scheduler.probe(host.now, false, false) {
+    while let Probe::Ask(instance) = host.scheduler.probe(host.now, false, false, true) {
         asked.push(instance.clone());
         if instance == vms[0] {
             host.scheduler.leave_unprobed(&instance, host.now);
