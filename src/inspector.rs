@@ -288,7 +288,7 @@ impl Inspector {
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
         callers::check(caller)?;
-        let (mut lost, mut lost_count) = (None, 0);
+        let (mut lost, mut lost_count, mut away) = (None, 0, false);
         let begun = Instant::now();
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
@@ -321,7 +321,10 @@ impl Inspector {
                 Err(
                     error @ (Error::Timeout { .. }
                     | Error::NoData { reason: Reason::HostAway { .. }, .. }),
-                ) => log(Level::Debug, &format!("no usage: {error}"))?,
+                ) => {
+                    away |= matches!(error, Error::NoData { .. });
+                    log(Level::Debug, &format!("no usage: {error}"))?;
+                }
                 Err(error) => {
                     if self.is_new(Parts::COUNTERS, &id, Some(Fault::of(&error))) {
                         log(
@@ -331,6 +334,10 @@ impl Inspector {
                     }
                 }
             }
+        }
+        if away && all.is_empty() {
+            // What knows of all hosts may have gone since it was last asked, and is told of then.
+            self.source.answers_since(begun)?;
         }
         match lost {
             Some(error) if all.is_empty() => return Err(error),

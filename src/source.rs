@@ -29,7 +29,12 @@ pub(crate) trait Source: Send + Sync {
     /// Every instance that there is, running or not, and since when that was asked for.
     fn list(&self) -> Result<(Vec<Instance>, Instant)>;
 
-    /// The same if it was asked for since, for housekeeping: nobody waits for it.
+    /// Whether who knows of all instances answers, asked since then.
+    fn answers_since(&self, _: Instant) -> Result<()> {
+        Ok(())
+    }
+
+    /// The same list if it was asked for since, for housekeeping: nobody waits for it.
     fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)>;
 
     /// Of how many instances something is remembered.

@@ -108,6 +108,10 @@ impl<H: HostWide> Source for Sweeps<H> {
         })
     }
 
+    fn answers_since(&self, since: Instant) -> Result<()> {
+        self.with(|here| here.have_since(Batch::Inventory, Instant::now(), since).map(|_| ()))
+    }
+
     fn what_exists(&self, since: Instant) -> Option<(Vec<Instance>, Instant)> {
         let here = self.here.with(Arc::clone);
         // Whoever asks has an inventory read anyway.

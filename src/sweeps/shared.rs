@@ -17,7 +17,7 @@ use crate::hypervisor::Parts;
 use crate::libvirt::generation;
 use crate::limits::Limits;
 use crate::locks::lock;
-use crate::logs::LogRecord;
+use crate::logs::{LogRecord, MOST_LINES};
 use crate::printable::Printable;
 use crate::records::InstanceId;
 
@@ -159,6 +159,13 @@ impl State {
         }
     }
 
+    /// Has something logged by the next caller.
+    pub(super) fn say(&mut self, level: log::Level, line: String) {
+        if self.log.len() < MOST_LINES {
+            self.log.push((level, line));
+        }
+    }
+
     /// How often the session was closed: what begins now may fail if that comes to be more.
     pub(super) fn closed(&self) -> u64 {
         self.closed
@@ -214,8 +221,18 @@ impl<H: HostWide> Shared<H> {
     /// Waits until this was read no longer than `max_age` before it was asked for, and returns when that
     /// was begun.
     pub(super) fn have(self: &Arc<Self>, batch: Batch, asked: Instant) -> Result<Instant> {
-        let begun = Instant::now();
         let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
+        self.have_since(batch, asked, oldest)
+    }
+
+    /// The same for what was begun no earlier than `oldest`.
+    pub(super) fn have_since(
+        self: &Arc<Self>,
+        batch: Batch,
+        asked: Instant,
+        oldest: Instant,
+    ) -> Result<Instant> {
+        let begun = Instant::now();
         let mut cancellation = Cancellation::new(self.limits);
         let mut state = self.lock();
         state.asked = Some(begun);
@@ -229,6 +246,9 @@ impl<H: HostWide> Shared<H> {
                 Next::Failed { error, order } => {
                     if order {
                         self.order(&mut state, batch, now);
+                    } else if !state.queue.is_empty() {
+                        // It may be there still as no thread could be started for it.
+                        self.find_thread(&mut state, now);
                     }
                     return Err(error);
                 }
@@ -395,7 +415,7 @@ impl<H: HostWide> Shared<H> {
                 // Those that there are must do; without any, the caller's time runs out.
                 Err(problem) if !was_short => {
                     let line = no_thread_started(&problem, state.threads);
-                    state.log.push((log::Level::Warn, line));
+                    state.say(log::Level::Warn, line);
                 }
                 Err(_) => {}
             }
@@ -464,7 +484,7 @@ impl<H: HostWide> Shared<H> {
             },
             Batch::About(_) | Batch::Instance { .. } => return,
         };
-        let record = match (what, error) {
+        let (level, line) = match (what, error) {
             (None, Some(error)) => (log::Level::Warn, error.to_string()),
             (None, None) => (log::Level::Info, format!("{} answers again", self.uri)),
             (Some(host), Some(error)) => {
@@ -480,7 +500,7 @@ impl<H: HostWide> Shared<H> {
                 (log::Level::Info, format!("host {} answers again", Printable(&host)))
             }
         };
-        state.log.push(record);
+        state.say(level, line);
     }
 
     fn name(&self, host: Uuid) -> String {

@@ -61,7 +61,9 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
             let was_stopped = state.wakes(begun, &shared.limits, now) || is_overdue;
             match answer {
                 Ok(lines) => {
-                    state.log.extend(lines.into_iter().map(|line| (log::Level::Warn, line)));
+                    for line in lines {
+                        state.say(log::Level::Warn, line);
+                    }
                     let ended = state.batches.was_read(batch, begun);
                     if ended.is_some_and(|failed| failed.is_told) {
                         shared.tell(&mut state, batch, None);

@@ -218,6 +218,7 @@ impl VSphere {
                 Ok(so_far.lines)
             }
             Err(trouble) => {
+                self.lock().lines.append(&mut so_far.lines);
                 if trouble.is_about_a_host() {
                     self.lock().part(&group);
                 } else if matches!(&trouble, Trouble::Fault(kind, _) if is_about_a_vm(kind)) {

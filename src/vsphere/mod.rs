@@ -245,8 +245,9 @@ impl HostWide for VSphere {
             // No VM has to be read by itself.
             Batch::Instance { .. } => Ok(Vec::new()),
         };
+        let read = read?; // what is said of the login waits for one that is told
         let mut lines = self.vcenter.server.take_lines();
-        lines.extend(read?);
+        lines.extend(read);
         lines.append(&mut self.lock().lines);
         Ok(lines)
     }

@@ -390,8 +390,9 @@ impl HostWide for XenServer {
                 self.read_exact(session, uuid, host, deadline).map(|()| Vec::new())
             }
         };
+        let read = read?; // what is said of the login waits for one that is told
         let mut lines = self.pool.server.take_lines();
-        lines.extend(read?);
+        lines.extend(read);
         Ok(lines)
     }
 

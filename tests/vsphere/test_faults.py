@@ -100,6 +100,22 @@ def test_without_an_inventory_there_is_nothing(opens: Opens, vcenter: VCenter, a
     assert vcenter.logins() == 1
 
 
+def test_an_outage_right_after_the_list_is_no_host_without_usage(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    inspector = opens(vcenter, max_age=1.0)
+    assert count(inspector) == ALL
+    time.sleep(1.1)
+    assert len(inspector.list_instances()) == ALL + 2
+    vcenter.fail(times=ALWAYS, status=503, body="busy")
+    # The inventory is not asked for again yet.
+    with pytest.raises(ConnectionLost, match="no room for another session"):
+        inspector.usage_all()
+    assert inspector.health().outage
+    vcenter.fail(times=0)
+    eventually(lambda: is_well(inspector))
+
+
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_without_samples_there_is_what_the_inventory_knows(
     opens: Opens, vcenter: VCenter, answer: str

@@ -1017,6 +1017,46 @@ def test_that_no_thread_can_be_started_is_said_once(pool: Pool) -> None:
     assert line.endswith("Check the limits of this process (ulimit -u, TasksMax)")
 
 
+SHORT_OF_THREADS_IN_AN_OUTAGE = """
+import os, resource, sys, time
+import virtmeter
+
+def asked():
+    try:
+        inspector.list_instances()
+        return "read"
+    except virtmeter.ConnectionLost:
+        return "lost"
+
+inspector = virtmeter.Inspector(sys.argv[1], password=lambda: sys.argv[2], max_age=0, timeout=1)
+print(asked())
+while inspector.health().threads:
+    time.sleep(0.05)
+_, most = resource.getrlimit(resource.RLIMIT_NPROC)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, most))
+if os.geteuid() == 0:
+    os.setuid(65534)  # root has no limit
+for _ in range(3):
+    time.sleep(0.6)  # it is tried again by now
+    print(asked())
+resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+end = time.monotonic() + 30
+while asked() == "lost" and time.monotonic() < end:
+    time.sleep(0.1)
+print(asked())
+"""
+
+
+@within_limits
+def test_an_outage_in_which_no_thread_can_be_started_ends(pool: Pool) -> None:
+    pool.hosts[0].fail(method="event.from", times=1, error=("INTERNAL_ERROR", "x"))
+    script = SHORT_OF_THREADS_IN_AN_OUTAGE
+    command = [sys.executable, "-W", "error", "-c", script, pool.uri(), PASSWORD]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["lost"] * 4 + ["read"]
+
+
 def test_an_inventory_without_a_host_forgets_nothing(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     assert count(inspector) == ALL
