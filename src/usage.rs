@@ -180,7 +180,7 @@ impl Usage {
             } else if u32::try_from(there.clone().count()) == Ok(number) {
                 cpu = together(there);
             }
-            // Else one has just been plugged in: what all did since the last reading is the next best.
+            // Else one was just plugged in, or lags: what all did since the last reading is the next best.
         }
         let mut nics = nics(&now.interfaces);
         // Of most that are handed through, nothing is ever known: they are no part of the total until it is.

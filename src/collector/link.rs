@@ -59,7 +59,15 @@ impl<H: Hypervisor> Link<H> {
     pub(super) fn make_good(&mut self) -> Result<bool> {
         let alarms = self.shared.lock().alarms;
         match &self.connection {
-            None => return self.open().map(|_| true),
+            None => {
+                let before = self.shared.hypervisor.load_full();
+                self.open()?;
+                let is_its = Arc::ptr_eq(&before, &self.shared.hypervisor.load());
+                if !is_its {
+                    self.hang_up(); // it is an inspector's that is gone, with options of its own
+                }
+                return Ok(is_its);
+            }
             Some(connection) if !connection.is_alive() => self.broken(),
             Some(_) => {
                 // Whatever it says, unless the connection breaks.
@@ -137,7 +145,7 @@ impl<H: Hypervisor> Link<H> {
     /// Hangs up as the last thing that a thread does. If too many are at that already, because a
     /// daemon does not answer it, the connection is left open: threads are bounded.
     pub(super) fn leave(mut self, mut state: MutexGuard<'_, State>) {
-        if state.leaving >= self.shared.limits.threads() {
+        if state.leaving >= self.shared.limits().threads() {
             state.open.remove(&self.number);
             if let Some(connection) = self.connection.take() {
                 closing::begin(self.shared.hypervisor.load().uri());

@@ -15,7 +15,7 @@ mod scheduler;
 mod shared;
 mod worker;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
@@ -25,6 +25,7 @@ use crate::error::{Error, Failure, Result};
 use crate::health::Health;
 use crate::hypervisor::{Content, Host, Hypervisor, Moment, Notes, Parts, Stamp, Warning};
 use crate::limits::Limits;
+use crate::locks::lock;
 use crate::logs::{LogRecord, log_all, put_back};
 use crate::per_process::PerProcess;
 use crate::records::{Instance, InstanceId};
@@ -130,9 +131,11 @@ impl<H: Hypervisor> Collector<H> {
     pub(crate) fn new(hypervisor: H, limits: Limits) -> Self {
         let hypervisor = Arc::new(hypervisor);
         let below = Arc::clone(&hypervisor);
+        // For this process alone: in a forked child, nobody has left anything.
+        let left_behind = Mutex::new(left::taken_over(&hypervisor, limits));
         let here = PerProcess::new(move || {
             let new = || Arc::new(Shared::new(Arc::clone(&below), limits));
-            left::taken_over(&below, limits).unwrap_or_else(new)
+            lock(&left_behind).take().unwrap_or_else(new)
         });
         Self { hypervisor, limits, here }
     }

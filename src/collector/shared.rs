@@ -12,7 +12,6 @@ use super::scheduler::{Finished, Request, Scheduler, Turn};
 use super::{Answer, Key, Kind, NO_INSTANCE, closing, prober, worker};
 use crate::cancellation::Cancellation;
 use crate::error::Failure;
-use crate::health::Health;
 use crate::hypervisor::{Hypervisor, Outcome};
 use crate::libvirt::generation;
 use crate::limits::Limits;
@@ -27,7 +26,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 pub(super) struct Shared<H> {
     /// That of the inspector that goes on here now.
     pub(super) hypervisor: ArcSwap<H>,
-    pub(super) limits: Limits,
+    limits: Mutex<Limits>,
     state: Mutex<State>,
     /// Told when a caller may have its answer, when there may be work, when there may be something
     /// to probe, and when a thread has closed its connection.
@@ -126,7 +125,8 @@ impl State {
 
     /// Whether a thread has not come back yet from a call, or never will.
     pub(super) fn has_calls_out(&self) -> bool {
-        self.scheduler.has_calls_out() || !self.opening.is_empty() || !self.probers.is_empty()
+        let idle = usize::from(self.prober.is_some() && self.probing.is_none());
+        self.scheduler.has_calls_out() || !self.opening.is_empty() || self.probers.len() > idle
     }
 
     /// The number of one more thread.
@@ -158,7 +158,7 @@ impl<H: Hypervisor> Shared<H> {
         };
         Self {
             hypervisor: ArcSwap::new(hypervisor),
-            limits,
+            limits: Mutex::new(limits),
             state: Mutex::new(state),
             answered: Condvar::new(),
             work: Condvar::new(),
@@ -179,7 +179,7 @@ impl<H: Hypervisor> Shared<H> {
         instance: &InstanceId,
     ) -> Option<(Outcome<Answer>, Vec<LogRecord>)> {
         let mut state = self.lock();
-        let mut cancellation = Cancellation::new(self.limits);
+        let mut cancellation = Cancellation::new(self.limits());
         let caller = thread::current().id();
         let mut request = state.scheduler.ask(caller, key, instance, Instant::now());
         loop {
@@ -271,7 +271,7 @@ impl<H: Hypervisor> Shared<H> {
     /// A connection could not be opened: the others are to be looked after, too.
     pub(super) fn refused(&self, state: &mut State, failure: &Failure) {
         let serving = state.serving();
-        let good = serving + usize::from(state.prober_is_connected(self.limits.slow()));
+        let good = serving + usize::from(state.prober_is_connected(self.limits().slow()));
         state.scheduler.refused(failure, good, serving, Instant::now());
         self.alarm(state);
     }
@@ -286,14 +286,20 @@ impl<H: Hypervisor> Shared<H> {
         state
     }
 
-    /// Has another inspector go on, if this one's is gone, it was alike, and calls are out.
+    pub(super) fn limits(&self) -> Limits {
+        *lock(&self.limits)
+    }
+
+    /// Has another inspector go on, if this one's is gone, it was of the same libvirt, and calls are out.
     pub(super) fn goes_on(&self, hypervisor: &Arc<H>, limits: Limits) -> bool {
         let mut state = self.lock();
-        let is_alike = self.limits == limits && self.hypervisor.load().uri() == hypervisor.uri();
-        let goes_on = is_alike && state.ended && state.has_calls_out();
+        let is_of_same = self.hypervisor.load().uri() == hypervisor.uri();
+        let goes_on = is_of_same && state.ended && state.has_calls_out();
         if goes_on {
             state.ended = false;
-            state.scheduler.health = Health::default();
+            state.scheduler.goes_on(limits);
+            (state.host_cpus, state.host_cpus_ordered) = (None, None);
+            *lock(&self.limits) = limits;
             self.hypervisor.store(Arc::clone(hypervisor));
         }
         goes_on

@@ -116,15 +116,15 @@ def test_inspectors_that_are_made_anew_for_each_question_over_one_hung_guest(
     hung, well, _ = add_samples(daemon, 3)
     before = threads()
 
-    def asked_anew(uuid: str) -> type[Exception] | None:
-        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4)
+    def asked_anew(uuid: str, more: float = 0) -> type[Exception] | None:
+        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4 + more)
         return outcome(lambda: list(inspector.inspect_disks(uuid)))
 
     with hanging(daemon, hung):
         most = 0
-        for _ in range(25):
-            assert asked_anew(hung) is virtmeter.InspectionTimeout
-            assert asked_anew(well) is None
+        for number in range(25):  # each with the time that it has left
+            assert asked_anew(hung, number / 1000) is virtmeter.InspectionTimeout
+            assert asked_anew(well, number / 1000) is None
             most = max(most, threads())
         # One call in the guest, one that asks after it, and one that reads or ends.
         assert most <= before + 4

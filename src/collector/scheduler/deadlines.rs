@@ -18,7 +18,7 @@ impl<R> Scheduler<R> {
         now: Instant,
     ) -> Option<Error> {
         let uuid = request.key.uuid;
-        if self.threads_left(now) <= usize::from(self.may_hang(uuid)) && self.is_silent_still() {
+        if self.threads_left(now) <= usize::from(self.may_hang(uuid)) && self.is_silent_still(now) {
             self.begin_silence(now);
         }
         if let Some(outage) = &self.outage {
@@ -53,15 +53,15 @@ impl<R> Scheduler<R> {
 
     /// Whether nothing was answered since the last of the calls that wait was begun. That is no matter of guests: the
     /// hypervisor is silent, and connections were closed when that was found out.
-    pub(super) fn is_silent_still(&self) -> bool {
+    pub(super) fn is_silent_still(&self, now: Instant) -> bool {
         let calls = self.running.values().filter(|call| call.hangs()).map(|call| call.started);
-        let last = calls.chain(self.connecting.values().copied()).max();
+        let last = calls.chain(self.connecting_in_vain(now)).max();
         self.outage.is_none() && !self.lacks_prober && last > self.heard
     }
 
     /// How many threads are left to make a call.
     pub(super) fn threads_left(&self, now: Instant) -> usize {
-        self.most_threads().saturating_sub(self.hanging() + self.connecting_in_vain(now))
+        self.most_threads().saturating_sub(self.hanging() + self.connecting_in_vain(now).count())
     }
 
     /// How many threads there may be. Once even a call hangs that waits for no guest, a few more find out

@@ -8,7 +8,7 @@ mod reachability;
 mod starting;
 mod task;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ pub(super) struct Scheduler<R> {
     tasks: HashMap<Slot, Task>,
     running: HashMap<u64, Running>,
     /// What has not come back from before an outage: readings, and threads that open a connection.
-    cut_off: HashSet<CutOff>,
+    cut_off: HashMap<CutOff, Instant>,
     /// What was read for callers who wait for it, by which task, and for those who will come.
     answers: HashMap<Key, (u64, Ready<R>)>,
     // Boxed, as a map has room for more than it holds.
@@ -150,7 +150,7 @@ impl<R> Scheduler<R> {
             ahead: VecDeque::new(),
             tasks: HashMap::new(),
             running: HashMap::new(),
-            cut_off: HashSet::new(),
+            cut_off: HashMap::new(),
             answers: HashMap::new(),
             ready: HashMap::new(),
             quarantine: Quarantine::default(),
@@ -263,7 +263,7 @@ impl<R> Scheduler<R> {
             }
             let slot = self.slot(request.key, request.aside, now);
             if self.is_stuck(slot, now) {
-                if self.is_silent_still() {
+                if self.is_silent_still(now) {
                     self.begin_silence(now);
                     continue;
                 }
@@ -368,11 +368,11 @@ impl<R> Scheduler<R> {
 
     /// A reading has come to its end. Returns whether a caller is to be told.
     pub(super) fn finish(&mut self, job: &Job, finished: Finished<R>, now: Instant) -> bool {
+        let broken = matches!(finished.answer, Err(Error::ConnectionLost { .. }));
         let Some(running) = self.running.remove(&job.id) else {
-            self.is_back(CutOff::Reading(job.id));
+            self.is_back(CutOff::Reading(job.id), !broken);
             return false;
         };
-        let broken = matches!(finished.answer, Err(Error::ConnectionLost { .. }));
         if !broken {
             self.heard = Some(now);
             self.has_outlived_outage(running.started);
@@ -453,6 +453,15 @@ impl<R> Scheduler<R> {
         self.drop_readings(|task| task.claimed == Parts::NONE);
     }
 
+    /// Another inspector goes on after the last one is gone: it knows what hangs, and nothing else.
+    pub(in crate::collector) fn goes_on(&mut self, limits: Limits) {
+        self.begin_anew();
+        self.log.clear();
+        self.health = Health::default();
+        (self.limits, self.habits) = (limits, Habits::new(limits.max_age()));
+        (self.width, self.hits) = (limits.read_ahead, 0);
+    }
+
     /// Drops what was read, and of what is in flight or waiting, this.
     fn drop_readings(&mut self, which: impl Fn(&Task) -> bool) {
         self.ready.clear();
@@ -505,7 +514,7 @@ impl<R> Scheduler<R> {
     }
 
     pub(super) fn stuck(&self) -> usize {
-        let cut_off = self.cut_off.iter().filter(|out| matches!(out, CutOff::Reading(_)));
+        let cut_off = self.cut_off.keys().filter(|out| matches!(out, CutOff::Reading(_)));
         self.hanging() + cut_off.count()
     }
 

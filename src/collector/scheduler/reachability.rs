@@ -254,7 +254,7 @@ impl<R> Scheduler<R> {
     pub(in crate::collector) fn has_connected(&mut self, thread: u64, good: bool, now: Instant) {
         self.idle += 1;
         if self.connecting.remove(&thread).is_none() {
-            self.is_back(CutOff::Opening(thread));
+            self.is_back(CutOff::Opening(thread), good);
         }
         if good {
             self.reached(Ok(()), now);
@@ -306,10 +306,11 @@ impl<R> Scheduler<R> {
             && self.connect_again.is_none_or(|again| now >= again)
     }
 
-    /// How many threads have waited for a connection for so long that they may never have one.
-    pub(super) fn connecting_in_vain(&self, now: Instant) -> usize {
-        let waited = |since: &&Instant| now.saturating_duration_since(**since);
-        self.connecting.values().filter(|since| waited(since) >= self.limits.timeout).count()
+    /// Since when threads wait for a connection that do so for so long that they may never have one.
+    pub(super) fn connecting_in_vain(&self, now: Instant) -> impl Iterator<Item = Instant> {
+        let timeout = self.limits.timeout;
+        let long = move |since: &Instant| now.saturating_duration_since(*since) >= timeout;
+        self.connecting.values().copied().filter(long)
     }
 
     pub(super) fn connecting_slowly(&self, now: Instant) -> usize {
@@ -376,7 +377,8 @@ impl<R> Scheduler<R> {
     pub(in crate::collector) fn cut_off_before(&self, now: Instant) -> Option<Instant> {
         let back = self.reachable_since.filter(|_| self.outage.is_none())?;
         let long = now.saturating_duration_since(back) >= 2 * self.limits.timeout
-            || self.threads_left(now) == 0;
+            || (now.saturating_duration_since(back) >= self.limits.slow()
+                && self.threads_left(now) == 0);
         let before = match self.may_have_cut_off {
             Some(began) => Some(back).filter(|back| *back > began),
             // The last outage was a mere silence; the one before may not have been.
@@ -396,7 +398,7 @@ impl<R> Scheduler<R> {
 
     /// Counts no more on threads that do not come back: others take their places. Who is in a guest is
     /// there until that one is free.
-    pub(super) fn cut_off(&mut self, now: Instant) {
+    pub(in crate::collector) fn cut_off(&mut self, now: Instant) {
         let Some(before) = self.cut_off_before(now) else { return };
         let readings = self
             .running
@@ -407,27 +409,30 @@ impl<R> Scheduler<R> {
         let opening = opening.map(|(thread, _)| CutOff::Opening(*thread));
         let room = MOST_CUT_OFF.saturating_sub(self.cut_off.len());
         for out in readings.chain(opening).take(room).collect::<Vec<_>>() {
-            match out {
-                CutOff::Reading(id) => {
-                    if let Some(call) = self.running.remove(&id) {
-                        self.quarantine.returned(call.slot.uuid, id);
-                    }
-                }
-                CutOff::Opening(thread) => drop(self.connecting.remove(&thread)),
-            }
-            self.cut_off.insert(out);
+            let started = match out {
+                CutOff::Reading(id) => self.running.remove(&id).map(|call| {
+                    self.quarantine.returned(call.slot.uuid, id);
+                    call.started
+                }),
+                CutOff::Opening(thread) => self.connecting.remove(&thread),
+            };
+            self.cut_off.insert(out, started.unwrap_or(now));
             self.threads -= 1;
         }
     }
 
     /// Whether an outage has cut off a thread that looked whether its connection is good.
     pub(in crate::collector) fn is_cut_off(&self, thread: u64) -> bool {
-        self.cut_off.contains(&CutOff::Opening(thread))
+        self.cut_off.contains_key(&CutOff::Opening(thread))
     }
 
-    /// It has come back after all.
-    pub(super) fn is_back(&mut self, out: CutOff) {
-        self.threads += usize::from(self.cut_off.remove(&out));
+    /// It has come back after all, with an answer maybe.
+    pub(super) fn is_back(&mut self, out: CutOff, has_answered: bool) {
+        let Some(started) = self.cut_off.remove(&out) else { return };
+        self.threads += 1;
+        if has_answered {
+            self.has_outlived_outage(started);
+        }
     }
 
     pub(in crate::collector) fn is_reachable(&self) -> bool {

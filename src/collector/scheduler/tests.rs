@@ -415,6 +415,25 @@ fn a_prober_that_is_not_connected_asks_about_nobody_first() {
 }
 
 #[test]
+fn one_who_begins_to_connect_is_no_sign_of_a_silence() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, list());
+    host.start();
+    host.wait(LIMITS.timeout / 2);
+    host.probe(true, true);
+    host.wait(LIMITS.timeout / 2);
+    let hangs = |(_, answer): (Key, _)| matches!(answer, Err(Error::ListHangs { .. }));
+    assert!(host.answers.pop().is_some_and(hangs));
+    host.wait(LIMITS.timeout / 4);
+    (host.scheduler.threads, host.scheduler.idle) = (2, 1);
+    host.dial();
+    host.wait(MOMENT);
+    host.ask(0, list());
+    assert!(host.answers.pop().is_some_and(hangs), "libvirt answers all else");
+    assert!(host.scheduler.is_reachable());
+}
+
+#[test]
 fn a_silence_that_connections_were_closed_in_is_one_still() {
     let mut host = Host::new(LIMITS);
     for _ in 0..=LIMITS.threads() {
