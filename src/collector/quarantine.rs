@@ -85,6 +85,14 @@ impl Quarantine {
         }
     }
 
+    /// Lets an instance out that is in for this reading alone.
+    pub(super) fn takes_back(&mut self, instance: Uuid, reading: u64) {
+        self.returned(instance, reading);
+        if self.0.get(&instance).is_some_and(|hung| hung.stuck.is_empty()) {
+            self.0.remove(&instance);
+        }
+    }
+
     /// Notes that somebody still waits for the instance.
     pub(super) fn busy(&mut self, instance: Uuid, now: Instant) {
         if let Some(hung) = self.0.get_mut(&instance) {

@@ -125,7 +125,8 @@ impl State {
 
     /// Whether a thread has not come back yet from a call, or never will.
     pub(super) fn has_calls_out(&self) -> bool {
-        let idle = usize::from(self.prober.is_some() && self.probing.is_none());
+        let serves = self.prober.is_some_and(|number| self.probers.contains_key(&number));
+        let idle = usize::from(serves && self.probing.is_none());
         self.scheduler.has_calls_out() || !self.opening.is_empty() || self.probers.len() > idle
     }
 
@@ -293,12 +294,14 @@ impl<H: Hypervisor> Shared<H> {
     /// Has another inspector go on, if this one's is gone, it was of the same libvirt, and calls are out.
     pub(super) fn goes_on(&self, hypervisor: &Arc<H>, limits: Limits) -> bool {
         let mut state = self.lock();
+        // With fewer threads, all that it has may be out.
+        let has_room = limits.threads() >= self.limits().threads();
         let is_of_same = self.hypervisor.load().uri() == hypervisor.uri();
-        let goes_on = is_of_same && state.ended && state.has_calls_out();
+        let goes_on = has_room && is_of_same && state.ended && state.has_calls_out();
         if goes_on {
             state.ended = false;
-            state.scheduler.goes_on(limits);
-            (state.host_cpus, state.host_cpus_ordered) = (None, None);
+            state.closings += 1; // what was opened meanwhile has other options
+            state.scheduler.goes_on(limits, Instant::now());
             *lock(&self.limits) = limits;
             self.hypervisor.store(Arc::clone(hypervisor));
         }

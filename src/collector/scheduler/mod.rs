@@ -454,10 +454,17 @@ impl<R> Scheduler<R> {
     }
 
     /// Another inspector goes on after the last one is gone: it knows what hangs, and nothing else.
-    pub(in crate::collector) fn goes_on(&mut self, limits: Limits) {
+    pub(in crate::collector) fn goes_on(&mut self, limits: Limits, now: Instant) {
         self.begin_anew();
-        self.log.clear();
         self.health = Health::default();
+        // What hangs for the one need not for the other, who waits for longer.
+        let hangs_not = |call: &Running| {
+            call.fate == Fate::Hangs && now.saturating_duration_since(call.started) < limits.timeout
+        };
+        for (id, call) in self.running.iter_mut().filter(|(_, call)| hangs_not(call)) {
+            call.fate = Fate::Left;
+            self.quarantine.takes_back(call.slot.uuid, *id);
+        }
         (self.limits, self.habits) = (limits, Habits::new(limits.max_age()));
         (self.width, self.hits) = (limits.read_ahead, 0);
     }
@@ -510,7 +517,7 @@ impl<R> Scheduler<R> {
 
     /// Whether a call has not come back yet, or never will.
     pub(super) fn has_calls_out(&self) -> bool {
-        !self.running.is_empty() || !self.cut_off.is_empty()
+        !self.running.is_empty() || !self.cut_off.is_empty() || !self.connecting.is_empty()
     }
 
     pub(super) fn stuck(&self) -> usize {

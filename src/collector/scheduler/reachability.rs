@@ -254,7 +254,8 @@ impl<R> Scheduler<R> {
     pub(in crate::collector) fn has_connected(&mut self, thread: u64, good: bool, now: Instant) {
         self.idle += 1;
         if self.connecting.remove(&thread).is_none() {
-            self.is_back(CutOff::Opening(thread), good);
+            // One that connects late has found a host that was started meanwhile, perhaps.
+            self.is_back(CutOff::Opening(thread), false);
         }
         if good {
             self.reached(Ok(()), now);

@@ -415,6 +415,30 @@ fn a_prober_that_is_not_connected_asks_about_nobody_first() {
 }
 
 #[test]
+fn who_goes_on_with_more_time_waits_for_what_was_given_up() {
+    let mut host = Host::new(Limits { timeout: SECOND, ..LIMITS });
+    let uuid = Uuid::from_u128(1);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(SECOND / 2);
+    host.probe(true, true);
+    host.wait(SECOND / 2);
+    assert!(host.scheduler.quarantine.has(uuid));
+    host.answers.clear();
+    host.scheduler.goes_on(LIMITS, host.now);
+    assert!(!host.scheduler.quarantine.has(uuid));
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    assert!(host.answers.is_empty(), "it is waited for");
+    host.finish_all();
+    assert!(matches!(host.answers.pop(), Some((_, Ok(_)))));
+    // One that has hung for so long hangs for this one as well.
+    let mut host = with_one_that_hangs(1);
+    host.scheduler.goes_on(LIMITS, host.now);
+    assert!(host.scheduler.quarantine.has(uuid));
+}
+
+#[test]
 fn one_who_begins_to_connect_is_no_sign_of_a_silence() {
     let mut host = Host::new(LIMITS);
     host.ask(0, list());
