@@ -9,7 +9,7 @@ pub(crate) type LogRecord = (log::Level, String);
 /// Whose lines those of the engines are, for Python's `logging`.
 pub(crate) const ENGINE: &str = "virtmeter::collector";
 /// So many lines wait for a caller at most.
-pub(crate) const MOST_LINES: usize = 1000;
+const MOST_LINES: usize = 1000;
 
 /// Logs, which is for callers alone: a log line may reach a slow handler, which no other caller is to
 /// wait for, or an interpreter that ends, and takes a thread of ours, which it does not know, with it.
@@ -37,6 +37,13 @@ pub(crate) fn log_all(lines: Vec<LogRecord>, give_back: impl FnOnce(Vec<LogRecor
         }
     }
     Ok(())
+}
+
+/// Has a line logged by the next caller, unless so many wait already.
+pub(crate) fn add(log: &mut Vec<LogRecord>, level: log::Level, line: String) {
+    if log.len() < MOST_LINES {
+        log.push((level, line));
+    }
 }
 
 /// Has lines logged before all that have come since.

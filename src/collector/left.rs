@@ -40,15 +40,12 @@ pub(super) fn taken_over<H: Hypervisor>(
 ) -> Option<Arc<Shared<H>>> {
     LEFT.with(|left| {
         let mut left = lock(left);
-        let all: Vec<_> = left.iter().map(Weak::upgrade).collect();
-        let found = all.into_iter().flatten().find_map(|other| {
-            let shared = other.downcast::<Shared<H>>().ok()?;
-            shared.goes_on(hypervisor, limits).then_some(shared)
-        });
-        let is_taken = |other: &Left| {
-            found.as_ref().is_some_and(|found| other.as_ptr().cast() == Arc::as_ptr(found))
+        let goes_on = |(place, other): (usize, &Left)| {
+            let shared = other.upgrade()?.downcast::<Shared<H>>().ok()?;
+            shared.goes_on(hypervisor, limits).then_some((place, shared))
         };
-        left.retain(|other| other.strong_count() > 0 && !is_taken(other));
-        found
+        let (place, found) = left.iter().enumerate().find_map(goes_on)?;
+        left.swap_remove(place);
+        Some(found)
     })
 }

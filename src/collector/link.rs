@@ -145,7 +145,7 @@ impl<H: Hypervisor> Link<H> {
     /// Hangs up as the last thing that a thread does. If too many are at that already, because a
     /// daemon does not answer it, the connection is left open: threads are bounded.
     pub(super) fn leave(mut self, mut state: MutexGuard<'_, State>) {
-        if state.leaving >= self.shared.limits().threads() {
+        if state.leaving >= state.scheduler.limits().threads() {
             state.open.remove(&self.number);
             if let Some(connection) = self.connection.take() {
                 closing::begin(self.shared.hypervisor.load().uri());

@@ -15,13 +15,15 @@ use crate::threads;
 /// Probers that may be stuck with guests at a time, and those that may be stuck at all.
 const PROBERS: usize = 3;
 const MOST_PROBERS: usize = 64;
+/// The shortest pause between two tries.
 const SHORTEST: Duration = Duration::from_millis(200);
 
 /// Wakes the prober, or starts one if there is none that serves.
 pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State, now: Instant) {
     cut_off(state, now);
     // Asking after a guest should take no time, and reaching the hypervisor not much.
-    let guest = shared.limits().timeout / 4;
+    let timeout = state.scheduler.limits().timeout;
+    let guest = timeout / 4;
     let connects = state.probing.as_ref().is_some_and(|(since, about)| {
         about.uuid == NO_INSTANCE && now.saturating_duration_since(*since) >= guest
     });
@@ -30,7 +32,7 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         shared.alarm(state);
     }
     let stuck = state.probing.clone().filter(|(since, about)| {
-        let nobody = || patience(shared.limits().timeout, silence(state, now));
+        let nobody = || patience(timeout, silence(state, now));
         let long = if about.uuid == NO_INSTANCE { nobody() } else { guest };
         now.saturating_duration_since(*since) >= long
     });

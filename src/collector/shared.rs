@@ -26,7 +26,6 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 pub(super) struct Shared<H> {
     /// That of the inspector that goes on here now.
     pub(super) hypervisor: ArcSwap<H>,
-    limits: Mutex<Limits>,
     state: Mutex<State>,
     /// Told when a caller may have its answer, when there may be work, when there may be something
     /// to probe, and when a thread has closed its connection.
@@ -159,7 +158,6 @@ impl<H: Hypervisor> Shared<H> {
         };
         Self {
             hypervisor: ArcSwap::new(hypervisor),
-            limits: Mutex::new(limits),
             state: Mutex::new(state),
             answered: Condvar::new(),
             work: Condvar::new(),
@@ -180,7 +178,7 @@ impl<H: Hypervisor> Shared<H> {
         instance: &InstanceId,
     ) -> Option<(Outcome<Answer>, Vec<LogRecord>)> {
         let mut state = self.lock();
-        let mut cancellation = Cancellation::new(self.limits());
+        let mut cancellation = Cancellation::new(state.scheduler.limits());
         let caller = thread::current().id();
         let mut request = state.scheduler.ask(caller, key, instance, Instant::now());
         loop {
@@ -272,7 +270,8 @@ impl<H: Hypervisor> Shared<H> {
     /// A connection could not be opened: the others are to be looked after, too.
     pub(super) fn refused(&self, state: &mut State, failure: &Failure) {
         let serving = state.serving();
-        let good = serving + usize::from(state.prober_is_connected(self.limits().slow()));
+        let slow = state.scheduler.limits().slow();
+        let good = serving + usize::from(state.prober_is_connected(slow));
         state.scheduler.refused(failure, good, serving, Instant::now());
         self.alarm(state);
     }
@@ -287,22 +286,17 @@ impl<H: Hypervisor> Shared<H> {
         state
     }
 
-    pub(super) fn limits(&self) -> Limits {
-        *lock(&self.limits)
-    }
-
     /// Has another inspector go on, if this one's is gone, it was of the same libvirt, and calls are out.
     pub(super) fn goes_on(&self, hypervisor: &Arc<H>, limits: Limits) -> bool {
         let mut state = self.lock();
         // With fewer threads, all that it has may be out.
-        let has_room = limits.threads() >= self.limits().threads();
+        let has_room = limits.threads() >= state.scheduler.limits().threads();
         let is_of_same = self.hypervisor.load().uri() == hypervisor.uri();
         let goes_on = has_room && is_of_same && state.ended && state.has_calls_out();
         if goes_on {
             state.ended = false;
             state.closings += 1; // what was opened meanwhile has other options
             state.scheduler.goes_on(limits, Instant::now());
-            *lock(&self.limits) = limits;
             self.hypervisor.store(Arc::clone(hypervisor));
         }
         goes_on

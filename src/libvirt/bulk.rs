@@ -482,6 +482,7 @@ mod tests {
     fn one_that_had_to_do_without_the_job_can_be_told() {
         let current = ("balloon.current", 1);
         assert!(bulk(&[current], &[]).lacks_job());
+        assert!(!bulk(&[current, ("state.state", 5)], &[]).lacks_job(), "it is shut off");
         assert!(!bulk(&[current, ("balloon.rss", 1)], &[]).lacks_job());
         let disk = [("block.0.name", "vda")];
         assert!(bulk(&[("block.0.capacity", 1)], &disk).lacks_job());

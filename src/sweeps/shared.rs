@@ -17,7 +17,7 @@ use crate::hypervisor::Parts;
 use crate::libvirt::generation;
 use crate::limits::Limits;
 use crate::locks::lock;
-use crate::logs::{LogRecord, MOST_LINES};
+use crate::logs::{LogRecord, add};
 use crate::printable::Printable;
 use crate::records::InstanceId;
 
@@ -161,9 +161,7 @@ impl State {
 
     /// Has something logged by the next caller.
     pub(super) fn say(&mut self, level: log::Level, line: String) {
-        if self.log.len() < MOST_LINES {
-            self.log.push((level, line));
-        }
+        add(&mut self.log, level, line);
     }
 
     /// How often the session was closed: what begins now may fail if that comes to be more.

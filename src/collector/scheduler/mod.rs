@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::hypervisor::{Outcome, Parts};
 use crate::limits::Limits;
-use crate::logs::MOST_LINES;
+use crate::logs::add;
 use crate::printable::Uri;
 use crate::records::InstanceId;
 
@@ -71,7 +71,8 @@ pub(super) struct Scheduler<R> {
     ahead: VecDeque<(Slot, u64)>,
     tasks: HashMap<Slot, Task>,
     running: HashMap<u64, Running>,
-    /// What has not come back from before an outage: readings, and threads that open a connection.
+    /// What has not come back from before an outage, and when it was begun: readings, and threads that open a
+    /// connection.
     cut_off: HashMap<CutOff, Instant>,
     /// What was read for callers who wait for it, by which task, and for those who will come.
     answers: HashMap<Key, (u64, Ready<R>)>,
@@ -190,6 +191,11 @@ impl<R> Scheduler<R> {
             health: Health::default(),
             log: Vec::new(),
         }
+    }
+
+    /// Those of the inspector that goes on here now.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// A caller asks. What it will ask next is read ahead, if that is known.
@@ -687,9 +693,7 @@ impl<R> Scheduler<R> {
 
     /// Has something logged by the next caller.
     pub(super) fn tell(&mut self, level: log::Level, line: String) {
-        if self.log.len() < MOST_LINES {
-            self.log.push((level, line));
-        }
+        add(&mut self.log, level, line);
     }
 }
 
