@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import signal
 import subprocess
@@ -16,7 +19,7 @@ import virtmeter
 from tests.support import cli, sample
 from tests.support.libvirtd import Never
 from virtmeter.cli.main import COMMANDS, commands, status
-from virtmeter.cli.text import printable
+from virtmeter.cli.text import printable, say
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -410,6 +413,58 @@ def test_ctrl_c_while_modules_are_imported_is_neither_lost_nor_a_traceback(modul
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+ENDS_BY = """
+import logging
+import click
+from virtmeter.cli import main
+
+@click.command()
+def command():
+    {what}
+
+main.commands = command
+main.main()
+"""
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2> >(exec >&- 2>&-; exit)", "2>&-"])
+def test_the_status_of_ctrl_c_is_the_same_where_nothing_can_be_said_of_it(stderr: str) -> None:
+    program = [sys.executable, "-c", ENDS_BY.format(what="raise KeyboardInterrupt")]
+    # The reader of the pipe is gone by then.
+    command = ["bash", "-c", f'exec "$@" {stderr}', "-", *program]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 130
+
+
+def test_a_message_that_nothing_can_hold_is_none_of_its_command() -> None:
+    says = ENDS_BY.format(what="logging.getLogger('virtmeter').warning('\\xe9'); print('told')")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "-", sys.executable, "-c", says],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stdout) == (0, "told\n")
+
+
+def test_a_line_that_has_no_room_is_the_only_one_that_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            if not self.getvalue().endswith("second\n"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def fileno(self) -> int:
+            pytest.fail("it is closed")
+
+    monkeypatch.setattr(sys, "stderr", stderr := Full())
+    say("first")
+    say("second")
+    assert stderr.getvalue().endswith("virtmeter: second\n")
 
 
 ENDED_TWICE = """

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 
 from tests.cli.exporter import COMMAND, Exporter, Samples, everything
 from tests.support.qemu import wait_for
-from virtmeter.cli.export.messages import LONGEST, RefusalError, parse, receive
+from virtmeter.cli.export import formats
+from virtmeter.cli.export.messages import (
+    LONGEST,
+    MOST_FIELDS,
+    RefusalError,
+    parse,
+    receive,
+)
 
 if TYPE_CHECKING:
     from tests.support.libvirtd import Daemon
@@ -53,6 +60,18 @@ def test_a_head_may_come_in_any_pieces() -> None:
         from_chunks(head[:-1])
     with pytest.raises(RefusalError):
         from_chunks(*[b"x" * 100] * LONGEST)
+
+
+def test_what_a_head_costs_has_an_end() -> None:
+    offer, others = "application/openmetrics-text", "text/html," * formats.MOST
+    assert not formats.choose(others + offer, "").openmetrics
+    assert formats.choose(f"{offer},{others}", "gzip").openmetrics
+    assert formats.choose(f"{offer};version=1.0.0" + ";a=b" * 10_000, "").openmetrics
+    fields = "&".join(["name[]=x"] * MOST_FIELDS)
+    head = f"GET /?{fields} HTTP/1.1\r\n\r\n"
+    assert parse(head.encode()).query == {"name[]": ["x"] * MOST_FIELDS}
+    with pytest.raises(RefusalError, match="Malformed"):
+        parse(head.replace("?", "?a=b&").encode())
 
 
 @given(st.one_of(REQUEST.map(lambda text: text.encode("latin-1")), st.binary()))

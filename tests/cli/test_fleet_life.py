@@ -593,6 +593,11 @@ def test_what_takes_long_to_write_is_written_once_for_all_who_have_waited_meanwh
     with pytest.raises(GoneError):
         ask("e")
     assert "e" not in written
+    # Nor is a target opened for it.
+    fleet.open = lambda _: pytest.fail("it is opened for nobody")
+    probe: Any = SimpleNamespace(path="/probe", method="GET", query={"target": ["a"]})
+    with pytest.raises(GoneError):
+        pages.answer(probe, here)
 
 
 WAITS_FOR_OTHERS = f"""{WITHOUT_MEMORY}

@@ -96,7 +96,8 @@ def main() -> NoReturn:
     # `<&-` or `>&-`. In this order, each gets its own descriptor, and no other file does.
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, stream) is None:
-            setattr(sys, stream, open(os.devnull, mode))  # noqa: PTH123, SIM115
+            nowhere = open(os.devnull, mode, errors="backslashreplace")  # noqa: PTH123, SIM115
+            setattr(sys, stream, nowhere)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             ending.on(number, 128 + number)
@@ -184,11 +185,13 @@ def status(command: click.Command) -> int:
     except (virtmeter.InspectorException, ValueError, ImportError) as error:
         say(str(error))
         return FAILED
-    except BrokenPipeError:
-        discard(sys.stdout)
-        return 0
     except OSError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # click could not write that it ends
+            discard(sys.stderr)
+            return INTERRUPTED
         discard(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return 0
         say(str(error))
         return FAILED
     except MemoryError:

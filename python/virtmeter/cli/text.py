@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -10,6 +11,8 @@ from typing import TextIO
 
 from virtmeter.cli import kinds
 
+MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN)
+"""A line is lost by these, and not those after it: a file system is full, or a reader is slow."""
 PASSWORD = re.compile(r"(//[^:/\s\"]*:)[^\s\"]*@")
 """Of a URI in a text. It may hold anything: rather too much is left out than too little."""
 SCHEME, COLON = r"[^:]*:?//", "(?::|%3A)"
@@ -81,8 +84,9 @@ def say(line: str) -> None:
     try:
         sys.stderr.write(f"virtmeter: {printable(line)}\n")
         sys.stderr.flush()
-    except OSError:
-        discard(sys.stderr)
+    except OSError as error:
+        if error.errno not in MAY_PASS:
+            discard(sys.stderr)
 
 
 def discard(stream: TextIO) -> None:

@@ -82,6 +82,7 @@ class FleetPages:
             raise RefusalError(
                 HTTPStatus.BAD_REQUEST, "Name one target, as in /probe?target=NAME; see /targets."
             )
+        connection.check()  # to open one may cost more than to read it
         try:
             opened = self._fleet.open(names[0])
         except KeyError:

@@ -9,6 +9,9 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MOST = 32
+"""So many of what a client offers are looked at, and of the parameters of each."""
+
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -40,8 +43,8 @@ def choose(accept: str, accept_encoding: str) -> Format:
 
 def _offers(header: str) -> Iterator[tuple[str, str, float]]:
     """Yield each name with its version and its quality: name;version=1;q=0.5."""
-    for offer in header.lower().split(","):
-        name, *rest = (part.strip() for part in offer.split(";"))
+    for offer in header.lower().split(",", MOST)[:MOST]:
+        name, *rest = (part.strip() for part in offer.split(";", MOST)[:MOST])
         parameters = dict(part.partition("=")[::2] for part in rest)
         try:
             quality = float(parameters.get("q", "1"))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LONGEST = 16384
 """Bytes of a request's head."""
 
+MOST_FIELDS = 100
+"""The most fields of a query."""
+
 PIECE = 65536
 """Bytes that are sent at a time, and all that a client occupies of a text that is shared."""
 
@@ -117,7 +120,7 @@ def parse(head: bytes) -> Request:
         if parsed.refused is not None:
             raise RefusalError(parsed.refused, "Unsupported request.")
         target = urlsplit(parsed.path)
-        query = parse_qs(target.query)
+        query = parse_qs(target.query, max_num_fields=MOST_FIELDS)
     except ValueError:
         raise RefusalError(HTTPStatus.BAD_REQUEST, "Malformed request.") from None
     return Request(parsed.command, unquote(target.path), query, parsed.headers)
