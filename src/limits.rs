@@ -149,6 +149,12 @@ impl Limits {
         self.workers.max(2) + self.max_stuck
     }
 
+    /// The same, where all may be stuck that may be by others: of no fewer threads.
+    pub(crate) fn with_room_of(self, others: &Self) -> Self {
+        let threads = others.threads().saturating_sub(self.workers.max(2));
+        Self { max_stuck: self.max_stuck.max(others.max_stuck).max(threads), ..self }
+    }
+
     /// How many readings that need the guest's process may be under way: one thread is always left
     /// for those that do not.
     pub(crate) fn waiting_for_guests(&self) -> usize {

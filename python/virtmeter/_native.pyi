@@ -52,9 +52,9 @@ class Inspector:
     away, calls fail at once, and the inspector goes on trying by itself. A forked child may go on
     using its parent's inspector, with threads and connections of its own.
 
-    Keep an inspector for as long as you read. What it knows of guests that hang goes with it:
-    another one asks each of them anew, and leaves one more thread, and one more of libvirtd's
-    workers, waiting there.
+    Keep an inspector for as long as you read: it knows the VMs, reads ahead, and has what each
+    caller has read. The next one of the same libvirt in this process only knows which guests hang,
+    as long as they do.
 
     Every ``inspect_`` method takes ``instance``, a UUID string, a ``uuid.UUID`` or an object with
     such an ``id``, and ``duration``, which Ceilometer passes and nobody needs. A VM of XenServer's

@@ -16,6 +16,8 @@ pub(super) const IDLE: Duration = Duration::from_secs(10);
 pub(super) struct Open {
     /// How often all had been closed, and how often there was an alarm, when it was opened or looked at.
     pub(super) closings: u64,
+    /// How often another inspector had gone on.
+    owners: u64,
     alarms: u64,
     pub(super) in_use: bool,
     /// Whether readings are taken over it; else it is the prober's.
@@ -47,6 +49,11 @@ impl<H: Hypervisor> Link<H> {
             && state.open.get(&self.number).is_some_and(looked_at)
     }
 
+    /// Whether it was opened for the inspector that there is now, by its options.
+    pub(super) fn is_its(&self, state: &State) -> bool {
+        state.open.get(&self.number).is_some_and(|open| open.owners == state.owners)
+    }
+
     /// Whether it is to be closed: all were, or nobody needs one any more.
     pub(super) fn is_over(&self, state: &State) -> bool {
         let open = state.open.get(&self.number);
@@ -60,13 +67,8 @@ impl<H: Hypervisor> Link<H> {
         let alarms = self.shared.lock().alarms;
         match &self.connection {
             None => {
-                let before = self.shared.hypervisor.load_full();
                 self.open()?;
-                let is_its = Arc::ptr_eq(&before, &self.shared.hypervisor.load());
-                if !is_its {
-                    self.hang_up(); // it is an inspector's that is gone, with options of its own
-                }
-                return Ok(is_its);
+                return Ok(true);
             }
             Some(connection) if !connection.is_alive() => self.broken(),
             Some(_) => {
@@ -101,10 +103,10 @@ impl<H: Hypervisor> Link<H> {
     fn open(&mut self) -> Result<&mut H::Connection> {
         // What comes meanwhile, a closing or an alarm, is for this connection as well.
         let mut state = self.shared.lock();
-        let (closings, alarms) = (state.closings, state.alarms);
+        let (closings, owners, alarms) = (state.closings, state.owners, state.alarms);
+        let hypervisor = self.shared.hypervisor.load_full();
         state.opening.insert(self.number, Instant::now());
         drop(state);
-        let hypervisor = self.shared.hypervisor.load_full();
         let opened = match closing::too_many(hypervisor.uri()) {
             Some(failure) => {
                 let uri = hypervisor.uri().to_owned();
@@ -119,7 +121,7 @@ impl<H: Hypervisor> Link<H> {
         }
         let connection = opened?;
         let (serves, in_use) = (self.serves, !self.serves);
-        state.open.insert(self.number, Open { closings, alarms, in_use, serves });
+        state.open.insert(self.number, Open { closings, owners, alarms, in_use, serves });
         let serving = state.serving();
         state.scheduler.opened(serving, Instant::now());
         drop(state);

@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) opening: HashMap<u64, Instant>,
     /// How often all connections were closed: older ones are closed when they are not in use.
     pub(super) closings: u64,
+    /// How often another inspector has gone on with this.
+    pub(super) owners: u64,
     /// How often there was a reason to look whether the connections that are open still serve.
     pub(super) alarms: u64,
     /// The last list, and when it was asked for.
@@ -143,6 +145,7 @@ impl<H: Hypervisor> Shared<H> {
             open: HashMap::new(),
             opening: HashMap::new(),
             closings: 0,
+            owners: 0,
             alarms: 0,
             listed: None,
             host_cpus: None,
@@ -289,13 +292,14 @@ impl<H: Hypervisor> Shared<H> {
     /// Has another inspector go on, if this one's is gone, it was of the same libvirt, and calls are out.
     pub(super) fn goes_on(&self, hypervisor: &Arc<H>, limits: Limits) -> bool {
         let mut state = self.lock();
-        // With fewer threads, all that it has may be out.
-        let has_room = limits.threads() >= state.scheduler.limits().threads();
         let is_of_same = self.hypervisor.load().uri() == hypervisor.uri();
-        let goes_on = has_room && is_of_same && state.ended && state.has_calls_out();
+        let goes_on = is_of_same && state.ended && state.has_calls_out();
         if goes_on {
             state.ended = false;
-            state.closings += 1; // what was opened meanwhile has other options
+            // What was opened meanwhile has other options.
+            (state.closings, state.owners) = (state.closings + 1, state.owners + 1);
+            // With fewer threads, or fewer that may hang, nobody might be left to read.
+            let limits = limits.with_room_of(&state.scheduler.limits());
             state.scheduler.goes_on(limits, Instant::now());
             self.hypervisor.store(Arc::clone(hypervisor));
         }

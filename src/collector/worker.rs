@@ -85,12 +85,12 @@ impl<H: Hypervisor> Worker<H> {
         let mut goes_on = true;
         match good {
             // It was opened for this reading, even if all were closed meanwhile.
-            Ok(true) => {
+            Ok(true) if self.link.is_its(&state) => {
                 if let Some(job) = state.scheduler.start(Instant::now()) {
                     state = self.read(shared, &job, state);
                 }
             }
-            Ok(false) => {}
+            Ok(_) => {}
             // Others serve, and there may be too many of them.
             Err(Error::ConnectionLost { .. }) => goes_on = !state.scheduler.is_reachable(),
             Err(error) => {

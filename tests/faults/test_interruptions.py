@@ -29,6 +29,7 @@ from tests.support.libvirtd import Daemon, Late, Never, Then
 from tests.support.oracle import METHODS
 from tests.support.polling import ask, cycle
 from tests.support.procedures import (
+    VIR_DOMAIN_SHUTOFF,
     VIR_ERR_INTERNAL_ERROR,
     VIR_FROM_QEMU,
     Disk,
@@ -117,7 +118,8 @@ def test_inspectors_that_are_made_anew_for_each_question_over_one_hung_guest(
     before = threads()
 
     def asked_anew(uuid: str, more: float = 0) -> type[Exception] | None:
-        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4 + more)
+        workers = 4 if more % 0.003 else 8
+        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4 + more, workers=workers)
         return outcome(lambda: list(inspector.inspect_disks(uuid)))
 
     with hanging(daemon, hung):
@@ -134,6 +136,61 @@ def test_inspectors_that_are_made_anew_for_each_question_over_one_hung_guest(
             assert inspector.health().timeouts == 0
     wait_for(lambda: asked_anew(hung) is None, "it is read again")
     wait_for(lambda: threads() <= before, "nothing is left behind")
+
+
+def test_what_hung_for_another_inspector_costs_no_healthy_guest(daemon: Daemon) -> None:
+    """It has as many threads, of which fewer may hang."""
+    domains = [sample.domain(number, bulk=True) for number in range(1, 9)]
+    daemon.waits.job_timeout = 60.0
+    daemon.add(*domains)
+    hung, well = domains[:3], domains[3:]
+    for domain in hung:
+        domain.hung = True
+    first = virtmeter.LibvirtInspector(daemon.uri, timeout=1.0)
+    for domain in hung:
+        asked = partial(first.inspect_disks, domain.uuid)
+        assert outcome(asked) is virtmeter.InspectionTimeout
+    del first, asked
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=1.0, workers=14, max_stuck=2) as inspector:
+        assert all(list(inspector.inspect_disks(domain.uuid)) for domain in well)
+    for domain in hung:
+        domain.hung = False
+
+
+@pytest.mark.parametrize("report_stopped", [False, True])
+def test_what_another_inspector_has_opened_tells_nothing_by_its_options(
+    daemon: Daemon, report_stopped: bool
+) -> None:
+    running, stopped = sample.domain(1), sample.domain(2)
+    stopped.state, stopped.id = VIR_DOMAIN_SHUTOFF, -1
+    daemon.add(running, stopped)
+    over = threading.Event()
+    first = virtmeter.LibvirtInspector(daemon.uri, timeout=1.0, report_stopped=not report_stopped)
+    questions = (
+        first.list_instances,
+        partial(first.inspect_instance, running.uuid),
+        partial(first.inspect_disks, running.uuid),
+    )
+    daemon.latency["CONNECT_GET_ALL_DOMAIN_STATS"] = 0.1
+    with ThreadPoolExecutor(3) as threads:  # there are several connections
+        list(threads.map(lambda question: list(question()), questions))
+    del questions
+    for procedure in ("CONNECT_OPEN", "CONNECT_LIST_ALL_DOMAINS", *AFTER_THE_OPEN):
+        daemon.on(procedure, Then(lambda _: over.wait(60)), repeat=True)
+    assert outcome(first.list_instances) is virtmeter.ConnectionLost
+    del first
+    with (
+        virtmeter.LibvirtInspector(
+            daemon.uri, timeout=3.0, report_stopped=report_stopped
+        ) as inspector,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        asked = thread.submit(outcome, partial(inspector.inspect_instance, stopped.uuid))
+        time.sleep(0.2)
+        daemon.off()
+        over.set()
+        shut_off = None if report_stopped else virtmeter.InstanceShutOffException
+        assert asked.result(60) is shut_off
 
 
 @pytest.mark.parametrize("is_reset", [False, True])

@@ -380,7 +380,7 @@ impl<R> Scheduler<R> {
             return false;
         };
         if !broken {
-            self.heard = Some(now);
+            self.is_there(now);
             self.has_outlived_outage(running.started);
         }
         if let Some(locked) = self.locked.get_mut(&job.slot.uuid) {

@@ -275,7 +275,9 @@ impl<R> Scheduler<R> {
     pub(in crate::collector) fn hear(&mut self, at: Option<Instant>) {
         // One that has broken its connection was no answer.
         let answered = at.filter(|at| self.broken.is_none_or(|broken| *at > broken));
-        self.heard = self.heard.max(answered);
+        if let Some(at) = answered {
+            self.is_there(at);
+        }
     }
 
     /// When the hypervisor has answered anything for the last time.
@@ -363,12 +365,13 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// It has answered a question that was asked for that.
-    fn is_there(&mut self, now: Instant) {
-        self.heard = Some(now);
+    /// It has answered something then.
+    pub(super) fn is_there(&mut self, at: Instant) {
+        self.heard = self.heard.max(Some(at));
         // An outage is also over where all connections were closed in it.
-        if self.outage.is_none() && self.may_have_cut_off > self.reachable_since {
-            self.reachable_since = Some(now);
+        let began = self.may_have_cut_off;
+        if self.outage.is_none() && began > self.reachable_since && began <= Some(at) {
+            self.reachable_since = Some(at);
         }
     }
 

@@ -1322,6 +1322,42 @@ fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
 }
 
 #[test]
+fn what_was_out_in_a_silence_in_which_all_was_closed_has_its_time_after_it() {
+    for is_finished in [false, true] {
+        let mut host = Host::new(LIMITS);
+        for vm in 0..2 {
+            host.ask(vm, key(Kind::Disks, vm as u128));
+        }
+        host.start();
+        host.wait(LIMITS.timeout);
+        assert!(!host.scheduler.is_reachable());
+        host.scheduler.begin_anew();
+        host.wait(LIMITS.timeout);
+        // It answers again.
+        if is_finished {
+            host.finish(1, Ok(()));
+        } else {
+            host.scheduler.hear(Some(host.now));
+        }
+        let hung = Uuid::from_u128(0);
+        let another_answers = |host: &mut Host| {
+            host.ask(2, key(Kind::Nics, 5));
+            host.start();
+            host.finish(host.taking.len() - 1, Ok(()));
+        };
+        let mut long = Duration::ZERO;
+        while long < LIMITS.timeout {
+            another_answers(&mut host);
+            assert!(!host.scheduler.quarantine.has(hung), "after {long:?}");
+            host.wait(SECOND / 4);
+            long += SECOND / 4;
+        }
+        another_answers(&mut host);
+        assert!(host.scheduler.quarantine.has(hung));
+    }
+}
+
+#[test]
 fn what_answers_late_after_a_silence_is_not_said_to_hang() {
     for is_probed_first in [false, true] {
         let mut host = Host::new(LIMITS);
