@@ -1,6 +1,6 @@
 //! What each caller has last read of each instance. A caller is a name that anybody chooses freely, so
-//! there are bounds: names are of some length at the most, and only so many are remembered. Pure: times
-//! come in with the readings.
+//! there are bounds: names are of some length at the most, and only so many are remembered. Pure: it is told what
+//! time it is, which need not be that of a reading: that of a pool's or a vCenter's is the time that its values cover.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

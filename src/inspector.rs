@@ -240,7 +240,7 @@ impl Inspector {
         Cancellation::look()?;
         Ok(self
             .rates
-            .with(|rates| lock(rates).of(caller, own, read.at).nic_rates(read, interfaces)))
+            .with(|rates| lock(rates).of(caller, own, Instant::now()).nic_rates(read, interfaces)))
     }
 
     /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
@@ -256,7 +256,9 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        Ok(self.rates.with(|rates| lock(rates).of(caller, own, read.at).disk_rates(read, &disks)))
+        Ok(self
+            .rates
+            .with(|rates| lock(rates).of(caller, own, Instant::now()).disk_rates(read, &disks)))
     }
 
     /// What an instance has used since this `caller` last asked this or
@@ -275,7 +277,7 @@ impl Inspector {
         Cancellation::look()?;
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
-            usage.of(caller, uuid, read.at).usage(&own, read, &counters, host_cpus)
+            usage.of(caller, uuid, Instant::now()).usage(&own, read, &counters, host_cpus)
         }))
     }
 
@@ -356,7 +358,7 @@ impl Inspector {
         Ok(self.usage.with(|usage| {
             let mut usage = lock(usage);
             let enter = |((id, counters, read), cpus): ((InstanceId, VmCounters, Stamp), _)| {
-                usage.of(caller, id.uuid, read.at).usage(&id, read, &counters, cpus)
+                usage.of(caller, id.uuid, Instant::now()).usage(&id, read, &counters, cpus)
             };
             all.into_iter().zip(host_cpus).map(enter).collect()
         }))

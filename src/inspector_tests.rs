@@ -122,6 +122,16 @@ impl Host {
     }
 }
 
+#[test]
+fn a_caller_is_remembered_by_when_it_asks() {
+    // As of a vCenter that was away for a day: the time of its readings is that which they cover.
+    let mut host = Host::new();
+    host.start = host.start.checked_sub(30 * 3600 * SECOND).unwrap();
+    host.usage("", 0, counters(0, 0));
+    host.inspector.instances().unwrap();
+    assert_eq!(host.usage("", 10, counters(5, 5)).interval, Some(10 * SECOND));
+}
+
 fn vm() -> InstanceId {
     Uuid::from_u128(1).into()
 }
