@@ -19,7 +19,7 @@ mod trust;
 use std::fmt::{self, Write as _};
 use std::io::{BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 use rustls::client::Resumption;
@@ -195,6 +195,10 @@ pub(crate) struct Client {
     names: Arc<PerProcess<Arc<Names>>>,
 }
 
+/// One for all clients: a call of the system's that does not return is not made again by the next one.
+static NAMES: LazyLock<Arc<PerProcess<Arc<Names>>>> =
+    LazyLock::new(|| Arc::new(PerProcess::new(|| Arc::new(Names::of_the_system()))));
+
 /// What TLS needs to know.
 struct Tls {
     config: Arc<ClientConfig>,
@@ -210,17 +214,7 @@ impl Client {
     ///
     /// [`TrustError`], if there are none that can be used.
     pub(crate) fn new(trust: &Trust) -> Result<Self, TrustError> {
-        let names = Arc::new(PerProcess::new(|| Arc::new(Names::of_the_system())));
-        Self::with_names(trust, names)
-    }
-
-    /// Another one that trusts others: each host of a pool has a certificate of its own.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Client::new`].
-    pub(crate) fn trusting(&self, trust: &Trust) -> Result<Self, TrustError> {
-        Self::with_names(trust, Arc::clone(&self.names))
+        Self::with_names(trust, Arc::clone(&NAMES))
     }
 
     fn with_names(trust: &Trust, names: Arc<PerProcess<Arc<Names>>>) -> Result<Self, TrustError> {

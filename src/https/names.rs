@@ -2,7 +2,7 @@
 //!
 //! `getaddrinfo` has no deadline: with a DNS server that does not answer it takes half a minute, or
 //! longer. So a helper thread calls it, and its callers leave when their time is over; the thread ends
-//! when its call does. There is one for a name and a few in all, however many ask, and what they find is
+//! when its call does. There is one for a name, however many ask, and a bound for all. What they find is
 //! remembered for a minute, so that hosts can be read on while DNS is slow.
 
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use crate::threads;
 
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// The most names that are looked up at a time.
-const AT_A_TIME: usize = 8;
+/// The most names that are looked up at a time, each by a thread: so many may hang before others have to wait.
+const AT_A_TIME: usize = 512;
 
 /// The most addresses of a name that are of use.
 const ADDRESSES: usize = 16;
@@ -37,6 +37,7 @@ pub(super) struct Names {
     entries: Mutex<HashMap<String, Entry>>,
     changed: Condvar,
     lookup: Box<Lookup>,
+    at_a_time: usize,
 }
 
 impl Names {
@@ -51,7 +52,8 @@ impl Names {
     pub(super) fn new(
         lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Self {
-        Self { entries: Mutex::default(), changed: Condvar::new(), lookup: Box::new(lookup) }
+        let (entries, changed, lookup) = (Mutex::default(), Condvar::new(), Box::new(lookup));
+        Self { entries, changed, lookup, at_a_time: AT_A_TIME }
     }
 
     /// The addresses of a name, the preferred one first.
@@ -101,7 +103,7 @@ impl Names {
             Entry::Found(_, at) | Entry::Failed(_, at) => at.elapsed() < REMEMBERED,
         });
         let in_flight = entries.values().filter(|entry| matches!(entry, Entry::InFlight)).count();
-        if in_flight >= AT_A_TIME {
+        if in_flight >= self.at_a_time {
             return Ok(());
         }
         let (names, name) = (Arc::clone(self), host.to_owned());
@@ -138,6 +140,7 @@ mod tests {
 
     use super::*;
 
+    const FEW: usize = 8;
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn after(milliseconds: u64) -> Instant {
@@ -181,25 +184,26 @@ mod tests {
         let wait = Mutex::new(wait);
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
-        let names = Arc::new(Names::new(move |_| {
+        let names = Names::new(move |_| {
             counted.fetch_add(1, SeqCst);
             let _ = wait.lock().unwrap().recv();
             Ok(vec![ADDRESS])
-        }));
+        });
+        let names = Arc::new(Names { at_a_time: FEW, ..names });
         for _ in 0..2 {
-            for name in 0..2 * AT_A_TIME {
+            for name in 0..2 * FEW {
                 let late = names.addresses(&name.to_string(), after(1));
                 assert_eq!(late, Err(Why::TimedOut(Phase::Resolving)));
             }
         }
         // Threads that were begun may not have got as far as to count.
         let in_flight = names.entries().len();
-        assert_eq!(in_flight, AT_A_TIME);
+        assert_eq!(in_flight, FEW);
         drop(answer);
-        for name in 0..2 * AT_A_TIME {
+        for name in 0..2 * FEW {
             assert_eq!(names.addresses(&name.to_string(), after(30_000)), Ok(vec![ADDRESS]));
         }
-        assert_eq!(count.load(SeqCst), 2 * AT_A_TIME);
+        assert_eq!(count.load(SeqCst), 2 * FEW);
     }
 
     #[test]

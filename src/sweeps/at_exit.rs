@@ -46,7 +46,7 @@ impl<H: HostWide> HasSession for Shared<H> {
             while self.is_reading() && Instant::now() < deadline {
                 thread::sleep(MOMENT);
             }
-            if self.driver.sessions().1 {
+            if self.driver.sessions().is_open {
                 let _ = self.close(deadline);
             }
             return;

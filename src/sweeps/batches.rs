@@ -51,6 +51,8 @@ pub(super) struct Failed {
     is_late: bool,
     /// Whether the log says so.
     pub(super) is_told: bool,
+    /// Others were to be read in its place: it says nothing of one that is the same again later on.
+    is_replaced: bool,
 }
 
 /// What a caller is to do about an instance that is read by itself.
@@ -102,6 +104,7 @@ impl Batches {
             used: now,
         });
         known.used = now;
+        known.failed.take_if(|failed| failed.is_replaced && failed.last < asked);
         if let Some(read) = known.read.filter(|read| *read >= oldest) {
             return Next::Read(read);
         }
@@ -139,9 +142,9 @@ impl Batches {
         }
     }
 
-    /// Whether a thread reads it now.
-    pub(super) fn is_begun(&self, batch: Batch) -> bool {
-        self.known.get(&batch).is_some_and(|known| known.begun.is_some())
+    /// Since when a thread reads it, if one does.
+    pub(super) fn begun(&self, batch: Batch) -> Option<Instant> {
+        self.known.get(&batch)?.begun
     }
 
     /// How many have been read for longer than that.
@@ -176,7 +179,8 @@ impl Batches {
         let known = self.known.get_mut(&batch).filter(|known| known.begun.is_some());
         let Some(known) = known.filter(|known| known.failed.is_none()) else { return false };
         let (error, pause) = (error.clone(), SHORTEST);
-        known.failed = Some(Failed { error, since: now, last: now, pause, is_late: true, is_told });
+        let (since, last, is_late, is_replaced) = (now, now, true, false);
+        known.failed = Some(Failed { error, since, last, pause, is_late, is_told, is_replaced });
         is_told
     }
 
@@ -209,17 +213,24 @@ impl Batches {
         matches!(batch, Batch::Instance { host, .. } if self.in_vain.contains_key(&host))
     }
 
-    /// Notes that it was not read. Returns whether that is new.
-    pub(super) fn has_not_been_read(&mut self, batch: Batch, error: Error, now: Instant) -> bool {
+    /// Notes that it was not read, and whether others are to be read in its place. Returns whether that is new, and is
+    /// to be told.
+    pub(super) fn has_not_been_read(
+        &mut self,
+        batch: Batch,
+        error: Error,
+        is_replaced: bool,
+        now: Instant,
+    ) -> bool {
         let Some(known) = self.known.get_mut(&batch) else { return false };
         (known.ordered, known.begun) = (None, None);
         let before = known.failed.take();
         let is_new = before.as_ref().is_none_or(|before| before.is_late);
         let (since, pause) = before
             .map_or((now, SHORTEST), |before| (before.since, (before.pause * 2).min(LONGEST)));
-        let (is_late, is_told) = (false, true);
-        known.failed = Some(Failed { error, since, last: now, pause, is_late, is_told });
-        is_new
+        let (last, is_late, is_told) = (now, false, !is_replaced);
+        known.failed = Some(Failed { error, since, last, pause, is_late, is_told, is_replaced });
+        is_new && is_told
     }
 
     /// When it was last read, if that was begun since.
@@ -229,7 +240,9 @@ impl Batches {
 
     /// Everything that fails, and why.
     pub(super) fn failing(&self) -> impl Iterator<Item = (Batch, &Failed)> {
-        self.known.iter().filter_map(|(batch, known)| Some((*batch, known.failed.as_ref()?)))
+        let failing =
+            self.known.iter().filter_map(|(batch, known)| Some((*batch, known.failed.as_ref()?)));
+        failing.filter(|(_, failed)| !failed.is_replaced)
     }
 
     /// Hosts that are too old, and were asked for since they were last read: whoever goes through all
@@ -250,7 +263,7 @@ impl Batches {
         let hosts = self.known.iter().filter(|(batch, _)| matches!(batch, Batch::Host(_)));
         let failed =
             hosts.filter(|(_, known)| known.ordered.is_none()).filter_map(|(batch, known)| {
-                let failed = known.failed.as_ref()?;
+                let failed = known.failed.as_ref().filter(|failed| !failed.is_replaced)?;
                 (now >= failed.last + failed.pause).then_some((failed.last, *batch))
             });
         let mut due: Vec<_> = failed.collect();

@@ -8,6 +8,7 @@ use super::shared::MOST_THREADS;
 use crate::error::{Error, Result};
 use crate::hypervisor::{Content, Examined, Host, Parts, Stamp};
 use crate::records::{Instance, InstanceId};
+use crate::target::Sessions;
 
 /// What one call to a hypervisor that answers for many instances reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,7 +39,7 @@ pub(crate) trait HostWide: Send + Sync + 'static {
 
     /// The same for what nobody waits for, which is no reason to log in: `None` where nobody is.
     fn read_for_nobody(&self, batch: Batch, deadline: Instant) -> Option<Result<Vec<String>>> {
-        self.sessions().1.then(|| self.read(batch, deadline))
+        self.sessions().is_open.then(|| self.read(batch, deadline))
     }
 
     /// Every instance of the last inventory, running or not.
@@ -59,6 +60,17 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// # Errors
     /// As [`batches`](Self::batches), and [`Error::NoData`].
     fn tell(&self, part: Parts, instance: &InstanceId) -> Result<(Content, Stamp)>;
+
+    /// When its host has answered without telling of an instance that it told of before: it may be on another one since
+    /// the inventory was read.
+    fn missed(&self, _: &InstanceId) -> Option<Instant> {
+        None
+    }
+
+    /// When an instance was found on another host than before: what that one was asked before does not tell of it.
+    fn came(&self, _: &InstanceId) -> Option<Instant> {
+        None
+    }
 
     /// The UUID of the instance that is meant, by the last inventory: it may be asked for by one that its
     /// manager has given it.
@@ -104,8 +116,8 @@ pub(crate) trait HostWide: Send + Sync + 'static {
     /// The round trips so far, by the names of the calls.
     fn calls(&self) -> Vec<(&'static str, u64)>;
 
-    /// How often it has logged in, and whether it is logged in now.
-    fn sessions(&self) -> (u64, bool);
+    /// How its logins have gone so far.
+    fn sessions(&self) -> Sessions;
 
     /// Logs out, within the deadline.
     ///

@@ -149,14 +149,19 @@ impl<H: HostWide> Source for Sweeps<H> {
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
             let mut batches = here.driver.batches(part, instance)?;
             for is_last in [false, true] {
-                let answer = here.have_all(part, &batches, asked)?;
+                let answer = here.have_all(part, &batches, instance, asked)?;
                 // What has held it up may be read apart from it by now, or it together with others.
                 let before = std::mem::replace(&mut batches, here.driver.batches(part, instance)?);
                 match answer {
                     Err((batch, error)) if is_last || batches.contains(&batch) => {
                         return Err(here.no_data(batch, instance, &error));
                     }
-                    Ok(()) if batches == before => break,
+                    Ok(()) if batches == before => {
+                        let Some(missed) = here.driver.missed(instance) else { break };
+                        here.have_since(Batch::Inventory, Instant::now(), missed)
+                            .map_err(|error| for_instance(error, instance))?;
+                        batches = here.driver.batches(part, instance)?;
+                    }
                     _ => {}
                 }
             }
@@ -197,7 +202,7 @@ impl<H: HostWide> Source for Sweeps<H> {
     }
 
     fn is_connected(&self) -> bool {
-        self.here.with(Arc::clone).driver.sessions().1
+        self.here.with(Arc::clone).driver.sessions().is_open
     }
 
     fn close(&self) {
@@ -226,8 +231,11 @@ impl<H: HostWide> Shared<H> {
         self: &Arc<Self>,
         part: Parts,
         batches: &[Batch],
+        instance: &InstanceId,
         asked: Instant,
     ) -> Result<std::result::Result<(), (Batch, Error)>> {
+        let oldest = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
+        let oldest = Some(oldest).max(self.driver.came(instance)).unwrap_or(oldest);
         for &batch in batches {
             if let Batch::Instance { host, uuid } = batch {
                 if !self.is_waited_for(host, batch, asked) {
@@ -236,7 +244,7 @@ impl<H: HostWide> Shared<H> {
                 self.read_ahead(part, batch, uuid, asked);
             }
             let begun = Instant::now();
-            match (self.have(batch, asked), batch) {
+            match (self.have_since(batch, asked, oldest), batch) {
                 (Ok(_), _) => {}
                 (Err(error @ (Error::Interrupted | Error::LoginRefused { .. })), _) => {
                     return Err(error);

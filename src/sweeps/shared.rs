@@ -236,9 +236,13 @@ impl<H: HostWide> Shared<H> {
         state.asked = Some(begun);
         let longest = self.limits.timeout() + self.driver.patience(batch);
         let (mut until, mut was_stopped) = (begun + longest, false);
-        let mut has_come_first = false;
+        let (mut has_come_first, mut is_its) = (false, false);
         loop {
             let now = Instant::now();
+            // One that was begun before may have to end first, and then there is one of its own.
+            if !is_its && state.batches.begun(batch).is_some_and(|since| since > begun) {
+                (until, is_its) = (now + longest, true);
+            }
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
                 Next::Read(read) => return Ok(read),
                 Next::Failed { error, order } => {
@@ -269,8 +273,8 @@ impl<H: HostWide> Shared<H> {
                         state.timeouts += 1;
                         // A login may take far longer, and fails by itself only after that.
                         let is_logging_in = batch == Batch::Inventory
-                            && state.batches.is_begun(batch)
-                            && !self.driver.sessions().1;
+                            && state.batches.begun(batch).is_some()
+                            && !self.driver.sessions().is_open;
                         let error = self.too_late(&state, longest, is_logging_in);
                         if state.batches.is_late(batch, &error, is_logging_in, now) {
                             self.tell(&mut state, batch, Some(&error));
@@ -510,13 +514,13 @@ impl<H: HostWide> Shared<H> {
     }
 
     pub(super) fn health(&self) -> Health {
-        let (opened, connected) = self.driver.sessions();
+        let sessions = self.driver.sessions();
         let calls = self.driver.calls();
         let state = self.lock();
         let now = Instant::now();
         let mut health = Health {
-            connections: connected.into(),
-            opened,
+            connections: sessions.is_open.into(),
+            opened: sessions.opened,
             threads: state.threads,
             handed_out: state.handed_out,
             timeouts: state.timeouts,
@@ -545,7 +549,7 @@ impl<H: HostWide> Shared<H> {
         state.ended = true;
         state.queue.clear();
         state.for_nobody.clear();
-        if state.threads == 0 && self.driver.sessions().1 && worker::spawn(self).is_ok() {
+        if state.threads == 0 && self.driver.sessions().is_open && worker::spawn(self).is_ok() {
             state.threads += 1;
         }
         drop(state);

@@ -9,6 +9,7 @@ use crate::error::Failure;
 use crate::hypervisor::Stamp;
 use crate::locks::lock;
 use crate::records::{InstanceStats, ids};
+use crate::target::Sessions;
 
 const INSTANCES: u128 = 4;
 const TOGETHER: u128 = 999;
@@ -17,6 +18,8 @@ const TOGETHER: u128 = 999;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Does {
     Fail,
+    /// Cannot be logged in to.
+    FailToLogIn,
     /// Does not answer until it is told something else.
     Hang,
     /// Does not answer, and fails once somebody logs out.
@@ -39,6 +42,8 @@ struct World {
     left: Option<u128>,
     closed: usize,
     is_logged_out: bool,
+    /// How many logins have failed.
+    failed: u64,
 }
 
 /// Hosts with four instances each, of which the last has to be read alone.
@@ -52,6 +57,8 @@ struct Scripted {
     /// What is read after a host, for nobody.
     afterwards: Vec<Batch>,
     read_ahead: Option<usize>,
+    /// How long each reading takes, at least.
+    takes: Duration,
     world: Arc<(Mutex<World>, Condvar)>,
 }
 
@@ -87,6 +94,11 @@ impl HostWide for Scripted {
         world.reading += 1;
         world.most = world.most.max(world.reading);
         let closed = world.closed;
+        if !self.takes.is_zero() {
+            drop(world);
+            thread::sleep(self.takes);
+            world = self.lock();
+        }
         // So that others come meanwhile.
         world = self.world.1.wait_timeout(world, Duration::from_millis(20)).unwrap().0;
         while world.does.get(&batch) == Some(&Does::Hang) {
@@ -108,11 +120,14 @@ impl HostWide for Scripted {
                 world.is_logged_out = false;
                 Ok(Vec::new())
             }
-            Some(_) => Err(Error::ConnectionLost {
-                uri: "scripted://".to_owned(),
-                instance: None,
-                failure: Failure { libvirt: None, message: "refused".to_owned() },
-            }),
+            Some(does) => {
+                world.failed += u64::from(does == Does::FailToLogIn);
+                Err(Error::ConnectionLost {
+                    uri: "scripted://".to_owned(),
+                    instance: None,
+                    failure: Failure { libvirt: None, message: "refused".to_owned() },
+                })
+            }
         }
     }
 
@@ -185,8 +200,9 @@ impl HostWide for Scripted {
         Vec::new()
     }
 
-    fn sessions(&self) -> (u64, bool) {
-        (1, !self.lock().is_logged_out)
+    fn sessions(&self) -> Sessions {
+        let world = self.lock();
+        Sessions { opened: 1, failed: world.failed, is_open: !world.is_logged_out }
     }
 
     fn close(&self, _: Instant) -> Result<()> {
@@ -420,6 +436,47 @@ fn hosts_that_are_read_together_are_parted_where_one_holds_them_up() {
     assert!(matches!(&error, Error::NoData { reason: Reason::HostAway { .. }, .. }), "{error}");
     ask(&engine, 8).unwrap();
     assert_eq!(driver.reads(host(TOGETHER)), 1);
+}
+
+#[test]
+fn hosts_that_are_read_together_again_are_waited_for() {
+    let (driver, engine) = engine(3, LONG, Duration::ZERO);
+    let together = |does| {
+        driver.lock().together = true;
+        driver.will(host(TOGETHER), does);
+    };
+    together(Some(Does::Fail));
+    ask(&engine, 0).unwrap();
+    assert_eq!((driver.reads(host(TOGETHER)), driver.reads(host(0))), (1, 1));
+    // It takes longer than what has failed is waited for.
+    together(Some(Does::Hang));
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(&engine, 0));
+        until(|| driver.reads(host(TOGETHER)) == 2);
+        thread::sleep(Duration::from_millis(500));
+        assert_eq!(engine.health().away, []);
+        together(None);
+        asking.join().unwrap().unwrap();
+    });
+    let here = engine.here.with(Arc::clone);
+    assert_eq!(here.take_log(), [], "nothing was said of it, and nothing has ended");
+}
+
+#[test]
+fn a_reading_that_is_too_old_is_waited_for_and_then_one_of_ones_own() {
+    let timeout = Duration::from_secs(2);
+    let driver = Scripted { hosts: 1, takes: timeout * 3 / 4, ..Scripted::default() };
+    let (driver, engine) = engine_over(driver, timeout, Duration::ZERO);
+    let here = engine.here.with(Arc::clone);
+    let have = || here.have(host(0), Instant::now());
+    thread::scope(|scope| {
+        let first = scope.spawn(have);
+        until(|| driver.lock().reading == 1);
+        thread::sleep(timeout / 4);
+        have().unwrap();
+        first.join().unwrap().unwrap();
+    });
+    assert_eq!((driver.reads(host(0)), engine.health().timeouts), (2, 0));
 }
 
 #[test]
@@ -669,6 +726,22 @@ fn a_login_that_is_not_answered_is_told_once_and_so_is_its_end() {
     driver.will(Batch::Inventory, None);
     until(|| have().is_ok());
     assert_eq!(told(), ["scripted:// answers again"]);
+}
+
+#[test]
+fn a_login_that_fails_is_an_outage_although_somebody_closes_meanwhile() {
+    let (driver, engine) = engine(1, LONG, LONG);
+    driver.lock().is_logged_out = true;
+    driver.will(Batch::Inventory, Some(Does::Hang));
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| engine.list().is_err());
+        until(|| driver.lock().reading == 1);
+        engine.close();
+        driver.will(Batch::Inventory, Some(Does::FailToLogIn));
+        assert!(asking.join().unwrap());
+    });
+    assert_eq!(driver.reads(Batch::Inventory), 1);
+    assert!(engine.health().outage.is_some());
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
             let (begun, closed) = (Instant::now(), state.closed());
             state.batches.begins(batch, begun);
             drop(state);
-            let sessions @ (opened, is_logged_in) = shared.driver.sessions();
+            let before = shared.driver.sessions();
             let deadline = begun + shared.limits.timeout();
             let answer = if for_nobody {
                 shared.driver.read_for_nobody(batch, deadline)
@@ -50,13 +50,15 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
             };
             let in_place = shared.driver.in_place_of(batch);
             let now = Instant::now();
+            let after = shared.driver.sessions();
             // What takes longer than it may, without a login, was stopped with this process.
             let is_overdue = now.saturating_duration_since(deadline) > shared.limits.stopped()
-                && is_logged_in
-                && shared.driver.sessions() == sessions;
-            // Only a login has more time.
-            let is_unanswered = now + shared.limits.slow() >= deadline
-                && (is_logged_in || shared.driver.sessions().0 != opened);
+                && before.is_open
+                && after == before;
+            // Only a login has more time, and none fails because its session is closed.
+            let is_unanswered = after.failed != before.failed
+                || now + shared.limits.slow() >= deadline
+                    && (before.is_open || after.opened != before.opened);
             state = shared.lock();
             let was_stopped = state.wakes(begun, &shared.limits, now) || is_overdue;
             match answer {
@@ -76,7 +78,8 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
                     state.batches.is_not_ordered(batch);
                 }
                 Err(error) => {
-                    if state.batches.has_not_been_read(batch, error.clone(), now) {
+                    let is_replaced = !in_place.is_empty();
+                    if state.batches.has_not_been_read(batch, error.clone(), is_replaced, now) {
                         shared.tell(&mut state, batch, Some(&error));
                     }
                 }
@@ -92,7 +95,7 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
             if state.was_closed_since(closed) && !state.needs_session() {
                 drop(state);
                 // What takes several calls has logged in again, for nobody.
-                if shared.driver.sessions().1 {
+                if shared.driver.sessions().is_open {
                     let _ = shared.close(Instant::now() + CLOSING);
                 }
                 state = shared.lock();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::account::{self, Account};
 use super::{Password, PasswordSource, Secret, Target, Trust};
 use crate::error::{Error, Failure, Result};
 use crate::locks::lock;
@@ -27,7 +28,10 @@ pub(crate) struct Server<S> {
     password: PasswordSource,
     /// Held while somebody logs in, which may take minutes.
     state: Mutex<State<S>>,
+    /// Held meanwhile as well.
+    account: account::Shared,
     opened: AtomicU64,
+    failed: AtomicU64,
     is_open: AtomicBool,
     /// How often it was closed.
     closed: AtomicU64,
@@ -41,6 +45,17 @@ struct State<S> {
     /// When one was last renewed in vain.
     renewed_in_vain: Option<Instant>,
     passwords: Passwords,
+}
+
+/// How its logins have gone so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sessions {
+    /// How often it has logged in.
+    pub(crate) opened: u64,
+    /// How often it could not, for another reason than a wrong password.
+    pub(crate) failed: u64,
+    /// Whether it is logged in now.
+    pub(crate) is_open: bool,
 }
 
 /// Why there is no session.
@@ -64,11 +79,14 @@ pub(crate) enum Over {
 impl<S> Server<S> {
     pub(crate) fn new(target: Target, password: PasswordSource) -> Self {
         let passwords = Passwords::default();
+        let account = Account::of(&target);
         Self {
             target,
             password,
+            account,
             state: Mutex::new(State { session: None, renewed_in_vain: None, passwords }),
             opened: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             is_open: AtomicBool::new(false),
             closed: AtomicU64::new(0),
             lines: Mutex::default(),
@@ -97,9 +115,13 @@ impl<S> Server<S> {
         lock(&self.calls).iter().map(|(name, count)| (*name, *count)).collect()
     }
 
-    /// How often it has logged in, and whether it is logged in.
-    pub(crate) fn sessions(&self) -> (u64, bool) {
-        (self.opened.load(Ordering::Relaxed), self.is_open.load(Ordering::Relaxed))
+    /// How its logins have gone so far.
+    pub(crate) fn sessions(&self) -> Sessions {
+        Sessions {
+            opened: self.opened.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            is_open: self.is_open.load(Ordering::Relaxed),
+        }
     }
 
     /// What the log is to say of logins.
@@ -117,7 +139,8 @@ impl<S> Server<S> {
     ///
     /// # Errors
     ///
-    /// [`Error::LoginRefused`], also where the same password was refused before; [`Error::ConnectionLost`].
+    /// [`Error::LoginRefused`], also where the same password was refused before, to this one or just now to another
+    /// one of the same account; [`Error::ConnectionLost`].
     pub(crate) fn session(
         &self,
         deadline: Instant,
@@ -129,10 +152,14 @@ impl<S> Server<S> {
         if let Some(session) = &state.session {
             return Ok(Arc::clone(session));
         }
+        let mut account = self.within(lock_until(&self.account, deadline))?;
         let time = time_to_reach(deadline);
         let next = state.passwords.next(&self.target, &self.password);
         let (secret, said) = next?;
         lock(&self.lines).extend(said);
+        if let Some(failure) = account.refusal(&secret, Instant::now()) {
+            return Err(Error::LoginRefused { uri: self.uri(), failure });
+        }
         let was_closed = || self.lost("it was closed while it was logged in to");
         // Whoever was to tell the password may have taken long.
         if self.closed() != closed {
@@ -149,9 +176,15 @@ impl<S> Server<S> {
                 Ok(Arc::clone(state.session.insert(Arc::new(session))))
             }
             Err(NotLoggedIn::Refused(why)) => {
-                Err(state.passwords.refuse(&self.target, secret, why))
+                let failure = Failure::of(why);
+                account.refuse(secret.clone(), failure.clone(), Instant::now());
+                state.passwords.refused = Some((secret, failure.clone()));
+                Err(Error::LoginRefused { uri: self.uri(), failure })
             }
-            Err(NotLoggedIn::Failed(error)) => Err(error),
+            Err(NotLoggedIn::Failed(error)) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            }
         }
     }
 
@@ -190,7 +223,11 @@ impl<S> Server<S> {
 
     /// Whoever logs in now is not waited for any longer than that.
     fn login_until(&self, deadline: Instant) -> Result<MutexGuard<'_, State<S>>> {
-        lock_until(&self.state, deadline).ok_or_else(|| self.lost("it is still being logged in to"))
+        self.within(lock_until(&self.state, deadline))
+    }
+
+    fn within<T>(&self, locked: Option<T>) -> Result<T> {
+        locked.ok_or_else(|| self.lost("it is still being logged in to"))
     }
 }
 
@@ -229,13 +266,6 @@ impl Passwords {
             }
         }
         Ok((secret, lines))
-    }
-
-    /// Notes that a password was refused, and returns what callers are told.
-    fn refuse(&mut self, target: &Target, secret: Secret, message: &str) -> Error {
-        let failure = Failure::of(message);
-        self.refused = Some((secret, failure.clone()));
-        Error::LoginRefused { uri: target.place(), failure }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Whoever types it may get anything wrong, and put a password anywhere: so no error repeats what was
 //! typed, but for the names of options.
 
+mod account;
 mod login;
 pub(crate) mod password;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub(crate) use login::{NotLoggedIn, Over, Server};
+pub(crate) use login::{NotLoggedIn, Over, Server, Sessions};
 pub(crate) use password::{Password, PasswordError, PasswordSource, Secret};
 
 /// What speaks there.

@@ -60,6 +60,13 @@ impl VSphere {
             }
         }
         let mut state = self.lock();
+        if vms.is_empty() && hosts.is_empty() && !state.inventory.hosts.is_empty() {
+            // Whoever may see nothing from the start is told so; but nothing goes all at once.
+            return Err(self.vcenter.lost(
+                "it shows no host and no VM any more; check the role of this user, which has to be given for the \
+                 whole inventory, and what vCenter's own client shows",
+            ));
+        }
         state.missing = missing;
         state.inventory.enter(vms, hosts, Instant::now());
         state.follow();
@@ -163,8 +170,9 @@ impl VSphere {
             let mut all: Page<T> = self.vcenter.call(first, read, deadline)?;
             while let Some(token) = all.token.take() {
                 let next = |session: &Session| Request::continue_properties(&session.refs, &token);
-                let read =
-                    |_: &Session, body: &[u8]| objects::page(body, "ContinueRetrievePropertiesEx");
+                let read = |_: &Session, body: &[u8]| {
+                    objects::page(body, "ContinueRetrievePropertiesEx")?.in_session()
+                };
                 match self.vcenter.call(next, read, deadline) {
                     // Where the session ends between two pages, they are asked for anew, once.
                     Err(Trouble::Fault(..)) if !std::mem::replace(&mut is_again, true) => {

@@ -32,7 +32,7 @@ use crate::hypervisor::{self, Content, Examined, Parts, Stamp};
 use crate::locks::lock;
 use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
-use crate::target::{PasswordSource, Target};
+use crate::target::{PasswordSource, Sessions, Target};
 use groups::{Group, Groups, Kind};
 use inventory::{Inventory, Vm};
 use objects::{Missing, PowerState};
@@ -391,7 +391,7 @@ impl HostWide for VSphere {
         self.vcenter.server.calls()
     }
 
-    fn sessions(&self) -> (u64, bool) {
+    fn sessions(&self) -> Sessions {
         self.vcenter.server.sessions()
     }
 

@@ -32,7 +32,7 @@ use crate::locks::lock;
 use crate::printable::Printable;
 use crate::records::{Instance, InstanceId};
 use crate::sweeps::{Batch, HostWide};
-use crate::target::{PasswordSource, Target};
+use crate::target::{PasswordSource, Sessions, Target};
 use inventory::{Entered, Inventory, Vm};
 use objects::{PowerState, Ref};
 use quirks::Quirks;
@@ -40,7 +40,7 @@ use rpc::{Call, RpcError};
 use rrd::{Unreadable, VmRrd};
 use session::{Opened, Place, Pool};
 use told::Subject;
-use totals::{Rows, Totals};
+use totals::{Rows, Taken, Totals};
 use vm::{Known, State as Running};
 
 /// A pool of XenServer hosts.
@@ -59,6 +59,8 @@ struct State {
     hosts: HashSet<Uuid>,
     /// How old the newest rows of a host were when they came, by our clock.
     lags: HashMap<Uuid, f64>,
+    /// When a host has last answered about its VMs.
+    told: HashMap<Uuid, Instant>,
     /// Of which login the inventory is.
     login: u64,
     /// What the log was told of objects that cannot be read.
@@ -121,6 +123,19 @@ impl XenServer {
 
     /// Reads the rows of all VMs of a host.
     fn read_host(&self, host: Uuid, deadline: Instant) -> Result<Vec<String>> {
+        let (mut lines, mut last) = (Vec::new(), i64::MIN);
+        loop {
+            let taken = self.read_rows(host, &mut lines, deadline)?;
+            // Rows of long ago are long, and the newest of those may be an hour old: shorter ones come after it.
+            if taken.step <= totals::SHORTEST_STEP || taken.newest <= last {
+                return Ok(lines);
+            }
+            last = taken.newest;
+        }
+    }
+
+    /// Reads those that are told with the oldest row that is wanted.
+    fn read_rows(&self, host: Uuid, lines: &mut Vec<String>, deadline: Instant) -> Result<Taken> {
         let (place, start) = {
             let state = self.lock();
             let place = state.place(host).map_err(|why| self.pool.lost(why))?;
@@ -136,15 +151,15 @@ impl XenServer {
         let answer = self.pool.get(session, "rrd_updates", &place, &path, None, deadline)?;
         let unreadable = |error: Unreadable| self.pool.lost(&error.to_string());
         let taken = {
-            let rows = Rows::read(&answer.body).map_err(unreadable)?;
+            let rows = Rows::read(&answer.body).map_err(unreadable)?.since(start);
             let mut state = self.lock();
             let taken = state.totals.take_rows(host, &rows).map_err(unreadable)?;
             let lag = hypervisor::lag(taken.newest);
             state.lags.insert(host, lag);
+            state.told.insert(host, Instant::now());
             state.totals.enter_lag(host, taken.step, lag);
             taken
         };
-        let mut lines = Vec::new();
         let name = || self.lock().host_name(host).unwrap_or_else(|| host.to_string());
         if taken.found_to_lie {
             lines.push(format!(
@@ -159,7 +174,7 @@ impl XenServer {
                 Printable(&name())
             ));
         }
-        Ok(lines)
+        Ok(taken)
     }
 
     /// Reads the exact counters of a VM.
@@ -216,6 +231,9 @@ struct Counting {
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     began: Instant,
     runs: bool,
+    host: Option<Uuid>,
+    /// When it was found to be on another host than before.
+    came: Option<Instant>,
     /// What is plugged in: another VIF or VBD may take the place of one within a cycle.
     devices: Devices,
 }
@@ -255,7 +273,7 @@ fn is_same<D: PartialEq>(before: &[(D, Ref)], device: &D, reference: &Ref) -> bo
 impl State {
     /// Has the totals know what the inventory says, and forgets what is gone.
     fn follow(&mut self, control_domains: bool) {
-        let Self { inventory, totals, vms, hosts, lags, .. } = self;
+        let Self { inventory, totals, vms, hosts, lags, told, .. } = self;
         let mut now = HashSet::new();
         for host in inventory.hosts() {
             now.insert(host.record.uuid);
@@ -264,6 +282,7 @@ impl State {
         }
         hosts.difference(&now).for_each(|gone| totals.forget_host(gone));
         lags.retain(|host, _| now.contains(host));
+        told.retain(|host, _| now.contains(host));
         *hosts = now;
         // In place: each reading is another thread's, and what all of them made anew would fragment the memory of each.
         for vm in inventory.vms(control_domains) {
@@ -302,16 +321,17 @@ impl State {
                     began.max(before).unwrap_or_else(Instant::now)
                 }
             };
-            match before {
-                Some(known) => {
-                    (known.began, known.runs) = (began, runs);
-                    if known.devices != devices {
-                        known.devices = devices;
-                    }
+            if let Some(known) = before {
+                if known.host != vm.host {
+                    known.came = vm.host.and(known.host).map(|_| Instant::now());
                 }
-                None => {
-                    vms.insert(vm.record.uuid, Counting { began, runs, devices });
+                (known.began, known.runs, known.host) = (began, runs, vm.host);
+                if known.devices != devices {
+                    known.devices = devices;
                 }
+            } else {
+                let (host, came) = (vm.host, None);
+                vms.insert(vm.record.uuid, Counting { began, runs, host, came, devices });
             }
         }
         let is_there = |vm: Vm<'_>| control_domains || !vm.record.is_control_domain;
@@ -455,6 +475,18 @@ impl HostWide for XenServer {
         Ok((subject.tell(part), subject.stamp(part)))
     }
 
+    fn missed(&self, instance: &InstanceId) -> Option<Instant> {
+        let state = self.lock();
+        let vm = state.inventory.meant(instance.uuid)?;
+        let is_missed = state.totals.is_missed(&vm.record.uuid);
+        state.told.get(&vm.host.filter(|_| is_missed)?).copied()
+    }
+
+    fn came(&self, instance: &InstanceId) -> Option<Instant> {
+        let state = self.lock();
+        state.vms.get(&state.inventory.meant(instance.uuid)?.record.uuid)?.came
+    }
+
     fn own_uuid(&self, instance: Uuid) -> Uuid {
         self.lock().inventory.meant(instance).map_or(instance, |vm| vm.record.uuid)
     }
@@ -507,7 +539,7 @@ impl HostWide for XenServer {
         self.pool.server.calls()
     }
 
-    fn sessions(&self) -> (u64, bool) {
+    fn sessions(&self) -> Sessions {
         self.pool.server.sessions()
     }
 

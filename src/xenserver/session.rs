@@ -107,7 +107,7 @@ impl Pool {
 
     /// For how much longer an answer may take while it logs in.
     pub(super) fn patience(&self) -> Duration {
-        if self.server.sessions().1 { Duration::ZERO } else { WRONG }
+        if self.server.sessions().is_open { Duration::ZERO } else { WRONG }
     }
 
     /// A call of the master's with what its answer says. Where the session is over, or another host has
@@ -301,8 +301,7 @@ impl Pool {
                 .ok_or_else(|| self.lost("the master tells no certificate of this host"))?;
             Trust::Pin(certificate)
         };
-        let session = self.session(deadline)?;
-        let client = session.master.client.trusting(&trust);
+        let client = Client::new(&trust);
         let client = Arc::new(client.map_err(|error| self.lost(&error.to_string()))?);
         *known = Some(Arc::clone(&client));
         Ok(client)
@@ -379,7 +378,7 @@ impl Pool {
         match answer {
             Ok(session) => {
                 *lock(&self.master) = Some(master.clone());
-                let number = self.server.sessions().0 + 1;
+                let number = self.server.sessions().opened + 1;
                 Ok(LoggedIn { session, master, number })
             }
             Err((Trouble::Rpc(RpcError::AuthenticationFailed), _)) => {
@@ -421,8 +420,7 @@ impl Pool {
         let client = match (&self.server.target.trust, thumbprint) {
             (Trust::Pin(_), Some(thumbprint)) => {
                 let trust = Trust::Pin(thumbprint);
-                let made = member.client.trusting(&trust);
-                Arc::new(made.map_err(|error| self.lost(&error.to_string()))?)
+                Arc::new(Client::new(&trust).map_err(|error| self.lost(&error.to_string()))?)
             }
             (Trust::Pin(_), None) => {
                 return Err(self.lost(&format!(

@@ -5,7 +5,7 @@
 //! a VM that was paused come later than those of others in older releases, and a VM may move to another
 //! host. See `vm.rs` for a single VM.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -22,7 +22,7 @@ const FIRST_START: i64 = -15;
 /// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
 const MOST_AGAIN: i64 = 480;
 /// The shortest rows that hosts have, in seconds.
-const SHORTEST_STEP: u32 = 5;
+pub(super) const SHORTEST_STEP: u32 = 5;
 /// Less of a CPU is nothing to compare.
 const LEAST_SHARE: f64 = 0.002;
 /// Two hosts of a pool whose newest rows are no farther apart have the same time, as far as can be seen.
@@ -56,7 +56,9 @@ struct Host {
 pub(crate) struct Rows<'a> {
     head: Head<'a>,
     /// From new to old: when each ended, and its values.
-    rows: Vec<(i64, Vec<f64>)>,
+    read: Vec<(i64, Vec<f64>)>,
+    /// From when they were asked for.
+    start: i64,
 }
 
 impl<'a> Rows<'a> {
@@ -72,7 +74,12 @@ impl<'a> Rows<'a> {
             let room = Vec::with_capacity(head.columns.len());
             rows.push((t, std::mem::replace(&mut values, room)));
         }
-        Ok(Self { head, rows })
+        Ok(Self { head, read: rows, start: i64::MIN })
+    }
+
+    /// The same, where those before [`Totals::start`] were not asked for.
+    pub(crate) fn since(self, start: i64) -> Self {
+        Self { start, ..self }
     }
 }
 
@@ -201,6 +208,11 @@ impl Totals {
         vm.enter(known, begun, quirks.unwrap_or_default());
     }
 
+    /// Whether its host has just told nothing of a VM that runs, although it did before.
+    pub(crate) fn is_missed(&self, vm: &Uuid) -> bool {
+        self.vms.get(vm).is_some_and(|vm| vm.is_missed())
+    }
+
     /// Forgets VMs that are gone for good.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&Uuid) -> bool) {
         self.vms.retain(|vm, _| is_there(vm));
@@ -221,7 +233,7 @@ impl Totals {
     /// # Errors
     /// [`Unreadable`], if it is another host's.
     pub(crate) fn take_rows(&mut self, host: Uuid, answer: &Rows<'_>) -> Result<Taken, Unreadable> {
-        let Rows { head, rows } = answer;
+        let Rows { head, read: rows, start } = answer;
         // As after another host has become the master, where that is asked for the last one's.
         let is_of_another = |owner| matches!(owner, Owner::Host(other) if other != host);
         if head.columns.iter().flatten().any(|column| is_of_another(column.owner)) {
@@ -234,7 +246,7 @@ impl Totals {
         let step = i64::from(head.step);
         // The newest comes first.
         let newest = rows.first().map_or(head.end, |(t, _)| *t);
-        let mut groups = self.groups(host, head);
+        let (mut groups, told) = self.groups(host, head);
         let anew = went_back || before.is_none();
         if anew {
             for group in &mut groups {
@@ -246,11 +258,17 @@ impl Totals {
                 group.add_row(*t, step, values, quirks);
             }
         }
+        // One that has come to this host since these were asked for: the next answer has all of its rows.
+        let came = |vm: &Vm| {
+            let oldest = before.map(|mark| Mark(mark.0 - MOST_AGAIN));
+            vm.wants_rows_after().is_some_and(|mark| mark.0 + 1 < *start && Some(mark) >= oldest)
+        };
         let mut busiest = Vec::new();
         let lies = self.do_rows_lie(&host);
         for group in &mut groups {
             group.entries.iter_mut().for_each(Entry::follow_the_last);
-            if let Some(vm) = self.vms.get_mut(&group.vm).filter(|_| !rows.is_empty()) {
+            let vm = self.vms.get_mut(&group.vm).filter(|vm| !rows.is_empty() && !came(vm));
+            if let Some(vm) = vm {
                 if group.way.is_measured() {
                     vm.measure(&group.measured);
                 }
@@ -263,11 +281,15 @@ impl Totals {
         let mut compared = Vec::new();
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
+            if rows.is_empty() && !anew || came(vm) {
+                continue;
+            }
+            let is_missed = vm.is_missed_first(told.contains(uuid));
             if anew {
                 vm.begin_at(Mark(newest));
-            } else if !rows.is_empty() {
+            } else if !is_missed {
                 if !shifts.contains_key(uuid) {
-                    // It has no columns.
+                    // It has no columns that are of use.
                     let way = vm.way(host, head.end);
                     vm.add(&[], way, newest, lies);
                 }
@@ -364,7 +386,8 @@ impl Totals {
     }
 
     /// The columns of use, by VM. Hosts mostly tell those of a VM one after the other.
-    fn groups(&mut self, host: Uuid, head: &Head<'_>) -> Vec<Group> {
+    /// The columns of an answer that are of use, by VM; and the VMs that have any.
+    fn groups(&mut self, host: Uuid, head: &Head<'_>) -> (Vec<Group>, HashSet<Uuid>) {
         for column in head.columns.iter().flatten().filter(|column| column.name.starts_with("run"))
         {
             let (Owner::Vm(vm), Some(Named::Numbered(Counter::RunState, state))) =
@@ -407,7 +430,7 @@ impl Totals {
         for group in &mut groups {
             Entry::pair(&mut group.entries);
         }
-        groups
+        (groups, places.into_keys().collect())
     }
 }
 

@@ -1565,6 +1565,40 @@ fn beside_one_ahead(ahead: i64) -> Client {
 }
 
 #[test]
+fn a_vm_that_moves_while_it_is_read_keeps_its_rows() {
+    let mut client = beside_one_ahead(0);
+    let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
+    let sum = |client: &Client| client.told('G', "cpu").unwrap().sum;
+    client.totals.take(host(), half_busy(1..=10).as_bytes()).unwrap();
+    client.totals.take(other(), others(1..=10).as_bytes()).unwrap();
+    // Its host tells of it no more, and the other one is being asked when the inventory says where it is.
+    client.totals.take(host(), others(11..=40).as_bytes()).unwrap();
+    assert!(client.totals.is_missed(&uuid('G')));
+    client.totals.take(other(), others(11..=30).as_bytes()).unwrap();
+    let start = client.totals.start(&other());
+    assert_eq!(start, at(31));
+    enter_on(&mut client, Some(other()), 9);
+    let answer = half_busy(31..=40);
+    let rows = Rows::read(answer.as_bytes()).unwrap().since(start);
+    client.totals.take_rows(other(), &rows).unwrap();
+    assert_eq!(sum(&client), 5_000_000_000);
+    // It is told from where it was.
+    let start = client.totals.start(&other());
+    assert_eq!(start, at(11));
+    let answer = half_busy(11..=50);
+    let rows = Rows::read(answer.as_bytes()).unwrap().since(start);
+    client.totals.take_rows(other(), &rows).unwrap();
+    assert_eq!(sum(&client), 25_000_000_000);
+    assert!(!client.totals.is_missed(&uuid('G')));
+    // One that is not told for longer goes on without.
+    for (rows, is_missed) in [(51..=60, true), (61..=70, false)] {
+        client.totals.take(other(), others(rows).as_bytes()).unwrap();
+        assert_eq!(client.totals.is_missed(&uuid('G')), is_missed);
+    }
+    assert_eq!(client.totals.start(&other()), at(71));
+}
+
+#[test]
 fn what_is_told_of_a_vm_that_came_from_a_far_clock_is_not_taken_twice() {
     // The clock of the other host is an hour ahead. It is read every minute, and not at once after the move.
     let (other, ahead) = (other(), 3600);

@@ -114,6 +114,7 @@ pub(crate) struct Vm {
     /// Of one that is on no host: where it was, and up to where its rows were taken there.
     left: Option<(Uuid, Option<Mark>)>,
     state: State,
+    is_told: Told,
     domid: Option<i64>,
     /// How often its domain is another since it is known.
     starts: u32,
@@ -138,6 +139,15 @@ pub(crate) struct Vm {
     memory: Option<MeasuredAt>,
     memory_target: Option<MeasuredAt>,
     memory_internal_free: Option<MeasuredAt>,
+}
+
+/// Whether the rows of its host tell of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Yes,
+    /// They did until just now.
+    Missed,
+    Never,
 }
 
 #[derive(Debug)]
@@ -284,6 +294,7 @@ impl Vm {
             mark: None,
             left: None,
             state: State::Gone,
+            is_told: Told::Never,
             domid: is_started_now.then_some(-1),
             starts: 0,
             vcpus: 0,
@@ -328,6 +339,10 @@ impl Vm {
         if begins {
             self.begin_domain();
         }
+        if has_moved && self.is_told != Told::Never {
+            // Its new host may not know it yet.
+            self.is_told = Told::Yes;
+        }
         self.domid = Some(domid);
         self.left = self.last_taken().filter(|_| known.host.is_none());
         self.mark = begun;
@@ -357,6 +372,22 @@ impl Vm {
         self.tries = TRIES;
         self.gap = None;
         self.next = None;
+    }
+
+    /// Notes whether the last rows of its host have told of it. Where they do not for the first time, it may have moved
+    /// to another host since the inventory was read: its rows have gone with it.
+    pub(super) fn is_missed_first(&mut self, is_told: bool) -> bool {
+        let before =
+            std::mem::replace(&mut self.is_told, if is_told { Told::Yes } else { Told::Never });
+        if !is_told && before == Told::Yes && self.state == State::Running {
+            self.is_told = Told::Missed;
+        }
+        self.is_missed()
+    }
+
+    /// Whether they did before, and do not now.
+    pub(super) fn is_missed(&self) -> bool {
+        self.is_told == Told::Missed
     }
 
     fn plug(&mut self, known: &Known<'_>, begins: bool, latest: u64) {

@@ -57,6 +57,21 @@ def told_of_a_silent_server(scheme: str) -> str:
             return failure(inspector.usage_all)
 
 
+def is_told_although_it_is_closed(scheme: str) -> None:
+    """Interrupt the calls to such a server, and close, each time before the login gives up."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"{scheme}://monitor@127.0.0.1:{silent.getsockname()[1]}/?insecure=1"
+        with virtmeter.Inspector(uri, password=lambda: "", timeout=1.0) as inspector:
+            why = "did not complete the TLS handshake in time"
+            eventually(lambda: why in failure(lambda: interrupted_and_closed(inspector, 0.5)))
+
+
+def each_asks_once(uri: str, password: str, often: int) -> list[str]:
+    """Ask as often, each time by an inspector of its own, and return how that has failed."""
+    options: dict[str, Any] = {"password": lambda: password, "timeout": 0.5}
+    return [failure(virtmeter.Inspector(uri, **options).usage_all) for _ in range(often)]
+
+
 def resident_kib() -> int:
     """Return how much memory this process takes."""
     status = Path("/proc/self/status").read_text()

@@ -11,9 +11,11 @@ from urllib.parse import unquote
 import pytest
 
 from tests.support.remote import (
+    each_asks_once,
     eventually,
     failure,
     interrupted_and_closed,
+    is_told_although_it_is_closed,
     told_by_a_stopped_process,
     told_of_a_silent_server,
 )
@@ -198,6 +200,50 @@ def test_a_session_that_ends_between_pages_costs_one_login(opens: Opens, vcenter
     assert inspector.list_instances() == instances
     assert vcenter.logins() == 2
     assert inspector.health().outage is None
+
+
+def test_a_page_that_says_that_the_session_has_ended_is_not_taken(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    vcenter.page(3)
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    instances = inspector.list_instances()
+    body = ENVELOPE.format(
+        '<ContinueRetrievePropertiesExResponse xmlns="urn:vim25"><returnval><objects>'
+        f'<obj type="VirtualMachine">{vcenter.vms()[3].ref}</obj><missingSet>'
+        '<path>name</path><fault><fault xsi:type="NotAuthenticated"/></fault>'
+        "</missingSet></objects></returnval></ContinueRetrievePropertiesExResponse>"
+    )
+    vcenter.fail("ContinueRetrievePropertiesEx", status=200, body=body)
+    assert inspector.list_instances() == instances
+
+
+def test_an_inventory_without_an_object_forgets_nothing(opens: Opens, vcenter: VCenter) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    vcenter.step(20)
+    nothing = ENVELOPE.format('<RetrievePropertiesExResponse xmlns="urn:vim25"/>')
+    vcenter.fail(INVENTORY, status=200, body=nothing)
+    with pytest.raises(ConnectionLost, match="no host and no VM any more"):
+        inspector.usage_all()
+    eventually(lambda: is_well(inspector))
+    vcenter.step(20)
+    assert all(usage.cpu_interval for usage in inspector.usage_all())
+
+
+def test_a_server_that_is_silent_from_the_start_is_told_to_who_closes_each_time() -> None:
+    is_told_although_it_is_closed("vsphere")
+
+
+def test_an_inspector_for_each_question_tries_a_wrong_password_once(
+    opens: Opens, vcenter: VCenter
+) -> None:
+    for said in each_asks_once(vcenter.uri, "wrong horse", 5):
+        assert "wrong user name or password" in said
+    assert vcenter.logins() == 1
+    # It is about that password only.
+    assert count(opens(vcenter)) == ALL
 
 
 def test_a_session_that_is_idle_for_too_long(opens: Opens, vcenter: VCenter) -> None:

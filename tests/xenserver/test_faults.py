@@ -20,10 +20,12 @@ from tests.support.remote import (
     Bad,
     RungError,
     at_rest,
+    each_asks_once,
     eventually,
     failure,
     interrupted_and_closed,
     is_closed_before_the_password_is_told,
+    is_told_although_it_is_closed,
     tells,
     told_by_a_stopped_process,
     told_of_a_silent_server,
@@ -327,6 +329,10 @@ def test_a_master_that_is_not_reached_is_told_as_such_at_once(
     assert why in caplog.text
 
 
+def test_a_server_that_is_silent_from_the_start_is_told_to_who_closes_each_time() -> None:
+    is_told_although_it_is_closed("xenserver")
+
+
 def test_a_login_that_hangs_is_waited_for_once_and_not_by_close(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool, timeout=0.5)
     hangs = pool.hosts[0].fail(method="session.login_with_password", hang="head")
@@ -458,6 +464,26 @@ def test_a_wrong_password_that_is_refused_late_goes_out_once(opens: Opens, pool:
     inspector = opens(pool, password=lambda: "wrong horse", timeout=0.5)
     eventually(lambda: "wrong user name or password" in failure(inspector.usage_all))
     assert pool.sessions.logins == 1
+
+
+def test_an_inspector_for_each_question_tries_a_wrong_password_once(
+    opens: Opens, pool: Pool
+) -> None:
+    for said in each_asks_once(pool.uri(), "wrong horse", 5):
+        assert "wrong user name or password" in said
+    assert pool.sessions.logins == 1
+    # It is about that password only.
+    assert count(opens(pool)) == ALL
+    assert pool.sessions.logins == 2
+
+
+def test_an_inspector_for_each_question_leaves_one_login_that_hangs(pool: Pool) -> None:
+    pool.hosts[0].fail(method="session.login_with_password", hang="head")
+    threads = len(reading_threads("virtmeter-sweep"))
+    for said in each_asks_once(pool.uri(), PASSWORD, 10):
+        assert "no answer within" in said or "still being logged in to" in said
+    assert pool.count("session.login_with_password") == 1
+    eventually(lambda: len(reading_threads("virtmeter-sweep")) <= threads + 1)
 
 
 def test_a_login_that_ends_after_close_leaves_no_session(opens: Opens, pool: Pool) -> None:

@@ -168,6 +168,43 @@ def test_what_is_told_of_vms_that_do_not_run(opens: Opens, pool: Pool) -> None:
     assert 0 < usage.cpu_utilization <= 100
 
 
+def test_a_vm_that_moves_while_its_host_is_read_is_told_at_once(
+    opens: Opens, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = opens(pool)
+    vm = pool.vm("A")
+    updates: Any = pool.metrics.updates
+
+    def moves(host: int, *arguments: Any) -> Any:
+        if host == 0 and vm.guest.host == 0:
+            vm.migrate(1)
+        return updates(host, *arguments)
+
+    for _ in range(2):
+        pool.now += 10
+        usages(inspector)
+    pool.now += 60
+    monkeypatch.setattr(pool.metrics, "updates", moves)
+    usage = usages(inspector)[vm.uuid]
+    assert usage.network_interval == usage.disk_interval == 60
+    assert usage.cpu_utilization is not None
+    # Nor is it told what its counters were before.
+    assert inspector.inspect_instance(vm.uuid).cpu_time is None
+
+
+def test_who_asks_after_hours_is_told_the_newest_there_is(opens: Opens) -> None:
+    # At last, the newest row of an hour is half an hour old, that of a minute half a minute.
+    clock = [time.time() // 3600 * 3600 + 1830]
+    with synthetic(hosts=1, vms=1, delay=0.0, now=lambda: clock[-1]) as pool:
+        inspector = opens(pool)
+        (vm,) = pool.vms()
+        inspector.inspect_vnics(vm.uuid)
+        clock.append(clock[0] + 3 * 3600)
+        told = sum(nic.rx_bytes for nic in inspector.inspect_vnics(vm.uuid))
+        truth: Any = pool.metrics.truth
+        assert told >= sum(truth(vm.uuid, f"vif_{nic}_rx", clock[-1] - 15) for nic in (0, 1)) > 0
+
+
 def test_reboots_migrations_and_clones(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     vm, clone = pool.vm("A"), pool.vm("B").clone("clone")
