@@ -207,15 +207,17 @@ class Fleet:
             for each in self.entries()
             if each.target.kind == kinds.LIBVIRT and each.opened is not None
         ]
-        idle = sorted(
-            (each for each in is_open if (now := each.opened) and _can_be_closed(now.reader)),
-            key=lambda each: each.asked,
-        )
         fit = max(1, (self._descriptors - self.others_take()) // self.one_takes())
         most = min(MOST_CONNECTED, fit)
-        for each in idle[: max(0, len(is_open) + 1 - most)]:
-            each.opened = None
-        if len(is_open) - len(idle) >= most:
+        too_many = len(is_open) + 1 - most
+        for each in sorted(is_open, key=lambda each: each.asked) if too_many > 0 else ():
+            # No more of them are asked than have to be closed.
+            if (now := each.opened) and _can_be_closed(now.reader):
+                each.opened = None
+                too_many -= 1
+                if not too_many:
+                    break
+        if too_many > 0:
             LOG.warning(
                 "no other target of libvirt's can be read now: all that may be connected (%d) are "
                 "being read or hang%s",
