@@ -30,6 +30,20 @@ pub struct Limits {
     pub(crate) max_stuck: usize,
 }
 
+/// How many threads there may be by some limits, and how many of them may be stuck.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    threads: usize,
+    stuck: usize,
+}
+
+impl Room {
+    /// The larger of each.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { threads: self.threads.max(other.threads), stuck: self.stuck.max(other.stuck) }
+    }
+}
+
 /// A limit that nobody could keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{name} must be {allowed}")]
@@ -149,10 +163,14 @@ impl Limits {
         self.workers.max(2) + self.max_stuck
     }
 
-    /// The same, where all may be stuck that may be by others: of no fewer threads.
-    pub(crate) fn with_room_of(self, others: &Self) -> Self {
-        let threads = others.threads().saturating_sub(self.workers.max(2));
-        Self { max_stuck: self.max_stuck.max(others.max_stuck).max(threads), ..self }
+    /// The same, where so many threads may be stuck as by the limits of others, which have no more threads either.
+    pub(crate) fn with_room(self, room: Room) -> Self {
+        let stuck = room.stuck.max(room.threads.saturating_sub(self.workers.max(2)));
+        Self { max_stuck: self.max_stuck.max(stuck), ..self }
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        Room { threads: self.threads(), stuck: self.max_stuck }
     }
 
     /// How many readings that need the guest's process may be under way: one thread is always left
@@ -194,6 +212,21 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_for_what_others_have_left_does_not_grow() {
+        let sizes = [(4, 12), (8, 12), (14, 2), (1, 0)];
+        let sizes =
+            sizes.map(|(workers, max_stuck)| Limits { workers, max_stuck, ..Limits::default() });
+        let mut room = sizes[0].room();
+        for own in sizes.iter().cycle().take(100) {
+            room = room.and(own.room());
+            let limits = own.with_room(room);
+            assert!(limits.threads() >= room.threads && limits.max_stuck >= room.stuck);
+            assert!(limits.threads() <= 14 + 20, "{limits:?}");
+            assert_eq!(limits.workers, own.workers);
+        }
+    }
 
     #[test]
     fn each_is_checked_by_itself() {

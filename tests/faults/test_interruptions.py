@@ -199,12 +199,13 @@ def test_inspectors_that_are_made_anew_over_a_silent_host(daemon: Daemon, is_res
     before = threads()
     daemon.on("CONNECT_OPEN", Never(), repeat=True)
 
-    def asked_anew() -> type[Exception] | None:
-        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2)
+    def asked_anew(workers: int = 4) -> type[Exception] | None:
+        inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2, workers=workers)
         return outcome(lambda: list(inspector.list_instances()))
 
-    for _ in range(40):
-        assert asked_anew() is virtmeter.ConnectionLost
+    for _ in range(20):
+        for workers in (4, 8):
+            assert asked_anew(workers) is virtmeter.ConnectionLost
     # Of one inspector: those that read, and those that ask whether the host is there.
     assert threads() <= before + 40
     daemon.off()
