@@ -163,7 +163,7 @@ impl Limits {
         self.workers.max(2) + self.max_stuck
     }
 
-    /// The same, where so many threads may be stuck as by the limits of others, which have no more threads either.
+    /// The same with no fewer threads than that, and as many that may be stuck.
     pub(crate) fn with_room(self, room: Room) -> Self {
         let stuck = room.stuck.max(room.threads.saturating_sub(self.workers.max(2)));
         Self { max_stuck: self.max_stuck.max(stuck), ..self }

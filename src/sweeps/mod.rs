@@ -148,7 +148,7 @@ impl<H: HostWide> Source for Sweeps<H> {
         self.with(|here| {
             here.have(Batch::Inventory, asked).map_err(|error| for_instance(error, instance))?;
             let mut batches = here.driver.batches(part, instance)?;
-            for is_last in [false, true] {
+            for is_last in [false, false, true] {
                 let answer = here.have_all(part, &batches, instance, asked)?;
                 // What has held it up may be read apart from it by now, or it together with others.
                 let before = std::mem::replace(&mut batches, here.driver.batches(part, instance)?);
@@ -157,9 +157,16 @@ impl<H: HostWide> Source for Sweeps<H> {
                         return Err(here.no_data(batch, instance, &error));
                     }
                     Ok(()) if batches == before => {
-                        let Some(missed) = here.driver.missed(instance) else { break };
-                        here.have_since(Batch::Inventory, Instant::now(), missed)
-                            .map_err(|error| for_instance(error, instance))?;
+                        let missed = here.driver.missed(instance).filter(|_| !batches.is_empty());
+                        let Some(missed) = missed else { break };
+                        match here.have_since(Batch::Inventory, Instant::now(), missed) {
+                            Err(error @ (Error::Interrupted | Error::LoginRefused { .. })) => {
+                                return Err(error);
+                            }
+                            // What was read is told all the same.
+                            Err(_) => break,
+                            Ok(_) => {}
+                        }
                         batches = here.driver.batches(part, instance)?;
                     }
                     _ => {}

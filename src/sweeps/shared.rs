@@ -231,6 +231,7 @@ impl<H: HostWide> Shared<H> {
         oldest: Instant,
     ) -> Result<Instant> {
         let begun = Instant::now();
+        let too_old = asked.checked_sub(self.limits.max_age()).unwrap_or(asked);
         let mut cancellation = Cancellation::new(self.limits);
         let mut state = self.lock();
         state.asked = Some(begun);
@@ -240,8 +241,9 @@ impl<H: HostWide> Shared<H> {
         loop {
             let now = Instant::now();
             // One that was begun before may have to end first, and then there is one of its own.
-            if !is_its && state.batches.begun(batch).is_some_and(|since| since > begun) {
-                (until, is_its) = (now + longest, true);
+            let since = state.batches.begun(batch).filter(|since| *since > begun && !is_its);
+            if let Some(since) = since {
+                (until, is_its) = (since + longest, true);
             }
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
                 Next::Read(read) => return Ok(read),
@@ -258,7 +260,7 @@ impl<H: HostWide> Shared<H> {
                     if order {
                         self.order(&mut state, batch, now);
                         if matches!(batch, Batch::Host(_)) {
-                            for other in state.batches.in_use(oldest) {
+                            for other in state.batches.in_use(oldest.min(too_old)) {
                                 self.order(&mut state, other, now);
                             }
                         }

@@ -56,7 +56,7 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
                 && before.is_open
                 && after == before;
             // Only a login has more time, and none fails because its session is closed.
-            let is_unanswered = after.failed != before.failed
+            let is_unanswered = !before.is_open && after.failed != before.failed
                 || now + shared.limits.slow() >= deadline
                     && (before.is_open || after.opened != before.opened);
             state = shared.lock();
@@ -78,7 +78,7 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
                     state.batches.is_not_ordered(batch);
                 }
                 Err(error) => {
-                    let is_replaced = !in_place.is_empty();
+                    let is_replaced = !in_place.is_empty() && !in_place.contains(&batch);
                     if state.batches.has_not_been_read(batch, error.clone(), is_replaced, now) {
                         shared.tell(&mut state, batch, Some(&error));
                     }

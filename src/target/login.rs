@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::account::{self, Account};
+use super::account;
 use super::{Password, PasswordSource, Secret, Target, Trust};
 use crate::error::{Error, Failure, Result};
 use crate::locks::lock;
@@ -28,7 +28,6 @@ pub(crate) struct Server<S> {
     password: PasswordSource,
     /// Held while somebody logs in, which may take minutes.
     state: Mutex<State<S>>,
-    /// Held meanwhile as well.
     account: account::Shared,
     opened: AtomicU64,
     failed: AtomicU64,
@@ -79,7 +78,7 @@ pub(crate) enum Over {
 impl<S> Server<S> {
     pub(crate) fn new(target: Target, password: PasswordSource) -> Self {
         let passwords = Passwords::default();
-        let account = Account::of(&target);
+        let account = account::of(&target);
         Self {
             target,
             password,
@@ -124,6 +123,11 @@ impl<S> Server<S> {
         }
     }
 
+    /// Keeps what the log is to say, as what was read with it is not told now.
+    pub(crate) fn say(&self, lines: Vec<String>) {
+        lock(&self.lines).extend(lines);
+    }
+
     /// What the log is to say of logins.
     pub(crate) fn take_lines(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.lines))
@@ -152,14 +156,13 @@ impl<S> Server<S> {
         if let Some(session) = &state.session {
             return Ok(Arc::clone(session));
         }
-        let mut account = self.within(lock_until(&self.account, deadline))?;
-        let time = time_to_reach(deadline);
         let next = state.passwords.next(&self.target, &self.password);
         let (secret, said) = next?;
         lock(&self.lines).extend(said);
-        if let Some(failure) = account.refusal(&secret, Instant::now()) {
-            return Err(Error::LoginRefused { uri: self.uri(), failure });
-        }
+        let refused = |failure| Error::LoginRefused { uri: self.uri(), failure };
+        let turn = account::log_in(&self.account, &secret, deadline);
+        let turn = self.within(turn)?.map_err(refused)?;
+        let time = time_to_reach(deadline);
         let was_closed = || self.lost("it was closed while it was logged in to");
         // Whoever was to tell the password may have taken long.
         if self.closed() != closed {
@@ -171,15 +174,16 @@ impl<S> Server<S> {
                 Err(was_closed())
             }
             Ok(session) => {
+                turn.was_accepted(secret);
                 self.opened.fetch_add(1, Ordering::Relaxed);
                 self.is_open.store(true, Ordering::Relaxed);
                 Ok(Arc::clone(state.session.insert(Arc::new(session))))
             }
             Err(NotLoggedIn::Refused(why)) => {
                 let failure = Failure::of(why);
-                account.refuse(secret.clone(), failure.clone(), Instant::now());
+                turn.was_refused(secret.clone(), failure.clone());
                 state.passwords.refused = Some((secret, failure.clone()));
-                Err(Error::LoginRefused { uri: self.uri(), failure })
+                Err(refused(failure))
             }
             Err(NotLoggedIn::Failed(error)) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);

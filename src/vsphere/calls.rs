@@ -22,6 +22,8 @@ use crate::printable::Printable;
 const PAGE: u32 = 600;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
+/// That there is nothing any more is believed after that.
+const ALL_GONE: Duration = Duration::from_secs(600);
 /// So many VMs that are gone, or not to be seen, are taken out of a call one after the other; then it is
 /// halved.
 const MOST_GONE: usize = 3;
@@ -60,7 +62,13 @@ impl VSphere {
             }
         }
         let mut state = self.lock();
-        if vms.is_empty() && hosts.is_empty() && !state.inventory.hosts.is_empty() {
+        let now = Instant::now();
+        let known = &state.inventory;
+        let all_is_gone =
+            vms.is_empty() && hosts.is_empty() && !(known.hosts.is_empty() && known.vms.is_empty());
+        let since = state.all_gone_since.filter(|_| all_is_gone).unwrap_or(now);
+        state.all_gone_since = all_is_gone.then_some(since);
+        if all_is_gone && now.saturating_duration_since(since) < ALL_GONE {
             // Whoever may see nothing from the start is told so; but nothing goes all at once.
             return Err(self.vcenter.lost(
                 "it shows no host and no VM any more; check the role of this user, which has to be given for the \
@@ -68,7 +76,7 @@ impl VSphere {
             ));
         }
         state.missing = missing;
-        state.inventory.enter(vms, hosts, Instant::now());
+        state.inventory.enter(vms, hosts, now);
         state.follow();
         Ok(state.notes())
     }

@@ -125,7 +125,8 @@ impl XenServer {
     fn read_host(&self, host: Uuid, deadline: Instant) -> Result<Vec<String>> {
         let (mut lines, mut last) = (Vec::new(), i64::MIN);
         loop {
-            let taken = self.read_rows(host, &mut lines, deadline)?;
+            let taken = self.read_rows(host, &mut lines, deadline);
+            let taken = taken.inspect_err(|_| self.pool.server.say(std::mem::take(&mut lines)))?;
             // Rows of long ago are long, and the newest of those may be an hour old: shorter ones come after it.
             if taken.step <= totals::SHORTEST_STEP || taken.newest <= last {
                 return Ok(lines);
@@ -156,7 +157,9 @@ impl XenServer {
             let taken = state.totals.take_rows(host, &rows).map_err(unreadable)?;
             let lag = hypervisor::lag(taken.newest);
             state.lags.insert(host, lag);
-            state.told.insert(host, Instant::now());
+            if taken.rows > 0 {
+                state.told.insert(host, Instant::now());
+            }
             state.totals.enter_lag(host, taken.step, lag);
             taken
         };

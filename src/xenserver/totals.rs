@@ -260,9 +260,11 @@ impl Totals {
         }
         // One that has come to this host since these were asked for: the next answer has all of its rows.
         let came = |vm: &Vm| {
-            let oldest = before.map(|mark| Mark(mark.0 - MOST_AGAIN));
-            vm.wants_rows_after().is_some_and(|mark| mark.0 + 1 < *start && Some(mark) >= oldest)
+            let is_lacking = |mark: Mark| mark.0 + 1 < *start && mark.0 >= newest - MOST_AGAIN;
+            !anew && vm.wants_rows_after().is_some_and(is_lacking)
         };
+        // Long rows end long before those that are told right after them.
+        let is_short = head.step <= SHORTEST_STEP;
         let mut busiest = Vec::new();
         let lies = self.do_rows_lie(&host);
         for group in &mut groups {
@@ -284,7 +286,9 @@ impl Totals {
             if rows.is_empty() && !anew || came(vm) {
                 continue;
             }
-            let is_missed = vm.is_missed_first(told.contains(uuid));
+            let is_told = told.contains(uuid);
+            let is_missed =
+                if is_short { vm.is_missed_first(is_told) } else { !is_told && vm.may_be_missed() };
             if anew {
                 vm.begin_at(Mark(newest));
             } else if !is_missed {
@@ -293,7 +297,7 @@ impl Totals {
                     let way = vm.way(host, head.end);
                     vm.add(&[], way, newest, lies);
                 }
-                vm.pass(Mark(newest), shifts.get(uuid).copied().unwrap_or(0));
+                vm.pass(Mark(newest), shifts.get(uuid).copied().unwrap_or(0), is_short);
             }
             compared.extend(vm.compare().map(|found| (*uuid, found)));
         }
@@ -385,8 +389,7 @@ impl Totals {
         self.vms.get(vm).map(|vm| vm.totals())
     }
 
-    /// The columns of use, by VM. Hosts mostly tell those of a VM one after the other.
-    /// The columns of an answer that are of use, by VM; and the VMs that have any.
+    /// The columns of use, by VM, and the VMs that have any columns. Hosts mostly tell those of a VM one after the other.
     fn groups(&mut self, host: Uuid, head: &Head<'_>) -> (Vec<Group>, HashSet<Uuid>) {
         for column in head.columns.iter().flatten().filter(|column| column.name.starts_with("run"))
         {

@@ -1571,31 +1571,35 @@ fn a_vm_that_moves_while_it_is_read_keeps_its_rows() {
     let sum = |client: &Client| client.told('G', "cpu").unwrap().sum;
     client.totals.take(host(), half_busy(1..=10).as_bytes()).unwrap();
     client.totals.take(other(), others(1..=10).as_bytes()).unwrap();
-    // Its host tells of it no more, and the other one is being asked when the inventory says where it is.
-    client.totals.take(host(), others(11..=40).as_bytes()).unwrap();
+    // Its host tells of it no more, by a row of a minute first, and the other one is being asked when the inventory
+    // says where it is.
+    let long = others(40..=40).replace("<step>5<", "<step>60<");
+    client.totals.take(host(), long.as_bytes()).unwrap();
+    assert!(!client.totals.is_missed(&uuid('G')));
+    client.totals.take(host(), others(41..=45).as_bytes()).unwrap();
     assert!(client.totals.is_missed(&uuid('G')));
-    client.totals.take(other(), others(11..=30).as_bytes()).unwrap();
+    client.totals.take(other(), others(11..=40).as_bytes()).unwrap();
     let start = client.totals.start(&other());
-    assert_eq!(start, at(31));
+    assert_eq!(start, at(41));
     enter_on(&mut client, Some(other()), 9);
-    let answer = half_busy(31..=40);
+    let answer = half_busy(41..=50);
     let rows = Rows::read(answer.as_bytes()).unwrap().since(start);
     client.totals.take_rows(other(), &rows).unwrap();
     assert_eq!(sum(&client), 5_000_000_000);
     // It is told from where it was.
     let start = client.totals.start(&other());
     assert_eq!(start, at(11));
-    let answer = half_busy(11..=50);
+    let answer = half_busy(11..=60);
     let rows = Rows::read(answer.as_bytes()).unwrap().since(start);
     client.totals.take_rows(other(), &rows).unwrap();
-    assert_eq!(sum(&client), 25_000_000_000);
+    assert_eq!(sum(&client), 30_000_000_000);
     assert!(!client.totals.is_missed(&uuid('G')));
     // One that is not told for longer goes on without.
-    for (rows, is_missed) in [(51..=60, true), (61..=70, false)] {
+    for (rows, is_missed) in [(61..=70, true), (71..=80, false)] {
         client.totals.take(other(), others(rows).as_bytes()).unwrap();
         assert_eq!(client.totals.is_missed(&uuid('G')), is_missed);
     }
-    assert_eq!(client.totals.start(&other()), at(71));
+    assert_eq!(client.totals.start(&other()), at(81));
 }
 
 #[test]

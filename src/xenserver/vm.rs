@@ -377,12 +377,18 @@ impl Vm {
     /// Notes whether the last rows of its host have told of it. Where they do not for the first time, it may have moved
     /// to another host since the inventory was read: its rows have gone with it.
     pub(super) fn is_missed_first(&mut self, is_told: bool) -> bool {
+        let may_be_missed = self.may_be_missed();
         let before =
             std::mem::replace(&mut self.is_told, if is_told { Told::Yes } else { Told::Never });
-        if !is_told && before == Told::Yes && self.state == State::Running {
+        if !is_told && before == Told::Yes && may_be_missed {
             self.is_told = Told::Missed;
         }
         self.is_missed()
+    }
+
+    /// Whether they did the last time, or the time before that.
+    pub(super) fn may_be_missed(&self) -> bool {
+        self.is_told != Told::Never && self.state == State::Running
     }
 
     /// Whether they did before, and do not now.
@@ -652,9 +658,12 @@ impl Vm {
     }
 
     /// Goes on to the newest row of an answer, where the row that was last taken is labelled with a
-    /// time that is so many seconds later than it was.
-    pub(super) fn pass(&mut self, newest: Mark, shift: i64) {
-        self.pass_start(newest);
+    /// time that is so many seconds later than it was. Where its rows are long, the newest is no sign of what the
+    /// host knows by now.
+    pub(super) fn pass(&mut self, newest: Mark, shift: i64, is_short: bool) {
+        if is_short {
+            self.pass_start(newest);
+        }
         match &mut self.still {
             None => self.mark = Some(self.mark.map_or(newest, |mark| mark.max(newest))),
             Some(still) if self.state == State::Paused => {
@@ -673,7 +682,7 @@ impl Vm {
                 self.covered += covered;
             }
             Some(still) => match still.resumed {
-                None => still.resumed = Some(newest.0),
+                None => still.resumed = is_short.then_some(newest.0),
                 Some(resumed) if newest.0 > resumed => {
                     // After so long, the library does not know what was counted.
                     if self.mark.is_some_and(|Mark(mark)| newest.0 - mark > HEARTBEAT) {

@@ -66,9 +66,9 @@ def is_told_although_it_is_closed(scheme: str) -> None:
             eventually(lambda: why in failure(lambda: interrupted_and_closed(inspector, 0.5)))
 
 
-def each_asks_once(uri: str, password: str, often: int) -> list[str]:
+def each_asks_once(uri: str, password: str, often: int, timeout: float) -> list[str]:
     """Ask as often, each time by an inspector of its own, and return how that has failed."""
-    options: dict[str, Any] = {"password": lambda: password, "timeout": 0.5}
+    options: dict[str, Any] = {"password": lambda: password, "timeout": timeout}
     return [failure(virtmeter.Inspector(uri, **options).usage_all) for _ in range(often)]
 
 

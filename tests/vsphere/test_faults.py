@@ -239,7 +239,7 @@ def test_a_server_that_is_silent_from_the_start_is_told_to_who_closes_each_time(
 def test_an_inspector_for_each_question_tries_a_wrong_password_once(
     opens: Opens, vcenter: VCenter
 ) -> None:
-    for said in each_asks_once(vcenter.uri, "wrong horse", 5):
+    for said in each_asks_once(vcenter.uri, "wrong horse", 5, timeout=10.0):
         assert "wrong user name or password" in said
     assert vcenter.logins() == 1
     # It is about that password only.

@@ -469,7 +469,7 @@ def test_a_wrong_password_that_is_refused_late_goes_out_once(opens: Opens, pool:
 def test_an_inspector_for_each_question_tries_a_wrong_password_once(
     opens: Opens, pool: Pool
 ) -> None:
-    for said in each_asks_once(pool.uri(), "wrong horse", 5):
+    for said in each_asks_once(pool.uri(), "wrong horse", 5, timeout=10.0):
         assert "wrong user name or password" in said
     assert pool.sessions.logins == 1
     # It is about that password only.
@@ -480,7 +480,7 @@ def test_an_inspector_for_each_question_tries_a_wrong_password_once(
 def test_an_inspector_for_each_question_leaves_one_login_that_hangs(pool: Pool) -> None:
     pool.hosts[0].fail(method="session.login_with_password", hang="head")
     threads = len(reading_threads("virtmeter-sweep"))
-    for said in each_asks_once(pool.uri(), PASSWORD, 10):
+    for said in each_asks_once(pool.uri(), PASSWORD, 10, timeout=0.5):
         assert "no answer within" in said or "still being logged in to" in said
     assert pool.count("session.login_with_password") == 1
     eventually(lambda: len(reading_threads("virtmeter-sweep")) <= threads + 1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LONGEST = 16384
 """Bytes of a request's head."""
 
-MOST_FIELDS = 100
+MOST_FIELDS = 200
 """The most fields of a query."""
 
 PIECE = 65536
