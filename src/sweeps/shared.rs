@@ -243,7 +243,7 @@ impl<H: HostWide> Shared<H> {
             // One that was begun before may have to end first, and then there is one of its own.
             let since = state.batches.begun(batch).filter(|since| *since > begun && !is_its);
             if let Some(since) = since {
-                (until, is_its) = (since + longest, true);
+                (until, is_its) = (until.max(since + longest), true);
             }
             match state.batches.next(batch, (asked, oldest), self.limits.slow(), now) {
                 Next::Read(read) => return Ok(read),

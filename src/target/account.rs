@@ -19,8 +19,9 @@ const KEPT: Duration = Duration::from_secs(600);
 /// So many refused passwords of an account are remembered.
 const MOST: usize = 8;
 
-/// So many log in at a time with a password that was accepted: one that hangs holds up nobody.
-const AT_A_TIME: usize = 8;
+/// So many log in at a time with a password that was accepted, so that one of them may hang. If it has changed since,
+/// so many are refused.
+const AT_A_TIME: usize = 3;
 
 /// Until it is looked again whether a login is over.
 const MOMENT: Duration = Duration::from_millis(10);
@@ -107,23 +108,23 @@ impl Account {
     }
 
     fn refuse(&mut self, secret: Secret, failure: Failure, now: Instant) {
+        self.accepted.take_if(|(accepted, _)| *accepted == secret);
+        self.refused.retain(|(refused, ..)| *refused != secret);
         if self.refused.len() == MOST {
             self.refused.remove(0);
         }
         self.refused.push((secret, failure, now));
     }
 
+    /// Whether it is worth keeping where no inspector has it.
     fn is_of_use(&mut self, now: Instant) -> bool {
         self.forget(now);
-        !self.refused.is_empty() || self.accepted.is_some()
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < KEPT;
+        !self.refused.is_empty() || self.accepted.as_ref().is_some_and(|(_, at)| is_recent(*at))
     }
 
     fn forget(&mut self, now: Instant) {
-        let is_old = |at: Instant| now.saturating_duration_since(at) >= KEPT;
-        self.refused.retain(|(.., at)| !is_old(*at));
-        if self.logging_in == 0 {
-            self.accepted.take_if(|(_, at)| is_old(*at));
-        }
+        self.refused.retain(|(.., at)| now.saturating_duration_since(*at) < KEPT);
     }
 }
 
@@ -169,7 +170,7 @@ mod tests {
         let first = log_in("right").unwrap().ok().unwrap();
         assert!(log_in("right").is_none() && log_in("wrong").is_none());
         first.was_accepted(secret("right"));
-        // The first may hang in what comes after that.
+        // More than one may log in with it from then on.
         let others: Vec<_> = (1..AT_A_TIME).map(|_| log_in("right").unwrap()).collect();
         assert!(log_in("right").is_none() && log_in("wrong").is_none());
         drop((first, others));

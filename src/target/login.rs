@@ -156,20 +156,23 @@ impl<S> Server<S> {
         if let Some(session) = &state.session {
             return Ok(Arc::clone(session));
         }
+        let asked = Instant::now();
         let next = state.passwords.next(&self.target, &self.password);
         let (secret, said) = next?;
+        // Whoever was to tell the password may have taken long, which is not the server's fault.
+        let deadline = deadline + asked.elapsed();
         lock(&self.lines).extend(said);
         let refused = |failure| Error::LoginRefused { uri: self.uri(), failure };
         let turn = account::log_in(&self.account, &secret, deadline);
         let turn = self.within(turn)?.map_err(refused)?;
         let time = time_to_reach(deadline);
         let was_closed = || self.lost("it was closed while it was logged in to");
-        // Whoever was to tell the password may have taken long.
         if self.closed() != closed {
             return Err(was_closed());
         }
         match log_in(&secret, time) {
             Ok(session) if self.closed() != closed => {
+                turn.was_accepted(secret);
                 log_out(&session);
                 Err(was_closed())
             }

@@ -22,7 +22,7 @@ use crate::printable::Printable;
 const PAGE: u32 = 600;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
-/// That there is nothing any more is believed after that.
+/// That there is nothing any more is believed after that, if it was said again and again.
 const ALL_GONE: Duration = Duration::from_secs(600);
 /// So many VMs that are gone, or not to be seen, are taken out of a call one after the other; then it is
 /// halved.
@@ -64,11 +64,14 @@ impl VSphere {
         let mut state = self.lock();
         let now = Instant::now();
         let known = &state.inventory;
-        let all_is_gone =
-            vms.is_empty() && hosts.is_empty() && !(known.hosts.is_empty() && known.vms.is_empty());
-        let since = state.all_gone_since.filter(|_| all_is_gone).unwrap_or(now);
-        state.all_gone_since = all_is_gone.then_some(since);
-        if all_is_gone && now.saturating_duration_since(since) < ALL_GONE {
+        // The last VM of a user who may see no host may go.
+        let was_much = !known.hosts.is_empty() || known.vms.len() > 1;
+        let all_is_gone = vms.is_empty() && hosts.is_empty() && was_much;
+        let long = |since: Instant| now.saturating_duration_since(since);
+        let before = state.all_gone.filter(|(_, last)| all_is_gone && long(*last) < ALL_GONE / 5);
+        let since = before.map_or(now, |(since, _)| since);
+        state.all_gone = all_is_gone.then_some((since, now));
+        if all_is_gone && long(since) < ALL_GONE {
             // Whoever may see nothing from the start is told so; but nothing goes all at once.
             return Err(self.vcenter.lost(
                 "it shows no host and no VM any more; check the role of this user, which has to be given for the \

@@ -260,7 +260,8 @@ impl Totals {
         }
         // One that has come to this host since these were asked for: the next answer has all of its rows.
         let came = |vm: &Vm| {
-            let is_lacking = |mark: Mark| mark.0 + 1 < *start && mark.0 >= newest - MOST_AGAIN;
+            // From where the next answer could begin.
+            let is_lacking = |mark: Mark| mark.0.max(newest - MOST_AGAIN) + 1 < *start;
             !anew && vm.wants_rows_after().is_some_and(is_lacking)
         };
         // Long rows end long before those that are told right after them.
