@@ -24,8 +24,8 @@ pub(crate) struct Deltas {
 }
 
 /// The NICs of an instance, in the order of their names, and when they were last read.
-#[derive(Debug, Default)]
-struct Nics {
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Nics {
     read: Option<Stamp>,
     known: Vec<(Box<str>, Last)>,
 }
@@ -67,6 +67,20 @@ impl Deltas {
         let told = interfaces.into_iter().filter_map(with_deltas).collect();
         nics.known.shrink_to_fit();
         told
+    }
+
+    /// What was last read of an instance.
+    pub(crate) fn of(&self, instance: Uuid) -> Nics {
+        self.instances.get(&instance).cloned().unwrap_or_default()
+    }
+
+    /// Takes the last reading of an instance back, if it was this one: what it was before is put in its place.
+    pub(crate) fn take_back(&mut self, instance: Uuid, read: Stamp, before: Nics) {
+        if let Some(nics) = self.instances.get_mut(&instance) {
+            if nics.read.is_some_and(|last| last.at == read.at) {
+                *nics = before;
+            }
+        }
     }
 
     /// Forgets an instance that is gone.

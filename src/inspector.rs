@@ -25,6 +25,7 @@ use crate::records::{
     CpuTimes, Disk, DiskInfo, DiskRateStats, DiskStats, Instance, InstanceId, InstanceStats,
     InterfaceRateStats, InterfaceStats, Parameters, Server, VmCounters, VmUsage, ids,
 };
+use crate::rollback::{Rollback, committed};
 use crate::source::Source;
 use crate::usage::{Rates, Usage};
 
@@ -135,13 +136,24 @@ impl Inspector {
     /// # Errors
     /// Any [`Error`].
     pub fn vnics(&self, instance: &InstanceId) -> Result<Vec<InterfaceStats>> {
+        self.tell_vnics(instance).map(committed)
+    }
+
+    /// The same, to be committed.
+    pub(crate) fn tell_vnics(
+        &self,
+        instance: &InstanceId,
+    ) -> Result<(Vec<InterfaceStats>, Rollback<'_>)> {
         let (interfaces, read) = match self.ask(Parts::NICS, instance)? {
             (Some(Content::Nics(interfaces)), read) => (interfaces, read),
             (_, read) => (Vec::new(), read),
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        Ok(self.with_deltas(|deltas| deltas.enter(own, read, interfaces)))
+        let (before, told) =
+            self.with_deltas(|deltas| (deltas.of(own), deltas.enter(own, read, interfaces)));
+        let take_back = move || self.with_deltas(|deltas| deltas.take_back(own, read, before));
+        Ok((told, Rollback::new(take_back)))
     }
 
     /// The disks of an instance with their counters.
@@ -230,17 +242,30 @@ impl Inspector {
         instance: &InstanceId,
         caller: &str,
     ) -> Result<Vec<InterfaceRateStats>> {
+        self.tell_vnic_rates(instance, caller).map(committed)
+    }
+
+    /// The same, to be committed.
+    pub(crate) fn tell_vnic_rates<'a>(
+        &'a self,
+        instance: &InstanceId,
+        caller: &'a str,
+    ) -> Result<(Vec<InterfaceRateStats>, Rollback<'a>)> {
         callers::check(caller)?;
         let (interfaces, read) = match self.ask(self.source.rates_from(Parts::NICS), instance)? {
             (Some(Content::Nics(interfaces)), read) => (interfaces, read),
             (Some(Content::Counters(counters)), read) => (counters.interfaces, read),
-            _ => return Ok(Vec::new()),
+            _ => return Ok((Vec::new(), Rollback::none())),
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        Ok(self
-            .rates
-            .with(|rates| lock(rates).of(caller, own, Instant::now()).nic_rates(read, interfaces)))
+        let (before, told) = self.with_rates(caller, own, |rates| {
+            (rates.nics.clone(), rates.nic_rates(read, interfaces))
+        });
+        let take_back = move || {
+            self.with_rates(caller, own, |rates| rates.nics.take_back(read, before));
+        };
+        Ok((told, Rollback::new(take_back)))
     }
 
     /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
@@ -248,17 +273,29 @@ impl Inspector {
     /// # Errors
     /// Any [`Error`]; [`Error::Timeout`] at once while its guest hangs.
     pub fn disk_rates(&self, instance: &InstanceId, caller: &str) -> Result<Vec<DiskRateStats>> {
+        self.tell_disk_rates(instance, caller).map(committed)
+    }
+
+    /// The same, to be committed.
+    pub(crate) fn tell_disk_rates<'a>(
+        &'a self,
+        instance: &InstanceId,
+        caller: &'a str,
+    ) -> Result<(Vec<DiskRateStats>, Rollback<'a>)> {
         callers::check(caller)?;
         let (disks, read) = match self.ask(self.source.rates_from(Parts::DISKS), instance)? {
             (Some(Content::Disks(disks)), read) => (disks, read),
             (Some(Content::Counters(counters)), read) => (counters.disks.unwrap_or_default(), read),
-            _ => return Ok(Vec::new()),
+            _ => return Ok((Vec::new(), Rollback::none())),
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        Ok(self
-            .rates
-            .with(|rates| lock(rates).of(caller, own, Instant::now()).disk_rates(read, &disks)))
+        let (before, told) = self
+            .with_rates(caller, own, |rates| (rates.disks.clone(), rates.disk_rates(read, &disks)));
+        let take_back = move || {
+            self.with_rates(caller, own, |rates| rates.disks.take_back(read, before));
+        };
+        Ok((told, Rollback::new(take_back)))
     }
 
     /// What an instance has used since this `caller` last asked this or
@@ -269,16 +306,24 @@ impl Inspector {
     /// # Errors
     /// Any [`Error`].
     pub fn usage(&self, instance: &InstanceId, caller: &str) -> Result<VmUsage> {
+        self.tell_usage(instance, caller).map(committed)
+    }
+
+    /// The same, to be committed.
+    pub(crate) fn tell_usage<'a>(
+        &'a self,
+        instance: &InstanceId,
+        caller: &'a str,
+    ) -> Result<(VmUsage, Rollback<'a>)> {
         callers::check(caller)?;
         let (counters, read) = self.counters(instance, Instant::now())?;
         let uuid = self.source.own_uuid(instance.uuid);
         let own = InstanceId { uuid, name: instance.name.clone() };
         let host_cpus = self.source.host_cpus(uuid);
         Cancellation::look()?;
-        Ok(self.usage.with(|usage| {
-            let mut usage = lock(usage);
-            usage.of(caller, uuid, Instant::now()).usage(&own, read, &counters, host_cpus)
-        }))
+        let all = vec![(own, counters, read)];
+        let (mut all, rollback) = self.enter(caller, all, &[host_cpus]);
+        Ok((all.swap_remove(0), rollback))
     }
 
     /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
@@ -289,6 +334,14 @@ impl Inspector {
     /// As [`instances`](Self::instances), and [`Error::ConnectionLost`] where nothing could be read
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
+        self.tell_usage_all(caller).map(committed)
+    }
+
+    /// The same, to be committed.
+    pub(crate) fn tell_usage_all<'a>(
+        &'a self,
+        caller: &'a str,
+    ) -> Result<(Vec<VmUsage>, Rollback<'a>)> {
         callers::check(caller)?;
         let (mut lost, mut lost_count, mut away) = (None, 0, false);
         let begun = Instant::now();
@@ -355,13 +408,34 @@ impl Inspector {
         let host_cpus: Vec<_> =
             all.iter().map(|(id, _, _)| self.source.host_cpus(id.uuid)).collect();
         Cancellation::look()?;
-        Ok(self.usage.with(|usage| {
+        Ok(self.enter(caller, all, &host_cpus))
+    }
+
+    /// Enters what was read for a caller, and answers with what was used since it was last told.
+    fn enter<'a>(
+        &'a self,
+        caller: &'a str,
+        all: Vec<(InstanceId, VmCounters, Stamp)>,
+        host_cpus: &[Option<u32>],
+    ) -> (Vec<VmUsage>, Rollback<'a>) {
+        let (mut told, mut before) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        self.usage.with(|usage| {
             let mut usage = lock(usage);
-            let enter = |((id, counters, read), cpus): ((InstanceId, VmCounters, Stamp), _)| {
-                usage.of(caller, id.uuid, Instant::now()).usage(&id, read, &counters, cpus)
-            };
-            all.into_iter().zip(host_cpus).map(enter).collect()
-        }))
+            for ((id, counters, read), cpus) in all.into_iter().zip(host_cpus) {
+                let usage = usage.of(caller, id.uuid, Instant::now());
+                before.push((id.uuid, read, Box::new(usage.clone())));
+                told.push(usage.usage(&id, read, &counters, *cpus));
+            }
+        });
+        let take_back = move || {
+            self.usage.with(|usage| {
+                let mut usage = lock(usage);
+                for (uuid, read, before) in before {
+                    usage.of(caller, uuid, Instant::now()).take_back(read, *before);
+                }
+            });
+        };
+        (told, Rollback::new(take_back))
     }
 
     /// The counters that the usage of an instance is reckoned from, and when they were measured, in a pass
@@ -534,6 +608,10 @@ impl Inspector {
             }
             is_new
         })
+    }
+
+    fn with_rates<R>(&self, caller: &str, own: Uuid, use_rates: impl FnOnce(&mut Rates) -> R) -> R {
+        self.rates.with(|rates| use_rates(lock(rates).of(caller, own, Instant::now())))
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {

@@ -499,6 +499,70 @@ fn a_pass_that_is_interrupted_leaves_all_it_has_read_to_the_next() {
     assert_eq!(pass(30, 3000, None), Ok(vec![(Some(3000.0), Some(30 * SECOND)); 2]));
 }
 
+/// What a question tells in KiB, or in KiB a second, of the one instance.
+type Tell = for<'a> fn(&'a Inspector) -> Result<(Option<f64>, Rollback<'a>)>;
+
+#[allow(clippy::cast_precision_loss)]
+const TELL: [Tell; 5] = [
+    |inspector| {
+        let (usage, rollback) = inspector.tell_usage(&vm(), "me")?;
+        assert_eq!(usage.network_read_kib, usage.disk_read_kib);
+        Ok((usage.network_read_kib, rollback))
+    },
+    |inspector| {
+        let (all, rollback) = inspector.tell_usage_all("me")?;
+        Ok((all[0].network_read_kib, rollback))
+    },
+    |inspector| {
+        let (nics, rollback) = inspector.tell_vnics(&vm())?;
+        Ok((Some(nics[0].rx_bytes_delta as f64 / 1024.0), rollback))
+    },
+    |inspector| {
+        let (rates, rollback) = inspector.tell_vnic_rates(&vm(), "me")?;
+        Ok((rates.first().map(|nic| nic.rx_bytes_rate / 1024.0), rollback))
+    },
+    |inspector| {
+        let (rates, rollback) = inspector.tell_disk_rates(&vm(), "me")?;
+        Ok((rates.first().map(|disk| disk.read_bytes_rate / 1024.0), rollback))
+    },
+];
+
+#[test]
+fn what_does_not_reach_its_caller_is_told_by_the_next() {
+    for (number, tell) in TELL.into_iter().enumerate() {
+        let host = Host::new();
+        let will_say = |seconds, kib: i64| {
+            let reading = VmCounters {
+                interfaces: vec![nic("tap0", 1024 * kib, 0)],
+                disks: Some(vec![disk("vda", [1024 * kib; 4])]),
+                ..counters(0, 0)
+            };
+            host.will_say(seconds, Ok(reading.clone()));
+            if number == 1 {
+                host.will_say(seconds, Ok(reading));
+            }
+        };
+        let told = |seconds, kib| {
+            will_say(seconds, kib);
+            tell(&host.inspector).unwrap()
+        };
+        // Deltas begin at 0, and all else with nothing.
+        let none = (number == 2).then_some(0.0);
+        // Not even that it was there.
+        drop(told(0, 500));
+        assert_eq!(committed(told(10, 1000)), none, "of {number}");
+        drop(told(20, 2000));
+        drop(told(30, 4000));
+        let each = |kib: f64, seconds: f64| Some(if number < 3 { kib } else { kib / seconds });
+        assert_eq!(committed(told(40, 4000)), each(3000.0, 30.0), "of {number}");
+        // What the next one has told meanwhile is not taken back.
+        let late = told(50, 5000);
+        assert_eq!(committed(told(60, 6000)), each(1000.0, 10.0), "of {number}");
+        drop(late);
+        assert_eq!(committed(told(70, 8000)), each(2000.0, 10.0), "of {number}");
+    }
+}
+
 #[test]
 fn what_is_read_before_the_connection_is_lost_is_told() {
     let host = Host::new();

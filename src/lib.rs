@@ -38,6 +38,7 @@ mod printable;
 mod rates;
 mod recent;
 mod records;
+mod rollback;
 mod source;
 mod threads;
 mod usage;

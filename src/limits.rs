@@ -32,14 +32,14 @@ pub struct Limits {
 
 /// How many threads there may be by some limits, and how many of them may be stuck.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     threads: usize,
     stuck: usize,
 }
 
-impl Room {
+impl Capacity {
     /// The larger of each.
-    pub(crate) fn and(self, other: Self) -> Self {
+    pub(crate) fn max(self, other: Self) -> Self {
         Self { threads: self.threads.max(other.threads), stuck: self.stuck.max(other.stuck) }
     }
 }
@@ -164,13 +164,13 @@ impl Limits {
     }
 
     /// The same with no fewer threads than that, and as many that may be stuck.
-    pub(crate) fn with_room(self, room: Room) -> Self {
-        let stuck = room.stuck.max(room.threads.saturating_sub(self.workers.max(2)));
+    pub(crate) fn with_capacity(self, capacity: Capacity) -> Self {
+        let stuck = capacity.stuck.max(capacity.threads.saturating_sub(self.workers.max(2)));
         Self { max_stuck: self.max_stuck.max(stuck), ..self }
     }
 
-    pub(crate) fn room(&self) -> Room {
-        Room { threads: self.threads(), stuck: self.max_stuck }
+    pub(crate) fn capacity(&self) -> Capacity {
+        Capacity { threads: self.threads(), stuck: self.max_stuck }
     }
 
     /// How many readings that need the guest's process may be under way: one thread is always left
@@ -214,15 +214,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_for_what_others_have_left_does_not_grow() {
+    fn the_capacity_of_what_others_have_left_does_not_grow() {
         let sizes = [(4, 12), (8, 12), (14, 2), (1, 0)];
         let sizes =
             sizes.map(|(workers, max_stuck)| Limits { workers, max_stuck, ..Limits::default() });
-        let mut room = sizes[0].room();
+        let mut capacity = sizes[0].capacity();
         for own in sizes.iter().cycle().take(100) {
-            room = room.and(own.room());
-            let limits = own.with_room(room);
-            assert!(limits.threads() >= room.threads && limits.max_stuck >= room.stuck);
+            capacity = capacity.max(own.capacity());
+            let limits = own.with_capacity(capacity);
+            assert!(limits.threads() >= capacity.threads && limits.max_stuck >= capacity.stuck);
             assert!(limits.threads() <= 14 + 20, "{limits:?}");
             assert_eq!(limits.workers, own.workers);
         }

@@ -45,7 +45,7 @@ pub(crate) struct Measured<const N: usize> {
 
 /// What tells a device apart from the others of its instance, and how that is kept: a name, or the number of a vCPU.
 pub(crate) trait Key: Ord + ToOwned<Owned: Into<Self::Kept>> {
-    type Kept: Debug + Borrow<Self>;
+    type Kept: Debug + Clone + Borrow<Self>;
 }
 
 impl Key for str {
@@ -71,6 +71,13 @@ pub(crate) struct Devices<const N: usize, K: Key + ?Sized = str> {
 impl<const N: usize, K: Key + ?Sized> Default for Devices<N, K> {
     fn default() -> Self {
         Self { read: None, known: Box::default() }
+    }
+}
+
+// A derived one would want this of `str`.
+impl<const N: usize, K: Key + ?Sized> Clone for Devices<N, K> {
+    fn clone(&self) -> Self {
+        Self { read: self.read, known: self.known.clone() }
     }
 }
 
@@ -120,6 +127,13 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         self.read = Some(read);
         self.set(&known);
         grown
+    }
+
+    /// Takes the last reading back, if it was this one: what it was before is put in its place.
+    pub(crate) fn take_back(&mut self, read: Stamp, before: Self) {
+        if self.read.is_some_and(|last| last.at == read.at) {
+            *self = before;
+        }
     }
 
     /// Mostly these are the devices that there were. Then nothing is allocated: it would lie between what is given

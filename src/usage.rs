@@ -12,20 +12,20 @@ use crate::records::{
 /// What was last read for the rates of its devices, of each by itself.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
-    nics: Devices<2>,
-    disks: Disks,
+    pub(crate) nics: Devices<2>,
+    pub(crate) disks: Disks,
 }
 
 /// What was last read of its disks: bytes and requests each by themselves, as one of them may be known
 /// without the other.
-#[derive(Debug, Default)]
-struct Disks {
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Disks {
     bytes: Devices<2>,
     requests: Devices<2>,
 }
 
 /// What was last read for its usage.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Usage {
     read: Option<Instant>,
     /// The time for which the vCPUs ran, and which the whole instance used: what may still be told of
@@ -53,6 +53,14 @@ struct Used {
     nics: Option<Growth<2>>,
     bytes: Option<Growth<2>>,
     requests: Option<Growth<2>>,
+}
+
+impl Disks {
+    /// As [`Devices::take_back`].
+    pub(crate) fn take_back(&mut self, read: Stamp, before: Self) {
+        self.bytes.take_back(read, before.bytes);
+        self.requests.take_back(read, before.requests);
+    }
 }
 
 impl Rates {
@@ -137,6 +145,13 @@ impl Usage {
             disk_interval: used.bytes.map(|growth| growth.interval),
             cpu_interval: used.cpu.map(|growth| growth.interval),
             disk_requests_interval: used.requests.map(|growth| growth.interval),
+        }
+    }
+
+    /// Takes the last reading back, if it was this one: what it was before is put in its place.
+    pub(crate) fn take_back(&mut self, read: Stamp, before: Self) {
+        if self.read == Some(read.at) {
+            *self = before;
         }
     }
 

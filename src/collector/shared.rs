@@ -14,7 +14,7 @@ use crate::cancellation::Cancellation;
 use crate::error::Failure;
 use crate::hypervisor::{Hypervisor, Outcome};
 use crate::libvirt::generation;
-use crate::limits::{Limits, Room};
+use crate::limits::{Capacity, Limits};
 use crate::locks::lock;
 use crate::logs::{ENGINE, LogRecord, log};
 use crate::records::{Instance, InstanceId, ids};
@@ -46,7 +46,7 @@ pub(super) struct State {
     /// How often another inspector has gone on with this.
     pub(super) owners: u64,
     /// The room that they had for what hangs.
-    room: Room,
+    capacity: Capacity,
     /// How often there was a reason to look whether the connections that are open still serve.
     pub(super) alarms: u64,
     /// The last list, and when it was asked for.
@@ -148,7 +148,7 @@ impl<H: Hypervisor> Shared<H> {
             opening: HashMap::new(),
             closings: 0,
             owners: 0,
-            room: limits.room(),
+            capacity: limits.capacity(),
             alarms: 0,
             listed: None,
             host_cpus: None,
@@ -302,9 +302,9 @@ impl<H: Hypervisor> Shared<H> {
             // What was opened meanwhile has other options.
             (state.closings, state.owners) = (state.closings + 1, state.owners + 1);
             // With fewer threads, or fewer that may hang, nobody might be left to read.
-            let room = state.room.and(limits.room());
-            state.room = room;
-            state.scheduler.goes_on(limits.with_room(room), Instant::now());
+            let capacity = state.capacity.max(limits.capacity());
+            state.capacity = capacity;
+            state.scheduler.goes_on(limits.with_capacity(capacity), Instant::now());
             self.hypervisor.store(Arc::clone(hypervisor));
         }
         goes_on

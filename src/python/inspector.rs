@@ -21,6 +21,7 @@ use crate::limits::{InvalidLimit, Limits};
 use crate::open::Opening;
 use crate::printable::Uri;
 use crate::records::InstanceId;
+use crate::rollback::Rollback;
 
 /// Reads what virtual machines use.
 #[pyclass(frozen, weakref, subclass, name = "Inspector", module = "virtmeter")]
@@ -149,7 +150,11 @@ impl AnyInspector {
         instance: InstanceArgument,
         duration: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyIterator>> {
-        list(py, self.read(py, |inspector| inspector.vnics(&instance.0))?)?.try_iter()
+        self.tell(
+            py,
+            |inspector| inspector.tell_vnics(&instance.0),
+            |all| list(py, all)?.try_iter(),
+        )
     }
 
     #[pyo3(signature = (instance, duration = None))]
@@ -180,8 +185,8 @@ impl AnyInspector {
         duration: Option<&Bound<'py, PyAny>>,
         caller: &str,
     ) -> PyResult<Bound<'py, PyIterator>> {
-        let rates = self.read(py, |inspector| inspector.vnic_rates(&instance.0, caller))?;
-        list(py, rates)?.try_iter()
+        let question = |inspector| Inspector::tell_vnic_rates(inspector, &instance.0, caller);
+        self.tell(py, question, |rates| list(py, rates)?.try_iter())
     }
 
     #[pyo3(signature = (instance, duration = None, *, caller = ""))]
@@ -192,8 +197,8 @@ impl AnyInspector {
         duration: Option<&Bound<'py, PyAny>>,
         caller: &str,
     ) -> PyResult<Bound<'py, PyIterator>> {
-        let rates = self.read(py, |inspector| inspector.disk_rates(&instance.0, caller))?;
-        list(py, rates)?.try_iter()
+        let question = |inspector| Inspector::tell_disk_rates(inspector, &instance.0, caller);
+        self.tell(py, question, |rates| list(py, rates)?.try_iter())
     }
 
     #[pyo3(signature = (instance, *, caller = ""))]
@@ -203,12 +208,14 @@ impl AnyInspector {
         instance: InstanceArgument,
         caller: &str,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.read(py, |inspector| inspector.usage(&instance.0, caller))?.into_named_tuple(py)
+        let question = |inspector| Inspector::tell_usage(inspector, &instance.0, caller);
+        self.tell(py, question, |usage| usage.into_named_tuple(py))
     }
 
     #[pyo3(signature = (*, caller = ""))]
     fn usage_all<'py>(&self, py: Python<'py>, caller: &str) -> PyResult<Bound<'py, PyList>> {
-        list(py, self.read(py, |inspector| inspector.usage_all(caller))?)
+        let question = |inspector| Inspector::tell_usage_all(inspector, caller);
+        self.tell(py, question, |all| list(py, all))
     }
 
     fn inspect_details<'py>(
@@ -327,11 +334,26 @@ impl AnyInspector {
 }
 
 impl AnyInspector {
-    /// Takes a reading without the GIL.
-    fn read<T: Send>(
-        &self,
+    /// Takes a reading that counts as told, unless its caller is interrupted while it waits for the GIL with it, or
+    /// until it is a record.
+    fn tell<'a, T: Send, R>(
+        &'a self,
         py: Python<'_>,
-        question: impl FnOnce(&Inspector) -> error::Result<T> + Send,
+        question: impl FnOnce(&'a Inspector) -> error::Result<(T, Rollback<'a>)> + Send,
+        record: impl FnOnce(T) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let (answer, rollback) = self.read(py, question)?;
+        let record = record(answer)?;
+        py.check_signals()?;
+        rollback.commit();
+        Ok(record)
+    }
+
+    /// Takes a reading without the GIL.
+    fn read<'a, T: Send>(
+        &'a self,
+        py: Python<'_>,
+        question: impl FnOnce(&'a Inspector) -> error::Result<T> + Send,
     ) -> PyResult<T> {
         let answer = without_gil(py, || question(&self.inspector))?;
         answer.map_err(|error| exception(py, &error))

@@ -24,6 +24,8 @@ pub(super) struct Vm {
     pub(super) moref: Box<str>,
     pub(super) name: Box<str>,
     pub(super) host: Option<Arc<str>>,
+    /// When it was found to be on another host than before.
+    pub(super) came: Option<Instant>,
     pub(super) power: Option<PowerState>,
     pub(super) is_connected: bool,
     pub(super) vcpus: Option<u32>,
@@ -109,6 +111,7 @@ impl Vm {
         Self {
             name: vm.name.unwrap_or_else(|| vm.moref.clone()),
             host,
+            came: None,
             power: vm.power_state,
             is_connected: is_connected(vm.connection_state),
             vcpus: vm.vcpus,
@@ -134,6 +137,7 @@ impl Vm {
             self.name = name;
         }
         if self.host != host {
+            self.came = host.is_some().then_some(now);
             self.host = host;
         }
         let was_described = std::mem::replace(&mut self.is_described, vm.change_version.is_some());

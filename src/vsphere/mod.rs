@@ -320,6 +320,10 @@ impl HostWide for VSphere {
         Ok((subject.tell(part), subject.stamp(part)))
     }
 
+    fn came(&self, instance: &InstanceId) -> Option<Instant> {
+        self.lock().inventory.vms.get(&instance.uuid)?.came
+    }
+
     fn own_uuid(&self, instance: Uuid) -> Uuid {
         instance
     }

@@ -195,7 +195,6 @@ impl Totals {
             Some((host, taken)) => match (taken, mark(Some(host)), here) {
                 (Some(taken), Some(there), Some(here)) => {
                     let apart = apart(Some(host), [there, here]);
-                    let taken = taken.min(there); // of one that was shut off when its host's clock was set back
                     let goes_on = apart <= SAME_TIME && !is_back;
                     let begun = if goes_on { taken } else { taken.max(here) };
                     Some(begun).filter(|_| apart <= COMPARABLE)
@@ -243,6 +242,10 @@ impl Totals {
         let before = known.mark;
         let went_back = before.is_some_and(|mark| head.end < mark.0);
         let quirks = known.quirks;
+        if went_back {
+            let vms = self.vms.values_mut();
+            vms.for_each(|vm| vm.clock_went_back(host, Mark(head.end)));
+        }
         let step = i64::from(head.step);
         // The newest comes first.
         let newest = rows.first().map_or(head.end, |(t, _)| *t);
@@ -266,12 +269,18 @@ impl Totals {
         };
         // Long rows end long before those that are told right after them.
         let is_short = head.step <= SHORTEST_STEP;
+        // So are those of one whose own rows are still on their way to this host.
+        let mut is_before_its_rows = HashSet::new();
         let mut busiest = Vec::new();
         let lies = self.do_rows_lie(&host);
         for group in &mut groups {
             group.entries.iter_mut().for_each(Entry::follow_the_last);
             let vm = self.vms.get_mut(&group.vm).filter(|vm| !rows.is_empty() && !came(vm));
             if let Some(vm) = vm {
+                if !anew && vm.is_before_its_rows(group.had_its_last, newest) {
+                    is_before_its_rows.insert(group.vm);
+                    continue;
+                }
                 if group.way.is_measured() {
                     vm.measure(&group.measured);
                 }
@@ -284,12 +293,14 @@ impl Totals {
         let mut compared = Vec::new();
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
-            if rows.is_empty() && !anew || came(vm) {
+            if rows.is_empty() && !anew || came(vm) || is_before_its_rows.contains(uuid) {
                 continue;
             }
             let is_told = told.contains(uuid);
-            let is_missed =
-                if is_short { vm.is_missed_first(is_told) } else { !is_told && vm.may_be_missed() };
+            if is_short {
+                vm.note_whether_told(is_told, newest);
+            }
+            let is_missed = !is_told && (vm.is_missed() || !is_short && vm.may_be_missed());
             if anew {
                 vm.begin_at(Mark(newest));
             } else if !is_missed {
@@ -450,13 +461,24 @@ struct Group {
     busy: Option<f64>,
     /// The newest value of each that is known.
     measured: Vec<(Measure, MeasuredAt)>,
+    /// Whether the row up to which its rows were taken has a value; `None` without that row.
+    had_its_last: Option<bool>,
 }
 
 impl Group {
     /// With room for the columns of so many counters.
     fn new(vm: Uuid, way: Way, counters: usize) -> Self {
         let entries = Vec::with_capacity(if way == Way::Not { 0 } else { counters });
-        Self { vm, way, shift: 0, entries, measures: Vec::new(), busy: None, measured: Vec::new() }
+        Self {
+            vm,
+            way,
+            shift: 0,
+            entries,
+            measures: Vec::new(),
+            busy: None,
+            measured: Vec::new(),
+            had_its_last: None,
+        }
     }
 
     /// Adds a row; they come from new to old.
@@ -474,7 +496,13 @@ impl Group {
             let shares = cpus.filter_map(|entry| values.get(entry.column).copied());
             shares.map(capped_share).filter(|share| *share >= LEAST_SHARE).sum()
         });
-        let Some((seconds, at_rest)) = self.way.untaken(t, step) else { return };
+        let Some((seconds, at_rest)) = self.way.untaken(t, step) else {
+            let is_known = |entry: &Entry| values.get(entry.column).is_some_and(|v| v.is_finite());
+            if !self.entries.is_empty() {
+                self.had_its_last.get_or_insert_with(|| self.entries.iter().any(is_known));
+            }
+            return;
+        };
         if let Way::Shifted { mark } = self.way {
             let mut known = self
                 .entries

@@ -1588,18 +1588,78 @@ fn a_vm_that_moves_while_it_is_read_keeps_its_rows() {
     assert_eq!(sum(&client), 5_000_000_000);
     // It is told from where it was.
     let start = client.totals.start(&other());
-    assert_eq!(start, at(11));
-    let answer = half_busy(11..=60);
+    assert_eq!(start, at(10), "and the row before, which shows that it came with it");
+    let answer = half_busy(10..=60);
     let rows = Rows::read(answer.as_bytes()).unwrap().since(start);
     client.totals.take_rows(other(), &rows).unwrap();
     assert_eq!(sum(&client), 30_000_000_000);
     assert!(!client.totals.is_missed(&uuid('G')));
     // One that is not told for longer goes on without.
-    for (rows, is_missed) in [(61..=70, true), (71..=80, false)] {
+    for (rows, is_missed) in [(61..=70, true), (71..=80, true), (81..=140, false)] {
         client.totals.take(other(), others(rows).as_bytes()).unwrap();
         assert_eq!(client.totals.is_missed(&uuid('G')), is_missed);
     }
-    assert_eq!(client.totals.start(&other()), at(81));
+    assert_eq!(client.totals.start(&other()), at(141));
+}
+
+#[test]
+fn what_moves_on_from_a_host_that_was_not_read_is_not_taken_twice() {
+    let third = Uuid::from_u128(3);
+    let mut client = beside_one_ahead(0);
+    client.totals.enter_host(third, Quirks::of("25.22.0"));
+    let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
+    client.totals.take(third, others(0..=0).as_bytes()).unwrap();
+    for host in [other(), third] {
+        client.totals.enter_lag(host, 5, 1.0);
+    }
+    for end in [10, 20, 30, 40] {
+        client.totals.take(host(), half_busy(end - 9..=end).as_bytes()).unwrap();
+        client.totals.take(third, others(end - 9..=end).as_bytes()).unwrap();
+    }
+    // The other one was last read at the beginning.
+    enter_on(&mut client, Some(other()), 9);
+    enter_on(&mut client, Some(third), 10);
+    client.totals.take(third, half_busy(1..=50).as_bytes()).unwrap();
+    assert_eq!(client.told('G', "cpu").unwrap().sum, 25_000_000_000);
+}
+
+#[test]
+fn what_moves_while_its_rows_are_on_the_way_keeps_them() {
+    let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
+    let begins_anew = |rows, from: i64| {
+        let before = |t: i64| format!("<t>{}</t><v>0.5</v>", at(t));
+        let unknown = |t| before(t).replace("0.5", "NaN");
+        (0..from).fold(half_busy(rows), |rows, t| rows.replace(&before(t), &unknown(t)))
+    };
+    for (is_told_anew, comes) in [(false, true), (true, true), (true, false)] {
+        let mut client = beside_one_ahead(0);
+        for end in [10, 20] {
+            client.totals.take(host(), half_busy(end - 9..=end).as_bytes()).unwrap();
+            client.totals.take(other(), others(end - 9..=end).as_bytes()).unwrap();
+        }
+        let sum = |client: &Client| client.told('G', "cpu").unwrap().sum / 1_000_000_000;
+        if is_told_anew {
+            // The inventory says that it has come, and its new host does not have its rows yet.
+            enter_on(&mut client, Some(other()), 9);
+            client.totals.take(other(), begins_anew(20..=40, 38).as_bytes()).unwrap();
+        } else {
+            // Its rows have gone, and the inventory does not say so for two readings.
+            client.totals.take(host(), others(21..=30).as_bytes()).unwrap();
+            client.totals.take(host(), others(31..=40).as_bytes()).unwrap();
+            enter_on(&mut client, Some(other()), 9);
+        }
+        assert_eq!(sum(&client), 10);
+        assert_eq!(client.totals.start(&other()), at(20));
+        if comes {
+            client.totals.take(other(), half_busy(20..=60).as_bytes()).unwrap();
+            assert_eq!(sum(&client), 30);
+        } else {
+            client.totals.take(other(), begins_anew(20..=90, 38).as_bytes()).unwrap();
+            assert_eq!(sum(&client), 10, "they may come yet");
+            client.totals.take(other(), begins_anew(20..=110, 38).as_bytes()).unwrap();
+            assert_eq!(sum(&client), 10 + 37, "of what is known");
+        }
+    }
 }
 
 #[test]

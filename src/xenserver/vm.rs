@@ -29,6 +29,8 @@ const TRIES: u8 = 3;
 const PAUSES: [i64; 2] = [60, 600];
 /// More than there is in any machine, in bytes or KiB.
 const MOST_MEMORY: f64 = 1e15;
+/// For so many seconds at most, the rows of a VM that moves may be on neither host.
+const MOVING: i64 = 60;
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
 
@@ -114,7 +116,7 @@ pub(crate) struct Vm {
     /// Of one that is on no host: where it was, and up to where its rows were taken there.
     left: Option<(Uuid, Option<Mark>)>,
     state: State,
-    is_told: Told,
+    in_rows: InRows,
     domid: Option<i64>,
     /// How often its domain is another since it is known.
     starts: u32,
@@ -141,12 +143,16 @@ pub(crate) struct Vm {
     memory_internal_free: Option<MeasuredAt>,
 }
 
-/// Whether the rows of its host tell of a VM.
+/// Whether the rows of its host tell of a VM. While it moves, neither host may: its rows go from one to the other a
+/// moment before or after the inventory says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Yes,
-    /// They did until just now.
-    Missed,
+enum InRows {
+    Told,
+    /// It has come from another host, and they do not tell its last rows there: they are on their way. Since when, if
+    /// that was seen.
+    Coming(Option<i64>),
+    /// They told of it until then.
+    Missed(i64),
     Never,
 }
 
@@ -294,7 +300,7 @@ impl Vm {
             mark: None,
             left: None,
             state: State::Gone,
-            is_told: Told::Never,
+            in_rows: InRows::Never,
             domid: is_started_now.then_some(-1),
             starts: 0,
             vcpus: 0,
@@ -339,9 +345,10 @@ impl Vm {
         if begins {
             self.begin_domain();
         }
-        if has_moved && self.is_told != Told::Never {
+        if has_moved && self.in_rows != InRows::Never {
             // Its new host may not know it yet.
-            self.is_told = Told::Yes;
+            let came = self.host.is_some() && known.host.is_some();
+            self.in_rows = if came { InRows::Coming(None) } else { InRows::Told };
         }
         self.domid = Some(domid);
         self.left = self.last_taken().filter(|_| known.host.is_none());
@@ -374,26 +381,41 @@ impl Vm {
         self.next = None;
     }
 
-    /// Notes whether the last rows of its host have told of it. Where they do not for the first time, it may have moved
-    /// to another host since the inventory was read: its rows have gone with it.
-    pub(super) fn is_missed_first(&mut self, is_told: bool) -> bool {
+    /// Notes whether the last rows of its host have told of it.
+    pub(super) fn note_whether_told(&mut self, is_told: bool, newest: i64) {
         let may_be_missed = self.may_be_missed();
-        let before =
-            std::mem::replace(&mut self.is_told, if is_told { Told::Yes } else { Told::Never });
-        if !is_told && before == Told::Yes && may_be_missed {
-            self.is_told = Told::Missed;
+        self.in_rows = match self.in_rows {
+            _ if is_told => InRows::Told,
+            InRows::Told | InRows::Coming(_) if may_be_missed => InRows::Missed(newest),
+            InRows::Missed(since) if may_be_missed && newest - since < MOVING => self.in_rows,
+            _ => InRows::Never,
         }
-        self.is_missed()
     }
 
-    /// Whether they did the last time, or the time before that.
+    /// Whether the rows of its host may have told of it until a short time ago.
     pub(super) fn may_be_missed(&self) -> bool {
-        self.is_told != Told::Never && self.state == State::Running
+        self.in_rows != InRows::Never && self.state == State::Running
     }
 
-    /// Whether they did before, and do not now.
+    /// Whether they did, and do not now: it may be on another host by now, and its rows as well.
     pub(super) fn is_missed(&self) -> bool {
-        self.is_told == Told::Missed
+        matches!(self.in_rows, InRows::Missed(_))
+    }
+
+    /// Whether a host to which it has come tells of it without its rows of before, where the row up to which those were
+    /// taken has no value. They may come yet, for a while.
+    pub(super) fn is_before_its_rows(&mut self, had_its_last: Option<bool>, newest: i64) -> bool {
+        let InRows::Coming(since) = self.in_rows else { return false };
+        let since = since.unwrap_or(newest);
+        self.in_rows = InRows::Coming(Some(since));
+        had_its_last == Some(false) && self.state == State::Running && newest - since < MOVING
+    }
+
+    /// The clock of its host went back after it was shut off there.
+    pub(super) fn clock_went_back(&mut self, host: Uuid, to: Mark) {
+        if let Some((_, Some(mark))) = self.left.as_mut().filter(|(left, _)| *left == host) {
+            *mark = (*mark).min(to);
+        }
     }
 
     fn plug(&mut self, known: &Known<'_>, begins: bool, latest: u64) {
@@ -525,7 +547,10 @@ impl Vm {
     /// After which its rows are wanted; `None` where none are for now.
     pub(super) fn wants_rows_after(&self) -> Option<Mark> {
         let is_still = self.still.as_ref().is_some_and(|still| still.resumed.is_none());
-        self.mark.filter(|_| self.state != State::Gone && !is_still)
+        let mark = self.mark.filter(|_| self.state != State::Gone && !is_still);
+        // The last one that was taken as well: it shows whether its rows came with it.
+        let is_coming = matches!(self.in_rows, InRows::Coming(_));
+        mark.map(|mark| if is_coming { Mark(mark.0 - 1) } else { mark })
     }
 
     /// How many it has, also those that are not there any more.

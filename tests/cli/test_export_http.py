@@ -20,6 +20,7 @@ from tests.support.qemu import wait_for
 from virtmeter.cli.export import formats
 from virtmeter.cli.export.messages import (
     LONGEST,
+    MOST_ESCAPED,
     MOST_FIELDS,
     RefusalError,
     parse,
@@ -72,6 +73,15 @@ def test_what_a_head_costs_has_an_end() -> None:
     assert parse(head.encode()).query == {"name[]": ["x"] * MOST_FIELDS}
     with pytest.raises(RefusalError, match="Malformed"):
         parse(head.replace("?", "?a=b&").encode())
+    # A body of parts within parts, to the standard library.
+    parts = b"".join(b"Content-Type:multipart/a;boundary=%d\r\r--%d\r" % (n, n) for n in range(300))
+    with pytest.raises(RefusalError, match="Malformed"):
+        parse(b"GET / HTTP/1.1\r\nA:b\r" + parts + b"\r\n\r\n")
+    assert parse(b"GET / HTTP/1.1\r\n\r\na body\r\rof another").path == "/"
+    assert parse(b"GET /?a=" + b"%C3%A9" * (MOST_ESCAPED // 2) + b" HTTP/1.1\r\n\r\n").query
+    for path in ("é" * MOST_ESCAPED, "%41" * MOST_ESCAPED + "%"):
+        with pytest.raises(RefusalError, match="1000 bytes are escaped"):
+            parse(f"GET /?a={path} HTTP/1.1\r\n\r\n".encode())
 
 
 @given(st.one_of(REQUEST.map(lambda text: text.encode("latin-1")), st.binary()))

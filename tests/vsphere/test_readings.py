@@ -10,13 +10,14 @@ import pytest
 
 import virtmeter
 from tests.support.remote import eventually
+from tests.support.vcsim import VCenter
 from tests.vsphere.wellness import ALL, count, usages
 from virtmeter import InstanceNotFoundException, InstanceShutOffException, NoDataException
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tests.support.vcsim import VM, VCenter
+    from tests.support.vcsim import VM
     from tests.vsphere.conftest import Opens
     from virtmeter import Inspector
 
@@ -277,6 +278,20 @@ def test_a_migration_loses_nothing_that_hosts_tell(
         # It has no sample on its new host yet, and what is known goes on.
         assert nic_of(inspector, vm).rx_bytes == expected
     assert {usage.id for usage in inspector.usage_all()} >= {vm.uuid}
+
+
+def test_a_vm_that_has_moved_is_not_told_as_it_was_before(opens: Opens) -> None:
+    """Its new host was read before anybody knew that it was there."""
+    with VCenter(hosts=2, vms=240) as vcenter:
+        vcenter.step(100)
+        on_its_host, on_the_other = a_vm(vcenter, host=0), a_vm(vcenter, host=1)
+        inspector = opens(vcenter, max_age=60.0)
+        before = nic_of(inspector, on_its_host).rx_bytes
+        nic_of(inspector, on_the_other)
+        vcenter.migrate(on_its_host.ref, host=1)
+        vcenter.step(100)
+        assert inspector.list_instances()
+        assert nic_of(inspector, on_its_host).rx_bytes > before
 
 
 def test_what_is_plugged_and_unplugged(opens: Opens, vcenter: VCenter) -> None:

@@ -25,7 +25,13 @@ MOST_FIELDS = 200
 PIECE = 65536
 """Bytes that are sent at a time, and all that a client occupies of a text that is shared."""
 
+MOST_ESCAPED = 1000
+"""The most bytes of a target that are escaped, or should be."""
+
 HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
+
+BARE_CR = re.compile(rb"\r(?!\n)")
+"""HTTP has none: the standard library takes what follows two of them for a body, of many parts."""
 
 TEXT = "text/plain; charset=utf-8"
 
@@ -115,10 +121,17 @@ def parse(head: bytes) -> Request:
 
     :raises RefusalError: it is none.
     """
+    end = HEAD_ENDS.search(head)
+    if BARE_CR.search(head, 0, end.end() if end else len(head)):
+        raise RefusalError(HTTPStatus.BAD_REQUEST, "Malformed request.")
     try:
         parsed = _Head(head)
         if parsed.refused is not None:
             raise RefusalError(parsed.refused, "Unsupported request.")
+        if sum(not char.isascii() or char == "%" for char in parsed.path) > MOST_ESCAPED:
+            raise RefusalError(
+                HTTPStatus.REQUEST_URI_TOO_LONG, f"More than {MOST_ESCAPED} bytes are escaped."
+            )
         target = urlsplit(parsed.path)
         query = parse_qs(target.query, max_num_fields=MOST_FIELDS)
     except ValueError:
