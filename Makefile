@@ -7,6 +7,9 @@ URI ?= test:///default
 # The tools of the virtual environment first; programs of an administrator at last.
 export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 
+# Python reads where its packages are by the locale, and this folder's name may not be ASCII.
+export LC_ALL := C.UTF-8
+
 # `python -m` is to find what is here, and tests are to assert what they say.
 unexport PYTHONSAFEPATH PYTHONOPTIMIZE
 

@@ -296,6 +296,16 @@ impl Batches {
         self.in_vain.retain(|host, _| is_there(*host));
     }
 
+    /// Forgets that others were read in place of what is read together again: a caller that asked before that would take it
+    /// for an answer.
+    pub(super) fn join(&mut self, is_there: impl Fn(Uuid) -> bool) {
+        for (batch, known) in &mut self.known {
+            if let Batch::Host(host) = batch {
+                known.failed.take_if(|failed| failed.is_replaced && is_there(*host));
+            }
+        }
+    }
+
     fn make_room(&mut self, now: Instant) {
         if self.known.len() >= FEW.max(2 * self.swept_to) {
             self.known.retain(|_, known| {

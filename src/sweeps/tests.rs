@@ -463,8 +463,24 @@ fn hosts_that_are_read_together_again_are_waited_for() {
 }
 
 #[test]
+fn hosts_that_were_parted_and_joined_again_within_a_pass_are_read() {
+    let (driver, engine) = engine(3, LONG, Duration::ZERO);
+    let begun = Instant::now();
+    driver.lock().together = true;
+    driver.will(host(TOGETHER), Some(Does::Fail));
+    ask(&engine, 0).unwrap();
+    // Another caller's list joins them, and the pass comes to the others.
+    driver.lock().together = true;
+    driver.will(host(TOGETHER), None);
+    engine.list().unwrap();
+    let of_the_pass = Uuid::from_u128(INSTANCES).into();
+    engine.ask_in_pass(Parts::COUNTERS, &of_the_pass, begun).unwrap();
+    assert_eq!(driver.reads(host(TOGETHER)), 2);
+}
+
+#[test]
 fn a_reading_that_is_too_old_is_waited_for_and_then_one_of_ones_own() {
-    let timeout = Duration::from_secs(2);
+    let timeout = Duration::from_secs(4);
     let driver = Scripted { hosts: 1, takes: timeout * 3 / 4, ..Scripted::default() };
     let (driver, engine) = engine_over(driver, timeout, Duration::ZERO);
     let here = engine.here.with(Arc::clone);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::driver::HostWide;
+use super::driver::{Batch, HostWide};
 use super::shared::Shared;
 use crate::threads;
 
@@ -65,6 +65,10 @@ fn run<H: HostWide>(shared: &Arc<Shared<H>>) {
                 Ok(lines) => {
                     for line in lines {
                         state.say(log::Level::Warn, line);
+                    }
+                    if batch == Batch::Inventory {
+                        let is_there = |host| shared.driver.host_name(host).is_some();
+                        state.batches.join(is_there);
                     }
                     let ended = state.batches.was_read(batch, begun);
                     if ended.is_some_and(|failed| failed.is_told) {

@@ -22,8 +22,9 @@ use crate::printable::Printable;
 const PAGE: u32 = 600;
 /// Sizes are not asked for more often: the server itself looks at files only now and then.
 const SIZES: Duration = Duration::from_secs(300);
-/// That there is nothing any more is believed after that, if it was said again and again.
+/// That there is nothing any more is believed after that, if it was said so often and nothing else between.
 const ALL_GONE: Duration = Duration::from_secs(600);
+const GONE_TIMES: u32 = 3;
 /// So many VMs that are gone, or not to be seen, are taken out of a call one after the other; then it is
 /// halved.
 const MOST_GONE: usize = 3;
@@ -67,11 +68,10 @@ impl VSphere {
         // The last VM of a user who may see no host may go.
         let was_much = !known.hosts.is_empty() || known.vms.len() > 1;
         let all_is_gone = vms.is_empty() && hosts.is_empty() && was_much;
-        let long = |since: Instant| now.saturating_duration_since(since);
-        let before = state.all_gone.filter(|(_, last)| all_is_gone && long(*last) < ALL_GONE / 5);
-        let since = before.map_or(now, |(since, _)| since);
-        state.all_gone = all_is_gone.then_some((since, now));
-        if all_is_gone && long(since) < ALL_GONE {
+        let (since, times) = state.all_gone.filter(|_| all_is_gone).unwrap_or((now, 0));
+        state.all_gone = all_is_gone.then_some((since, times + 1));
+        let is_sure = now.saturating_duration_since(since) >= ALL_GONE && times + 1 >= GONE_TIMES;
+        if all_is_gone && !is_sure {
             // Whoever may see nothing from the start is told so; but nothing goes all at once.
             return Err(self.vcenter.lost(
                 "it shows no host and no VM any more; check the role of this user, which has to be given for the \

@@ -64,8 +64,8 @@ struct State {
     left_out: usize,
     /// What the last inventory was not told.
     missing: Missing,
-    /// Since when it would be empty, though there was something before, and when it was last.
-    all_gone: Option<(Instant, Instant)>,
+    /// Since when it would be empty, though there was something before, and how often that was said.
+    all_gone: Option<(Instant, u32)>,
     /// What the log is to say of configurations that cannot be read.
     lines: Vec<String>,
 }

@@ -48,6 +48,8 @@ struct Past {
     debt: i128,
     /// What the sum was when the counter began at 0, until its exact value is read for the first time.
     born: Option<i128>,
+    /// What is told of its value since the VM was started is so much more than its exact one, as that was reset.
+    reset: i128,
 }
 
 impl Before {
@@ -168,6 +170,19 @@ impl Counted {
         self.anchor = Some(Box::new(anchor));
     }
 
+    /// Sets the anchor where the counter began anew within a start of the VM: what was told goes on, by rows.
+    pub(super) fn set_after_reset(&mut self, anchor: Anchor) {
+        self.keep_floor();
+        self.go_on_from(anchor.exact);
+        self.anchor = Some(Box::new(anchor));
+    }
+
+    /// What was told since the start belongs to this exact value.
+    fn go_on_from(&mut self, exact: i128) {
+        let past = self.past();
+        self.enter(Past { reset: past.floor - exact, ..past });
+    }
+
     /// Takes an exact value whose rows have come, where those since the last one were wrong, or missing:
     /// the sum has grown by what the exact values have. Answers how many 10^-9 s more are covered.
     pub(super) fn correct(&mut self, next: Anchor) -> u64 {
@@ -208,7 +223,11 @@ impl Counted {
             }
         };
         let floor = self.since_start().unwrap_or(past.floor);
-        self.enter(Past { floor, debt: (self.sum.nanos - told).max(0), born: None });
+        let was_reset = self.anchor().is_some_and(|last| exact < last.exact);
+        self.enter(Past { floor, debt: (self.sum.nanos - told).max(0), born: None, ..past });
+        if was_reset {
+            self.go_on_from(exact);
+        }
         self.sum.nanos = self.sum.nanos.max(told);
         let more = covered.saturating_sub(self.sum.covered);
         self.sum.covered += more;
@@ -219,7 +238,9 @@ impl Counted {
     /// What it counted since the VM was started, in 10^-9; never falls while the VM runs.
     pub(super) fn since_start(&self) -> Option<i128> {
         let anchor = self.anchor()?;
-        Some(self.past().floor.max(anchor.exact + self.sum.nanos - anchor.sum.nanos))
+        let past = self.past();
+        let told = anchor.exact + past.reset + self.sum.nanos - anchor.sum.nanos;
+        Some(past.floor.max(told))
     }
 
     fn past(&self) -> Past {
@@ -235,5 +256,39 @@ impl Counted {
         let past = self.past();
         let floor = self.since_start().unwrap_or(past.floor);
         self.enter(Past { floor, born: None, ..past });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(nanos: i128) -> Sum {
+        Sum { nanos, covered: 5_000_000_000 }
+    }
+
+    #[test]
+    fn a_counter_that_is_reset_within_a_start_goes_on_from_what_was_told() {
+        for by_exact_values_alone in [false, true] {
+            let mut counted = Counted::default();
+            counted.set(counted.reading(1000, 0));
+            if by_exact_values_alone {
+                counted.catch_up(1050, 5);
+                counted.catch_up(10, 10);
+                assert_eq!(counted.since_start(), Some(1050));
+                counted.catch_up(15, 15);
+            } else {
+                counted.add(rows(50), None);
+                counted.set_after_reset(counted.reading(10, 5));
+                assert_eq!(counted.since_start(), Some(1050));
+                counted.add(rows(5), None);
+                assert_eq!(counted.since_start(), Some(1055));
+                counted.set(counted.reading(15, 15));
+            }
+            assert_eq!(counted.since_start(), Some(1055));
+            counted.begin();
+            counted.set(counted.reading(7, 20));
+            assert_eq!(counted.since_start(), Some(7), "of another domain");
+        }
     }
 }

@@ -45,11 +45,20 @@ struct Host {
     mark: Option<Mark>,
     /// and how old that was when it came, by a clock that is one for all hosts, in seconds.
     lag: Option<f64>,
+    /// From where its rows are wanted, where that is later: it was not read for long, or never, when a VM came.
+    wanted_from: Option<Mark>,
     /// Exact counters are used in place of its rows.
     lies: bool,
     check: Check,
     /// Its VMs that ran most in the newest rows, first those that ran more.
     busiest: Vec<Uuid>,
+}
+
+impl Host {
+    /// Up to where none of its rows are wanted any more.
+    fn done(&self) -> Option<Mark> {
+        self.mark.max(self.wanted_from)
+    }
 }
 
 /// An answer to `/rrd_updates`, which may be long. Nobody waits for the totals while it is read.
@@ -187,7 +196,9 @@ impl Totals {
         let before = self.vms.get(&vm);
         let is_back = before.is_some_and(|before| before.is_gone());
         // Up to where its rows were taken, and where. Its RRD goes with it to another host, which may not have been
-        // read for a while; without a clock to compare, it begins with the next rows.
+        // read for a while; without a clock to compare, it begins with the next rows. The clock of one that was never read is taken
+        // for the same, until it tells its rows.
+        let mut goes_on_from = None;
         let begun = match before.and_then(|before| before.last_taken()) {
             None => here,
             Some((host, taken)) if is_back && Some(host) == known.host => taken.and(here),
@@ -196,12 +207,27 @@ impl Totals {
                 (Some(taken), Some(there), Some(here)) => {
                     let apart = apart(Some(host), [there, here]);
                     let goes_on = apart <= SAME_TIME && !is_back;
+                    goes_on_from = goes_on.then_some(taken);
                     let begun = if goes_on { taken } else { taken.max(here) };
                     Some(begun).filter(|_| apart <= COMPARABLE)
+                }
+                (taken, _, None) if !is_back => {
+                    goes_on_from = taken;
+                    taken
+                }
+                // It was evacuated, and has left the pool.
+                (Some(taken), None, Some(here)) if !is_back => {
+                    Some(taken).filter(|taken| taken.0 <= here.0 + COMPARABLE)
                 }
                 _ => None,
             },
         };
+        if let Some((host, Mark(from))) = known.host.zip(goes_on_from) {
+            let is_wanted = |vm: &Vm| vm.host == Some(host) && vm.wants_rows_after().is_some();
+            if !self.vms.values().any(|vm| is_wanted(vm)) {
+                self.hosts.entry(host).or_default().wanted_from = Some(Mark(from - SAME_TIME));
+            }
+        }
         let is_new = here.is_some();
         let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(is_new)));
         vm.enter(known, begun, quirks.unwrap_or_default());
@@ -219,7 +245,7 @@ impl Totals {
 
     /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
     pub(crate) fn start(&self, host: &Uuid) -> i64 {
-        let Some(Mark(newest)) = self.hosts.get(host).and_then(|host| host.mark) else {
+        let Some(Mark(newest)) = self.hosts.get(host).and_then(Host::done) else {
             return FIRST_START;
         };
         let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
@@ -239,8 +265,9 @@ impl Totals {
             return Err(Unreadable::of("it is another host's"));
         }
         let known = self.hosts.entry(host).or_default();
-        let before = known.mark;
-        let went_back = before.is_some_and(|mark| head.end < mark.0);
+        let is_before = |mark: Mark| head.end < mark.0;
+        let went_back = known.mark.is_some_and(is_before);
+        let anew = known.done().is_none_or(is_before);
         let quirks = known.quirks;
         if went_back {
             let vms = self.vms.values_mut();
@@ -250,7 +277,6 @@ impl Totals {
         // The newest comes first.
         let newest = rows.first().map_or(head.end, |(t, _)| *t);
         let (mut groups, told) = self.groups(host, head);
-        let anew = went_back || before.is_none();
         if anew {
             for group in &mut groups {
                 group.way = group.way.without_counters();
@@ -314,11 +340,13 @@ impl Totals {
             compared.extend(vm.compare().map(|found| (*uuid, found)));
         }
         let known = self.hosts.entry(host).or_default();
+        known.wanted_from = None;
+        match &mut known.mark {
+            Some(mark) if !anew => mark.advance(newest),
+            mark => *mark = Some(Mark(newest)),
+        }
         if anew {
-            known.mark = Some(Mark(newest));
             known.check.begin_anew();
-        } else if let Some(mark) = &mut known.mark {
-            mark.advance(newest);
         }
         known.busiest = busiest.into_iter().map(|(_, vm)| vm).collect();
         // Whatever differs, those of older releases are right.

@@ -1624,6 +1624,51 @@ fn what_moves_on_from_a_host_that_was_not_read_is_not_taken_twice() {
 }
 
 #[test]
+fn what_moves_to_a_host_that_was_not_read_for_long_or_never_goes_on() {
+    let third = Uuid::from_u128(3);
+    for to in [other(), third] {
+        let mut client = beside_one_ahead(0);
+        client.totals.enter_lag(other(), 5, 1.0);
+        client.totals.enter_host(third, Quirks::of("25.22.0"));
+        for end in [400, 800, 1200] {
+            client.totals.take(host(), half_busy(end - 399..=end).as_bytes()).unwrap();
+        }
+        enter_on(&mut client, Some(to), 9);
+        let start = client.totals.start(&to);
+        assert_eq!(start, at(1191), "not as old as its last rows, which would be long ones");
+        client.totals.take(to, half_busy(1191..=1240).as_bytes()).unwrap();
+        assert_eq!(client.told('G', "cpu").unwrap().sum, 620_000_000_000);
+        assert_eq!(client.totals.start(&to), at(1241));
+    }
+}
+
+#[test]
+fn what_moves_as_its_host_is_taken_out_of_the_pool_goes_on() {
+    let mut client = beside_one_ahead(0);
+    client.totals.enter_lag(other(), 5, 1.0);
+    let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
+    client.totals.take(host(), half_busy(1..=100).as_bytes()).unwrap();
+    client.totals.take(other(), others(1..=200).as_bytes()).unwrap();
+    client.totals.forget_host(&host());
+    enter_on(&mut client, Some(other()), 9);
+    client.totals.take(other(), half_busy(100..=300).as_bytes()).unwrap();
+    assert_eq!(client.told('G', "cpu").unwrap().sum, 150_000_000_000);
+}
+
+#[test]
+fn what_moves_to_a_host_that_was_never_read_begins_anew_where_its_clock_is_behind() {
+    let third = Uuid::from_u128(3);
+    let mut client = beside_one_ahead(0);
+    client.totals.enter_host(third, Quirks::of("25.22.0"));
+    client.totals.take(host(), half_busy(1..=100).as_bytes()).unwrap();
+    enter_on(&mut client, Some(third), 9);
+    let taken = client.totals.take(third, half_busy(30..=50).as_bytes()).unwrap();
+    assert!(!taken.went_back, "nobody knows that");
+    client.totals.take(third, half_busy(51..=70).as_bytes()).unwrap();
+    assert_eq!(client.told('G', "cpu").unwrap().sum, 60_000_000_000);
+}
+
+#[test]
 fn what_moves_while_its_rows_are_on_the_way_keeps_them() {
     let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
     let begins_anew = |rows, from: i64| {

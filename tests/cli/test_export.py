@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -480,7 +481,7 @@ def test_the_names_of_another_exporter_are_there_by_recording_rules(
         for record in sorted(records - absent) + states
     ]
     test = {
-        "rule_files": [str(ROOT / "contrib/libvirt-exporter-rules.yml")],
+        "rule_files": [glob.escape(str(ROOT / "contrib/libvirt-exporter-rules.yml"))],
         "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}],
     }
     (tmp_path / "test.yml").write_text(json.dumps(test))

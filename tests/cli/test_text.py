@@ -20,7 +20,13 @@ from virtmeter.cli.text import counted, natural, printable, shown_uri
         ("q+tcp://us'er:x's3cret@host/system", "q+tcp://us'er:***@host/system"),
         ("q+tcp://me@corp:s3cret@host/system", "q+tcp://me@corp:***@host/system"),
         ("q+ssh://me@host:22/system", "q+ssh://me@host:22/system"),
+        ('"q://u:a@b@c" q://u:p q@z', '"q://u:***@c" q://u:p q@z'),
+        # Another host may have sent it: each of these is to be gone over once.
+        (100_000 * "//:", 100_000 * "//:"),
+        ("@" + 100_000 * "/", "@" + 100_000 * "/"),
+        (100_000 * "//:" + "@", "//:***@"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_what_could_steer_a_terminal_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -28,18 +29,18 @@ class SingleFlight:
     def __init__(self) -> None:
         """Know of none."""
         self._begin()
+        # A child's pid may be its parent's, where both are the first of their pid namespace.
+        after_fork = WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (begin := after_fork()) and begin())
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._asked: dict[Hashable, Future[list[Any]]] = {}
         # With the times, in their order.
         self._answered: dict[Hashable, tuple[float, Future[list[Any]]]] = {}
-        self._process = os.getpid()  # last: another thread may look
 
     def ask(self, question: Hashable, get: Callable[[], Iterable[Any]]) -> list[Any]:
         """Return an answer, or the one that somebody else has got a moment ago, or waits for."""
-        if self._process != os.getpid():  # a forked child, where nobody waits
-            self._begin()
         own: Future[list[Any]] = Future()
         while (answer := self._join(question, own)) is not own:
             with suppress(CancelledError):  # that one has failed, and one of those who wait is next

@@ -13,8 +13,9 @@ from virtmeter.cli import kinds
 
 MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN)
 """A line is lost by these, and not those after it: a file system is full, or a reader is slow."""
-PASSWORD = re.compile(r"(//[^:/\s\"]*:)[^\s\"]*@")
-"""Of a URI in a text. It may hold anything: rather too much is left out than too little."""
+WORD = re.compile(r"[^\s\"]+")
+PASSWORD = re.compile(r"(//[^:/]*:).*")
+"""Of a URI in a word, up to its last @. It may hold anything: too much is left out, if need be."""
 SCHEME, COLON = r"[^:]*:?//", "(?::|%3A)"
 OWN_PASSWORD = re.compile(
     f"^({SCHEME}[^:/]*?{COLON}|(?!{SCHEME})[^:]*?{COLON}).+@", re.IGNORECASE | re.DOTALL
@@ -37,7 +38,13 @@ def printable(text: str) -> str:
     >>> printable("qemu+tcp://user:secret@host/system")
     'qemu+tcp://user:***@host/system'
     """
-    return escaped(PASSWORD.sub(r"\1***@", text))
+    return escaped(WORD.sub(_without_password, text))
+
+
+def _without_password(word: re.Match[str]) -> str:
+    # In one go, however long it is: another host may have sent it.
+    uri, at, place = word[0].rpartition("@")
+    return PASSWORD.sub(r"\1***", uri) + at + place
 
 
 def escaped(text: str) -> str:

@@ -256,8 +256,10 @@ impl<R> Scheduler<R> {
                 if now < in_time {
                     return self.wait_in_turn(request, in_time, now);
                 }
-                let answer = self.unanswered(request, "other callers are waiting for it", now);
-                return self.hand_out(request, answer.into(), None, now);
+                match self.start_again(request, "other callers are waiting for it", now) {
+                    Some(turn) => return turn,
+                    None => continue,
+                }
             }
             match self.ready.remove(&request.key) {
                 Some(ready) if !self.is_too_old(&ready, now) => {
@@ -290,8 +292,10 @@ impl<R> Scheduler<R> {
                 return self.wait_in_turn(request, in_time, now);
             }
             if another {
-                let answer = self.unanswered(request, "another caller is waiting for it", now);
-                return self.hand_out(request, answer.into(), None, now);
+                match self.start_again(request, "another caller is waiting for it", now) {
+                    Some(turn) => return turn,
+                    None => continue,
+                }
             }
             let new = !self.tasks.contains_key(&slot);
             if new {
@@ -565,7 +569,7 @@ impl<R> Scheduler<R> {
                 request.claimed = None;
                 return None;
             }
-            return self.start_again(request, now);
+            return self.start_again(request, "there was no answer", now);
         };
         let started = task.started;
         let held_up = now.saturating_duration_since(started.unwrap_or(request.asked));
@@ -584,7 +588,7 @@ impl<R> Scheduler<R> {
         let until = begun.min(request.asked) + self.limits.timeout;
         if now >= until {
             self.give_up(slot, now);
-            return self.start_again(request, now);
+            return self.start_again(request, "there was no answer", now);
         }
         let waits = slot.lane == Lane::Guest;
         if waits && now.saturating_duration_since(request.asked) >= self.limits.held_up() {
@@ -593,7 +597,7 @@ impl<R> Scheduler<R> {
         Some(Turn::Wait(until.min(now + self.limits.slow())))
     }
 
-    fn start_again(&mut self, request: &mut Request, now: Instant) -> Option<Turn<R>> {
+    fn start_again(&mut self, request: &mut Request, why: &str, now: Instant) -> Option<Turn<R>> {
         // What a guest that hangs leaves to be said is asked for once more, and no more.
         let key = request.key;
         let hangs = self.must_not_ask(key) || self.is_hung_aside(key.uuid);
@@ -606,7 +610,7 @@ impl<R> Scheduler<R> {
         }
         let answer = self
             .answer_without_reading(request, now)
-            .unwrap_or_else(|| self.unanswered(request, "there was no answer", now));
+            .unwrap_or_else(|| self.unanswered(request, why, now));
         Some(self.hand_out(request, answer.into(), None, now))
     }
 

@@ -1322,6 +1322,34 @@ fn what_hung_before_an_outage_that_has_cut_off_nothing_hangs_on() {
 }
 
 #[test]
+fn all_who_wait_for_a_guest_that_begins_to_hang_are_told_what_is_known_of_it() {
+    for kind in [Kind::Stats, Kind::Counters, Kind::Details] {
+        let mut host = Host::new(LIMITS);
+        // Its disks are wanted as well, so that the guest is waited for.
+        host.ask(0, key(Kind::Disks, 0));
+        host.finish_all();
+        host.ask(0, key(kind, 0));
+        host.start();
+        host.wait(SECOND / 100);
+        host.ask(1, key(kind, 0));
+        host.ask(2, key(kind, 0));
+        host.start();
+        host.wait(LIMITS.timeout);
+        host.probe(false, true);
+        host.answers.clear();
+        for _ in 0..host.callers.len() {
+            host.start();
+            let others = host.taking.iter().position(|(job, _)| leaves_guest(job));
+            if let Some(which) = others {
+                host.finish(which, Ok(()));
+            }
+        }
+        assert!(host.asking.is_empty(), "{kind:?}");
+        assert!(host.answers.iter().all(|(_, answer)| answer.is_ok()), "{:?}", host.answers);
+    }
+}
+
+#[test]
 fn what_was_out_in_a_silence_in_which_all_was_closed_has_its_time_after_it() {
     for is_finished in [false, true] {
         let mut host = Host::new(LIMITS);

@@ -123,8 +123,9 @@ impl Vm {
                     covered += if is_online_cpu { more } else { 0 };
                 }
                 None => counted.set(reading),
-                // It was reset.
-                Some(anchor) if exact < anchor.exact || at < anchor.at => counted.set(reading),
+                Some(anchor) if exact < anchor.exact => counted.set_after_reset(reading),
+                // The clock was.
+                Some(anchor) if at < anchor.at => counted.set(reading),
                 Some(anchor)
                     if is_compared
                         && at >= mark
