@@ -49,6 +49,11 @@ impl<T: Default> Callers<T> {
         caller.instances.get_or_default(instance, now)
     }
 
+    /// The same, if both are still remembered.
+    pub(crate) fn known(&mut self, caller: &str, instance: Uuid) -> Option<&mut T> {
+        self.0.get_mut(caller)?.instances.peek_mut(&instance).map(|known| &mut **known)
+    }
+
     /// How many instances are remembered, of the caller that has most.
     pub(crate) fn most(&self) -> usize {
         self.0.values().map(|caller| caller.instances.len()).max().unwrap_or(0)

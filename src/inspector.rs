@@ -259,11 +259,13 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let (before, told) = self.with_rates(caller, own, |rates| {
+        let (before, told) = self.rates.with(|rates| {
+            let mut rates = lock(rates);
+            let rates = rates.of(caller, own, Instant::now());
             (rates.nics.clone(), rates.nic_rates(read, interfaces))
         });
         let take_back = move || {
-            self.with_rates(caller, own, |rates| rates.nics.take_back(read, before));
+            self.with_known_rates(caller, own, |rates| rates.nics.take_back(read, before));
         };
         Ok((told, Rollback::new(take_back)))
     }
@@ -290,10 +292,13 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let (before, told) = self
-            .with_rates(caller, own, |rates| (rates.disks.clone(), rates.disk_rates(read, &disks)));
+        let (before, told) = self.rates.with(|rates| {
+            let mut rates = lock(rates);
+            let rates = rates.of(caller, own, Instant::now());
+            (rates.disks.clone(), rates.disk_rates(read, &disks))
+        });
         let take_back = move || {
-            self.with_rates(caller, own, |rates| rates.disks.take_back(read, before));
+            self.with_known_rates(caller, own, |rates| rates.disks.take_back(read, before));
         };
         Ok((told, Rollback::new(take_back)))
     }
@@ -431,7 +436,9 @@ impl Inspector {
             self.usage.with(|usage| {
                 let mut usage = lock(usage);
                 for (uuid, read, before) in before {
-                    usage.of(caller, uuid, Instant::now()).take_back(read, *before);
+                    if let Some(usage) = usage.known(caller, uuid) {
+                        usage.take_back(read, *before);
+                    }
                 }
             });
         };
@@ -610,8 +617,8 @@ impl Inspector {
         })
     }
 
-    fn with_rates<R>(&self, caller: &str, own: Uuid, use_rates: impl FnOnce(&mut Rates) -> R) -> R {
-        self.rates.with(|rates| use_rates(lock(rates).of(caller, own, Instant::now())))
+    fn with_known_rates(&self, caller: &str, own: Uuid, use_rates: impl FnOnce(&mut Rates)) {
+        self.rates.with(|rates| lock(rates).known(caller, own).map(use_rates));
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {

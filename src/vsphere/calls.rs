@@ -14,7 +14,7 @@ use super::perf;
 use super::requests::{Query, Request};
 use super::session::{Session, Trouble};
 use super::totals::{Answer, Series, Taken};
-use super::{State, VSphere, Wanted};
+use super::{Gone, State, VSphere, Wanted};
 use crate::error::Result;
 use crate::printable::Printable;
 
@@ -68,9 +68,14 @@ impl VSphere {
         // The last VM of a user who may see no host may go.
         let was_much = !known.hosts.is_empty() || known.vms.len() > 1;
         let all_is_gone = vms.is_empty() && hosts.is_empty() && was_much;
-        let (since, times) = state.all_gone.filter(|_| all_is_gone).unwrap_or((now, 0));
-        state.all_gone = all_is_gone.then_some((since, times + 1));
-        let is_sure = now.saturating_duration_since(since) >= ALL_GONE && times + 1 >= GONE_TIMES;
+        let long = |since: Instant| now.saturating_duration_since(since);
+        let mut gone = state.all_gone.filter(|_| all_is_gone).unwrap_or(Gone::since(now));
+        // Not of answers that come right after one another.
+        if long(gone.last) >= ALL_GONE / 10 {
+            (gone.last, gone.times) = (now, gone.times + 1);
+        }
+        state.all_gone = all_is_gone.then_some(gone);
+        let is_sure = long(gone.since) >= ALL_GONE && gone.times >= GONE_TIMES;
         if all_is_gone && !is_sure {
             // Whoever may see nothing from the start is told so; but nothing goes all at once.
             return Err(self.vcenter.lost(

@@ -64,10 +64,24 @@ struct State {
     left_out: usize,
     /// What the last inventory was not told.
     missing: Missing,
-    /// Since when it would be empty, though there was something before, and how often that was said.
-    all_gone: Option<(Instant, u32)>,
+    /// Where it would be empty, though there was something before.
+    all_gone: Option<Gone>,
     /// What the log is to say of configurations that cannot be read.
     lines: Vec<String>,
+}
+
+/// That there is nothing any more: since when that is said, and how often, and when it was last counted.
+#[derive(Clone, Copy)]
+struct Gone {
+    since: Instant,
+    last: Instant,
+    times: u32,
+}
+
+impl Gone {
+    fn since(now: Instant) -> Self {
+        Self { since: now, last: now, times: 1 }
+    }
 }
 
 /// The newest sample of a host's VMs.

@@ -45,20 +45,11 @@ struct Host {
     mark: Option<Mark>,
     /// and how old that was when it came, by a clock that is one for all hosts, in seconds.
     lag: Option<f64>,
-    /// From where its rows are wanted, where that is later: it was not read for long, or never, when a VM came.
-    wanted_from: Option<Mark>,
     /// Exact counters are used in place of its rows.
     lies: bool,
     check: Check,
     /// Its VMs that ran most in the newest rows, first those that ran more.
     busiest: Vec<Uuid>,
-}
-
-impl Host {
-    /// Up to where none of its rows are wanted any more.
-    fn done(&self) -> Option<Mark> {
-        self.mark.max(self.wanted_from)
-    }
 }
 
 /// An answer to `/rrd_updates`, which may be long. Nobody waits for the totals while it is read.
@@ -196,9 +187,7 @@ impl Totals {
         let before = self.vms.get(&vm);
         let is_back = before.is_some_and(|before| before.is_gone());
         // Up to where its rows were taken, and where. Its RRD goes with it to another host, which may not have been
-        // read for a while; without a clock to compare, it begins with the next rows. The clock of one that was never read is taken
-        // for the same, until it tells its rows.
-        let mut goes_on_from = None;
+        // read for a while. The clocks of hosts that were not read, and of those that are gone, are taken for the same.
         let begun = match before.and_then(|before| before.last_taken()) {
             None => here,
             Some((host, taken)) if is_back && Some(host) == known.host => taken.and(here),
@@ -207,27 +196,16 @@ impl Totals {
                 (Some(taken), Some(there), Some(here)) => {
                     let apart = apart(Some(host), [there, here]);
                     let goes_on = apart <= SAME_TIME && !is_back;
-                    goes_on_from = goes_on.then_some(taken);
                     let begun = if goes_on { taken } else { taken.max(here) };
                     Some(begun).filter(|_| apart <= COMPARABLE)
                 }
-                (taken, _, None) if !is_back => {
-                    goes_on_from = taken;
-                    taken
-                }
-                // It was evacuated, and has left the pool.
+                (taken, _, None) if !is_back => taken,
                 (Some(taken), None, Some(here)) if !is_back => {
                     Some(taken).filter(|taken| taken.0 <= here.0 + COMPARABLE)
                 }
                 _ => None,
             },
         };
-        if let Some((host, Mark(from))) = known.host.zip(goes_on_from) {
-            let is_wanted = |vm: &Vm| vm.host == Some(host) && vm.wants_rows_after().is_some();
-            if !self.vms.values().any(|vm| is_wanted(vm)) {
-                self.hosts.entry(host).or_default().wanted_from = Some(Mark(from - SAME_TIME));
-            }
-        }
         let is_new = here.is_some();
         let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(is_new)));
         vm.enter(known, begun, quirks.unwrap_or_default());
@@ -245,11 +223,15 @@ impl Totals {
 
     /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
     pub(crate) fn start(&self, host: &Uuid) -> i64 {
-        let Some(Mark(newest)) = self.hosts.get(host).and_then(Host::done) else {
-            return FIRST_START;
-        };
         let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
-        let oldest = residents.filter_map(|vm| vm.wants_rows_after()).map(|mark| mark.0).min();
+        let wanted = residents.filter_map(|vm| Some((vm.is_coming(), vm.wants_rows_after()?.0)));
+        let all_come = wanted.clone().all(|(is_coming, _)| is_coming);
+        // Where all have come since it was last read, it need not be asked for what was before.
+        let latest = wanted.clone().map(|(_, mark)| mark).max().filter(|_| all_come);
+        let latest = latest.map(|mark| mark - SAME_TIME);
+        let read = self.hosts.get(host).and_then(|host| host.mark).map(|mark| mark.0);
+        let Some(newest) = read.max(latest) else { return FIRST_START };
+        let oldest = wanted.map(|(_, mark)| mark).min();
         oldest.unwrap_or(newest).clamp(newest - MOST_AGAIN, newest) + 1
     }
 
@@ -265,9 +247,8 @@ impl Totals {
             return Err(Unreadable::of("it is another host's"));
         }
         let known = self.hosts.entry(host).or_default();
-        let is_before = |mark: Mark| head.end < mark.0;
-        let went_back = known.mark.is_some_and(is_before);
-        let anew = known.done().is_none_or(is_before);
+        let went_back = known.mark.is_some_and(|mark| head.end < mark.0);
+        let anew = went_back || known.mark.is_none();
         let quirks = known.quirks;
         if went_back {
             let vms = self.vms.values_mut();
@@ -277,8 +258,11 @@ impl Totals {
         // The newest comes first.
         let newest = rows.first().map_or(head.end, |(t, _)| *t);
         let (mut groups, told) = self.groups(host, head);
-        if anew {
-            for group in &mut groups {
+        // Of one that has come to a host that was not read before, as far as that host's clock allows.
+        let goes_on = |vm: &Vm| !went_back && vm.comes_before(Mark(newest + SAME_TIME));
+        let begins = |vm: &Vm| anew && !goes_on(vm);
+        for group in &mut groups {
+            if self.vms.get(&group.vm).is_some_and(|vm| begins(vm)) {
                 group.way = group.way.without_counters();
             }
         }
@@ -291,20 +275,22 @@ impl Totals {
         let came = |vm: &Vm| {
             // From where the next answer could begin.
             let is_lacking = |mark: Mark| mark.0.max(newest - MOST_AGAIN) + 1 < *start;
-            !anew && vm.wants_rows_after().is_some_and(is_lacking)
+            !begins(vm) && vm.wants_rows_after().is_some_and(is_lacking)
         };
         // Long rows end long before those that are told right after them.
         let is_short = head.step <= SHORTEST_STEP;
-        // So are those of one whose own rows are still on their way to this host.
-        let mut is_before_its_rows = HashSet::new();
+        // The VMs that have come to this host, and their own rows not yet.
+        let mut are_before_their_rows = HashSet::new();
         let mut busiest = Vec::new();
         let lies = self.do_rows_lie(&host);
         for group in &mut groups {
             group.entries.iter_mut().for_each(Entry::follow_the_last);
             let vm = self.vms.get_mut(&group.vm).filter(|vm| !rows.is_empty() && !came(vm));
             if let Some(vm) = vm {
-                if !anew && vm.is_before_its_rows(group.had_its_last, newest) {
-                    is_before_its_rows.insert(group.vm);
+                if !begins(vm)
+                    && vm.is_before_its_rows(group.knows_its_last, group.known_from, newest)
+                {
+                    are_before_their_rows.insert(group.vm);
                     continue;
                 }
                 if group.way.is_measured() {
@@ -319,17 +305,18 @@ impl Totals {
         let mut compared = Vec::new();
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
-            if rows.is_empty() && !anew || came(vm) || is_before_its_rows.contains(uuid) {
+            let begins = begins(vm);
+            if rows.is_empty() && !begins || came(vm) || are_before_their_rows.contains(uuid) {
                 continue;
             }
             let is_told = told.contains(uuid);
             if is_short {
                 vm.note_whether_told(is_told, newest);
             }
-            let is_missed = !is_told && (vm.is_missed() || !is_short && vm.may_be_missed());
-            if anew {
+            let is_moving = vm.is_missed() || vm.is_coming() || !is_short && vm.may_be_missed();
+            if begins {
                 vm.begin_at(Mark(newest));
-            } else if !is_missed {
+            } else if is_told || !is_moving {
                 if !shifts.contains_key(uuid) {
                     // It has no columns that are of use.
                     let way = vm.way(host, head.end);
@@ -340,7 +327,6 @@ impl Totals {
             compared.extend(vm.compare().map(|found| (*uuid, found)));
         }
         let known = self.hosts.entry(host).or_default();
-        known.wanted_from = None;
         match &mut known.mark {
             Some(mark) if !anew => mark.advance(newest),
             mark => *mark = Some(Mark(newest)),
@@ -490,7 +476,9 @@ struct Group {
     /// The newest value of each that is known.
     measured: Vec<(Measure, MeasuredAt)>,
     /// Whether the row up to which its rows were taken has a value; `None` without that row.
-    had_its_last: Option<bool>,
+    knows_its_last: Option<bool>,
+    /// The oldest row that has one.
+    known_from: Option<i64>,
 }
 
 impl Group {
@@ -505,7 +493,8 @@ impl Group {
             measures: Vec::new(),
             busy: None,
             measured: Vec::new(),
-            had_its_last: None,
+            knows_its_last: None,
+            known_from: None,
         }
     }
 
@@ -524,10 +513,12 @@ impl Group {
             let shares = cpus.filter_map(|entry| values.get(entry.column).copied());
             shares.map(capped_share).filter(|share| *share >= LEAST_SHARE).sum()
         });
+        let is_finite = |entry: &Entry| values.get(entry.column).is_some_and(|v| v.is_finite());
+        let is_told = self.entries.iter().any(is_finite);
+        self.known_from = if is_told { Some(t) } else { self.known_from };
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else {
-            let is_known = |entry: &Entry| values.get(entry.column).is_some_and(|v| v.is_finite());
             if !self.entries.is_empty() {
-                self.had_its_last.get_or_insert_with(|| self.entries.iter().any(is_known));
+                self.knows_its_last.get_or_insert(is_told);
             }
             return;
         };

@@ -1635,10 +1635,47 @@ fn what_moves_to_a_host_that_was_not_read_for_long_or_never_goes_on() {
         }
         enter_on(&mut client, Some(to), 9);
         let start = client.totals.start(&to);
-        assert_eq!(start, at(1191), "not as old as its last rows, which would be long ones");
-        client.totals.take(to, half_busy(1191..=1240).as_bytes()).unwrap();
+        assert_eq!(start, at(1190), "not as old as its last rows, which would be long ones");
+        client.totals.take(to, half_busy(1190..=1240).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum, 620_000_000_000);
         assert_eq!(client.totals.start(&to), at(1241));
+    }
+}
+
+#[test]
+fn each_that_comes_to_a_host_that_was_never_read_goes_on_by_its_own_clock() {
+    let third = Uuid::from_u128(3);
+    for behind in [false, true] {
+        let mut client = beside_one_ahead(3600);
+        client.totals.enter_host(third, Quirks::of("25.22.0"));
+        client.totals.take(host(), half_busy(1..=100).as_bytes()).unwrap();
+        let known = Known {
+            state: State::Running,
+            domid: 4,
+            host: Some(other()),
+            vcpus: 1,
+            nics: &[],
+            disks: &[],
+        };
+        client.totals.enter(uuid('A'), &known);
+        let of_both = |rows: std::ops::RangeInclusive<i64>| {
+            let a = format!("</entry><entry>AVERAGE:vm:{}:cpu0</entry>", uuid('A'));
+            half_busy(rows).replace("<v>0.5</v>", "<v>0.5</v><v>1</v>").replacen("</entry>", &a, 1)
+        };
+        let ahead = of_both(3601..=3700);
+        client.totals.take(other(), ahead.as_bytes()).unwrap();
+        // Both come to it; its clock is that of one of them.
+        enter_on(&mut client, Some(third), 9);
+        client.totals.enter(uuid('A'), &Known { host: Some(third), domid: 10, ..known });
+        let begin = if behind { 101 } else { 3701 };
+        let (before, rows) = (client.told('A', "cpu").unwrap().sum, begin..=begin + 59);
+        client.totals.take(third, of_both(rows).as_bytes()).unwrap();
+        let rows = begin + 60..=begin + 119;
+        client.totals.take(third, of_both(rows).as_bytes()).unwrap();
+        let told = client.told('A', "cpu").unwrap().sum - before;
+        assert_eq!(told / 1_000_000_000, if behind { 60 } else { 120 });
+        let told = client.told('G', "cpu").unwrap().sum / 1_000_000_000;
+        assert!(if behind { told == 110 } else { told >= 110 }, "{told}");
     }
 }
 
@@ -1684,8 +1721,10 @@ fn what_moves_while_its_rows_are_on_the_way_keeps_them() {
         }
         let sum = |client: &Client| client.told('G', "cpu").unwrap().sum / 1_000_000_000;
         if is_told_anew {
-            // The inventory says that it has come, and its new host does not have its rows yet.
+            // The inventory says that it has come, and its new host does not have its rows yet, nor any at first.
             enter_on(&mut client, Some(other()), 9);
+            client.totals.take(other(), others(20..=35).as_bytes()).unwrap();
+            assert!(!client.totals.is_missed(&uuid('G')));
             client.totals.take(other(), begins_anew(20..=40, 38).as_bytes()).unwrap();
         } else {
             // Its rows have gone, and the inventory does not say so for two readings.

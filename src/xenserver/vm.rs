@@ -383,11 +383,13 @@ impl Vm {
 
     /// Notes whether the last rows of its host have told of it.
     pub(super) fn note_whether_told(&mut self, is_told: bool, newest: i64) {
-        let may_be_missed = self.may_be_missed();
+        let is_near = |since| (0..MOVING).contains(&(newest - since));
         self.in_rows = match self.in_rows {
             _ if is_told => InRows::Told,
-            InRows::Told | InRows::Coming(_) if may_be_missed => InRows::Missed(newest),
-            InRows::Missed(since) if may_be_missed && newest - since < MOVING => self.in_rows,
+            _ if self.state != State::Running => InRows::Never,
+            InRows::Coming(None) => InRows::Coming(Some(newest)),
+            InRows::Told => InRows::Missed(newest),
+            InRows::Coming(Some(since)) | InRows::Missed(since) if is_near(since) => self.in_rows,
             _ => InRows::Never,
         }
     }
@@ -402,13 +404,30 @@ impl Vm {
         matches!(self.in_rows, InRows::Missed(_))
     }
 
-    /// Whether a host to which it has come tells of it without its rows of before, where the row up to which those were
-    /// taken has no value. They may come yet, for a while.
-    pub(super) fn is_before_its_rows(&mut self, had_its_last: Option<bool>, newest: i64) -> bool {
+    /// Whether it has come from another host, and its rows were not seen on this one.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self.in_rows, InRows::Coming(_))
+    }
+
+    /// The same, where its rows of before are not later than this.
+    pub(super) fn comes_before(&self, mark: Mark) -> bool {
+        self.is_coming() && self.mark.is_some_and(|own| own.0 <= mark.0)
+    }
+
+    /// Whether a host to which it has come tells of it without its rows of before, as it does not know the one up to
+    /// which those were taken. They may come yet, for a while after the first one that it knows.
+    pub(super) fn is_before_its_rows(
+        &mut self,
+        knows_its_last: Option<bool>,
+        known_from: Option<i64>,
+        newest: i64,
+    ) -> bool {
         let InRows::Coming(since) = self.in_rows else { return false };
         let since = since.unwrap_or(newest);
         self.in_rows = InRows::Coming(Some(since));
-        had_its_last == Some(false) && self.state == State::Running && newest - since < MOVING
+        let since = known_from.unwrap_or(since).min(since);
+        let may_come = self.state == State::Running && (0..MOVING).contains(&(newest - since));
+        self.mark.is_some() && knows_its_last == Some(false) && may_come
     }
 
     /// The clock of its host went back after it was shut off there.
@@ -549,8 +568,7 @@ impl Vm {
         let is_still = self.still.as_ref().is_some_and(|still| still.resumed.is_none());
         let mark = self.mark.filter(|_| self.state != State::Gone && !is_still);
         // The last one that was taken as well: it shows whether its rows came with it.
-        let is_coming = matches!(self.in_rows, InRows::Coming(_));
-        mark.map(|mark| if is_coming { Mark(mark.0 - 1) } else { mark })
+        mark.map(|mark| if self.is_coming() { Mark(mark.0 - 1) } else { mark })
     }
 
     /// How many it has, also those that are not there any more.

@@ -59,6 +59,7 @@ impl Vm {
         let is_compared = is_compared && self.still.is_none();
         let any_has_run = self.count_offline_cpus(rrd);
         let (mut next, mut covered, mut seen) = (Vec::new(), 0, HashSet::new());
+        let mut was_reset = false;
         let mark = self.mark.map_or(i64::MIN, |mark| mark.0.saturating_mul(SECOND));
         // The RRD of one that is paused, or was until just now, may stand still, for longer than it is known:
         // nothing was counted since.
@@ -123,7 +124,10 @@ impl Vm {
                     covered += if is_online_cpu { more } else { 0 };
                 }
                 None => counted.set(reading),
-                Some(anchor) if exact < anchor.exact => counted.set_after_reset(reading),
+                Some(anchor) if exact < anchor.exact => {
+                    counted.set_after_reset(reading);
+                    was_reset = true;
+                }
                 // The clock was.
                 Some(anchor) if at < anchor.at => counted.set(reading),
                 Some(anchor)
@@ -136,6 +140,10 @@ impl Vm {
                 }
                 Some(_) => {}
             }
+        }
+        if was_reset {
+            // Those that wait to be compared may be of before.
+            self.next = None;
         }
         self.cover_cpus(covered);
         self.tries = if self.has_all_exact() { 0 } else { self.tries.saturating_sub(1) };
