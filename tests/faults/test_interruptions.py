@@ -333,7 +333,7 @@ def test_what_an_interrupted_caller_waits_with_for_the_gil_is_told_by_the_next(
     def told(answer: Any) -> float:
         """Return how many KiB are told."""
         [one] = [answer] if what == "usage" else answer
-        return one.rx_bytes_delta / 1024 if what == "inspect_vnics" else one.network_read_kib
+        return float(one.rx_bytes_delta / 1024 if what == "inspect_vnics" else one.network_read_kib)
 
     set_received([domain], 0)
     call()
