@@ -435,7 +435,7 @@ impl Inspector {
         let take_back = move || {
             self.usage.with(|usage| {
                 let mut usage = lock(usage);
-                for (uuid, read, before) in before {
+                for (uuid, read, before) in before.into_iter().rev() {
                     if let Some(usage) = usage.known(caller, uuid) {
                         usage.take_back(read, *before);
                     }

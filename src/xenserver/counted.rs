@@ -223,7 +223,7 @@ impl Counted {
             }
         };
         let floor = self.since_start().unwrap_or(past.floor);
-        let was_reset = self.anchor().is_some_and(|last| exact < last.exact);
+        let was_reset = self.anchor().is_some_and(|last| exact < last.exact && at >= last.at);
         self.enter(Past { floor, debt: (self.sum.nanos - told).max(0), born: None, ..past });
         if was_reset {
             self.go_on_from(exact);

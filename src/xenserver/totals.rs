@@ -224,12 +224,15 @@ impl Totals {
     /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
     pub(crate) fn start(&self, host: &Uuid) -> i64 {
         let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
-        let wanted = residents.filter_map(|vm| Some((vm.is_coming(), vm.wants_rows_after()?.0)));
+        let read = self.hosts.get(host).and_then(|host| host.mark).map(|mark| mark.0);
+        // Of one that was never read, all others begin with its newest row.
+        let wanted = residents
+            .filter(|vm| read.is_some() || vm.is_coming())
+            .filter_map(|vm| Some((vm.is_coming(), vm.wants_rows_after()?.0)));
         let all_come = wanted.clone().all(|(is_coming, _)| is_coming);
         // Where all have come since it was last read, it need not be asked for what was before.
         let latest = wanted.clone().map(|(_, mark)| mark).max().filter(|_| all_come);
         let latest = latest.map(|mark| mark - SAME_TIME);
-        let read = self.hosts.get(host).and_then(|host| host.mark).map(|mark| mark.0);
         let Some(newest) = read.max(latest) else { return FIRST_START };
         let oldest = wanted.map(|(_, mark)| mark).min();
         oldest.unwrap_or(newest).clamp(newest - MOST_AGAIN, newest) + 1
@@ -288,7 +291,12 @@ impl Totals {
             let vm = self.vms.get_mut(&group.vm).filter(|vm| !rows.is_empty() && !came(vm));
             if let Some(vm) = vm {
                 if !begins(vm)
-                    && vm.is_before_its_rows(group.knows_its_last, group.known_from, newest)
+                    && vm.is_before_its_rows(
+                        group.knows_its_last,
+                        group.known_from,
+                        newest,
+                        is_short,
+                    )
                 {
                     are_before_their_rows.insert(group.vm);
                     continue;

@@ -421,8 +421,13 @@ impl Vm {
         knows_its_last: Option<bool>,
         known_from: Option<i64>,
         newest: i64,
+        is_short: bool,
     ) -> bool {
         let InRows::Coming(since) = self.in_rows else { return false };
+        if !is_short {
+            // Those that are told right after these show it better.
+            return self.mark.is_some() && knows_its_last == Some(false);
+        }
         let since = since.unwrap_or(newest);
         self.in_rows = InRows::Coming(Some(since));
         let since = known_from.unwrap_or(since).min(since);

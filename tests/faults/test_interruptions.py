@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -339,14 +340,15 @@ def test_what_an_interrupted_caller_waits_with_for_the_gil_is_told_by_the_next(
     call()
     for number in range(1, 41):
         set_received([domain], 1000 * number)
-        answer = None
+        answers: list[Any] = []
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.001 * number)
-            answer = call()
+            # Python looks for signals between a call and what is done with its result: not here.
+            answers.extend(starmap(call, [()]))
             signal.setitimer(signal.ITIMER_REAL, 0)
         except RungError:
             pass
-        before = told(answer) if answer else 0.0
+        before = sum(map(told, answers))
         assert before + told(call()) == 1000, f"after {number} ms"
 
 

@@ -124,7 +124,7 @@ impl Vm {
                     covered += if is_online_cpu { more } else { 0 };
                 }
                 None => counted.set(reading),
-                Some(anchor) if exact < anchor.exact => {
+                Some(anchor) if exact < anchor.exact && at >= anchor.at => {
                     counted.set_after_reset(reading);
                     was_reset = true;
                 }
