@@ -254,8 +254,7 @@ impl Totals {
         let anew = went_back || known.mark.is_none();
         let quirks = known.quirks;
         if went_back {
-            let vms = self.vms.values_mut();
-            vms.for_each(|vm| vm.clock_went_back(host, Mark(head.end)));
+            self.vms.values_mut().for_each(|vm| vm.clock_went_back(host, Mark(head.end)));
         }
         let step = i64::from(head.step);
         // The newest comes first.
@@ -308,8 +307,6 @@ impl Totals {
             }
             busiest.push((group.busy.unwrap_or(0.0), group.vm));
         }
-        busiest.retain(|(busy, _)| *busy > 0.0);
-        busiest.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
         let mut compared = Vec::new();
         let shifts: HashMap<_, _> = groups.iter().map(|group| (group.vm, group.shift)).collect();
         for (uuid, vm) in self.vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
@@ -342,7 +339,7 @@ impl Totals {
         if anew {
             known.check.begin_anew();
         }
-        known.busiest = busiest.into_iter().map(|(_, vm)| vm).collect();
+        known.busiest = in_order(busiest);
         // Whatever differs, those of older releases are right.
         let mut found_to_lie = false;
         if known.quirks.rows_may_lie() {
@@ -469,6 +466,13 @@ impl Totals {
         }
         (groups, places.into_keys().collect())
     }
+}
+
+/// Those VMs that took CPUs, first those that took more.
+fn in_order(mut busy: Vec<(f64, Uuid)>) -> Vec<Uuid> {
+    busy.retain(|(cpus, _)| *cpus > 0.0);
+    busy.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
+    busy.into_iter().map(|(_, vm)| vm).collect()
 }
 
 /// The columns of a VM in an answer.
