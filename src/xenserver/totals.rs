@@ -211,7 +211,7 @@ impl Totals {
         vm.enter(known, begun, quirks.unwrap_or_default());
     }
 
-    /// Whether its host has just told nothing of a VM that runs, although it did before.
+    /// Whether its host tells nothing of a VM that runs, although it did until a short time ago.
     pub(crate) fn is_missed(&self, vm: &Uuid) -> bool {
         self.vms.get(vm).is_some_and(|vm| vm.is_missed())
     }
