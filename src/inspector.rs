@@ -259,15 +259,9 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let (before, told) = self.rates.with(|rates| {
-            let mut rates = lock(rates);
-            let rates = rates.of(caller, own, Instant::now());
-            (rates.nics.clone(), rates.nic_rates(read, interfaces))
-        });
-        let take_back = move || {
-            self.with_known_rates(caller, own, |rates| rates.nics.take_back(read, before));
-        };
-        Ok((told, Rollback::new(take_back)))
+        let enter = |rates: &mut Rates| (rates.nics.clone(), rates.nic_rates(read, interfaces));
+        let take_back = move |rates: &mut Rates, before| rates.nics.take_back(read, before);
+        Ok(self.tell_rates(caller, own, enter, take_back))
     }
 
     /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
@@ -292,15 +286,9 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let (before, told) = self.rates.with(|rates| {
-            let mut rates = lock(rates);
-            let rates = rates.of(caller, own, Instant::now());
-            (rates.disks.clone(), rates.disk_rates(read, &disks))
-        });
-        let take_back = move || {
-            self.with_known_rates(caller, own, |rates| rates.disks.take_back(read, before));
-        };
-        Ok((told, Rollback::new(take_back)))
+        let enter = |rates: &mut Rates| (rates.disks.clone(), rates.disk_rates(read, &disks));
+        let take_back = move |rates: &mut Rates, before| rates.disks.take_back(read, before);
+        Ok(self.tell_rates(caller, own, enter, take_back))
     }
 
     /// What an instance has used since this `caller` last asked this or
@@ -617,8 +605,24 @@ impl Inspector {
         })
     }
 
-    fn with_known_rates(&self, caller: &str, own: Uuid, use_rates: impl FnOnce(&mut Rates)) {
-        self.rates.with(|rates| lock(rates).known(caller, own).map(use_rates));
+    /// Enters a reading for a caller's rates, and how that is taken back: by what was there before.
+    fn tell_rates<'a, B: Send + 'a, T>(
+        &'a self,
+        caller: &'a str,
+        own: Uuid,
+        enter: impl FnOnce(&mut Rates) -> (B, T),
+        take_back: impl FnOnce(&mut Rates, B) + Send + 'a,
+    ) -> (T, Rollback<'a>) {
+        let now = Instant::now();
+        let (before, told) = self.rates.with(|rates| enter(lock(rates).of(caller, own, now)));
+        let take_back = move || {
+            self.rates.with(|rates| {
+                if let Some(rates) = lock(rates).known(caller, own) {
+                    take_back(rates, before);
+                }
+            });
+        };
+        (told, Rollback::new(take_back))
     }
 
     fn with_deltas<R>(&self, use_deltas: impl FnOnce(&mut MutexGuard<'_, Deltas>) -> R) -> R {
