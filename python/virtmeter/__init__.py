@@ -13,6 +13,7 @@ Warnings, such as a disk that libvirt refuses to read, go to the logger ``virtme
 import logging
 from typing import TYPE_CHECKING
 
+from virtmeter import _interpreter
 from virtmeter.exceptions import (
     ConnectionLost,
     InspectionTimeout,
@@ -45,6 +46,7 @@ from virtmeter.records import (
 )
 
 try:
+    _interpreter.check()
     from virtmeter._native import Inspector, LibvirtInspector, __version__
 except ImportError as _error:
     # Told at the first use, and not now: modules below virtmeter can be imported even where its

@@ -24,7 +24,9 @@ def test_nothing_but_the_standard_library_comes_with_it() -> None:
 import sys
 sys.path = {sys.path!r}
 import virtmeter
-print(*sorted({{name.split(".")[0] for name in sys.modules}} - set(sys.stdlib_module_names)))
+# That list lacks modules of the interpreter's own tests, of which this one is.
+known = {{*sys.stdlib_module_names, "_xxsubinterpreters"}}
+print(*sorted({{name.split(".")[0] for name in sys.modules}} - known))
 """
     completed = run(sys.executable, "-I", "-S", "-c", script)
     assert completed.stderr == ""
@@ -67,3 +69,37 @@ def test_a_core_that_cannot_be_loaded_is_told_at_the_first_use(tmp_path: Path) -
     assert first == second
     assert first.startswith("virtmeter's compiled core cannot be loaded")
     assert str(tmp_path) in first, "and not another copy of it"
+
+
+IN_A_SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+    another = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    another = interpreters.create(isolated=False)
+first_use = f"import sys; sys.path[:] = {sys.path!r}" + chr(10) + %r
+if sys.argv[1] == "main first":
+    import virtmeter
+    virtmeter.Inspector
+interpreters.run_string(another, first_use)
+interpreters.destroy(another)
+import virtmeter
+try:
+    virtmeter.LibvirtInspector("test:///default").inspect_instance("99999999-0000-0000-0000-000000000000")
+except virtmeter.InstanceNotFoundException:
+    print("main: found nobody")
+"""
+
+
+@pytest.mark.parametrize("order", ["main first", "main last"])
+def test_another_interpreter_of_the_process_is_refused(order: str) -> None:
+    script = IN_A_SUBINTERPRETER % FIRST_USE
+    completed = run(sys.executable, "-c", script, order)
+    assert completed.stderr == ""
+    assert completed.returncode == 0
+    first, second, main = completed.stdout.splitlines()
+    assert first == second
+    assert "cannot be loaded (it works in the main interpreter of a process only" in first
+    assert main == "main: found nobody"
