@@ -9,7 +9,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::hypervisor::{Connection, Moment, Notes, Outcome, Parts, Reach, Reading};
-use crate::records::{DiskCounters, Interface, InterfaceCounters, Memory, VcpuTimes};
+use crate::records::{
+    DiskCounters, Interface, InterfaceCounters, Memory, VcpuTimes, VmCounters, VmUsage,
+};
+use crate::rollback::{Rollback, committed};
 
 const NOT_ASKED_FOR: &str = "nobody asks for this here";
 const SECOND: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@
 //!
 //! [`Inspector::open`] takes a URI: libvirt's, or that of a `XenServer` pool.
 //!
-//! One way through the house, every arrow downward: [`Inspector`] (what a caller can ask), the
-//! engine behind it (when and how a reading is taken, within which [`Limits`]), [`Hypervisor`] (the questions that a driver answers), [`Libvirt`] (the driver), and the
+//! A call passes through [`Inspector`] (what a caller can ask), the engine behind it (when and how a reading is taken, within
+//! which [`Limits`]), [`Hypervisor`] (the questions that a driver answers) and [`Libvirt`] (a driver); the answers are
 //! [records](InstanceStats). The `python` feature adds the Python face on top.
 //! The page `docs/architecture.md` in the sources tells why it is so.
 
