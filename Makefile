@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
 export LC_ALL := C.UTF-8
 
 # `python -m` is to find what is here, and tests are to assert what they say.
-unexport PYTHONSAFEPATH PYTHONOPTIMIZE
+unexport PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNDEFAULTENCODING
 
 # Cargo keeps at home what it downloads, or else here.
 ifeq ($(CARGO_HOME)$(shell [ -z "$$HOME" ] || [ -w "$$HOME" ] && echo "there is one"),)

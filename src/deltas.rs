@@ -74,11 +74,17 @@ impl Deltas {
         self.instances.get(&instance).cloned().unwrap_or_default()
     }
 
-    /// Takes the last reading of an instance back, if it was this one: what it was before is put in its place.
-    pub(crate) fn take_back(&mut self, instance: Uuid, read: Stamp, before: Nics) {
-        if let Some(nics) = self.instances.get_mut(&instance) {
-            if nics.read.is_some_and(|last| last.at == read.at) {
-                *nics = before;
+    /// Takes a reading of an instance back, before and after which it was so. Where another one was entered since, the
+    /// next one tells what that would have told.
+    pub(crate) fn take_back(&mut self, instance: Uuid, read: Stamp, [before, after]: [Nics; 2]) {
+        let Some(nics) = self.instances.get_mut(&instance) else { return };
+        if nics.read.is_some_and(|last| last.at == read.at) {
+            *nics = before;
+            return;
+        }
+        for (name, last) in &mut nics.known {
+            if let [Some(before), Some(after)] = [&before, &after].map(|nics| nics.last(name)) {
+                last.tell_again([before, after]);
             }
         }
     }
@@ -106,6 +112,27 @@ impl Deltas {
         });
         self.swept_to = self.instances.len().max(existing.len());
         self.awaited = None;
+    }
+}
+
+impl Nics {
+    fn last(&self, name: &str) -> Option<&Last> {
+        let place = self.known.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        self.known.get(place).map(|(_, last)| last)
+    }
+}
+
+impl Last {
+    /// What was added between two earlier ones was told to nobody: it is to be told with what comes next.
+    fn tell_again(&mut self, [before, after]: [&Self; 2]) {
+        if [before, after].map(|last| last.read.start) != [self.read.start; 2] {
+            return;
+        }
+        for ((now, before), after) in self.bytes.iter_mut().zip(before.bytes).zip(after.bytes) {
+            if let (Some(now), Some((before, after))) = (now, before.zip(after)) {
+                *now -= (after - before).max(0);
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::printable::{Printable, Uri};
+use crate::printable::{Printable, Uri, cut};
 use crate::records::InstanceId;
 
 /// The answer of every fallible call in this crate.
@@ -34,10 +34,14 @@ pub struct Failure {
     pub message: String,
 }
 
+/// libvirt's have the end of QEMU's log now and then, and a daemon may say anything.
+const MAX_MESSAGE: usize = 4096;
+
 impl Failure {
     /// One of libvirt's: `virErrorNumber`, `virErrorDomain` and its own words.
     #[must_use]
-    pub fn of_libvirt(code: i32, domain: i32, message: String) -> Self {
+    pub fn of_libvirt(code: i32, domain: i32, mut message: String) -> Self {
+        message.truncate(cut(&message, MAX_MESSAGE).len());
         Self { libvirt: Some((code, domain)), message }
     }
 
@@ -78,7 +82,7 @@ impl Failure {
 }
 
 /// Whether libvirt's daemon is asked over the network, and not by a socket of this host.
-fn is_remote(uri: &str) -> bool {
+pub(crate) fn is_remote(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
     match scheme.split_once('+') {
         Some((_, transport)) => transport != "unix",

@@ -558,11 +558,12 @@ fn what_does_not_reach_its_caller_is_told_by_the_next() {
         drop(told(30, 4000));
         let each = |kib: f64, seconds: f64| Some(if number < 3 { kib } else { kib / seconds });
         assert_eq!(committed(told(40, 4000)), each(3000.0, 30.0), "of {number}");
-        // What the next one has told meanwhile is not taken back.
+        // Nor where another thread has asked meanwhile: that one's is not taken back, and the next has both.
         let late = told(50, 5000);
         assert_eq!(committed(told(60, 6000)), each(1000.0, 10.0), "of {number}");
         drop(late);
-        assert_eq!(committed(told(70, 8000)), each(2000.0, 10.0), "of {number}");
+        assert_eq!(committed(told(70, 8000)), each(3000.0, 20.0), "of {number}");
+        assert_eq!(committed(told(80, 8500)), each(500.0, 10.0), "of {number}");
     }
 }
 

@@ -6,6 +6,15 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::ops::Range;
 
+/// Longer names are cut: they are only ever shown.
+pub(crate) const MAX_SHOWN: usize = 1024;
+
+/// A text up to so many bytes.
+pub(crate) fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
 /// Shows a text with escapes in place of what is not printable, `\n`, `\x1b`, `\u202e`, and `***` in
 /// place of a URI's password.
 pub(crate) struct Printable<'a>(pub(crate) &'a str);

@@ -13,6 +13,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::Sub;
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
@@ -98,6 +99,25 @@ impl<C: Copy + Into<i128>, const N: usize> Sample<C, N> {
     }
 }
 
+impl<C: Copy + Into<i128> + Sub<Output = C>, const N: usize> Sample<C, N> {
+    /// What was added between two earlier ones was told to nobody: it is to be told with what comes next.
+    pub(crate) fn tell_again(&mut self, [before, after]: [&Self; 2]) {
+        let starts = [before, after].map(|sample| sample.read.start);
+        let since = since(after.read.at, before.read.at);
+        let all = before.counters.iter().chain(&after.counters).chain(&self.counters);
+        let are_known = all.copied().all(|counter| counter.into() >= 0);
+        let Some(earlier) = since.and_then(|since| self.read.at.checked_sub(since)) else { return };
+        if are_known && starts == [self.read.start; 2] {
+            self.read.at = earlier;
+            for ((counter, before), after) in
+                self.counters.iter_mut().zip(before.counters).zip(after.counters)
+            {
+                *counter = *counter - (after - before);
+            }
+        }
+    }
+}
+
 impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
     /// Enters a reading, and answers what was added to the counters of each device since they were
     /// last known. A reading that was overtaken by a younger one is none: what it saw is in that one.
@@ -129,10 +149,18 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         grown
     }
 
-    /// Takes the last reading back, if it was this one: what it was before is put in its place.
-    pub(crate) fn take_back(&mut self, read: Stamp, before: Self) {
+    /// Takes a reading back, before and after which it was so. Where another one was entered since, the next one tells
+    /// what that would have told.
+    pub(crate) fn take_back(&mut self, read: Stamp, [before, after]: [Self; 2]) {
         if self.read.is_some_and(|last| last.at == read.at) {
             *self = before;
+            return;
+        }
+        for (device, sample) in &mut self.known {
+            let both = [&before, &after].map(|devices| devices.last((*device).borrow()));
+            if let [Some(before), Some(after)] = both {
+                sample.tell_again([&before, &after]);
+            }
         }
     }
 

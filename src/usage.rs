@@ -57,9 +57,9 @@ struct Used {
 
 impl Disks {
     /// As [`Devices::take_back`].
-    pub(crate) fn take_back(&mut self, read: Stamp, before: Self) {
-        self.bytes.take_back(read, before.bytes);
-        self.requests.take_back(read, before.requests);
+    pub(crate) fn take_back(&mut self, read: Stamp, [before, after]: [Self; 2]) {
+        self.bytes.take_back(read, [before.bytes, after.bytes]);
+        self.requests.take_back(read, [before.requests, after.requests]);
     }
 }
 
@@ -148,11 +148,27 @@ impl Usage {
         }
     }
 
-    /// Takes the last reading back, if it was this one: what it was before is put in its place.
-    pub(crate) fn take_back(&mut self, read: Stamp, before: Self) {
+    /// As [`Devices::take_back`].
+    pub(crate) fn take_back(&mut self, read: Stamp, [before, after]: [Self; 2]) {
         if self.read == Some(read.at) {
             *self = before;
+            return;
         }
+        let told = [before.cpu_told, after.cpu_told];
+        if let (Some(now), [Some(before), Some(after)]) = (self.cpu_told, told) {
+            self.cpu_told = now.checked_sub(after.saturating_duration_since(before));
+        }
+        let times = self.cpu.iter_mut().chain(&mut self.cpus);
+        let befores = before.cpu.iter().chain(&before.cpus);
+        let afters = after.cpu.iter().chain(&after.cpus);
+        for ((now, before), after) in times.zip(befores).zip(afters) {
+            if let (Some(now), Some(before), Some(after)) = (now, before, after) {
+                now.tell_again([before, after]);
+            }
+        }
+        self.each_cpu.take_back(read, [before.each_cpu, after.each_cpu]);
+        self.nics.take_back(read, [before.nics, after.nics]);
+        self.disks.take_back(read, [before.disks, after.disks]);
     }
 
     fn enter(&mut self, read: Stamp, now: &VmCounters) -> Used {

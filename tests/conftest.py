@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support import qemu
@@ -27,9 +28,13 @@ os.environ["LC_ALL"] = "C.UTF-8"
 for name in (
     *("LANGUAGE", "LIBVIRT_AUTH_FILE", "LIBVIRT_DEFAULT_URI", "NO_COLOR", "FORCE_COLOR"),
     *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES"),
-    *("PYTHONDEVMODE", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONWARNINGS", "POSIXLY_CORRECT"),
+    *("PYTHONDEVMODE", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONWARNDEFAULTENCODING"),
+    *("PYTHONWARNINGS", "POSIXLY_CORRECT"),
 ):
     os.environ.pop(name, None)
+# How long an example takes says how busy the machine is.
+settings.register_profile("virtmeter", deadline=None)
+settings.load_profile("virtmeter")
 os.umask(0o022)  # other users read files and sockets of ours
 # In the background of a shell, Ctrl-C is ignored, and would be by all that the tests start. With
 # nohup, so is the end of the terminal, which we go on to ignore.

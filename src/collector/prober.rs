@@ -32,7 +32,10 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         shared.alarm(state);
     }
     let stuck = state.probing.clone().filter(|(since, about)| {
-        let nobody = || patience(timeout, silence(state, now));
+        // Where others are answered, it says nothing of the host that this one is not: connections may be all in use.
+        let silence =
+            if state.scheduler.is_heard(now) { asking(state, now) } else { silence(state, now) };
+        let nobody = || patience(timeout, silence);
         let long = if about.uuid == NO_INSTANCE { nobody() } else { guest };
         now.saturating_duration_since(*since) >= long
     });
@@ -57,11 +60,17 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     shared.probe.notify_all();
 }
 
+/// For how long the first of those that ask about nobody has waited.
+fn asking(state: &State, now: Instant) -> Duration {
+    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
+    let since = asked.map(|(since, _)| *since).min();
+    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+}
+
 /// For how long nothing was answered, while somebody has asked.
 fn silence(state: &State, now: Instant) -> Duration {
-    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
-    let since = asked.map(|(since, _)| *since).min().max(state.scheduler.heard());
-    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    let heard = state.scheduler.heard().map(|heard| now.saturating_duration_since(heard));
+    heard.map_or(Duration::MAX, |heard| heard).min(asking(state, now))
 }
 
 /// How long one that asks about nobody may take before another one tries. A host that was reset never answers those of
@@ -73,7 +82,10 @@ fn patience(timeout: Duration, silence: Duration) -> Duration {
 
 /// Counts no more on threads that an outage has cut off: others take their places.
 fn cut_off(state: &mut State, now: Instant) {
-    let Some(before) = state.scheduler.cut_off_before(now) else { return };
+    // In an outage, those that have been stuck since before must leave one that finds out when it is over.
+    let is_full = state.probers.len() >= MOST_PROBERS;
+    let away = state.scheduler.away_since().filter(|_| is_full);
+    let Some(before) = state.scheduler.cut_off_before(now).or(away) else { return };
     let room = MOST_CUT_OFF.saturating_sub(state.probers_cut_off);
     let out = state.probers.iter().filter(|(_, (begun, _))| *begun < before);
     for number in out.map(|(number, _)| *number).take(room).collect::<Vec<_>>() {

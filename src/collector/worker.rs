@@ -8,7 +8,7 @@ use super::Answer;
 use super::link::{IDLE, Link};
 use super::scheduler::{Finished, Job, Lane};
 use super::shared::{Shared, State};
-use crate::error::Error;
+use crate::error::{Error, is_remote};
 use crate::hypervisor::{Connection, Content, Hypervisor, Notes, Outcome, Parts};
 use crate::threads;
 
@@ -55,8 +55,11 @@ impl<H: Hypervisor> Worker<H> {
             let (now, waited) =
                 shared.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = now;
-            // The last one stays.
-            if waited.timed_out() && state.scheduler.idle > 1 && state.scheduler.startable(1) == 0 {
+            // The last one stays, but not over a network that may forget its connection.
+            let is_spare = state.scheduler.idle > 1
+                || is_remote(shared.hypervisor.load().uri())
+                    && state.scheduler.is_quiet(Instant::now());
+            if waited.timed_out() && is_spare && state.scheduler.startable(1) == 0 {
                 break;
             }
         }

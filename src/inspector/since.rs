@@ -42,9 +42,12 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let (before, told) =
-            self.with_deltas(|deltas| (deltas.of(own), deltas.enter(own, read, interfaces)));
-        let take_back = move || self.with_deltas(|deltas| deltas.take_back(own, read, before));
+        let (known, told) = self.with_deltas(|deltas| {
+            let before = deltas.of(own);
+            let told = deltas.enter(own, read, interfaces);
+            ([before, deltas.of(own)], told)
+        });
+        let take_back = move || self.with_deltas(|deltas| deltas.take_back(own, read, known));
         Ok((told, Rollback::new(take_back)))
     }
 
@@ -81,8 +84,12 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let enter = |rates: &mut Rates| (rates.nics.clone(), rates.nic_rates(read, interfaces));
-        let take_back = move |rates: &mut Rates, before| rates.nics.take_back(read, before);
+        let enter = |rates: &mut Rates| {
+            let before = rates.nics.clone();
+            let told = rates.nic_rates(read, interfaces);
+            ([before, rates.nics.clone()], told)
+        };
+        let take_back = move |rates: &mut Rates, known| rates.nics.take_back(read, known);
         Ok(self.tell_rates(caller, own, enter, take_back))
     }
 
@@ -108,8 +115,12 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let enter = |rates: &mut Rates| (rates.disks.clone(), rates.disk_rates(read, &disks));
-        let take_back = move |rates: &mut Rates, before| rates.disks.take_back(read, before);
+        let enter = |rates: &mut Rates| {
+            let before = rates.disks.clone();
+            let told = rates.disk_rates(read, &disks);
+            ([before, rates.disks.clone()], told)
+        };
+        let take_back = move |rates: &mut Rates, known| rates.disks.take_back(read, known);
         Ok(self.tell_rates(caller, own, enter, take_back))
     }
 
@@ -233,21 +244,23 @@ impl Inspector {
         all: Vec<(InstanceId, VmCounters, Stamp)>,
         host_cpus: &[Option<u32>],
     ) -> (Vec<VmUsage>, Rollback<'a>) {
-        let (mut told, mut before) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        let (mut told, mut entered) =
+            (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
         self.usage.with(|usage| {
             let mut usage = lock(usage);
             for ((id, counters, read), cpus) in all.into_iter().zip(host_cpus) {
                 let usage = usage.of(caller, id.uuid, Instant::now());
-                before.push((id.uuid, read, Box::new(usage.clone())));
+                let before = usage.clone();
                 told.push(usage.usage(&id, read, &counters, *cpus));
+                entered.push((id.uuid, read, Box::new([before, usage.clone()])));
             }
         });
         let take_back = move || {
             self.usage.with(|usage| {
                 let mut usage = lock(usage);
-                for (uuid, read, before) in before.into_iter().rev() {
+                for (uuid, read, known) in entered.into_iter().rev() {
                     if let Some(usage) = usage.known(caller, uuid) {
-                        usage.take_back(read, *before);
+                        usage.take_back(read, *known);
                     }
                 }
             });

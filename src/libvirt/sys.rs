@@ -20,6 +20,7 @@ use super::bulk::{Bulk, DiskTimes};
 use super::calls::{Call, Calls};
 use crate::error::Failure;
 use crate::per_process::PerProcess;
+use crate::printable::{MAX_SHOWN, cut};
 
 /// The most block parameters that libvirt's wire protocol carries for one disk.
 const BLOCK_PARAMETERS: usize = 16;
@@ -350,7 +351,9 @@ impl Domain {
     /// `virDomainGetName`: known since the look-up, no round trip.
     pub(super) fn name(&self) -> String {
         // SAFETY: the domain is valid; the name belongs to it.
-        text(unsafe { c::virDomainGetName(self.ptr.as_ptr()) }).unwrap_or_default()
+        let name = text(unsafe { c::virDomainGetName(self.ptr.as_ptr()) }).unwrap_or_default();
+        // QEMU's fit in the names of files, but a daemon may say anything.
+        cut(&name, MAX_SHOWN).to_owned()
     }
 
     /// `virDomainGetInfo`

@@ -420,7 +420,7 @@ impl VSphere {
         let mut state = self.lock();
         for wanted in wanted {
             if let Some(vm) = state.inventory.vms.get_mut(&wanted.vm) {
-                vm.refusal = None;
+                (vm.refusal, vm.asked) = (None, Instant::now());
                 let is_left_out = !told.contains(&wanted.vm);
                 let was_left_out = std::mem::replace(&mut vm.is_left_out, is_left_out);
                 if is_left_out && !was_left_out {

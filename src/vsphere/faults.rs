@@ -4,8 +4,9 @@ use std::fmt;
 
 use roxmltree::Node;
 
-use super::soap::{MAX_NAME, child, cut, elements, kind, text};
+use super::soap::{MAX_NAME, child, elements, kind, text};
 use crate::printable::Printable;
+use crate::printable::cut;
 
 /// What kind of fault a server answers with, as far as something follows from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,8 @@ pub(super) enum FaultKind {
 impl FaultKind {
     /// The kind of a fault, from the element that has its details.
     pub(super) fn read(detail: Node<'_, '_>) -> Self {
-        let named = |name| child(detail, name).and_then(text).map(|text| cut(text, MAX_NAME));
+        let named =
+            |name| child(detail, name).and_then(text).map(|text| cut(text, MAX_NAME).into());
         let element = detail.tag_name().name();
         let kind = kind(detail).unwrap_or(element.strip_suffix("Fault").unwrap_or(element));
         match kind {
@@ -48,7 +50,7 @@ impl FaultKind {
             "InvalidArgument" => Self::InvalidArgument(named("invalidProperty")),
             "RestrictedByAdministrator" => Self::RestrictedByAdministrator,
             "InvalidProperty" => Self::InvalidProperty(named("name")),
-            other => Self::Other(cut(other, MAX_NAME)),
+            other => Self::Other(cut(other, MAX_NAME).into()),
         }
     }
 }
@@ -130,7 +132,7 @@ impl Fault {
         } else {
             detail.map_or_else(|| FaultKind::Other("Fault".into()), FaultKind::read)
         };
-        Self { kind, text: cut(said, MAX_NAME) }
+        Self { kind, text: cut(said, MAX_NAME).into() }
     }
 }
 

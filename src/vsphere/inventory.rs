@@ -43,6 +43,8 @@ pub(super) struct Vm {
     pub(super) began: Instant,
     /// When a new sample of it last came, or it was found to run.
     pub(super) sampled: Instant,
+    /// When an answer about its samples last came, with new ones or not.
+    pub(super) asked: Instant,
     /// If the server refused the last call about its samples: when, and why.
     pub(super) refusal: Option<(Instant, Box<str>)>,
     /// Whether the last answer about samples left it out.
@@ -98,6 +100,8 @@ pub(super) struct Host {
 #[derive(Default)]
 pub(super) struct Inventory {
     pub(super) vms: BTreeMap<Uuid, Vm>,
+    /// Those that vSphere did not find since the last inventory.
+    not_found: BTreeMap<Uuid, Vm>,
     pub(super) hosts: HashMap<Arc<str>, Host>,
     /// How many there were.
     pub(super) read: u64,
@@ -123,6 +127,7 @@ impl Vm {
             is_described,
             began: now,
             sampled: now,
+            asked: now,
             refusal: None,
             is_left_out: false,
             has_begun: vm.power_state == Some(PowerState::On),
@@ -260,6 +265,8 @@ impl Inventory {
     ) {
         self.read += 1;
         self.enter_hosts(hosts);
+        // Those that are there after all go on.
+        self.vms.append(&mut self.not_found);
         // What a VM is called while its host or its datastore does not tell its configuration.
         let uuids: HashMap<&str, Uuid> = if vms.iter().any(|vm| vm.instance_uuid.is_none()) {
             self.vms.iter().map(|(uuid, vm)| (&*vm.moref, *uuid)).collect()
@@ -292,8 +299,10 @@ impl Inventory {
                 Some((known, _)) => Arc::clone(known),
                 None => host.into(),
             });
-            match self.vms.get_mut(&uuid).filter(|known| known.is_meant(&vm)) {
-                Some(known) => known.enter(vm, host, now),
+            match self.vms.get_mut(&uuid) {
+                Some(known) if known.is_meant(&vm) => known.enter(vm, host, now),
+                // The time that its counters cover goes on.
+                Some(known) => *known = Vm { began: known.began, ..Vm::new(vm, host, now) },
                 None => _ = self.vms.insert(uuid, Vm::new(vm, host, now)),
             }
         }
@@ -302,7 +311,7 @@ impl Inventory {
     /// Takes out a VM that vSphere knows no more, until a list has it again.
     pub(super) fn forget(&mut self, uuid: &Uuid, moref: &str) {
         if self.vms.get(uuid).is_some_and(|vm| *vm.moref == *moref) {
-            self.vms.remove(uuid);
+            self.not_found.extend(self.vms.remove_entry(uuid));
         }
     }
 

@@ -44,7 +44,7 @@ use totals::{Answer, Known, LATE, MOST_SAMPLES, OVERLAP, State as Running, Taken
 /// others wait for the server.
 const IN_FLIGHT: usize = 4;
 const STEP: i64 = 20;
-/// A VM of which there is no new sample for so long is told no old ones.
+/// A VM of which an answer has had no new sample for so long is told no old ones.
 const SILENT: Duration = Duration::from_secs(180);
 /// A vCenter, or a single ESXi host.
 pub(crate) struct VSphere {
@@ -315,7 +315,7 @@ impl HostWide for VSphere {
             Some(&**why)
         } else if !subject.is_sampled() {
             Some("vSphere has no sample of this VM yet; it takes one every 20 s")
-        } else if vm.sampled.elapsed() > SILENT {
+        } else if vm.asked.saturating_duration_since(vm.sampled) > SILENT {
             Some("vSphere has told no new sample of this VM for minutes, though it runs")
         } else {
             None
@@ -539,7 +539,7 @@ mod tests {
             state.follow();
         };
         // Started at 1000, it runs all the time, and its samples end at the given ones.
-        let take = |state: &mut State, ends: std::ops::RangeInclusive<i64>| {
+        let take = |state: &mut State, ends: std::ops::RangeInclusive<i64>, start: i64| {
             let vm = &state.inventory.vms[&uuid];
             let wanted = Wanted {
                 vm: uuid,
@@ -550,7 +550,7 @@ mod tests {
             };
             let times: Vec<_> =
                 ends.step_by(20).map(|end| perf::Time { end, seconds: 20 }).collect();
-            let ups: Vec<_> = times.iter().map(|time| Some(time.end - 1000)).collect();
+            let ups: Vec<_> = times.iter().map(|time| Some(time.end - start)).collect();
             let runs = vec![Some(20_000); times.len()];
             let all = [(perf::Counter::Uptime, &ups), (perf::Counter::CpuRun, &runs)];
             let series =
@@ -562,16 +562,55 @@ mod tests {
             (subject.stamp(Parts::COUNTERS).at, told.cpu_time.unwrap() / 1_000_000_000)
         };
         list(&mut state, "vm-1", "host-1", Some(1000));
-        assert_eq!(take(&mut state, 1020..=1040).1, 40);
-        let (before, _) = take(&mut state, 1020..=1060);
+        assert_eq!(take(&mut state, 1020..=1040, 1000).1, 40);
+        let (before, _) = take(&mut state, 1020..=1060, 1000);
         list(&mut state, "vm-2", "host-2", Some(1001));
-        let (at, run) = take(&mut state, 1020..=1100);
+        let (at, run) = take(&mut state, 1020..=1100, 1000);
         assert_eq!((at - before, run), (Duration::from_secs(40), 100));
-        // Another one, with the same UUID.
-        list(&mut state, "vm-3", "host-2", Some(1090));
-        assert!(state.totals.newest(&uuid).is_none());
+        // Another one, with the same UUID: it was started since.
+        list(&mut state, "vm-3", "host-2", Some(1110));
+        assert!(!state.totals.vm(&uuid).unwrap().is_sampled());
+        let (later, run) = take(&mut state, 1120..=1140, 1110);
+        assert_eq!((later - at, run), (Duration::from_secs(40), 40));
         list(&mut state, "vm-4", "host-2", None);
-        assert!(state.totals.newest(&uuid).is_none());
+        assert!(!state.totals.vm(&uuid).unwrap().is_sampled());
+    }
+
+    #[test]
+    fn a_vm_is_silent_where_an_answer_has_nothing_new_of_it_and_not_where_nobody_has_asked() {
+        use objects::ConnectionState::Connected;
+        let driver = VSphere::new(
+            "vsphere://u@h/".parse().unwrap(),
+            Box::new(|| Err("there is none".to_owned())),
+            false,
+        );
+        let uuid = groups::made_of("vm");
+        let vms = vec![vm("vm", "host-1", Connected)];
+        let now = Instant::now();
+        {
+            let mut state = driver.lock();
+            state.inventory.enter(vms, vec![host("host-1", Connected)], now);
+            state.follow();
+            let values = [Some(1)];
+            let series =
+                totals::Series { counter: perf::Counter::CpuRun, instance: "", values: &values };
+            let times = [perf::Time { end: 20, seconds: 20 }];
+            let answer = Answer { times: &times, series: &[series] };
+            state.totals.take(&uuid, &"host-1".into(), &answer, true);
+        }
+        let told = |sampled: Option<Instant>, asked: Instant| {
+            let mut state = driver.lock();
+            let vm = state.inventory.vms.get_mut(&uuid).unwrap();
+            (vm.sampled, vm.asked) = (sampled.unwrap_or(now), asked);
+            drop(state);
+            driver.tell(Parts::STATS, &uuid.into()).map(drop)
+        };
+        // As long ago as this machine has run for, at most.
+        let before = now.checked_sub(SILENT + Duration::from_secs(60));
+        assert_eq!(told(before, before.unwrap_or(now)), Ok(()));
+        assert_eq!(told(Some(now), now + SILENT), Ok(()));
+        let silent = told(Some(now), now + SILENT + Duration::from_secs(1)).unwrap_err();
+        assert!(silent.to_string().contains("no new sample of this VM for minutes"), "{silent}");
     }
 
     #[test]

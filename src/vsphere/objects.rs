@@ -11,12 +11,10 @@ use uuid::Uuid;
 
 use super::faults::{Fault, FaultKind};
 use super::soap::{
-    self, MAX_NAME, Result, SoapError, answer_in_pieces, child, children, cut, reference, text,
+    self, MAX_NAME, Result, SoapError, answer_in_pieces, child, children, reference, text,
 };
 use super::time;
-
-/// Longer names are cut: they are only ever shown.
-const MAX_LABEL: usize = 1024;
+use crate::printable;
 
 /// One page of objects.
 #[derive(Debug)]
@@ -289,7 +287,7 @@ impl Host {
 
 fn label(properties: &Properties<'_, '_>) -> Option<Box<str>> {
     let name = properties.get("name").and_then(text)?;
-    Some(cut(&decoded(name), MAX_LABEL))
+    Some(printable::cut(&decoded(name), printable::MAX_SHOWN).into())
 }
 
 /// A name without the escapes that vSphere has in all names of the inventory, for `/`, `\` and `%`.

@@ -128,7 +128,7 @@ fn a_vm_that_is_being_cloned_is_not_lost() {
 
 #[test]
 fn what_is_wrong_is_unknown_alone() {
-    let long = "ü".repeat(MAX_LABEL);
+    let long = "ü".repeat(printable::MAX_SHOWN);
     let vm = only_vm(&object(
         "VirtualMachine",
         "vm-2",
@@ -144,7 +144,7 @@ fn what_is_wrong_is_unknown_alone() {
             ("runtime.connectionState", "xsd:string", " inaccessible\n"),
         ],
     ));
-    assert_eq!(vm.name.unwrap().len(), MAX_LABEL);
+    assert_eq!(vm.name.unwrap().len(), printable::MAX_SHOWN);
     assert_eq!(
         (vm.instance_uuid, vm.is_template, vm.vcpus, vm.memory_mib),
         (None, None, None, None)

@@ -10,7 +10,7 @@ use roxmltree::Node;
 
 use super::faults::Fault;
 use super::time;
-use crate::printable::Printable;
+use crate::printable::{Printable, cut};
 use crate::xml::{self, Bounds};
 
 /// What an answer may have at the most, in bytes.
@@ -81,7 +81,7 @@ pub(super) fn refs(body: &[u8]) -> Result<Refs> {
             view_manager: needed("viewManager")?,
             perf_manager: needed("perfManager")?,
             session_manager: needed("sessionManager")?,
-            full_name: cut(full_name.and_then(text).unwrap_or_default(), MAX_NAME),
+            full_name: cut(full_name.and_then(text).unwrap_or_default(), MAX_NAME).into(),
         })
     })
 }
@@ -245,12 +245,6 @@ pub(super) fn kind<'a>(node: Node<'a, '_>) -> Option<&'a str> {
 pub(super) fn reference(node: Node<'_, '_>) -> Option<Box<str>> {
     let is_one = |text: &&str| !text.is_empty() && text.len() <= MAX_NAME;
     text(node).map(str::trim).filter(is_one).map(Into::into)
-}
-
-/// A text up to so many bytes.
-pub(super) fn cut(text: &str, most: usize) -> Box<str> {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
 }
 
 pub(super) fn is(node: Node<'_, '_>, namespace: &str, name: &str) -> bool {

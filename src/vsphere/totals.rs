@@ -42,6 +42,8 @@ pub(super) const MOST_SAMPLES: i64 = 180;
 const MOST_DEVICES: usize = 32;
 /// No VM has more: 10 NICs, and up to 256 disks of each kind of controller.
 const ALL_DEVICES: usize = 1000;
+/// More than the starts of a VM while it is known.
+const STARTS: u32 = 1 << 16;
 /// Of so many hosts where a VM was before it is known up to where their samples were taken.
 const MOST_HOSTS: usize = 4;
 
@@ -56,7 +58,7 @@ pub(super) enum State {
 /// What the inventory says of a VM.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'a> {
-    /// Its managed object: another one is another VM, whatever its UUID, unless it was registered anew.
+    /// Its managed object. Another one was started since, unless it was registered anew while it ran.
     pub(super) moref: &'a str,
     pub(super) state: State,
     /// When it was powered on (`runtime.bootTime`), by its host's clock.
@@ -71,7 +73,7 @@ pub(super) enum Taken {
     /// It was not, as samples are missing between what was taken before and its oldest one: so many have
     /// to be asked for.
     TooShort { samples: i64 },
-    /// The host's clock went back: what was used until now is not known.
+    /// The host's clock went back, and the VM's uptime does not tell by how much: what was used until now is not known.
     WentBack,
 }
 
@@ -80,6 +82,8 @@ pub(super) enum Taken {
 pub(super) struct Totals {
     /// Boxed, as the map has room for twice as many.
     vms: HashMap<Uuid, Box<Vm>>,
+    /// How many have gone: one that comes back begins with another start.
+    gone: u32,
 }
 
 /// A VM: which of its samples are taken, and what they add up to.
@@ -151,14 +155,16 @@ pub(super) struct VmTotals<'a> {
 impl Totals {
     /// Enters what the inventory says of a VM. `is_first` is the first inventory: its VMs were there before.
     pub(super) fn enter(&mut self, uuid: Uuid, known: &Known<'_>, is_first: bool) {
-        let vm = self.vms.entry(uuid).or_insert_with(|| Box::new(Vm::new(known, is_first)));
-        if *vm.moref != *known.moref {
-            **vm = Vm::new(known, false);
+        let first = self.gone.wrapping_mul(STARTS);
+        let vm = self.vms.entry(uuid).or_insert_with(|| Box::new(Vm::new(known, first, is_first)));
+        let is_another = *vm.moref != *known.moref;
+        if is_another {
+            vm.moref = known.moref.into();
         }
         match known.state {
-            State::Off => (vm.was_off, vm.is_old, vm.last_before) = (true, false, None),
-            State::Suspended => vm.may_begin_anew = true,
-            State::Running => {}
+            State::Running if !is_another => {}
+            State::Suspended if !is_another => vm.may_begin_anew = true,
+            _ => (vm.was_off, vm.is_old, vm.last_before) = (true, false, None),
         }
         if let Some(boot) = known.boot {
             let before = vm.boot.replace(boot);
@@ -189,7 +195,10 @@ impl Totals {
 
     /// Forgets what is gone.
     pub(super) fn keep(&mut self, is_there: impl Fn(&Uuid) -> bool) {
+        let before = self.vms.len();
         self.vms.retain(|uuid, _| is_there(uuid));
+        let gone = u32::try_from(before - self.vms.len()).unwrap_or(u32::MAX);
+        self.gone = self.gone.wrapping_add(gone);
         if self.vms.capacity() > 4 * self.vms.len() + 64 {
             self.vms.shrink_to_fit();
         }
@@ -247,7 +256,7 @@ pub(super) enum Device {
 }
 
 impl Vm {
-    fn new(known: &Known<'_>, is_old: bool) -> Self {
+    fn new(known: &Known<'_>, starts: u32, is_old: bool) -> Self {
         Self {
             moref: known.moref.into(),
             host: None,
@@ -256,7 +265,7 @@ impl Vm {
             times: Vec::new(),
             used: Vec::new(),
             covered: 0,
-            starts: 0,
+            starts,
             started: i64::MIN,
             uptime: None,
             boot: known.boot,
@@ -299,7 +308,8 @@ impl Vm {
         if oldest < -FAR || newest > FAR {
             return Taken::Whole;
         }
-        if self.host.as_ref().is_some_and(|before| before != host) {
+        // It may also have moved since its host was read.
+        if self.host.as_ref().is_some_and(|before| before != host || self.is_set_back(answer)) {
             self.move_to(host, answer);
         }
         let too_short = match self.newest() {
@@ -347,6 +357,17 @@ impl Vm {
         };
         self.forget_times(from);
         self.started = i64::MIN;
+    }
+
+    /// Whether its samples are by a clock that is behind the one of those before: its uptime began earlier, which no
+    /// new start can do.
+    fn is_set_back(&self, answer: &Answer<'_>) -> bool {
+        let mut told = (0..answer.times.len())
+            .rev()
+            .filter_map(|at| Some((answer.end(at), answer.value(Counter::Uptime, at)?)));
+        self.uptime.zip(told.next()).is_some_and(|((last, was), (t, up))| {
+            up > was && t.saturating_sub(up) < last.saturating_sub(was).saturating_sub(JITTER)
+        })
     }
 
     /// When its last sample ended by the clock of another host, as far as the VM's uptime tells that; `before`

@@ -607,13 +607,13 @@ fn a_clock_that_went_back_loses_what_was_used_until_then() {
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
     totals.enter(VM, &known(State::Running, None), true);
     for t in (1000..=1100).step_by(20) {
-        feed.sample(t, &[(CpuRun, "", 1), (CpuUsed, "", 1), (Uptime, "", 9000 + t)]);
+        feed.sample(t, &[(CpuRun, "", 1), (CpuUsed, "", 1)]);
     }
     poll(&mut totals, "a", &feed, 1020, 3);
     poll(&mut totals, "a", &feed, 1100, 3);
     let mut later = Feed::default();
     for t in (500..=560).step_by(20) {
-        later.sample(t, &[(CpuRun, "", 1), (CpuUsed, "", 1), (Uptime, "", 9600 + t)]);
+        later.sample(t, &[(CpuRun, "", 1), (CpuUsed, "", 1)]);
     }
     assert_eq!(poll(&mut totals, "a", &later, 520, 3), Taken::WentBack);
     poll(&mut totals, "a", &later, 560, 3);
@@ -621,14 +621,51 @@ fn a_clock_that_went_back_loses_what_was_used_until_then() {
 }
 
 #[test]
-fn another_object_of_the_same_uuid_is_another_vm() {
+fn what_moves_after_its_host_was_read_and_before_its_samples_loses_nothing() {
+    // Or the clock of its host is set back.
+    for behind in [15, 30, 130, 600] {
+        let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());
+        totals.enter(VM, &known(State::Running, None), true);
+        for t in (1000..=1100).step_by(20) {
+            a.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+        }
+        poll(&mut totals, "a", &a, 1020, 3);
+        poll(&mut totals, "a", &a, 1100, 3);
+        for t in (1120..=1300).step_by(20) {
+            b.sample(t - behind, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+        }
+        assert_eq!(poll(&mut totals, "a", &b, 1160 - behind, 3), Taken::Whole, "{behind}");
+        assert_eq!(since_start(&totals), 7, "{behind}");
+        for now in [1200, 1300] {
+            poll(&mut totals, "b", &b, now - behind, 5);
+        }
+        assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 14), "{behind}");
+        for t in (1320..=1400).step_by(20) {
+            a.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + t)]);
+        }
+        poll(&mut totals, "a", &a, 1400, 7);
+        assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 19), "{behind}");
+    }
+}
+
+#[test]
+fn another_object_of_the_same_uuid_is_another_start_of_it() {
+    // As where it was off, taken out of the inventory and registered again between two readings.
     let (mut totals, mut feed) = (Totals::default(), Feed::default());
-    totals.enter(VM, &known(State::Running, None), true);
-    feed.sample(20, &[(CpuRun, "", 1)]).sample(40, &[(CpuRun, "", 1)]);
+    totals.enter(VM, &known(State::Running, Some(0)), true);
+    for t in [20, 40, 60, 80] {
+        feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", if t > 40 { t - 50 } else { t })]);
+    }
     poll(&mut totals, "a", &feed, 20, 3);
     poll(&mut totals, "a", &feed, 40, 3);
-    totals.enter(VM, &Known { moref: "vm-2", ..known(State::Running, None) }, false);
-    assert!(totals.vm(&VM).unwrap().cpu().is_none());
+    let sum = |totals: &Totals| sums(totals, &Device::Cpu)[0].unwrap() / 1_000_000;
+    assert_eq!((totals.vm(&VM).unwrap().start(), sum(&totals)), (0, 2));
+    totals.enter(VM, &Known { moref: "vm-2", ..known(State::Running, Some(50)) }, false);
+    assert!(!is_sampled(&totals));
+    assert_eq!(sum(&totals), 2);
+    poll(&mut totals, "a", &feed, 80, 3);
+    assert_eq!(totals.vm(&VM).unwrap().start(), 1);
+    assert_eq!((sum(&totals), since_start(&totals)), (4, 2));
     totals.keep(|_| false);
     assert!(totals.vm(&VM).is_none());
 }

@@ -105,6 +105,11 @@ impl Counted {
         Self { sum: Sum { nanos: 0, covered }, ..Self::default() }
     }
 
+    /// Another device in the place of one that was unplugged: it begins at 0, and what was told of both goes on.
+    pub(super) fn go_on_with_another(&mut self, covered: u64) {
+        *self = Self { sum: Sum { covered, ..self.sum }, ..Self::default() };
+    }
+
     /// The time that it covers, in ns.
     pub(super) fn covered(&self) -> u64 {
         self.sum.covered

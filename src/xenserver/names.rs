@@ -79,6 +79,15 @@ impl Counter {
         }
     }
 
+    /// The bytes of the same device and direction, for requests.
+    pub(crate) fn bytes(self) -> Option<Self> {
+        match self {
+            Self::DiskReads => Some(Self::DiskRead),
+            Self::DiskWrites => Some(Self::DiskWritten),
+            _ => None,
+        }
+    }
+
     /// Whether it is counted by the requests since the last reading.
     pub(crate) fn is_requests(self) -> bool {
         matches!(self, Self::DiskReads | Self::DiskWrites)

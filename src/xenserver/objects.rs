@@ -10,12 +10,10 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::json::{self, Object};
+use crate::printable::{MAX_SHOWN, cut};
 
 /// A longer reference, address or name of a device is none.
 const MAX_NAME: usize = 255;
-/// A longer label is cut: it is only ever shown.
-const MAX_LABEL: usize = 1024;
-
 const PREFIX: &str = "OpaqueRef:";
 
 /// A reference to an object, small: nearly all are `OpaqueRef:` and a UUID.
@@ -104,12 +102,11 @@ impl<'a> Fields<'a> {
 
     fn label(&mut self, name: &'static str) -> Box<str> {
         let label = self.get(name, json::text).unwrap_or_default();
-        if label.len() <= MAX_LABEL {
-            return label.into();
+        let shown = cut(&label, MAX_SHOWN);
+        if shown.len() < label.len() {
+            self.wrong.push(name);
         }
-        self.wrong.push(name);
-        let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_LABEL;
-        label.char_indices().take_while(fits).map(|(_, c)| c).collect::<String>().into()
+        shown.into()
     }
 
     fn reference(&mut self, name: &'static str) -> Option<Ref> {

@@ -182,7 +182,8 @@ impl Totals {
                 lag(there).zip(lag(known.host)).map(|(there, here)| (there - here).abs() as i64);
             by_lag.map_or(by_rows, |by_lag| by_lag.min(by_rows))
         };
-        let quirks = known.host.and_then(|host| self.hosts.get(&host)).map(|host| host.quirks);
+        let quirks = |host: Option<Uuid>| Some(self.hosts.get(&host?)?.quirks);
+        let is_five_fold = |host| quirks(host).map(Quirks::absolute_is_five_times_too_high);
         let here = mark(known.host);
         let before = self.vms.get(&vm);
         let is_back = before.is_some_and(|before| before.is_gone());
@@ -200,6 +201,11 @@ impl Totals {
                     Some(begun).filter(|_| apart <= COMPARABLE)
                 }
                 (taken, _, None) if !is_back => taken,
+                // What it did since its start, if that was not long ago.
+                (Some(taken), _, None) => {
+                    let newest = self.hosts.values().filter_map(|host| host.mark).max();
+                    newest.map(|newest| taken.max(Mark(newest.0 - MOST_AGAIN)))
+                }
                 (Some(taken), None, Some(here)) if !is_back => {
                     Some(taken).filter(|taken| taken.0 <= here.0 + COMPARABLE)
                 }
@@ -207,8 +213,16 @@ impl Totals {
             },
         };
         let is_new = here.is_some();
+        // Its rows of before go with it as they were told there.
+        let last = before.and_then(|before| before.last_taken()).map(|(host, _)| host);
+        let of_both = is_five_fold(last).zip(is_five_fold(known.host));
+        let counts_otherwise = of_both.is_some_and(|(there, here)| there != here);
+        let quirks = quirks(known.host);
         let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(is_new)));
         vm.enter(known, begun, quirks.unwrap_or_default());
+        if counts_otherwise {
+            vm.counts_otherwise();
+        }
     }
 
     /// Whether its host tells nothing of a VM that runs, although it did until a short time ago.
@@ -225,10 +239,9 @@ impl Totals {
     pub(crate) fn start(&self, host: &Uuid) -> i64 {
         let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
         let read = self.hosts.get(host).and_then(|host| host.mark).map(|mark| mark.0);
-        // Of one that was never read, all others begin with its newest row.
+        // Of one that was never read, all that do not come from elsewhere begin with its newest row.
         let wanted = residents
-            .filter(|vm| read.is_some() || vm.is_coming())
-            .filter_map(|vm| Some((vm.is_coming(), vm.wants_rows_after()?.0)));
+            .filter_map(|vm| Some((read.is_none() || vm.is_coming(), vm.wants_rows_after()?.0)));
         let all_come = wanted.clone().all(|(is_coming, _)| is_coming);
         // Where all have come since it was last read, it need not be asked for what was before.
         let latest = wanted.clone().map(|(_, mark)| mark).max().filter(|_| all_come);
@@ -261,7 +274,7 @@ impl Totals {
         let newest = rows.first().map_or(head.end, |(t, _)| *t);
         let (mut groups, told) = self.groups(host, head);
         // Of one that has come to a host that was not read before, as far as that host's clock allows.
-        let goes_on = |vm: &Vm| !went_back && vm.comes_before(Mark(newest + SAME_TIME));
+        let goes_on = |vm: &Vm| !went_back && vm.is_taken_before(Mark(newest + SAME_TIME));
         let begins = |vm: &Vm| anew && !goes_on(vm);
         for group in &mut groups {
             if self.vms.get(&group.vm).is_some_and(|vm| begins(vm)) {
@@ -487,9 +500,9 @@ struct Group {
     busy: Option<f64>,
     /// The newest value of each that is known.
     measured: Vec<(Measure, MeasuredAt)>,
-    /// Whether the row up to which its rows were taken has a value; `None` without that row.
+    /// Whether the row up to which its rows were taken tells of what it did; `None` without that row.
     knows_its_last: Option<bool>,
-    /// The oldest row that has one.
+    /// The oldest row in which it did something.
     known_from: Option<i64>,
 }
 
@@ -525,9 +538,14 @@ impl Group {
             let shares = cpus.filter_map(|entry| values.get(entry.column).copied());
             shares.map(capped_share).filter(|share| *share >= LEAST_SHARE).sum()
         });
-        let is_finite = |entry: &Entry| values.get(entry.column).is_some_and(|v| v.is_finite());
-        let is_told = self.entries.iter().any(is_finite);
-        self.known_from = if is_told { Some(t) } else { self.known_from };
+        // Where its disks move with it, a domain waits for its memory: rows of that say 0, and are not its own.
+        let has = |wanted: fn(&f64) -> bool| {
+            self.entries.iter().any(|entry| values.get(entry.column).is_some_and(wanted))
+        };
+        let has_run = has(|value| value.is_finite() && *value > 0.0);
+        let was_idle = || !self.entries.iter().any(Entry::has_grown);
+        let is_told = has_run || has(|value| value.is_finite()) && was_idle();
+        self.known_from = if has_run { Some(t) } else { self.known_from };
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else {
             if !self.entries.is_empty() {
                 self.knows_its_last.get_or_insert(is_told);
@@ -553,17 +571,18 @@ impl Group {
         }
         let is_known =
             |column| values.get(column).is_some_and(|value| Sum::of(*value, seconds).is_some());
+        let is_five_fold = quirks.absolute_is_five_times_too_high();
+        let scale = if is_five_fold { 0.2 } else { 1.0 };
         for entry in &mut self.entries {
             let Some(value) = values.get(entry.column).copied() else { continue };
             entry.see(value);
             let mean = match entry.counter {
                 Counter::Cpu | Counter::RunState => capped_share(value),
-                counter if counter.is_requests() && quirks.absolute_is_five_times_too_high() => {
-                    value / 5.0
-                }
+                counter if counter.is_requests() => value * scale,
                 _ => value,
             };
-            match Sum::of(mean, seconds).filter(|_| entry.is_taken(is_known)) {
+            let is_taken = entry.is_taken(is_known) && !entry.begins_anew(values, scale);
+            match Sum::of(mean, seconds).filter(|_| is_taken) {
                 Some(sum) => entry.add(t, step, (seconds, at_rest), mean, sum),
                 None => entry.was_unknown(),
             }

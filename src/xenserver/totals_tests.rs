@@ -900,6 +900,47 @@ fn read_both(client: &mut Client, seconds: i64, cpu: &str, bytes: &str) -> bool 
 }
 
 #[test]
+fn what_a_device_did_is_added_up_over_a_start_that_was_seen() {
+    for is_seen_off in [false, true] {
+        let mut client = Client::new("xapi-26.17_steady");
+        let enter = |client: &mut Client, state, domid| {
+            let is_off = state == State::Gone;
+            let known = Known {
+                state,
+                domid,
+                host: (!is_off).then_some(host()),
+                vcpus: 1,
+                nics: if is_off { &[] } else { &[0] },
+                disks: &[],
+            };
+            client.totals.enter(uuid('G'), &known);
+        };
+        let take = |client: &mut Client, seconds| {
+            let received = format!("<entry>AVERAGE:vm:{}:vif_0_rx</entry>", uuid('G'));
+            let both = received.clone() + &received.replace("_rx", "_tx");
+            let answer = cpu_and_nic(seconds, "0.5", "100</v><v>100").replace(&received, &both);
+            client.totals.take(host(), answer.as_bytes()).unwrap();
+        };
+        enter(&mut client, State::Running, 7);
+        take(&mut client, 0);
+        take(&mut client, 10);
+        assert_eq!(client.told('G', "vif_0_rx").unwrap().sum, 1000);
+        if is_seen_off {
+            enter(&mut client, State::Gone, -1);
+        }
+        enter(&mut client, State::Running, 9);
+        take(&mut client, 20);
+        let told = client.told('G', "vif_0_rx").unwrap();
+        assert_eq!((told.sum, told.covered.as_secs()), (2000, 20), "{is_seen_off}");
+        assert_eq!(told.since_start, None);
+        assert!(!read_both(&mut client, 20, "6.0", "1100"), "it may be of before");
+        take(&mut client, 30);
+        assert!(read_both(&mut client, 30, "11.0", "2100"));
+        assert_eq!(client.told('G', "vif_0_rx").unwrap().since_start, Some(2100));
+    }
+}
+
+#[test]
 fn an_exact_counter_that_is_not_known_is_not_0() {
     // The library prints 0.0 for that.
     for (lies, is_first) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -936,6 +977,26 @@ fn an_exact_counter_that_is_not_known_is_not_0() {
         let expected = 24_200_000_000_000..=24_207_000_000_000;
         assert!(expected.contains(&cpu.since_start.unwrap()), "{case}: {cpu:?}");
     }
+}
+
+#[test]
+fn exact_counters_of_what_was_away_at_first_are_read_once_it_is_there() {
+    let mut client = Client::new("xapi-26.17_steady");
+    let mut reads = 0;
+    for seconds in (0..=300).step_by(10) {
+        let is_there = seconds > 150;
+        let bytes = if is_there { "1000.0" } else { "NaN" };
+        client.poll(at(seconds), cpu_and_nic(seconds, "0.5", bytes).as_bytes());
+        if client.totals.lacks_exact(&uuid('G')) {
+            reads += 1;
+            let counted = (50_000 + 1000 * (seconds + 3)).to_string();
+            let counted = if is_there { &counted } else { "0.0" };
+            read_both(&mut client, seconds + 3, "24000.5", counted);
+        }
+    }
+    assert!(reads <= 6, "{reads}");
+    let told = client.told('G', "vif_0_rx").unwrap().since_start.unwrap();
+    assert!((349_000..=351_000).contains(&told), "{told}");
 }
 
 #[test]
@@ -1680,6 +1741,101 @@ fn each_that_comes_to_a_host_that_was_never_read_goes_on_by_its_own_clock() {
 }
 
 #[test]
+fn what_was_seen_off_and_starts_on_a_host_that_was_never_read_loses_nothing() {
+    let third = Uuid::from_u128(3);
+    for off in [100, 10_000] {
+        let mut client = beside_one_ahead(0);
+        client.totals.enter_host(third, Quirks::of("25.22.0"));
+        client.totals.take(host(), half_busy(1..=100).as_bytes()).unwrap();
+        enter_on(&mut client, None, -1);
+        let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
+        client.totals.take(host(), others(101 + off..=110 + off).as_bytes()).unwrap();
+        enter_on(&mut client, Some(third), 9);
+        // Rows of long ago would be long ones.
+        let start = client.totals.start(&third);
+        let expected = if off == 100 { at(91) } else { at(110 + off - 480 - 9) };
+        assert_eq!(start, expected);
+        client.totals.take(third, half_busy(201 + off..=300 + off).as_bytes()).unwrap();
+        assert_eq!(client.told('G', "cpu").unwrap().sum, 100_000_000_000);
+        assert_eq!(client.totals.start(&third), at(301 + off));
+    }
+}
+
+/// A row of what G's disk has written, in bytes and requests, of 5 s each.
+fn written(rows: &[(i64, &str, &str)]) -> String {
+    let entry = |name| format!("<entry>AVERAGE:vm:{}:vbd_xvda_{name}</entry>", uuid('G'));
+    let names = ["write", "iops_write", "read", "iops_read"];
+    let row = |(t, bytes, requests): &(i64, &str, &str)| {
+        format!("<row><t>{}</t><v>{bytes}</v><v>{requests}</v><v>0</v><v>0</v></row>", at(*t))
+    };
+    let (start, end) = (at(rows[0].0), at(rows[rows.len() - 1].0));
+    format!(
+        "<xport><meta><start>{start}</start><step>5</step><end>{end}</end>\
+         <legend>{}</legend></meta><data>{}</data></xport>",
+        names.map(entry).concat(),
+        rows.iter().rev().map(row).collect::<String>(),
+    )
+}
+
+#[test]
+fn requests_since_a_disk_was_plugged_in_are_no_rate() {
+    // The plugin was started anew: its first reading has those, and no bytes yet, or those of one row.
+    for (bytes, is_taken) in [("NaN", false), ("0", false), ("4000", false), ("51200", true)] {
+        let mut client = Client::new("xapi-26.17_steady");
+        let known = Known {
+            state: State::Running,
+            domid: 7,
+            host: Some(host()),
+            vcpus: 1,
+            nics: &[],
+            disks: &["xvda"],
+        };
+        client.totals.enter(uuid('G'), &known);
+        client.totals.take(host(), written(&[(0, "4000", "1")]).as_bytes()).unwrap();
+        let requests = if is_taken { "99" } else { "900000" };
+        let rows = [(5, "4000", "1"), (10, bytes, requests), (15, "4000", "1")];
+        client.totals.take(host(), written(&rows).as_bytes()).unwrap();
+        let told = client.told('G', "vbd_xvda_iops_write").unwrap();
+        let expected = if is_taken { (10 + 495, 15) } else { (10, 10) };
+        assert_eq!((told.sum, told.covered.as_secs()), expected, "{bytes}");
+    }
+}
+
+#[test]
+fn requests_of_a_vm_that_has_come_from_a_host_that_counts_otherwise_are_not_known_at_first() {
+    for (from, to) in [("25.22.0", "26.1.0"), ("26.1.0", "25.22.0")] {
+        let mut client = Client::new("xapi-26.17_steady");
+        client.totals.enter_host(host(), Quirks::of(from));
+        client.totals.enter_host(other(), Quirks::of(to));
+        let enter = |client: &mut Client, host, domid| {
+            let (state, host) = (State::Running, Some(host));
+            let disks = &["xvda"][..];
+            let known = Known { state, domid, host, vcpus: 1, nics: &[], disks };
+            client.totals.enter(uuid('G'), &known);
+        };
+        enter(&mut client, host(), 7);
+        for host in [host(), other()] {
+            client.totals.take(host, written(&[(0, "4000", "10")]).as_bytes()).unwrap();
+            client.totals.enter_lag(host, 5, 1.0);
+        }
+        let told = |client: &Client| {
+            let told = client.told('G', "vbd_xvda_iops_write").unwrap();
+            (told.sum, told.covered.as_secs())
+        };
+        let five_fold = |quirks: &str| Quirks::of(quirks).absolute_is_five_times_too_high();
+        let once = |quirks: &str| if five_fold(quirks) { 10 } else { 50 };
+        client.totals.take(host(), written(&[(5, "4000", "10")]).as_bytes()).unwrap();
+        assert_eq!(told(&client), (once(from), 5));
+        enter(&mut client, other(), 9);
+        let rows = [(5, "4000", "10"), (10, "4000", "10"), (15, "4000", "10")];
+        client.totals.take(other(), written(&rows).as_bytes()).unwrap();
+        assert_eq!(told(&client), (once(from), 5));
+        client.totals.take(other(), written(&[(20, "4000", "10")]).as_bytes()).unwrap();
+        assert_eq!(told(&client), (once(from) + once(to), 10));
+    }
+}
+
+#[test]
 fn what_moves_as_its_host_is_taken_out_of_the_pool_goes_on() {
     let mut client = beside_one_ahead(0);
     client.totals.enter_lag(other(), 5, 1.0);
@@ -1708,12 +1864,17 @@ fn what_moves_to_a_host_that_was_never_read_begins_anew_where_its_clock_is_behin
 #[test]
 fn what_moves_while_its_rows_are_on_the_way_keeps_them() {
     let others = |rows| half_busy(rows).replace(&uuid('G').to_string(), &uuid('A').to_string());
-    let begins_anew = |rows, from: i64| {
+    // Where its disks move with it, a domain waits for its memory, and does nothing.
+    let begins_anew = |rows, from: i64, is_there_before: bool| {
         let before = |t: i64| format!("<t>{}</t><v>0.5</v>", at(t));
-        let unknown = |t| before(t).replace("0.5", "NaN");
-        (0..from).fold(half_busy(rows), |rows, t| rows.replace(&before(t), &unknown(t)))
+        let nothing = |t| before(t).replace("0.5", if is_there_before { "0" } else { "NaN" });
+        (0..from).fold(half_busy(rows), |rows, t| rows.replace(&before(t), &nothing(t)))
     };
-    for (is_told_anew, comes) in [(false, true), (true, true), (true, false)] {
+    let ways = [(false, true), (true, true), (true, false)];
+    for ((is_told_anew, comes), is_there_before) in
+        ways.into_iter().flat_map(|way| [false, true].map(|there| (way, there)))
+    {
+        let begins_anew = |rows, from| begins_anew(rows, from, is_there_before);
         let mut client = beside_one_ahead(0);
         for end in [10, 20] {
             client.totals.take(host(), half_busy(end - 9..=end).as_bytes()).unwrap();

@@ -31,6 +31,9 @@ const PAUSES: [i64; 2] = [60, 600];
 const MOST_MEMORY: f64 = 1e15;
 /// For so many seconds at most, the rows of a VM that moves may be on neither host.
 const MOVING: i64 = 60;
+/// Bytes: no request moves less. A second has so many at least that do not move any.
+const SECTOR: f64 = 512.0;
+const FEW_REQUESTS: f64 = 100.0;
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
 
@@ -94,6 +97,8 @@ pub(crate) struct Entry {
     device: u16,
     /// The column of the other direction, if there is one.
     other: Option<usize>,
+    /// Of requests in both directions: their columns, and those of their bytes.
+    requests: [Option<(usize, usize)>; 2],
     /// Where the VM has it.
     pub(super) index: usize,
     /// Its value in the newest row that was taken, and in that of this answer.
@@ -117,6 +122,8 @@ pub(crate) struct Vm {
     left: Option<(Uuid, Option<Mark>)>,
     state: State,
     in_rows: InRows,
+    /// The requests in its next rows may be of another host's kind.
+    lacks_requests: bool,
     domid: Option<i64>,
     /// How often its domain is another since it is known.
     starts: u32,
@@ -230,6 +237,11 @@ impl Entry {
         self.last.is_some()
     }
 
+    /// Whether the newest row that was taken told of growth.
+    pub(super) fn has_grown(&self) -> bool {
+        self.last.is_some_and(|last| last > 0.0)
+    }
+
     /// Whether it has the value of the newest row that was taken; `None` where that says nothing.
     pub(super) fn is_last(&self, value: f64) -> Option<bool> {
         let last = self.last.filter(|last| *last > 0.0);
@@ -243,10 +255,16 @@ impl Entry {
         entries.dedup_by_key(|entry| entry.index);
         let key = |entry: &Self| (entry.counter, entry.device);
         for place in 0..entries.len() {
-            let other = entries[place].counter.other_direction();
-            let other = other.map(|counter| (counter, entries[place].device));
-            let other = other.and_then(|other| entries.binary_search_by_key(&other, key).ok());
-            entries[place].other = other.map(|other| entries[other].column);
+            let Self { counter, device, .. } = entries[place];
+            let column = |counter: Option<Counter>| {
+                let found = entries.binary_search_by_key(&(counter?, device), key).ok()?;
+                Some(entries[found].column)
+            };
+            let with_bytes = |counter: Counter| column(Some(counter)).zip(column(counter.bytes()));
+            let other = counter.other_direction();
+            let requests = [Some(counter), other].map(|counter| counter.and_then(with_bytes));
+            let other = column(other);
+            (entries[place].other, entries[place].requests) = (other, requests);
         }
     }
 
@@ -255,6 +273,17 @@ impl Entry {
     pub(super) fn is_taken(&self, is_known: impl Fn(usize) -> bool) -> bool {
         let has_exact = self.before[0].is_some();
         has_exact || self.counter.other_direction().is_none() || self.other.is_some_and(is_known)
+    }
+
+    /// Whether its plugin was started anew within a row. It tells all requests then since the disk was plugged in, which
+    /// are more than sectors went through.
+    pub(super) fn begins_anew(&self, values: &[f64], scale: f64) -> bool {
+        let value = |column: usize| values.get(column).copied().unwrap_or(f64::NAN);
+        self.requests.iter().flatten().any(|(requests, bytes)| {
+            let requests = value(*requests) * scale;
+            let has_sectors = value(*bytes) / SECTOR >= requests;
+            requests > FEW_REQUESTS && !has_sectors
+        })
     }
 
     /// The value of a row; the newest comes first.
@@ -301,6 +330,7 @@ impl Vm {
             left: None,
             state: State::Gone,
             in_rows: InRows::Never,
+            lacks_requests: false,
             domid: is_started_now.then_some(-1),
             starts: 0,
             vcpus: 0,
@@ -369,7 +399,6 @@ impl Vm {
 
     /// All counters of a domain begin at 0.
     fn begin_domain(&mut self) {
-        self.counters.retain(|slot| slot.is_there || slot.counter == Counter::Cpu);
         for slot in &mut self.counters {
             slot.counted.begin();
             (slot.is_of_domain, slot.is_known) = (false, false);
@@ -409,9 +438,14 @@ impl Vm {
         matches!(self.in_rows, InRows::Coming(_))
     }
 
-    /// The same, where its rows of before are not later than this.
-    pub(super) fn comes_before(&self, mark: Mark) -> bool {
-        self.is_coming() && self.mark.is_some_and(|own| own.0 <= mark.0)
+    /// Whether its rows were taken somewhere, up to a time that is not later than this.
+    pub(super) fn is_taken_before(&self, mark: Mark) -> bool {
+        self.mark.is_some_and(|own| own.0 <= mark.0)
+    }
+
+    /// It has come from a host that counts requests otherwise: which of its next rows are of there is not known.
+    pub(super) fn counts_otherwise(&mut self) {
+        self.lacks_requests = true;
     }
 
     /// Whether a host to which it has come tells of it without its rows of before, as it does not know the one up to
@@ -465,8 +499,12 @@ impl Vm {
             // Another device, which begins at 0, in the place of one that was unplugged. A vCPU that
             // comes online again goes on.
             if is_there && !slot.is_there && slot.counter != Counter::Cpu {
-                slot.counted = Counted::after(latest);
-                slot.is_known = false;
+                slot.counted.go_on_with_another(latest);
+                if begins {
+                    slot.counted.begin();
+                }
+                (slot.is_known, slot.in_newest_row) = (false, false);
+                slot.last = self.mark.map(|_| f32::NAN);
                 self.tries = TRIES;
                 self.next = None;
             }
@@ -586,7 +624,8 @@ impl Vm {
         let index = self.place(name)?;
         let slot = &self.counters[index];
         let anchor = slot.counted.anchor();
-        if rows_lie && anchor.is_some() {
+        let is_replaced = rows_lie && anchor.is_some();
+        if is_replaced || self.lacks_requests && slot.counter.is_requests() {
             return None;
         }
         let read_at = [anchor.map(|anchor| anchor.at), self.next.as_ref().map(|next| next.at)];
@@ -596,6 +635,7 @@ impl Vm {
             counter: slot.counter,
             device: slot.device,
             other: None,
+            requests: [None; 2],
             index,
             last: slot.last,
             newest: None,
@@ -659,7 +699,13 @@ impl Vm {
             let Some(slot) = self.counters.get_mut(*index) else { continue };
             slot.last = newest.or(slot.last);
             slot.in_newest_row |= newest.is_some_and(|value| !value.is_nan());
-            slot.is_known |= slot.in_newest_row || sum.covered > 0;
+            if !slot.is_known && (slot.in_newest_row || sum.covered > 0) {
+                slot.is_known = true;
+                // Its plugin may have been away when exact values were read.
+                if slot.may_have_exact() && slot.counted.anchor().is_none() {
+                    self.tries = TRIES;
+                }
+            }
             slot.counted.add(*sum, before.as_deref());
             covered += if slot.is_online_cpu() { sum.covered } else { 0 };
             let next = self.next.as_mut().map(|next| next.anchors.iter_mut());
@@ -709,6 +755,7 @@ impl Vm {
     /// time that is so many seconds later than it was. Where its rows are long, the newest is no sign of what the
     /// host knows by now.
     pub(super) fn pass(&mut self, newest: Mark, shift: i64, is_short: bool) {
+        self.lacks_requests = false;
         if is_short {
             self.pass_start(newest);
         }
@@ -760,6 +807,11 @@ fn single(value: f64) -> f32 {
 impl Slot {
     fn key(&self) -> (Counter, u16) {
         (self.counter, self.device)
+    }
+
+    /// Whether its host may tell its exact value.
+    pub(super) fn may_have_exact(&self) -> bool {
+        self.is_there && !self.counter.is_requests()
     }
 
     /// Rows of a vCPU that is offline are taken as well: it may have run just before, and no time is

@@ -216,6 +216,42 @@ def test_another_vm_with_the_uuid_of_one_that_was_young(opens: Opens, vcenter: V
     assert inspector.inspect_instance(uuid).cpu_time != before
 
 
+@pytest.mark.parametrize("is_missed", [False, True])
+def test_a_vm_that_is_registered_anew_and_started_has_another_start(
+    opens: Opens, vcenter: VCenter, *, is_missed: bool
+) -> None:
+    ref = vcenter.create(number=1000, nics=1, host=0)
+    uuid = vcenter.vm(ref).uuid
+    inspector = opens(vcenter)
+    vcenter.step(67)
+    usages(inspector)
+    vcenter.step(40)
+    told = usages(inspector)[uuid].network_read_kib
+    before = nic_of(inspector, vcenter.vm(ref))
+    assert told
+    assert before.rx_bytes
+    vcenter.power_off(ref)
+    vcenter.delete(ref)
+    if is_missed:
+        assert uuid not in usages(inspector)
+        with pytest.raises(InstanceNotFoundException):
+            inspector.inspect_vnics(uuid)
+    vm = vcenter.vm(vcenter.create(number=1000, nics=1, host=0))
+    assert vm.uuid == uuid
+    began = vcenter.now
+    vcenter.step(100)
+    nic = nic_of(inspector, vm)
+    received = truth(vm, "net.received.average", NIC, (began, vcenter.now))
+    assert nic.start != before.start
+    assert nic.rx_bytes == received * 1024
+    usage = usages(inspector)[uuid]
+    if is_missed:  # it was forgotten
+        assert (nic.rx_bytes_delta, usage.network_read_kib) == (0, None)
+    else:
+        assert (nic.rx_bytes_delta, usage.network_read_kib) == (nic.rx_bytes, received)
+        assert usage.network_interval == 100
+
+
 def test_a_restart_that_nobody_has_seen(opens: Opens, vcenter: VCenter) -> None:
     inspector = opens(vcenter)
     vm = a_vm(vcenter)

@@ -439,6 +439,11 @@ impl<R> Scheduler<R> {
         }
     }
 
+    /// Since when there is an outage.
+    pub(in crate::collector) fn away_since(&self) -> Option<Instant> {
+        self.outage.as_ref().map(|outage| outage.since)
+    }
+
     pub(in crate::collector) fn is_reachable(&self) -> bool {
         self.outage.is_none()
     }

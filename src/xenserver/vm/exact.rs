@@ -175,10 +175,8 @@ impl Vm {
 
     /// Whether an exact value is known of all that may have one.
     pub(super) fn has_all_exact(&self) -> bool {
-        self.counters.iter().all(|slot| {
-            let may_have = slot.is_there && !slot.counter.is_requests();
-            !may_have || slot.counted.anchor().is_some()
-        })
+        let lacks = |slot: &Slot| slot.may_have_exact() && slot.counted.anchor().is_none();
+        !self.counters.iter().any(lacks)
     }
 
     /// What vCPUs did that are offline is part of the domain's CPU time, also of those that were never seen
