@@ -174,6 +174,9 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Failure;
+    use crate::libvirt::Libvirt;
+    use crate::limits::Limits;
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -189,6 +192,24 @@ mod tests {
             now += (timeout / 4).max(now / 1000);
         }
         begun
+    }
+
+    #[test]
+    fn an_outage_has_a_prober_whatever_has_been_stuck_since_before() {
+        for stuck in [MOST_PROBERS - 1, MOST_PROBERS] {
+            let shared = Shared::new(Arc::new(Libvirt::new("", false)), Limits::default());
+            let mut state = shared.lock();
+            let (began, now) = (Instant::now(), Instant::now() + DAY);
+            state.probers = (0..).take(stuck).map(|number| (number, (began, nobody()))).collect();
+            cut_off(&mut state, now);
+            assert_eq!(state.probers.len(), stuck, "it is there, as far as is known");
+            state.scheduler.refused(&Failure::of("it is away"), 0, 0, now);
+            state.probers.insert(0, (now + DAY, nobody()));
+            cut_off(&mut state, now + DAY);
+            let left = if stuck == MOST_PROBERS { 1 } else { stuck };
+            assert_eq!((state.probers.len(), state.probers_cut_off), (left, stuck - left));
+            assert!(state.probers.len() < MOST_PROBERS);
+        }
     }
 
     #[test]
