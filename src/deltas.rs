@@ -125,12 +125,16 @@ impl Nics {
 impl Last {
     /// What was added between two earlier ones was told to nobody: it is to be told with what comes next.
     fn tell_again(&mut self, [before, after]: [&Self; 2]) {
-        if [before, after].map(|last| last.read.start) != [self.read.start; 2] {
+        let is_anew = after.read.is_of_another_start(before.read);
+        let goes_on = is_anew || before.read.start == after.read.start;
+        if !goes_on || after.read.start != self.read.start {
             return;
         }
         for ((now, before), after) in self.bytes.iter_mut().zip(before.bytes).zip(after.bytes) {
+            let before = if is_anew { Some(0) } else { before };
             if let (Some(now), Some((before, after))) = (now, before.zip(after)) {
-                *now -= (after - before).max(0);
+                // As it was told.
+                *now -= if after < before { after } else { after - before };
             }
         }
     }
@@ -267,6 +271,25 @@ mod tests {
         assert_eq!(received(Some(14), &[tap("tap2", 7), outlives("vf1", 1 << 40)]), [7, 0]);
         assert_eq!(received(None, &[tap("tap2", 8)]), [1], "it is not known");
         assert_eq!(received(Some(15), &[tap("tap2", 9)]), [1]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_told_after_whatever_another_thread_was_told() {
+        for (start, before, lost) in [(1, 100, 150), (2, 100, 250), (2, 1000, 250)] {
+            let mut deltas = Deltas::default();
+            let mut read = |start, bytes| {
+                let (stamp, before) = (Stamp { start: Some(start), ..now() }, deltas.of(VM));
+                let (told, _) = enter(&mut deltas, VM, stamp, (bytes, 0));
+                (stamp, [before, deltas.of(VM)], told)
+            };
+            read(1, before);
+            let (stamp, known, told) = read(start, 250);
+            assert_eq!(told, lost);
+            assert_eq!(read(start, 300).2, 50);
+            deltas.take_back(VM, stamp, known);
+            let stamp = Stamp { start: Some(start), ..now() };
+            assert_eq!(enter(&mut deltas, VM, stamp, (310, 0)).0, lost + 10);
+        }
     }
 
     #[test]

@@ -82,12 +82,17 @@ impl Failure {
 }
 
 /// Whether libvirt's daemon is asked over the network, and not by a socket of this host.
-pub(crate) fn is_remote(uri: &str) -> bool {
+fn is_remote(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
     match scheme.split_once('+') {
         Some((_, transport)) => transport != "unix",
         None => !rest.starts_with('/'),
     }
+}
+
+/// The same, or it is not known: libvirt has a URI of its own, or an alias.
+pub(crate) fn may_be_remote(uri: &str) -> bool {
+    is_remote(uri) || !uri.contains("://")
 }
 
 impl fmt::Display for Failure {

@@ -568,6 +568,30 @@ fn what_does_not_reach_its_caller_is_told_by_the_next() {
 }
 
 #[test]
+fn what_another_thread_was_told_after_is_told_by_the_next_also_at_first_and_after_a_start() {
+    for is_started_anew in [false, true] {
+        let host = Host::new();
+        let told = |start, seconds, cpu, kib: i64| {
+            let interfaces = vec![nic("tap0", 1024 * kib, 0)];
+            let reading = VmCounters { interfaces, ..counters(cpu, 0) };
+            host.will_say_of(start, seconds, reading);
+            host.inspector.tell_usage(&vm(), "me").unwrap()
+        };
+        let used = |usage: VmUsage| (usage.cpu_utilization, usage.network_read_kib);
+        let start = if is_started_anew { 2 } else { 1 };
+        let before = if is_started_anew { (7, 7000) } else { (0, 0) };
+        committed(told(1, 0, before.0, before.1));
+        let late = told(start, 10, 10, 1000);
+        assert_eq!(used(committed(told(start, 20, 10, 1500))), (Some(0.0), Some(500.0)));
+        drop(late);
+        let next = committed(told(start, 30, 10, 1500));
+        assert_eq!(used(next), (Some(25.0), Some(1000.0)), "anew: {is_started_anew}");
+        let next = committed(told(start, 40, 20, 1600));
+        assert_eq!(used(next), (Some(50.0), Some(100.0)), "anew: {is_started_anew}");
+    }
+}
+
+#[test]
 fn what_is_read_before_the_connection_is_lost_is_told() {
     let host = Host::new();
     for seconds in [0, 10] {

@@ -13,7 +13,6 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::ops::Sub;
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
@@ -99,22 +98,23 @@ impl<C: Copy + Into<i128>, const N: usize> Sample<C, N> {
     }
 }
 
-impl<C: Copy + Into<i128> + Sub<Output = C>, const N: usize> Sample<C, N> {
-    /// What was added between two earlier ones was told to nobody: it is to be told with what comes next.
+impl<C: Copy + Into<i128> + TryFrom<i128>, const N: usize> Sample<C, N> {
+    /// What was added between two earlier ones was told to nobody: it is to be told with what comes next. Nothing was
+    /// where a counter went back, and where it has since, it is not known any more.
     pub(crate) fn tell_again(&mut self, [before, after]: [&Self; 2]) {
-        let starts = [before, after].map(|sample| sample.read.start);
-        let since = since(after.read.at, before.read.at);
-        let all = before.counters.iter().chain(&after.counters).chain(&self.counters);
-        let are_known = all.copied().all(|counter| counter.into() >= 0);
-        let Some(earlier) = since.and_then(|since| self.read.at.checked_sub(since)) else { return };
-        if are_known && starts == [self.read.start; 2] {
-            self.read.at = earlier;
-            for ((counter, before), after) in
-                self.counters.iter_mut().zip(before.counters).zip(after.counters)
-            {
-                *counter = *counter - (after - before);
-            }
+        let Some(told) = after.since(before).filter(|_| after.read.start == self.read.start) else {
+            return;
+        };
+        let less = |(now, added): (C, i128)| C::try_from(now.into() - added).ok();
+        let mut counters = self.counters;
+        for (counter, added) in counters.iter_mut().zip(told.added) {
+            let Some(less) = less((*counter, added)).filter(|less| (*less).into() >= 0) else {
+                return;
+            };
+            *counter = less;
         }
+        let Some(at) = self.read.at.checked_sub(told.interval) else { return };
+        (self.read.at, self.counters) = (at, counters);
     }
 }
 

@@ -154,10 +154,15 @@ impl Usage {
             *self = before;
             return;
         }
-        let told = [before.cpu_told, after.cpu_told];
-        if let (Some(now), [Some(before), Some(after)]) = (self.cpu_told, told) {
-            self.cpu_told = now.checked_sub(after.saturating_duration_since(before));
-        }
+        self.cpu_told = match (before.cpu_told, after.cpu_told) {
+            (Some(before), Some(after)) => {
+                let told = after.saturating_duration_since(before);
+                self.cpu_told.and_then(|now| now.checked_sub(told))
+            }
+            // All that it told was the first.
+            (None, Some(_)) => None,
+            (_, None) => self.cpu_told,
+        };
         let times = self.cpu.iter_mut().chain(&mut self.cpus);
         let befores = before.cpu.iter().chain(&before.cpus);
         let afters = after.cpu.iter().chain(&after.cpus);

@@ -5,11 +5,16 @@ use std::time::{Duration, Instant};
 
 use super::closing;
 use super::shared::{Shared, State, nobody};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, may_be_remote};
 use crate::hypervisor::{Connection, Hypervisor};
 
 /// A thread that has had nothing to do for so long ends, and closes its connection.
 pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+/// A connection over a network is not kept without use for longer: a firewall, or whatever else is in between, may have
+/// forgotten it by the next call, which would never return, and whose guest would be blamed. More than most intervals of
+/// scrapes.
+const QUIET: Duration = Duration::from_secs(120);
 
 /// What is known of a connection that is open.
 #[derive(Clone, Copy)]
@@ -29,13 +34,15 @@ pub(super) struct Link<H: Hypervisor> {
     pub(super) shared: Arc<Shared<H>>,
     pub(super) number: u64,
     connection: Option<H::Connection>,
+    /// When it was last opened, or a question was asked over it.
+    used: Instant,
     /// Whether readings are taken over it.
     serves: bool,
 }
 
 impl<H: Hypervisor> Link<H> {
     pub(super) fn new(shared: Arc<Shared<H>>, number: u64, serves: bool) -> Self {
-        Self { shared, number, connection: None, serves }
+        Self { shared, number, connection: None, used: Instant::now(), serves }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -47,6 +54,12 @@ impl<H: Hypervisor> Link<H> {
         let looked_at = |open: &Open| open.alarms == state.alarms;
         self.connection.as_ref().is_some_and(Connection::is_alive)
             && state.open.get(&self.number).is_some_and(looked_at)
+    }
+
+    /// Whether whatever is in between may forget it, as it has not been used for so long.
+    pub(super) fn may_be_forgotten(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.used) >= QUIET
+            && may_be_remote(self.shared.hypervisor.load().uri())
     }
 
     /// Whether it was opened for the inspector that there is now, by its options.
@@ -92,6 +105,7 @@ impl<H: Hypervisor> Link<H> {
             None => self.open()?,
         };
         let answer = question(connection);
+        self.used = Instant::now();
         if let Err(error @ Error::ConnectionLost { .. }) = &answer {
             let line = format!("a connection was lost: {error}");
             self.shared.lock().scheduler.tell(log::Level::Debug, line);
@@ -125,6 +139,7 @@ impl<H: Hypervisor> Link<H> {
         let serving = state.serving();
         state.scheduler.opened(serving, Instant::now());
         drop(state);
+        self.used = Instant::now();
         Ok(self.connection.insert(connection))
     }
 
@@ -159,5 +174,33 @@ impl<H: Hypervisor> Link<H> {
         drop(state);
         self.hang_up();
         self.shared.lock().leaving -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libvirt::Libvirt;
+    use crate::limits::Limits;
+
+    #[test]
+    fn only_what_is_in_between_may_forget_a_connection() {
+        for (uri, may_forget) in [
+            ("qemu+tls://host/system", true),
+            ("qemu://host/system", true),
+            ("qemu+ssh://host/system", true),
+            // An alias of libvirt's, or its own choice.
+            ("an-alias", true),
+            ("", true),
+            ("qemu:///system", false),
+            ("qemu+unix:///system?socket=/s", false),
+        ] {
+            let shared = Shared::new(Arc::new(Libvirt::new(uri, false)), Limits::default());
+            let link = Link::new(Arc::new(shared), 1, true);
+            for (seconds, is_long) in [(0, false), (119, false), (120, true), (3600, true)] {
+                let now = link.used + Duration::from_secs(seconds);
+                assert_eq!(link.may_be_forgotten(now), is_long && may_forget, "{uri} {seconds}");
+            }
+        }
     }
 }

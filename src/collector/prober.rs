@@ -32,9 +32,10 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
         shared.alarm(state);
     }
     let stuck = state.probing.clone().filter(|(since, about)| {
-        // Where others are answered, it says nothing of the host that this one is not: connections may be all in use.
-        let silence =
-            if state.scheduler.is_heard(now) { asking(state, now) } else { silence(state, now) };
+        // Without an outage, it says nothing of the host that this one is not answered: no further connection may be
+        // accepted.
+        let is_reachable = state.scheduler.is_reachable();
+        let silence = if is_reachable { asking(state, now) } else { silence(state, now) };
         let nobody = || patience(timeout, silence);
         let long = if about.uuid == NO_INSTANCE { nobody() } else { guest };
         now.saturating_duration_since(*since) >= long
@@ -60,17 +61,17 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     shared.probe.notify_all();
 }
 
-/// For how long the first of those that ask about nobody has waited.
+/// For how long nobody who asked about nobody was answered.
 fn asking(state: &State, now: Instant) -> Duration {
-    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
-    let since = asked.map(|(since, _)| *since).min();
+    let since = state.scheduler.probing();
     since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 
 /// For how long nothing was answered, while somebody has asked.
 fn silence(state: &State, now: Instant) -> Duration {
-    let heard = state.scheduler.heard().map(|heard| now.saturating_duration_since(heard));
-    heard.map_or(Duration::MAX, |heard| heard).min(asking(state, now))
+    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
+    let since = asked.map(|(since, _)| *since).min().max(state.scheduler.heard());
+    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 
 /// How long one that asks about nobody may take before another one tries. A host that was reset never answers those of

@@ -8,7 +8,7 @@ use super::Answer;
 use super::link::{IDLE, Link};
 use super::scheduler::{Finished, Job, Lane};
 use super::shared::{Shared, State};
-use crate::error::{Error, is_remote};
+use crate::error::Error;
 use crate::hypervisor::{Connection, Content, Hypervisor, Notes, Outcome, Parts};
 use crate::threads;
 
@@ -56,9 +56,7 @@ impl<H: Hypervisor> Worker<H> {
                 shared.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
             state = now;
             // The last one stays, but not over a network that may forget its connection.
-            let is_spare = state.scheduler.idle > 1
-                || is_remote(shared.hypervisor.load().uri())
-                    && state.scheduler.is_quiet(Instant::now());
+            let is_spare = state.scheduler.idle > 1 || self.link.may_be_forgotten(Instant::now());
             if waited.timed_out() && is_spare && state.scheduler.startable(1) == 0 {
                 break;
             }

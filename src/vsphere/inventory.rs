@@ -49,7 +49,7 @@ pub(super) struct Vm {
     pub(super) refusal: Option<(Instant, Box<str>)>,
     /// Whether the last answer about samples left it out.
     pub(super) is_left_out: bool,
-    /// It runs, and did not by the inventory before.
+    /// It was started after it stood still, and no sample of it has come since.
     pub(super) has_begun: bool,
     /// It has another reference than in the inventory before.
     pub(super) has_other_moref: bool,
@@ -161,11 +161,10 @@ impl Vm {
         }
         // Of one whose host is not connected, it may not be told.
         self.boot = vm.boot_time.or(self.boot.filter(|_| !self.is_connected));
-        self.has_begun = !self.runs() && vm.power_state == Some(PowerState::On);
-        self.power = vm.power_state;
-        if self.has_begun {
-            self.sampled = now;
+        if !self.runs() && vm.power_state == Some(PowerState::On) {
+            (self.has_begun, self.sampled) = (true, now);
         }
+        self.power = vm.power_state;
     }
 
     /// Whether another inventory means this one. One that runs on since the same time was registered anew, as its

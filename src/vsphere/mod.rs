@@ -142,11 +142,6 @@ impl State {
                 boot: vm.boot,
             };
             totals.enter(*uuid, &known, is_first);
-            if std::mem::take(&mut vm.has_begun) {
-                // The time for which it stood still is nobody's.
-                let covered = totals.vm(uuid).map_or(Duration::ZERO, |used| used.covered());
-                vm.began = Instant::now().checked_sub(covered).unwrap_or(vm.began).max(vm.began);
-            }
         }
         totals.keep(|uuid| inventory.vms.contains_key(uuid));
         feeds.retain(|host, _| inventory.hosts.contains_key(host));
@@ -233,9 +228,14 @@ impl State {
             let covered = self.totals.vm(&wanted.vm).map_or(Duration::ZERO, |used| used.covered());
             if let Some(vm) = self.inventory.vms.get_mut(&wanted.vm) {
                 vm.sampled = came;
+                let began = came.checked_sub(covered).unwrap_or(vm.began);
+                let has_begun = std::mem::take(&mut vm.has_begun);
                 if before.is_none() {
                     // What it used before anybody looked did not take time that is still to come.
-                    vm.began = came.checked_sub(covered).unwrap_or(vm.began);
+                    vm.began = began;
+                } else if has_begun {
+                    // The time for which it stood still is nobody's.
+                    vm.began = began.max(vm.began);
                 }
             }
         }

@@ -42,6 +42,8 @@ pub(super) const MOST_SAMPLES: i64 = 180;
 const MOST_DEVICES: usize = 32;
 /// No VM has more: 10 NICs, and up to 256 disks of each kind of controller.
 const ALL_DEVICES: usize = 1000;
+/// A clock is behind another one by more than that, as far as a VM's uptime tells: one that is told late is off by 20 s.
+const BEHIND: i64 = 25;
 /// More than the starts of a VM while it is known.
 const STARTS: u32 = 1 << 16;
 /// Of so many hosts where a VM was before it is known up to where their samples were taken.
@@ -308,9 +310,14 @@ impl Vm {
         if oldest < -FAR || newest > FAR {
             return Taken::Whole;
         }
-        // It may also have moved since its host was read.
-        if self.host.as_ref().is_some_and(|before| before != host || self.is_set_back(answer)) {
+        if self.host.as_ref().is_some_and(|before| before != host) {
             self.move_to(host, answer);
+        } else if let Some(from) = self.set_back_to(answer) {
+            // It has moved since its host was read, or that one's clock was set back.
+            self.leave(host);
+            self.has_moved = true;
+            self.forget_times(from);
+            self.started = i64::MIN;
         }
         let too_short = match self.newest() {
             None => self.begin(answer, all),
@@ -344,10 +351,7 @@ impl Vm {
         let known = self.left.iter().position(|(left, _)| left == host);
         let before = known.map(|place| self.left.remove(place).1);
         if let Some(old) = self.host.take() {
-            self.left.push((old, last));
-            if self.left.len() > MOST_HOSTS {
-                self.left.remove(0);
-            }
+            self.leave(&old);
         }
         (self.has_moved, self.may_begin_anew) = (true, true);
         let from = match self.place_of_last(answer, before) {
@@ -359,15 +363,29 @@ impl Vm {
         self.started = i64::MIN;
     }
 
-    /// Whether its samples are by a clock that is behind the one of those before: its uptime began earlier, which no
-    /// new start can do.
-    fn is_set_back(&self, answer: &Answer<'_>) -> bool {
+    /// Remembers up to where samples of that host were taken.
+    fn leave(&mut self, host: &Arc<str>) {
+        let Some(last) = self.newest() else { return };
+        let known = self.left.iter().position(|(left, _)| left == host);
+        let known = known.map(|place| self.left.remove(place).1);
+        self.left.push((Arc::clone(host), known.map_or(last, |known| known.max(last))));
+        if self.left.len() > MOST_HOSTS {
+            self.left.remove(0);
+        }
+    }
+
+    /// When its last sample ended, if these are by a clock that is behind the one of those before: its uptime began earlier
+    /// then, which no new start can do. Samples of a lower uptime were taken.
+    fn set_back_to(&self, answer: &Answer<'_>) -> Option<i64> {
+        let (last, was) = self.uptime?;
         let mut told = (0..answer.times.len())
             .rev()
             .filter_map(|at| Some((answer.end(at), answer.value(Counter::Uptime, at)?)));
-        self.uptime.zip(told.next()).is_some_and(|((last, was), (t, up))| {
-            up > was && t.saturating_sub(up) < last.saturating_sub(was).saturating_sub(JITTER)
-        })
+        let (t, up) = told.next()?;
+        let is_behind = up > was && t.saturating_sub(up) < last.saturating_sub(was) - BEHIND;
+        let taken = told.filter(|(_, up)| *up <= was).map(|(t, _)| t).max();
+        let ended = t.saturating_sub(up.saturating_sub(was));
+        is_behind.then(|| taken.map_or(ended, |taken| taken.max(ended)))
     }
 
     /// When its last sample ended by the clock of another host, as far as the VM's uptime tells that; `before`

@@ -159,6 +159,7 @@ impl XenServer {
             state.lags.insert(host, lag);
             if taken.rows > 0 {
                 state.told.insert(host, Instant::now());
+                state.begin_anew(host, Instant::now());
             }
             state.totals.enter_lag(host, taken.step, lag);
             taken
@@ -233,6 +234,8 @@ impl XenServer {
 struct Counting {
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     began: Instant,
+    /// Where it was started after it stood still, and none of its rows has come since: how much they cover.
+    begins: Option<Duration>,
     runs: bool,
     host: Option<Uuid>,
     /// When it was found to be on another host than before.
@@ -314,32 +317,38 @@ impl State {
             }
             totals.enter(vm.record.uuid, &known);
             let runs = known.state != Running::Gone;
-            let began = match &before {
-                Some(before) if before.runs || !runs => before.began,
-                // The time for which it stood still is nobody's.
-                before => {
-                    let covered = totals.vm(&vm.record.uuid).map(|used| used.covered);
-                    let began = Instant::now().checked_sub(covered.unwrap_or_default());
-                    let before = before.as_ref().map(|before| before.began);
-                    began.max(before).unwrap_or_else(Instant::now)
-                }
-            };
             if let Some(known) = before {
                 if known.host != vm.host {
                     known.came = vm.host.and(known.host).map(|_| Instant::now());
                 }
-                (known.began, known.runs, known.host) = (began, runs, vm.host);
+                if runs && !known.runs {
+                    known.begins = totals.vm(&vm.record.uuid).map(|used| used.covered);
+                }
+                (known.runs, known.host) = (runs, vm.host);
                 if known.devices != devices {
                     known.devices = devices;
                 }
             } else {
-                let (host, came) = (vm.host, None);
-                vms.insert(vm.record.uuid, Counting { began, runs, host, came, devices });
+                let (began, begins, host, came) = (Instant::now(), None, vm.host, None);
+                vms.insert(vm.record.uuid, Counting { began, begins, runs, host, came, devices });
             }
         }
         let is_there = |vm: Vm<'_>| control_domains || !vm.record.is_control_domain;
         vms.retain(|uuid, _| inventory.vm(*uuid).is_some_and(is_there));
         totals.forget_all_but(|vm| vms.contains_key(vm));
+    }
+
+    /// The time for which a VM stood still is nobody's: with its first rows since, that which they cover ends now.
+    fn begin_anew(&mut self, host: Uuid, now: Instant) {
+        let Self { totals, vms, .. } = self;
+        for (uuid, vm) in vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
+            let Some(before) = vm.begins else { continue };
+            let covered = totals.vm(uuid).map_or(before, |used| used.covered);
+            if covered > before {
+                vm.begins = None;
+                vm.began = now.checked_sub(covered).unwrap_or(vm.began).max(vm.began);
+            }
+        }
     }
 
     /// What is new of what was wrong with the inventory.

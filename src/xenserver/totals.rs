@@ -273,7 +273,7 @@ impl Totals {
         // The newest comes first.
         let newest = rows.first().map_or(head.end, |(t, _)| *t);
         let (mut groups, told) = self.groups(host, head);
-        // Of one that has come to a host that was not read before, as far as that host's clock allows.
+        // Of one whose rows were taken elsewhere, on a host that was not read before, as far as that host's clock allows.
         let goes_on = |vm: &Vm| !went_back && vm.is_taken_before(Mark(newest + SAME_TIME));
         let begins = |vm: &Vm| anew && !goes_on(vm);
         for group in &mut groups {
@@ -543,7 +543,17 @@ impl Group {
             self.entries.iter().any(|entry| values.get(entry.column).is_some_and(wanted))
         };
         let has_run = has(|value| value.is_finite() && *value > 0.0);
-        let was_idle = || !self.entries.iter().any(Entry::has_grown);
+        let was_idle = || {
+            let (mut idle, mut grown) = (false, false);
+            for entry in &self.entries {
+                match entry.has_grown() {
+                    Some(true) => grown = true,
+                    Some(false) => idle = true,
+                    None => {}
+                }
+            }
+            idle && !grown
+        };
         let is_told = has_run || has(|value| value.is_finite()) && was_idle();
         self.known_from = if has_run { Some(t) } else { self.known_from };
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else {

@@ -31,8 +31,9 @@ const PAUSES: [i64; 2] = [60, 600];
 const MOST_MEMORY: f64 = 1e15;
 /// For so many seconds at most, the rows of a VM that moves may be on neither host.
 const MOVING: i64 = 60;
-/// Bytes: no request moves less. A second has so many at least that do not move any.
+/// No request moves fewer bytes,
 const SECTOR: f64 = 512.0;
+/// but for those that move none, as a flush does: there may be so many a second.
 const FEW_REQUESTS: f64 = 100.0;
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
@@ -237,9 +238,9 @@ impl Entry {
         self.last.is_some()
     }
 
-    /// Whether the newest row that was taken told of growth.
-    pub(super) fn has_grown(&self) -> bool {
-        self.last.is_some_and(|last| last > 0.0)
+    /// Whether the newest row that was taken told of growth; `None` where there was none.
+    pub(super) fn has_grown(&self) -> Option<bool> {
+        self.last.filter(|last| !last.is_nan()).map(|last| last > 0.0)
     }
 
     /// Whether it has the value of the newest row that was taken; `None` where that says nothing.
@@ -276,12 +277,12 @@ impl Entry {
     }
 
     /// Whether its plugin was started anew within a row. It tells all requests then since the disk was plugged in, which
-    /// are more than sectors went through.
+    /// are more than twice the sectors that went through: both are rounded.
     pub(super) fn begins_anew(&self, values: &[f64], scale: f64) -> bool {
         let value = |column: usize| values.get(column).copied().unwrap_or(f64::NAN);
         self.requests.iter().flatten().any(|(requests, bytes)| {
             let requests = value(*requests) * scale;
-            let has_sectors = value(*bytes) / SECTOR >= requests;
+            let has_sectors = 2.0 * value(*bytes) / SECTOR >= requests;
             requests > FEW_REQUESTS && !has_sectors
         })
     }
@@ -733,7 +734,7 @@ impl Vm {
     /// Begins anew, as the host does: whatever was before that is not known, and exact values are to be
     /// read again.
     pub(super) fn begin_at(&mut self, mark: Mark) {
-        self.mark = Some(mark);
+        (self.mark, self.lacks_requests) = (Some(mark), false);
         let is_paused = self.state == State::Paused;
         if let Some(still) = &mut self.still {
             let resumed = (!is_paused).then_some(mark.0);

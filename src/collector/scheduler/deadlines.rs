@@ -1,6 +1,6 @@
 //! What is given up, and who is to blame: the guest, its call, or the hypervisor.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -9,9 +9,6 @@ use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
 use crate::error::{Error, Failure, NO_THREAD};
 use crate::hypervisor::{Parts, Reach};
 use crate::limits::Limits;
-
-/// More than most intervals of scrapes, and less than idle connections are kept by those that forget any.
-const QUIET: Duration = Duration::from_secs(120);
 
 impl<R> Scheduler<R> {
     /// What can be said at once: there is no connection, or the guest hangs.
@@ -308,12 +305,6 @@ impl<R> Scheduler<R> {
         let others = out.count().saturating_sub(1);
         let again = 4 * self.limits.timeout * (1 << others.min(6));
         now.saturating_duration_since(last) < again || self.hanging() >= self.limits.max_stuck
-    }
-
-    /// Whether nothing was asked for so long that a firewall, or whatever else is in between, may have forgotten a
-    /// connection by the next time. A call over that would never return, and its guest would be blamed.
-    pub(in crate::collector) fn is_quiet(&self, now: Instant) -> bool {
-        self.heard.is_none_or(|heard| now.saturating_duration_since(heard) >= QUIET)
     }
 
     /// Whether the hypervisor has answered anything of late.

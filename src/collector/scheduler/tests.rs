@@ -1625,16 +1625,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-#[test]
-fn a_connection_is_not_kept_for_as_long_as_a_firewall_may() {
-    let mut host = Host::new(LIMITS);
-    host.scheduler.hear(Some(host.now));
-    for (seconds, is_quiet) in [(0, false), (60, false), (119, false), (120, true), (3600, true)] {
-        let now = host.now + Duration::from_secs(seconds);
-        assert_eq!(host.scheduler.is_quiet(now), is_quiet, "{seconds}");
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
