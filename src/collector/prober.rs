@@ -61,10 +61,11 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     shared.probe.notify_all();
 }
 
-/// For how long nobody who asked about nobody was answered.
+/// For how long those that ask about nobody have not come back, since the last one did.
 fn asking(state: &State, now: Instant) -> Duration {
-    let since = state.scheduler.probing();
-    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
+    let asked = asked.map(|(since, _)| *since).filter(|since| Some(*since) >= state.probed);
+    asked.min().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 
 /// For how long nothing was answered, while somebody has asked.
@@ -148,6 +149,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         let answer = link.ask(|connection| connection.is_free(&instance));
         state = shared.lock();
         is_back(&mut state, number, &nobody());
+        state.probed = Some(Instant::now());
         state.scheduler.hear(shared.hypervisor.load().answered());
         if was_open && link.is_open() {
             state.scheduler.has_outlived_outage(now);

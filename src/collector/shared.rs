@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) probing: Option<(Instant, InstanceId)>,
     /// All of them: what each was last about, and when it has begun with that or come back.
     pub(super) probers: HashMap<u64, (Instant, InstanceId)>,
+    /// When one of them has last come back.
+    pub(super) probed: Option<Instant>,
     /// How many more there are, which an outage has cut off.
     pub(super) probers_cut_off: usize,
     /// The threads that close their connections, which may take for ever.
@@ -158,6 +160,7 @@ impl<H: Hypervisor> Shared<H> {
             prober: None,
             probing: None,
             probers: HashMap::new(),
+            probed: None,
             probers_cut_off: 0,
             leaving: 0,
             ended: false,

@@ -338,8 +338,10 @@ def test_a_name_may_be_a_number_of_thousands_of_digits(daemon: Daemon, form: str
     daemon.add(long, short)
     done = cli.run("stats", "--uri", daemon.uri, "--format", form)
     assert (done.returncode, done.stderr) == (0, "")
-    first, second = (done.stdout.index(name) for name in (short.name, long.name))
+    # Longer ones than 1,024 bytes are cut.
+    first, second = (done.stdout.index(name) for name in (short.name, "9" * 1024))
     assert first < second
+    assert "9" * 1025 not in done.stdout
 
 
 @pytest.mark.parametrize("width", [30, 60, 80, 120])

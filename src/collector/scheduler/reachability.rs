@@ -439,11 +439,6 @@ impl<R> Scheduler<R> {
         }
     }
 
-    /// Since when somebody asks whether the hypervisor answers at all.
-    pub(in crate::collector) fn probing(&self) -> Option<Instant> {
-        self.probing
-    }
-
     /// Since when there is an outage.
     pub(in crate::collector) fn away_since(&self) -> Option<Instant> {
         self.outage.as_ref().map(|outage| outage.since)
