@@ -382,7 +382,8 @@ impl Vm {
             .rev()
             .filter_map(|at| Some((answer.end(at), answer.value(Counter::Uptime, at)?)));
         let (t, up) = told.next()?;
-        let is_behind = up > was && t.saturating_sub(up) < last.saturating_sub(was) - BEHIND;
+        let [began, before] = [t.saturating_sub(up), last.saturating_sub(was)];
+        let is_behind = up > was && began < before.saturating_sub(BEHIND);
         let taken = told.filter(|(_, up)| *up <= was).map(|(t, _)| t).max();
         let ended = t.saturating_sub(up.saturating_sub(was));
         is_behind.then(|| taken.map_or(ended, |taken| taken.max(ended)))

@@ -543,17 +543,8 @@ impl Group {
             self.entries.iter().any(|entry| values.get(entry.column).is_some_and(wanted))
         };
         let has_run = has(|value| value.is_finite() && *value > 0.0);
-        let was_idle = || {
-            let (mut idle, mut grown) = (false, false);
-            for entry in &self.entries {
-                match entry.has_grown() {
-                    Some(true) => grown = true,
-                    Some(false) => idle = true,
-                    None => {}
-                }
-            }
-            idle && !grown
-        };
+        let any_was = |grown| self.entries.iter().any(|entry| entry.has_grown() == Some(grown));
+        let was_idle = || any_was(false) && !any_was(true);
         let is_told = has_run || has(|value| value.is_finite()) && was_idle();
         self.known_from = if has_run { Some(t) } else { self.known_from };
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else {
