@@ -83,8 +83,12 @@ impl Deltas {
             return;
         }
         for (name, last) in &mut nics.known {
-            if let [Some(before), Some(after)] = [&before, &after].map(|nics| nics.last(name)) {
-                last.tell_again([before, after]);
+            let Some(after) = after.last(name) else { continue };
+            // What came with a start has counted since then.
+            let start = before.read.filter(|before| after.read.is_of_another_start(*before));
+            let start = start.map(|read| Last { bytes: [None; 2], read });
+            if let Some(before) = before.last(name).copied().or(start) {
+                last.tell_again([&before, after]);
             }
         }
     }
@@ -275,20 +279,24 @@ mod tests {
 
     #[test]
     fn what_is_taken_back_is_told_after_whatever_another_thread_was_told() {
-        for (start, before, lost) in [(1, 100, 150), (2, 100, 250), (2, 1000, 250)] {
+        for (start, name, before, lost) in [
+            (1, "tap0", 100, 150),
+            (2, "tap0", 100, 250),
+            (2, "tap0", 1000, 250),
+            (2, "tap1", 1000, 250),
+        ] {
             let mut deltas = Deltas::default();
-            let mut read = |start, bytes| {
+            let enter = |deltas: &mut Deltas, start, name, bytes| {
                 let (stamp, before) = (Stamp { start: Some(start), ..now() }, deltas.of(VM));
-                let (told, _) = enter(&mut deltas, VM, stamp, (bytes, 0));
-                (stamp, [before, deltas.of(VM)], told)
+                let told = deltas.enter(VM, stamp, vec![nic(name, Some((bytes, 0)))]);
+                (stamp, [before, deltas.of(VM)], told[0].rx_bytes_delta)
             };
-            read(1, before);
-            let (stamp, known, told) = read(start, 250);
+            enter(&mut deltas, 1, "tap0", before);
+            let (stamp, known, told) = enter(&mut deltas, start, name, 250);
             assert_eq!(told, lost);
-            assert_eq!(read(start, 300).2, 50);
+            assert_eq!(enter(&mut deltas, start, name, 300).2, 50);
             deltas.take_back(VM, stamp, known);
-            let stamp = Stamp { start: Some(start), ..now() };
-            assert_eq!(enter(&mut deltas, VM, stamp, (310, 0)).0, lost + 10);
+            assert_eq!(enter(&mut deltas, start, name, 310).2, lost + 10);
         }
     }
 

@@ -572,7 +572,8 @@ fn what_another_thread_was_told_after_is_told_by_the_next_also_at_first_and_afte
     for is_started_anew in [false, true] {
         let host = Host::new();
         let told = |start, seconds, cpu, kib: i64| {
-            let interfaces = vec![nic("tap0", 1024 * kib, 0)];
+            // Another name at each start, as libvirt gives them.
+            let interfaces = vec![nic(&format!("tap{start}"), 1024 * kib, 0)];
             let reading = VmCounters { interfaces, ..counters(cpu, 0) };
             host.will_say_of(start, seconds, reading);
             host.inspector.tell_usage(&vm(), "me").unwrap()

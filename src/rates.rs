@@ -157,8 +157,11 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
             return;
         }
         for (device, sample) in &mut self.known {
-            let both = [&before, &after].map(|devices| devices.last((*device).borrow()));
-            if let [Some(before), Some(after)] = both {
+            let Some(after) = after.last((*device).borrow()) else { continue };
+            // What came with a start has counted since then.
+            let start = before.read.filter(|before| after.read.is_of_another_start(*before));
+            let start = start.map(|read| Sample { read, counters: [-1; N] });
+            if let Some(before) = before.last((*device).borrow()).or(start) {
                 sample.tell_again([&before, &after]);
             }
         }

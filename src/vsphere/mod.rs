@@ -222,20 +222,21 @@ impl State {
         }
         let told = i64::try_from(answer.times.len()).unwrap_or(i64::MAX);
         let all = wanted.is_again || told < wanted.samples;
-        let before = self.totals.newest(&wanted.vm);
+        let covers =
+            |totals: &Totals| totals.vm(&wanted.vm).map_or(Duration::ZERO, |used| used.covered());
+        let (before, covered_before) = (self.totals.newest(&wanted.vm), covers(&self.totals));
         let taken = self.totals.take(&wanted.vm, &wanted.host, answer, all);
         if self.totals.newest(&wanted.vm) != before {
-            let covered = self.totals.vm(&wanted.vm).map_or(Duration::ZERO, |used| used.covered());
+            let covered = covers(&self.totals);
             if let Some(vm) = self.inventory.vms.get_mut(&wanted.vm) {
                 vm.sampled = came;
                 let began = came.checked_sub(covered).unwrap_or(vm.began);
-                let has_begun = std::mem::take(&mut vm.has_begun);
                 if before.is_none() {
                     // What it used before anybody looked did not take time that is still to come.
-                    vm.began = began;
-                } else if has_begun {
+                    (vm.began, vm.has_begun) = (began, false);
+                } else if vm.has_begun && covered > covered_before {
                     // The time for which it stood still is nobody's.
-                    vm.began = began.max(vm.began);
+                    (vm.began, vm.has_begun) = (began.max(vm.began), false);
                 }
             }
         }
@@ -574,6 +575,53 @@ mod tests {
         assert_eq!((later - at, run), (Duration::from_secs(40), 40));
         list(&mut state, "vm-4", "host-2", None);
         assert!(!state.totals.vm(&uuid).unwrap().is_sampled());
+    }
+
+    #[test]
+    fn time_for_which_a_vm_stood_still_has_passed_when_its_first_samples_since_come() {
+        use objects::ConnectionState::Connected;
+        // On the same host, or on another one; of both, too few samples are told first.
+        for there in ["host-1", "host-2"] {
+            let mut state = State::default();
+            let (uuid, begun) = (groups::made_of("vm"), Instant::now());
+            let list = |state: &mut State, on: &str, power, seconds: u64| {
+                let vm = objects::Vm { power_state: Some(power), ..vm("vm", on, Connected) };
+                let hosts = vec![host("host-1", Connected), host("host-2", Connected)];
+                let now = begun + Duration::from_secs(seconds);
+                state.inventory.enter(vec![vm], hosts, now);
+                state.follow();
+            };
+            let take = |state: &mut State,
+                        ends: std::ops::RangeInclusive<i64>,
+                        start,
+                        seconds,
+                        is_again| {
+                let vm = &state.inventory.vms[&uuid];
+                let (moref, host) = (vm.moref.clone(), vm.host.clone().unwrap());
+                let wanted = Wanted { vm: uuid, moref, host, samples: 3, is_again };
+                let time = |end| perf::Time { end, seconds: 20 };
+                let times: Vec<_> = ends.step_by(20).map(time).collect();
+                let ups: Vec<_> = times.iter().map(|time| Some(time.end - start)).collect();
+                let runs = vec![Some(20_000); times.len()];
+                let all = [(perf::Counter::Uptime, &ups), (perf::Counter::CpuRun, &runs)];
+                let series =
+                    all.map(|(counter, values)| totals::Series { counter, instance: "", values });
+                let answer = Answer { times: &times, series: &series };
+                state.take(&wanted, &answer, begun + Duration::from_secs(seconds));
+                let vm = &state.inventory.vms[&uuid];
+                let subject = Subject { vm, used: state.totals.vm(&uuid) };
+                subject.stamp(Parts::COUNTERS).at
+            };
+            list(&mut state, "host-1", PowerState::On, 0);
+            take(&mut state, 20..=60, -5000, 60, false);
+            let before = take(&mut state, 20..=100, -5000, 100, false);
+            list(&mut state, "host-1", PowerState::Off, 200);
+            // It was started at 300, and is read at 500.
+            list(&mut state, there, PowerState::On, 500);
+            take(&mut state, 460..=500, 300, 500, false);
+            let at = take(&mut state, 320..=500, 300, 500, true);
+            assert_eq!(at - before, Duration::from_secs(400), "{there}");
+        }
     }
 
     #[test]

@@ -385,7 +385,9 @@ impl Vm {
         let [began, before] = [t.saturating_sub(up), last.saturating_sub(was)];
         let is_behind = up > was && began < before.saturating_sub(BEHIND);
         let taken = told.filter(|(_, up)| *up <= was).map(|(t, _)| t).max();
-        let ended = t.saturating_sub(up.saturating_sub(was));
+        // Some may have been taken after that which told the uptime.
+        let since = self.newest().map_or(0, |newest| newest.saturating_sub(last).max(0));
+        let ended = t.saturating_sub(up.saturating_sub(was)).saturating_add(since).min(t);
         is_behind.then(|| taken.map_or(ended, |taken| taken.max(ended)))
     }
 

@@ -159,7 +159,10 @@ impl XenServer {
             state.lags.insert(host, lag);
             if taken.rows > 0 {
                 state.told.insert(host, Instant::now());
-                state.begin_anew(host, Instant::now());
+                // Those that come right after longer ones are still to come.
+                if taken.step <= totals::SHORTEST_STEP {
+                    state.begin_anew(host, Instant::now());
+                }
             }
             state.totals.enter_lag(host, taken.step, lag);
             taken

@@ -191,7 +191,8 @@ def test_time_for_which_a_vm_stood_still_has_passed_however_young_it_was(
     vcenter.step(40)
     usage = usages(inspector)[uuid]
     assert usage.cpu_interval is not None
-    assert usage.cpu_interval > 40
+    # The time of the server is made up: hardly any of ours has passed.
+    assert 40 <= usage.cpu_interval < 60
     assert usage.network_interval == usage.cpu_interval
 
 
