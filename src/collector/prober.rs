@@ -61,17 +61,21 @@ pub(super) fn send_for<H: Hypervisor>(shared: &Arc<Shared<H>>, state: &mut State
     shared.probe.notify_all();
 }
 
+/// Since when each of those that ask about nobody does so.
+fn asked_about_nobody(state: &State) -> impl Iterator<Item = Instant> + '_ {
+    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
+    asked.map(|(since, _)| *since)
+}
+
 /// For how long those that ask about nobody have not come back, since the last one did.
 fn asking(state: &State, now: Instant) -> Duration {
-    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
-    let asked = asked.map(|(since, _)| *since).filter(|since| Some(*since) >= state.probed);
+    let asked = asked_about_nobody(state).filter(|since| Some(*since) >= state.probed);
     asked.min().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 
 /// For how long nothing was answered, while somebody has asked.
 fn silence(state: &State, now: Instant) -> Duration {
-    let asked = state.probers.values().filter(|(_, about)| about.uuid == NO_INSTANCE);
-    let since = asked.map(|(since, _)| *since).min().max(state.scheduler.heard());
+    let since = asked_about_nobody(state).min().max(state.scheduler.heard());
     since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 

@@ -15,12 +15,13 @@ use crate::continued::Used;
 use crate::error::{Error, Reason, Result};
 use crate::hypervisor::{Content, Parts, Stamp};
 use crate::locks::lock;
+use crate::rates::Devices;
 use crate::records::{
     CpuTimes, DiskRateStats, InstanceId, InterfaceRateStats, InterfaceStats, Parameters,
     VmCounters, VmUsage, ids,
 };
 use crate::rollback::{Rollback, committed};
-use crate::usage::Rates;
+use crate::usage::{Disks, Rates};
 
 impl Inspector {
     /// The NICs of an instance with their counters, and what was added since their last reading.
@@ -84,13 +85,9 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let enter = |rates: &mut Rates| {
-            let before = rates.nics.clone();
-            let told = rates.nic_rates(read, interfaces);
-            ([before, rates.nics.clone()], told)
-        };
-        let take_back = move |rates: &mut Rates, known| rates.nics.take_back(read, known);
-        Ok(self.tell_rates(caller, own, enter, take_back))
+        let enter = |rates: &mut Rates| rates.nic_rates(read, interfaces);
+        let take_back = move |part: &mut _, known| Devices::take_back(part, read, known);
+        Ok(self.tell_rates((caller, own), |rates| &mut rates.nics, enter, take_back))
     }
 
     /// What each disk of an instance did in a second; as [`vnic_rates`](Self::vnic_rates).
@@ -115,13 +112,9 @@ impl Inspector {
         };
         let own = self.source.own_uuid(instance.uuid);
         Cancellation::look()?;
-        let enter = |rates: &mut Rates| {
-            let before = rates.disks.clone();
-            let told = rates.disk_rates(read, &disks);
-            ([before, rates.disks.clone()], told)
-        };
-        let take_back = move |rates: &mut Rates, known| rates.disks.take_back(read, known);
-        Ok(self.tell_rates(caller, own, enter, take_back))
+        let enter = |rates: &mut Rates| rates.disk_rates(read, &disks);
+        let take_back = move |part: &mut _, known| Disks::take_back(part, read, known);
+        Ok(self.tell_rates((caller, own), |rates| &mut rates.disks, enter, take_back))
     }
 
     /// What an instance has used since this `caller` last asked this or
@@ -287,20 +280,26 @@ impl Inspector {
         Ok((*counters, read))
     }
 
-    /// Enters a reading for a caller's rates, and how that is taken back: by what was there before.
-    fn tell_rates<'a, B: Send + 'a, T>(
+    /// Enters a reading for a caller's rates, and how that is taken back in the part of them that it concerns: by what
+    /// that was before and after.
+    fn tell_rates<'a, K: Clone + Send + 'a, T>(
         &'a self,
-        caller: &'a str,
-        own: Uuid,
-        enter: impl FnOnce(&mut Rates) -> (B, T),
-        take_back: impl FnOnce(&mut Rates, B) + Send + 'a,
+        (caller, own): (&'a str, Uuid),
+        part: fn(&mut Rates) -> &mut K,
+        enter: impl FnOnce(&mut Rates) -> T,
+        take_back: impl FnOnce(&mut K, [K; 2]) + Send + 'a,
     ) -> (T, Rollback<'a>) {
-        let now = Instant::now();
-        let (before, told) = self.rates.with(|rates| enter(lock(rates).of(caller, own, now)));
+        let (known, told) = self.rates.with(|rates| {
+            let mut rates = lock(rates);
+            let rates = rates.of(caller, own, Instant::now());
+            let before = part(rates).clone();
+            let told = enter(rates);
+            ([before, part(rates).clone()], told)
+        });
         let take_back = move || {
             self.rates.with(|rates| {
                 if let Some(rates) = lock(rates).known(caller, own) {
-                    take_back(rates, before);
+                    take_back(part(rates), known);
                 }
             });
         };
