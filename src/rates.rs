@@ -13,6 +13,7 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::hypervisor::Stamp;
@@ -49,7 +50,7 @@ pub(crate) trait Key: Ord + ToOwned<Owned: Into<Self::Kept>> {
 }
 
 impl Key for str {
-    type Kept = Box<str>;
+    type Kept = Arc<str>;
 }
 
 impl Key for u32 {
@@ -64,13 +65,13 @@ pub(crate) type Counters<'a, const N: usize, K = str> = BTreeMap<&'a K, Option<M
 pub(crate) struct Devices<const N: usize, K: Key + ?Sized = str> {
     /// When they were last read.
     read: Option<Stamp>,
-    /// Sorted by what tells them apart.
-    known: Box<[(K::Kept, Sample<i64, N>)]>,
+    /// Sorted by what tells them apart. Shared with what it was before and after a reading, while that may be taken back.
+    known: Arc<[(K::Kept, Sample<i64, N>)]>,
 }
 
 impl<const N: usize, K: Key + ?Sized> Default for Devices<N, K> {
     fn default() -> Self {
-        Self { read: None, known: Box::default() }
+        Self { read: None, known: Arc::default() }
     }
 }
 
@@ -156,7 +157,7 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
             *self = before;
             return;
         }
-        for (device, sample) in &mut self.known {
+        for (device, sample) in Arc::make_mut(&mut self.known) {
             let Some(after) = after.last((*device).borrow()) else { continue };
             // What came with a start has counted since then.
             let start = before.read.filter(|before| after.read.is_of_another_start(*before));
@@ -182,7 +183,7 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
                 .collect();
             return;
         }
-        for ((_, before), (_, now)) in self.known.iter_mut().zip(known) {
+        for ((_, before), (_, now)) in Arc::make_mut(&mut self.known).iter_mut().zip(known) {
             *before = *now;
         }
     }
@@ -229,7 +230,7 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
             return false;
         }
         let mut some = false;
-        for (device, before) in &mut self.known {
+        for (device, before) in Arc::make_mut(&mut self.known) {
             let measured = now.get::<K>((*device).borrow()).copied().flatten();
             let went_back =
                 |now: &Sample<_, N>| now.read.at > before.read.at && now.since(before).is_none();
@@ -256,7 +257,8 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         };
         let go_on: Vec<bool> = self.known.iter().map(goes_on).collect();
         if go_on.contains(&true) {
-            for ((device, before), goes_on) in self.known.iter_mut().zip(go_on) {
+            for ((device, before), goes_on) in Arc::make_mut(&mut self.known).iter_mut().zip(go_on)
+            {
                 if !goes_on && now.get::<K>((*device).borrow()).is_some_and(Option::is_some) {
                     before.counters = [-1; N];
                 }

@@ -11,6 +11,9 @@ pub(crate) const NANOS: i128 = 1_000_000_000;
 /// More than this much in a second is no measurement: a disk does not read 10 TB/s.
 const MOST: f64 = 1e13;
 
+/// Numbers of starts that a VM has while it is known. One that is gone and comes back has others.
+pub(crate) const STARTS: u32 = 1 << 16;
+
 /// What was added up, and how much time that covers. Neither ever falls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sum {
@@ -23,6 +26,11 @@ pub(crate) struct Sum {
 /// Up to where rows were taken: no part of a row that ends before it is taken again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark(pub(crate) i64);
+
+/// The start that is one for all of them, as for sums, which go on until the VM is gone.
+pub(crate) fn first_start(start: u32) -> u32 {
+    start - start % STARTS
+}
 
 impl Sum {
     /// What a mean per second over so many seconds adds up to; `None` for what is no measurement,
@@ -68,6 +76,13 @@ mod tests {
     use proptest::prelude::*;
 
     const STEP: i64 = 5;
+
+    #[test]
+    fn sums_go_on_over_a_start_and_begin_anew_with_a_vm_that_was_gone() {
+        let starts = [0, 1, STARTS - 1, STARTS, STARTS + 1, u32::MAX];
+        let firsts = [0, 0, 0, STARTS, STARTS, u32::MAX - STARTS + 1];
+        assert_eq!(starts.map(first_start), firsts);
+    }
 
     #[test]
     fn what_is_no_measurement_covers_nothing() {

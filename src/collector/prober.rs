@@ -70,13 +70,18 @@ fn asked_about_nobody(state: &State) -> impl Iterator<Item = Instant> + '_ {
 /// For how long those that ask about nobody have not come back, since the last one did.
 fn asking(state: &State, now: Instant) -> Duration {
     let asked = asked_about_nobody(state).filter(|since| Some(*since) >= state.probed);
-    asked.min().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    asked.min().map_or(Duration::ZERO, |since| lasted(state, since, now))
 }
 
 /// For how long nothing was answered, while somebody has asked.
 fn silence(state: &State, now: Instant) -> Duration {
     let since = asked_about_nobody(state).min().max(state.scheduler.heard());
-    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    since.map_or(Duration::ZERO, |since| lasted(state, since, now))
+}
+
+/// How much time has passed since then, while this process could hear.
+fn lasted(state: &State, since: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(Some(since).max(state.scheduler.woken()).unwrap_or(since))
 }
 
 /// How long one that asks about nobody may take before another one tries. A host that was reset never answers those of
@@ -180,6 +185,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Key, Kind};
     use super::*;
     use crate::error::Failure;
     use crate::libvirt::Libvirt;
@@ -216,6 +222,23 @@ mod tests {
             let left = if stuck == MOST_PROBERS { 1 } else { stuck };
             assert_eq!((state.probers.len(), state.probers_cut_off), (left, stuck - left));
             assert!(state.probers.len() < MOST_PROBERS);
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_counts_no_silence_before_it_went_on() {
+        let shared = Shared::new(Arc::new(Libvirt::new("", false)), Limits::default());
+        let mut state = shared.lock();
+        let (began, woken) = (Instant::now(), Instant::now() + DAY);
+        state.probers.insert(0, (began, nobody()));
+        assert_eq!((asking(&state, woken), silence(&state, woken)), (woken - began, woken - began));
+        let caller = std::thread::current().id();
+        let key = Key { kind: Kind::List, uuid: NO_INSTANCE };
+        let mut request = state.scheduler.ask(caller, key, &nobody(), began);
+        assert!(state.scheduler.wakes(&mut request, began, woken));
+        for silence in [asking, silence] {
+            assert_eq!(silence(&state, woken), Duration::ZERO);
+            assert_eq!(silence(&state, woken + DAY), DAY);
         }
     }
 

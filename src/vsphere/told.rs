@@ -13,6 +13,7 @@ use crate::records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, InstanceStats, Interface, InterfaceCounters, Memory,
     VmCounters,
 };
+use crate::samples::first_start;
 
 const MIB_IN_KIB: u64 = 1024;
 
@@ -57,7 +58,8 @@ impl Subject<'_> {
         let covered = self.used.as_ref().map_or(Duration::ZERO, VmTotals::covered);
         // Sums go on over a new start; counters since the start do not.
         let is_sum = part == Parts::COUNTERS;
-        let start = self.used.as_ref().map(VmTotals::start).filter(|_| !is_sum);
+        let of = |start| if is_sum { first_start(start) } else { start };
+        let start = self.used.as_ref().map(VmTotals::start).map(of);
         Stamp { at: self.vm.began + covered, start }
     }
 

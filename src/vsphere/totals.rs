@@ -19,6 +19,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::perf::Counter;
+use crate::samples::STARTS;
 pub(super) use answer::{Answer, Series};
 use used::Used;
 
@@ -44,8 +45,6 @@ const MOST_DEVICES: usize = 32;
 const ALL_DEVICES: usize = 1000;
 /// A clock is behind another one by more than that, as far as a VM's uptime tells: one that is told late is off by 20 s.
 const BEHIND: i64 = 25;
-/// More than the starts of a VM while it is known.
-const STARTS: u32 = 1 << 16;
 /// Of so many hosts where a VM was before it is known up to where their samples were taken.
 const MOST_HOSTS: usize = 4;
 

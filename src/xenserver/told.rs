@@ -14,6 +14,7 @@ use crate::records::{
     CpuTimes, Disk, DiskCounters, DiskInfo, InstanceStats, Interface, InterfaceCounters, Memory,
     VcpuTimes, VmCounters,
 };
+use crate::samples::first_start;
 
 /// The time that all vCPUs of a domain wait for a CPU.
 const CONTENTION: &str = "runstate_full_contention";
@@ -53,7 +54,8 @@ impl Subject<'_> {
         let covered = self.used.as_ref().map_or(Duration::ZERO, |used| used.covered);
         // Sums go on over a new start; counters since the start do not.
         let is_sum = part == Parts::COUNTERS;
-        let start = self.used.as_ref().map(|used| used.start).filter(|_| !is_sum);
+        let of = |start| if is_sum { first_start(start) } else { start };
+        let start = self.used.as_ref().map(|used| used.start).map(of);
         Stamp { at: self.began + covered, start }
     }
 

@@ -15,7 +15,7 @@ use super::names::{Counter, Measure, Named, named};
 use super::quirks::{Quirks, capped_share};
 use super::rrd::{Consolidation, Head, Owner, Unreadable, Updates, VmRrd};
 use super::vm::{Entry, Known, MeasuredAt, Vm, Way};
-use crate::samples::{Mark, Sum};
+use crate::samples::{Mark, STARTS, Sum};
 
 /// What a host is asked for first: two or three rows, by the time of its last update.
 const FIRST_START: i64 = -15;
@@ -36,6 +36,8 @@ pub(crate) struct Totals {
     hosts: HashMap<Uuid, Host>,
     /// Boxed, since a map has up to twice as many places.
     vms: HashMap<Uuid, Box<Vm>>,
+    /// How many VMs have gone: one that comes back begins with another start.
+    gone: u32,
 }
 
 #[derive(Debug, Default)]
@@ -218,7 +220,8 @@ impl Totals {
         let of_both = is_five_fold(last).zip(is_five_fold(known.host));
         let counts_otherwise = of_both.is_some_and(|(there, here)| there != here);
         let quirks = quirks(known.host);
-        let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(is_new)));
+        let first = self.gone.wrapping_mul(STARTS);
+        let vm = self.vms.entry(vm).or_insert_with(|| Box::new(Vm::new(first, is_new)));
         vm.enter(known, begun, quirks.unwrap_or_default());
         if counts_otherwise {
             vm.counts_otherwise();
@@ -232,7 +235,10 @@ impl Totals {
 
     /// Forgets VMs that are gone for good.
     pub(crate) fn forget_all_but(&mut self, is_there: impl Fn(&Uuid) -> bool) {
+        let before = self.vms.len();
         self.vms.retain(|vm, _| is_there(vm));
+        let gone = u32::try_from(before - self.vms.len()).unwrap_or(u32::MAX);
+        self.gone = self.gone.wrapping_add(gone);
     }
 
     /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
@@ -396,7 +402,7 @@ impl Totals {
 
     /// The VMs by which the rows of a host are to be checked now: a few, whatever callers ask for.
     pub(crate) fn due(&mut self, host: &Uuid) -> Vec<Uuid> {
-        let Self { hosts, vms } = self;
+        let Self { hosts, vms, .. } = self;
         let is_checked = |host: &&mut Host| {
             let quirks = host.quirks;
             quirks.rows_may_lie() && !quirks.last_update_has_too_few_digits() && !host.lies

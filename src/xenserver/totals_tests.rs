@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::samples::STARTS;
 use crate::xenserver::fixtures::{SETS, answer, text};
 use crate::xenserver::vm::State;
 
@@ -1990,6 +1991,21 @@ fn a_vm_that_was_shut_off_while_the_clock_was_set_back_is_counted_from_its_start
         client.totals.take(there, half_busy(-3299..=-3240).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum - before, 30_000_000_000, "{is_there}");
     }
+}
+
+#[test]
+fn a_vm_that_is_gone_and_comes_back_has_another_start() {
+    let mut client = beside_one_ahead(0);
+    let begun = |client: &Client| client.totals.vm(&uuid('G')).unwrap().start;
+    let before = begun(&client);
+    enter_on(&mut client, Some(host()), 8);
+    let next = begun(&client);
+    assert_ne!(next, before);
+    client.totals.forget_all_but(|vm| *vm != uuid('G'));
+    enter_on(&mut client, Some(host()), 8);
+    // Its sums begin at 0 as well, which its next domain's do not.
+    assert_ne!(begun(&client) / STARTS, next / STARTS);
+    assert_eq!(before / STARTS, next / STARTS);
 }
 
 #[test]

@@ -323,8 +323,8 @@ impl Entry {
 }
 
 impl Vm {
-    /// One that was started since the host told rows, or whose start is not known.
-    pub(super) fn new(is_started_now: bool) -> Self {
+    /// One that was started since the host told rows, or whose start is not known; its starts are numbered from there.
+    pub(super) fn new(starts: u32, is_started_now: bool) -> Self {
         Self {
             host: None,
             mark: None,
@@ -333,7 +333,7 @@ impl Vm {
             in_rows: InRows::Never,
             lacks_requests: false,
             domid: is_started_now.then_some(-1),
-            starts: 0,
+            starts,
             vcpus: 0,
             counters: Vec::new(),
             disks: Vec::new(),
