@@ -413,6 +413,7 @@ impl VSphere {
             })?;
             Ok((again, went_back, told))
         };
+        let begun = Instant::now();
         let (again, mut went_back, told) = self.vcenter.call(request, read, deadline)?;
         so_far.answered += 1;
         went_back.sort_unstable();
@@ -420,7 +421,8 @@ impl VSphere {
         let mut state = self.lock();
         for wanted in wanted {
             if let Some(vm) = state.inventory.vms.get_mut(&wanted.vm) {
-                (vm.refusal, vm.asked) = (None, Instant::now());
+                vm.refusal = None;
+                vm.was_asked(begun, Instant::now());
                 let is_left_out = !told.contains(&wanted.vm);
                 let was_left_out = std::mem::replace(&mut vm.is_left_out, is_left_out);
                 if is_left_out && !was_left_out {
@@ -499,14 +501,11 @@ impl Object for Found {
     }
 }
 
-/// Whether a call without one of its VMs, or with fewer, may be answered.
+/// Whether a call without one of its VMs, or with fewer, may be answered: of whatever type a server chooses to say what
+/// is wrong with one (`SystemError`, `InvalidState`), that costs the others nothing.
 fn is_about_a_vm(fault: &FaultKind) -> bool {
-    matches!(
+    !matches!(
         fault,
-        FaultKind::ManagedObjectNotFound(_)
-            | FaultKind::InvalidArgument(_)
-            | FaultKind::NoPermission { .. }
-            | FaultKind::RestrictedByAdministrator
-            | FaultKind::TooManyElements
-    )
+        FaultKind::InvalidLogin | FaultKind::NotAuthenticated | FaultKind::InvalidProperty(_)
+    ) && !fault.is_about_a_host()
 }

@@ -1,6 +1,6 @@
 //! Which VMs and hosts there are, and what they are, by the last inventory. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,18 +41,33 @@ pub(super) struct Vm {
     is_described: bool,
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     pub(super) began: Instant,
-    /// When a new sample of it last came, or it was found to run.
+    /// When a new sample of it last came.
     pub(super) sampled: Instant,
-    /// When an answer about its samples last came, with new ones or not.
-    pub(super) asked: Instant,
+    /// When the first answer without a new one since then came, and the last one.
+    pub(super) silent: Option<[Instant; 2]>,
     /// If the server refused the last call about its samples: when, and why.
     pub(super) refusal: Option<(Instant, Box<str>)>,
     /// Whether the last answer about samples left it out.
     pub(super) is_left_out: bool,
     /// It was started after it stood still, and no sample of it has come since.
-    pub(super) has_begun: bool,
+    pub(super) stood_still: Option<StoodStill>,
     /// It has another reference than in the inventory before.
     pub(super) has_other_moref: bool,
+}
+
+/// A VM that stood still.
+#[derive(Clone, Copy)]
+pub(super) struct StoodStill {
+    /// When its last sample before that came,
+    pub(super) since: Instant,
+    /// and when that ended by the clock of its host: long ago, where it has another host now. `None` until it is told.
+    pub(super) newest: Option<i64>,
+}
+
+impl StoodStill {
+    fn since(since: Instant) -> Self {
+        Self { since, newest: None }
+    }
 }
 
 /// A configuration that was not told.
@@ -100,7 +115,7 @@ pub(super) struct Host {
 #[derive(Default)]
 pub(super) struct Inventory {
     pub(super) vms: BTreeMap<Uuid, Vm>,
-    /// Those that vSphere did not find since the last inventory.
+    /// Those that vSphere did not find since the last inventory, and that it lacks.
     not_found: BTreeMap<Uuid, Vm>,
     pub(super) hosts: HashMap<Arc<str>, Host>,
     /// How many there were.
@@ -127,10 +142,10 @@ impl Vm {
             is_described,
             began: now,
             sampled: now,
-            asked: now,
+            silent: None,
             refusal: None,
             is_left_out: false,
-            has_begun: vm.power_state == Some(PowerState::On),
+            stood_still: (vm.power_state == Some(PowerState::On)).then(|| StoodStill::since(now)),
             has_other_moref: false,
             moref: vm.moref,
         }
@@ -162,9 +177,18 @@ impl Vm {
         // Of one whose host is not connected, it may not be told.
         self.boot = vm.boot_time.or(self.boot.filter(|_| !self.is_connected));
         if !self.runs() && vm.power_state == Some(PowerState::On) {
-            (self.has_begun, self.sampled) = (true, now);
+            self.stood_still = self.stood_still.or(Some(StoodStill::since(self.sampled)));
+            self.silent = None;
         }
         self.power = vm.power_state;
+    }
+
+    /// An answer about its samples has come, to a call that was begun then.
+    pub(super) fn was_asked(&mut self, begun: Instant, now: Instant) {
+        if self.sampled < begun {
+            let first = self.silent.map_or(now, |[first, _]| first);
+            self.silent = Some([first, now]);
+        }
     }
 
     /// Whether another inventory means this one. One that runs on since the same time was registered anew, as its
@@ -265,6 +289,7 @@ impl Inventory {
         self.read += 1;
         self.enter_hosts(hosts);
         // Those that are there after all go on.
+        let not_found: HashSet<Uuid> = self.not_found.keys().copied().collect();
         self.vms.append(&mut self.not_found);
         // What a VM is called while its host or its datastore does not tell its configuration.
         let uuids: HashMap<&str, Uuid> = if vms.iter().any(|vm| vm.instance_uuid.is_none()) {
@@ -291,7 +316,13 @@ impl Inventory {
         vms.dedup_by_key(|vm| vm.instance_uuid);
         self.left_out = all - vms.len();
         let is_there = |uuid| vms.binary_search_by_key(&Some(uuid), |vm| vm.instance_uuid).is_ok();
-        self.vms.retain(|uuid, _| is_there(*uuid));
+        let gone: Vec<Uuid> = self.vms.keys().copied().filter(|uuid| !is_there(*uuid)).collect();
+        for (uuid, vm) in gone.iter().filter_map(|uuid| self.vms.remove_entry(uuid)) {
+            // A list may lack one, as when its host is added again.
+            if !not_found.contains(&uuid) {
+                self.not_found.insert(uuid, vm);
+            }
+        }
         for mut vm in vms {
             let Some(uuid) = vm.instance_uuid else { continue };
             let host = vm.host.take().map(|host| match self.hosts.get_key_value(&*host) {
@@ -301,10 +332,21 @@ impl Inventory {
             match self.vms.get_mut(&uuid) {
                 Some(known) if known.is_meant(&vm) => known.enter(vm, host, now),
                 // The time that its counters cover goes on.
-                Some(known) => *known = Vm { began: known.began, ..Vm::new(vm, host, now) },
+                Some(known) => {
+                    let new = Vm::new(vm, host, now);
+                    let stood_still = new
+                        .stood_still
+                        .and(known.stood_still.or(Some(StoodStill::since(known.sampled))));
+                    *known = Vm { began: known.began, stood_still, ..new };
+                }
                 None => _ = self.vms.insert(uuid, Vm::new(vm, host, now)),
             }
         }
+    }
+
+    /// Whether a VM is there, or may be by the next list.
+    pub(super) fn knows(&self, uuid: &Uuid) -> bool {
+        self.vms.contains_key(uuid) || self.not_found.contains_key(uuid)
     }
 
     /// Takes out a VM that vSphere knows no more, until a list has it again.

@@ -143,7 +143,7 @@ impl State {
             };
             totals.enter(*uuid, &known, is_first);
         }
-        totals.keep(|uuid| inventory.vms.contains_key(uuid));
+        totals.keep(|uuid| inventory.knows(uuid));
         feeds.retain(|host, _| inventory.hosts.contains_key(host));
         groups.keep_hosts(|host| inventory.hosts.contains_key(host));
         groups.take_more(Instant::now());
@@ -225,18 +225,34 @@ impl State {
         let covers =
             |totals: &Totals| totals.vm(&wanted.vm).map_or(Duration::ZERO, |used| used.covered());
         let (before, covered_before) = (self.totals.newest(&wanted.vm), covers(&self.totals));
+        let was_here = self.totals.is_of(&wanted.vm, &wanted.host);
         let taken = self.totals.take(&wanted.vm, &wanted.host, answer, all);
-        if self.totals.newest(&wanted.vm) != before {
+        let newest = self.totals.newest(&wanted.vm);
+        if newest != before {
             let covered = covers(&self.totals);
             if let Some(vm) = self.inventory.vms.get_mut(&wanted.vm) {
-                vm.sampled = came;
-                let began = came.checked_sub(covered).unwrap_or(vm.began);
+                (vm.sampled, vm.silent) = (came, None);
                 if before.is_none() {
                     // What it used before anybody looked did not take time that is still to come.
-                    (vm.began, vm.has_begun) = (began, false);
-                } else if vm.has_begun && covered > covered_before {
-                    // The time for which it stood still is nobody's.
-                    (vm.began, vm.has_begun) = (began.max(vm.began), false);
+                    vm.began = came.checked_sub(covered).unwrap_or(vm.began);
+                    vm.stood_still = None;
+                } else if let Some(mut still) = vm.stood_still {
+                    // The time for which it stood still is nobody's: by its host's clock, or by ours where that is
+                    // another host's, or was set.
+                    let began = *still
+                        .newest
+                        .get_or_insert(before.filter(|_| was_here).unwrap_or(i64::MIN));
+                    vm.stood_still = Some(still).filter(|_| covered == covered_before);
+                    if vm.stood_still.is_none() {
+                        let ours = came - still.since;
+                        let theirs = newest.and_then(|newest| newest.checked_sub(began));
+                        let theirs = theirs.and_then(|seconds| seconds.try_into().ok());
+                        let theirs = theirs.map(Duration::from_secs);
+                        let theirs = theirs.filter(|theirs| theirs.abs_diff(ours) < SILENT);
+                        vm.began += theirs
+                            .unwrap_or(ours)
+                            .saturating_sub(covered.saturating_sub(covered_before));
+                    }
                 }
             }
         }
@@ -316,7 +332,7 @@ impl HostWide for VSphere {
             Some(&**why)
         } else if !subject.is_sampled() {
             Some("vSphere has no sample of this VM yet; it takes one every 20 s")
-        } else if vm.asked.saturating_duration_since(vm.sampled) > SILENT {
+        } else if vm.silent.is_some_and(|[first, last]| last - first > SILENT) {
             Some("vSphere has told no new sample of this VM for minutes, though it runs")
         } else {
             None
@@ -615,12 +631,15 @@ mod tests {
             list(&mut state, "host-1", PowerState::On, 0);
             take(&mut state, 20..=60, -5000, 60, false);
             let before = take(&mut state, 20..=100, -5000, 100, false);
-            list(&mut state, "host-1", PowerState::Off, 200);
+            // Samples that are missing for good covered nothing.
+            let before = before + Duration::from_secs(20);
+            assert_eq!(take(&mut state, 200..=200, -5000, 200, true), before);
+            list(&mut state, "host-1", PowerState::Off, 240);
             // It was started at 300, and is read at 500.
             list(&mut state, there, PowerState::On, 500);
             take(&mut state, 460..=500, 300, 500, false);
             let at = take(&mut state, 320..=500, 300, 500, true);
-            assert_eq!(at - before, Duration::from_secs(400), "{there}");
+            assert_eq!(at - before, Duration::from_secs(300), "{there}");
         }
     }
 
@@ -646,18 +665,16 @@ mod tests {
             let answer = Answer { times: &times, series: &[series] };
             state.totals.take(&uuid, &"host-1".into(), &answer, true);
         }
-        let told = |sampled: Option<Instant>, asked: Instant| {
-            let mut state = driver.lock();
-            let vm = state.inventory.vms.get_mut(&uuid).unwrap();
-            (vm.sampled, vm.asked) = (sampled.unwrap_or(now), asked);
-            drop(state);
+        let told = |asked: Instant| {
+            driver.lock().inventory.vms.get_mut(&uuid).unwrap().was_asked(asked, asked);
             driver.tell(Parts::STATS, &uuid.into()).map(drop)
         };
-        // As long ago as this machine has run for, at most.
-        let before = now.checked_sub(SILENT + Duration::from_secs(60));
-        assert_eq!(told(before, before.unwrap_or(now)), Ok(()));
-        assert_eq!(told(Some(now), now + SILENT), Ok(()));
-        let silent = told(Some(now), now + SILENT + Duration::from_secs(1)).unwrap_err();
+        assert_eq!(told(now), Ok(()), "its sample came with this");
+        // Nobody has asked meanwhile.
+        let later = now + 10 * SILENT;
+        assert_eq!(told(later), Ok(()));
+        assert_eq!(told(later + SILENT), Ok(()));
+        let silent = told(later + SILENT + Duration::from_secs(1)).unwrap_err();
         assert!(silent.to_string().contains("no new sample of this VM for minutes"), "{silent}");
     }
 

@@ -228,6 +228,11 @@ impl Totals {
         self.vms.get(uuid)?.newest()
     }
 
+    /// Whether the last samples of a VM were of that host.
+    pub(super) fn is_of(&self, uuid: &Uuid, host: &Arc<str>) -> bool {
+        self.vms.get(uuid).is_some_and(|vm| vm.host.as_ref() == Some(host))
+    }
+
     /// Takes the samples of a VM that were told for its host. Where they do not go back to those that were
     /// taken last, they have to be asked for again, unless they are `all` that there are.
     pub(super) fn take(
@@ -459,6 +464,11 @@ impl Vm {
                 }
                 let has_other_boot = self.other_boot.is_some();
                 let is_hinted = self.was_off || has_other_boot;
+                // One that ran when it was last told was started since then, or else this is told late.
+                let is_late = up <= was && up > t - last + JITTER;
+                if is_late && !(is_hinted || self.may_begin_anew || self.has_moved) {
+                    continue;
+                }
                 let fell = up <= was && (is_hinted || !self.may_begin_anew);
                 let leapt = (self.was_off || has_other_boot && !self.may_begin_anew)
                     && (t - up) - (last - was) > JITTER;

@@ -571,6 +571,20 @@ fn a_vm_that_moves_or_sleeps_is_not_started_anew() {
 }
 
 #[test]
+fn an_uptime_that_is_told_late_is_no_start() {
+    for late in [20, 40, 60] {
+        let (mut totals, mut feed) = (Totals::default(), Feed::default());
+        totals.enter(VM, &known(State::Running, None), true);
+        for t in (20..=200).step_by(20) {
+            let up = if t == 100 { t - late } else { t };
+            feed.sample(t, &[(CpuRun, "", 1), (Uptime, "", 9000 + up)]);
+            poll(&mut totals, "a", &feed, t, 3);
+        }
+        assert_eq!((totals.vm(&VM).unwrap().start(), since_start(&totals)), (0, 9), "{late}");
+    }
+}
+
+#[test]
 fn a_host_whose_clock_is_off_by_less_than_the_time_between_readings_loses_nothing() {
     for ahead in [-250, -45, -7, 0, 7, 300] {
         let (mut totals, mut a, mut b) = (Totals::default(), Feed::default(), Feed::default());

@@ -205,6 +205,8 @@ pub(super) struct Vm<'a> {
     pub(super) vcpus_max: Option<u32>,
     /// The memory that it has, in bytes; `None` while it does not run.
     pub(super) memory_actual: Option<u64>,
+    /// Another number after each start, if it is told.
+    pub(super) started: Option<u64>,
     /// Whether an agent in the guest reports: only then its free memory means anything.
     pub(super) guest_is_live: bool,
     tables: &'a Tables,
@@ -305,6 +307,7 @@ impl Tables {
             vcpus: online.or(vcpus(record.vcpus_at_startup)),
             vcpus_max: vcpus(record.vcpus_max),
             memory_actual: memory.filter(|&bytes| bytes > 0),
+            started: metrics.and_then(|metrics| metrics.started),
             guest_is_live: guest.and_then(|live| live.0) == Some(true),
             tables: self,
         }

@@ -237,8 +237,9 @@ impl XenServer {
 struct Counting {
     /// When the time that its counters cover began, so that it goes with ours as long as nothing is missing.
     began: Instant,
-    /// Where it was started after it stood still, and none of its rows has come since: how much they cover.
-    begins: Option<Duration>,
+    /// Where it stands still, or was started and none of its rows has come since: how much those of before cover, and
+    /// when the last ones came.
+    stood_still: Option<(Duration, Instant)>,
     runs: bool,
     host: Option<Uuid>,
     /// When it was found to be on another host than before.
@@ -305,6 +306,7 @@ impl State {
                     _ => Running::Gone,
                 },
                 domid: vm.record.domid.map_or(-1, Into::into),
+                started: vm.started,
                 host: vm.host,
                 // Sources are there for all that it may have: those that are offline do not grow.
                 vcpus: vm.vcpus.or(vm.vcpus_max).unwrap_or(0).try_into().unwrap_or(0),
@@ -324,16 +326,20 @@ impl State {
                 if known.host != vm.host {
                     known.came = vm.host.and(known.host).map(|_| Instant::now());
                 }
-                if runs && !known.runs {
-                    known.begins = totals.vm(&vm.record.uuid).map(|used| used.covered);
+                if known.runs && !runs {
+                    let read = known.host.and_then(|host| told.get(&host)).copied();
+                    let covered = totals.covered(&vm.record.uuid);
+                    known.stood_still = known.stood_still.or(covered.zip(read));
                 }
                 (known.runs, known.host) = (runs, vm.host);
                 if known.devices != devices {
                     known.devices = devices;
                 }
             } else {
-                let (began, begins, host, came) = (Instant::now(), None, vm.host, None);
-                vms.insert(vm.record.uuid, Counting { began, begins, runs, host, came, devices });
+                let (began, host, came) = (Instant::now(), vm.host, None);
+                let stood_still = (!runs).then_some((Duration::ZERO, began));
+                let counting = Counting { began, stood_still, runs, host, came, devices };
+                vms.insert(vm.record.uuid, counting);
             }
         }
         let is_there = |vm: Vm<'_>| control_domains || !vm.record.is_control_domain;
@@ -341,15 +347,15 @@ impl State {
         totals.forget_all_but(|vm| vms.contains_key(vm));
     }
 
-    /// The time for which a VM stood still is nobody's: with its first rows since, that which they cover ends now.
+    /// The time for which a VM stood still is nobody's: that of its counters goes on once there are rows since.
     fn begin_anew(&mut self, host: Uuid, now: Instant) {
         let Self { totals, vms, .. } = self;
         for (uuid, vm) in vms.iter_mut().filter(|(_, vm)| vm.host == Some(host)) {
-            let Some(before) = vm.begins else { continue };
-            let covered = totals.vm(uuid).map_or(before, |used| used.covered);
+            let Some((before, read)) = vm.stood_still else { continue };
+            let covered = totals.covered(uuid).unwrap_or(before);
             if covered > before {
-                vm.begins = None;
-                vm.began = now.checked_sub(covered).unwrap_or(vm.began).max(vm.began);
+                vm.stood_still = None;
+                vm.began += (now - read).saturating_sub(covered.saturating_sub(before));
             }
         }
     }

@@ -276,12 +276,22 @@ pub(super) struct VmMetricsRecord {
     pub(super) vcpus_number: Option<u32>,
     /// In bytes; 0 while it does not run.
     pub(super) memory_actual: Option<u64>,
+    /// The digits of the time at which it was started, which is another after each start.
+    pub(super) started: Option<u64>,
 }
 
 impl Record for VmMetricsRecord {
     fn read(fields: &mut Fields<'_>) -> Result<Option<Self>, &'static str> {
-        let vcpus_number = fields.number("VCPUs_number");
-        Ok(Some(Self { vcpus_number, memory_actual: fields.number("memory_actual") }))
+        let started =
+            fields.object.get("start_time").and_then(|time| json::text(time)).map(|time| {
+                let digits = time.chars().filter_map(|c| c.to_digit(10)).take(14);
+                digits.fold(0, |number, digit| number * 10 + u64::from(digit))
+            });
+        Ok(Some(Self {
+            vcpus_number: fields.number("VCPUs_number"),
+            memory_actual: fields.number("memory_actual"),
+            started: started.filter(|started| *started > 0),
+        }))
     }
 }
 

@@ -14,7 +14,7 @@ use super::check::Check;
 use super::names::{Counter, Measure, Named, named};
 use super::quirks::{Quirks, capped_share};
 use super::rrd::{Consolidation, Head, Owner, Unreadable, Updates, VmRrd};
-use super::vm::{Entry, Known, MeasuredAt, Vm, Way};
+use super::vm::{Entry, Known, Last, MeasuredAt, Vm, Way};
 use crate::samples::{Mark, STARTS, Sum};
 
 /// What a host is asked for first: two or three rows, by the time of its last update.
@@ -309,12 +309,7 @@ impl Totals {
             let vm = self.vms.get_mut(&group.vm).filter(|vm| !rows.is_empty() && !came(vm));
             if let Some(vm) = vm {
                 if !begins(vm)
-                    && vm.is_before_its_rows(
-                        group.knows_its_last,
-                        group.known_from,
-                        newest,
-                        is_short,
-                    )
+                    && vm.is_before_its_rows(group.last, group.known_from, newest, is_short)
                 {
                     are_before_their_rows.insert(group.vm);
                     continue;
@@ -434,6 +429,11 @@ impl Totals {
         true
     }
 
+    /// For how long something at least is known of a VM.
+    pub(crate) fn covered(&self, vm: &Uuid) -> Option<Duration> {
+        self.vms.get(vm).map(|vm| vm.time())
+    }
+
     /// What a VM has used; `None` for one that is not known.
     pub(crate) fn vm(&self, vm: &Uuid) -> Option<VmTotals> {
         self.vms.get(vm).map(|vm| vm.totals())
@@ -506,8 +506,8 @@ struct Group {
     busy: Option<f64>,
     /// The newest value of each that is known.
     measured: Vec<(Measure, MeasuredAt)>,
-    /// Whether the row up to which its rows were taken tells of what it did; `None` without that row.
-    knows_its_last: Option<bool>,
+    /// What it tells of the row up to which its rows were taken; `None` without that row.
+    last: Option<Last>,
     /// The oldest row in which it did something.
     known_from: Option<i64>,
 }
@@ -524,7 +524,7 @@ impl Group {
             measures: Vec::new(),
             busy: None,
             measured: Vec::new(),
-            knows_its_last: None,
+            last: None,
             known_from: None,
         }
     }
@@ -551,11 +551,20 @@ impl Group {
         let has_run = has(|value| value.is_finite() && *value > 0.0);
         let any_was = |grown| self.entries.iter().any(|entry| entry.has_grown() == Some(grown));
         let was_idle = || any_was(false) && !any_was(true);
-        let is_told = has_run || has(|value| value.is_finite()) && was_idle();
+        let is_other = |entry: &Entry| {
+            let value = values.get(entry.column).filter(|value| value.is_finite());
+            value.is_some_and(|value| entry.is_not_last(*value))
+        };
+        let last = || match has_run {
+            true if self.entries.iter().any(is_other) => Last::Other,
+            true => Last::Same,
+            false if has(|value| value.is_finite()) && was_idle() => Last::Idle,
+            false => Last::Nothing,
+        };
         self.known_from = if has_run { Some(t) } else { self.known_from };
         let Some((seconds, at_rest)) = self.way.untaken(t, step) else {
             if !self.entries.is_empty() {
-                self.knows_its_last.get_or_insert(is_told);
+                self.last = self.last.or_else(|| Some(last()));
             }
             return;
         };

@@ -215,8 +215,15 @@ impl Client {
     fn enter(&mut self, t: i64) {
         for vm in VMS {
             let Inventory { state, domid, vcpus, nics, disks } = inventory(vm, t);
-            let known =
-                Known { state, domid, host: Some(host()), vcpus, nics: &nics, disks: &disks };
+            let known = Known {
+                state,
+                domid,
+                started: None,
+                host: Some(host()),
+                vcpus,
+                nics: &nics,
+                disks: &disks,
+            };
             self.totals.enter(uuid(vm), &known);
         }
     }
@@ -909,6 +916,7 @@ fn what_a_device_did_is_added_up_over_a_start_that_was_seen() {
             let known = Known {
                 state,
                 domid,
+                started: None,
                 host: (!is_off).then_some(host()),
                 vcpus: 1,
                 nics: if is_off { &[] } else { &[0] },
@@ -1136,7 +1144,15 @@ fn a_busy_vcpu_whose_newest_row_is_missing_has_a_counter_since_the_start() {
 
 /// G with that many vCPUs.
 fn enter_with(client: &mut Client, state: State, domid: i64, vcpus: u16) {
-    let known = Known { state, domid, host: Some(host()), vcpus, nics: &[0], disks: &["xvda"] };
+    let known = Known {
+        state,
+        domid,
+        started: None,
+        host: Some(host()),
+        vcpus,
+        nics: &[0],
+        disks: &["xvda"],
+    };
     client.totals.enter(uuid('G'), &known);
 }
 
@@ -1298,7 +1314,8 @@ fn a_part_of_a_longer_row_is_no_lie() {
             // Another NIC, which is plugged in later, has everything read again.
             let nics: &[u16] = if now < 1100 { &[0] } else { &[0, 1] };
             let (state, host_of) = (State::Running, Some(host()));
-            let known = Known { state, domid: 7, host: host_of, vcpus: 1, nics, disks: &[] };
+            let known =
+                Known { state, domid: 7, started: None, host: host_of, vcpus: 1, nics, disks: &[] };
             client.totals.enter(uuid('G'), &known);
             let step = if now - from > 600 { 60 } else { 5 };
             client.totals.take(host(), burst(begins, from, now, step).as_bytes()).unwrap();
@@ -1489,7 +1506,15 @@ fn a_clock_that_goes_back_after_a_start_keeps_nobody_waiting() {
     let mut client = Client::new("xapi-26.17_steady");
     client.poll(at(7200), two_rows('G', at(7200), ["0.5", "0.5"]).as_bytes());
     let Inventory { state, vcpus, nics, disks, .. } = inventory('G', at(0));
-    let known = Known { state, domid: 99, host: Some(host()), vcpus, nics: &nics, disks: &disks };
+    let known = Known {
+        state,
+        domid: 99,
+        started: None,
+        host: Some(host()),
+        vcpus,
+        nics: &nics,
+        disks: &disks,
+    };
     client.totals.enter(uuid('G'), &known);
     let take = |client: &mut Client, seconds: i64| {
         let answer = two_rows('G', at(seconds), ["0.5", "0.5"]);
@@ -1580,7 +1605,15 @@ fn a_vm_that_has_moved_goes_on() {
         client.enter(t);
         let Inventory { state, domid, vcpus, nics, disks } = inventory('A', t);
         let (host_now, domid) = if is_moved { (other, 77) } else { (host(), domid) };
-        let known = Known { state, domid, host: Some(host_now), vcpus, nics: &nics, disks: &disks };
+        let known = Known {
+            state,
+            domid,
+            started: None,
+            host: Some(host_now),
+            vcpus,
+            nics: &nics,
+            disks: &disks,
+        };
         client.totals.enter(uuid('A'), &known);
         // Both hosts tell of it.
         let answer = answer(&format!("{set}/every10_{poll:02}"));
@@ -1610,7 +1643,7 @@ fn half_busy(rows: std::ops::RangeInclusive<i64>) -> String {
 /// Enters G on a host, or shut off.
 fn enter_on(client: &mut Client, host: Option<Uuid>, domid: i64) {
     let state = if host.is_some() { State::Running } else { State::Gone };
-    let known = Known { state, domid, host, vcpus: 1, nics: &[], disks: &[] };
+    let known = Known { state, domid, started: None, host, vcpus: 1, nics: &[], disks: &[] };
     client.totals.enter(uuid('G'), &known);
 }
 
@@ -1714,6 +1747,7 @@ fn each_that_comes_to_a_host_that_was_never_read_goes_on_by_its_own_clock() {
         let known = Known {
             state: State::Running,
             domid: 4,
+            started: None,
             host: Some(other()),
             vcpus: 1,
             nics: &[],
@@ -1754,11 +1788,12 @@ fn what_was_seen_off_and_starts_on_a_host_that_was_never_read_loses_nothing() {
         enter_on(&mut client, Some(third), 9);
         // Rows of long ago would be long ones.
         let start = client.totals.start(&third);
-        let expected = if off == 100 { at(91) } else { at(110 + off - 480 - 9) };
+        let expected = if off == 100 { at(90) } else { at(110 + off - 480 - 10) };
         assert_eq!(start, expected);
         client.totals.take(third, half_busy(201 + off..=300 + off).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum, 100_000_000_000);
-        assert_eq!(client.totals.start(&third), at(301 + off));
+        // With the last row that was taken, for a while.
+        assert_eq!(client.totals.start(&third), at(300 + off));
     }
 }
 
@@ -1786,6 +1821,7 @@ fn requests_since_a_disk_was_plugged_in_are_no_rate() {
         let known = Known {
             state: State::Running,
             domid: 7,
+            started: None,
             host: Some(host()),
             vcpus: 1,
             nics: &[],
@@ -1811,7 +1847,7 @@ fn requests_of_a_vm_that_has_come_from_a_host_that_counts_otherwise_are_not_know
         let enter = |client: &mut Client, host, domid| {
             let (state, host) = (State::Running, Some(host));
             let disks = &["xvda"][..];
-            let known = Known { state, domid, host, vcpus: 1, nics: &[], disks };
+            let known = Known { state, domid, started: None, host, vcpus: 1, nics: &[], disks };
             client.totals.enter(uuid('G'), &known);
         };
         enter(&mut client, host(), 7);
@@ -1942,9 +1978,12 @@ fn rows_of_a_vm_that_starts_on_a_host_that_nobody_read_are_not_taken_twice() {
             enter_on(&mut client, None, -1);
         }
         enter_on(&mut client, Some(other), 9);
-        client.totals.take(other, half_busy(1..=330).as_bytes()).unwrap();
+        // Of what was shut off, they could be those of before.
+        for end in [330, 400] {
+            client.totals.take(other, half_busy(1..=end).as_bytes()).unwrap();
+        }
         let told = client.told('G', "cpu").unwrap();
-        assert_eq!(told.sum, 165_000_000_000, "{told:?} in 330 s");
+        assert_eq!(told.sum, 200_000_000_000, "{told:?} in 400 s");
     }
 }
 
@@ -1991,6 +2030,94 @@ fn a_vm_that_was_shut_off_while_the_clock_was_set_back_is_counted_from_its_start
         client.totals.take(there, half_busy(-3299..=-3240).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum - before, 30_000_000_000, "{is_there}");
     }
+}
+
+/// An answer with G's rows: for each its end, and how much of a CPU it took.
+fn shares(rows: &[(i64, &str)]) -> String {
+    let mut rows = rows.to_vec();
+    rows.reverse();
+    let row = |(t, share): &(i64, &str)| format!("<row><t>{}</t><v>{share}</v></row>", at(5 * t));
+    let told: String = rows.iter().map(row).collect();
+    let head = half_busy(0..=0);
+    let (before, after) = (head.find("<data>").unwrap() + 6, head.find("</data>").unwrap());
+    let end = |t| {
+        head[..before]
+            .replace(&format!("<end>{}</end>", at(0)), &format!("<end>{}</end>", at(5 * t)))
+    };
+    end(rows[0].0) + &told + &head[after..]
+}
+
+#[test]
+fn rows_of_before_a_start_that_are_told_as_those_of_now_are_not_taken() {
+    let sum = |client: &Client| client.told('G', "cpu").unwrap().sum / 1_000_000_000;
+    for is_of_now in [false, true] {
+        let mut client = beside_one_ahead(0);
+        client.totals.take(host(), shares(&[(1, "0.2"), (2, "0.4")]).as_bytes()).unwrap();
+        enter_on(&mut client, None, -1);
+        client.totals.take(host(), shares(&[(3, "NaN"), (4, "NaN")]).as_bytes()).unwrap();
+        enter_on(&mut client, Some(host()), 8);
+        assert_eq!(client.totals.start(&host()), at(20), "with the last row that was taken");
+        if is_of_now {
+            // It was read before it was given its RRD of before.
+            client.totals.take(host(), shares(&[(4, "NaN"), (5, "0.6")]).as_bytes()).unwrap();
+            assert_eq!(sum(&client), 6);
+        }
+        let taken = sum(&client);
+        let before = [(4, "0.2"), (5, "0.2"), (6, "0.4")];
+        client.totals.take(host(), shares(&before).as_bytes()).unwrap();
+        assert_eq!(sum(&client), taken);
+        let rows = [(4, "NaN"), (5, "NaN"), (6, "NaN"), (7, "0.8")];
+        client.totals.take(host(), shares(&rows).as_bytes()).unwrap();
+        assert_eq!(sum(&client), taken + 4);
+        // It goes on, and is not held up for good by what was filled in.
+        let mut client = beside_one_ahead(0);
+        enter_on(&mut client, None, -1);
+        enter_on(&mut client, Some(host()), 8);
+        client.totals.take(host(), shares(&[(0, "0.2"), (1, "0.2")]).as_bytes()).unwrap();
+        assert_eq!(sum(&client), 0);
+        let rows: Vec<_> = (0..20).map(|t| (t, "0.2")).collect();
+        client.totals.take(host(), shares(&rows).as_bytes()).unwrap();
+        assert_eq!(sum(&client), 19);
+    }
+}
+
+#[test]
+fn rows_that_came_with_a_vm_and_are_told_late_are_not_taken() {
+    let sum = |client: &Client| client.told('G', "cpu").unwrap().sum / 1_000_000_000;
+    let mut client = beside_one_ahead(0);
+    client.totals.take(host(), shares(&[(1, "0.2"), (2, "0.4")]).as_bytes()).unwrap();
+    enter_on(&mut client, Some(other()), 8);
+    let late = [(2, "0.2"), (3, "0.4"), (4, "1.0")];
+    client.totals.take(other(), shares(&late).as_bytes()).unwrap();
+    assert_eq!(sum(&client), 3);
+    let rows = [(2, "0.40001"), (3, "1.0"), (4, "0.6")];
+    client.totals.take(other(), shares(&rows).as_bytes()).unwrap();
+    assert_eq!(sum(&client), 3 + 8);
+}
+
+#[test]
+fn a_vm_that_its_host_starts_anew_with_the_same_number_has_another_start() {
+    let mut client = beside_one_ahead(0);
+    let mut start = |state, domid, started| {
+        let host = (state == State::Running).then(host);
+        let known = Known { state, domid, started, host, vcpus: 1, nics: &[], disks: &[] };
+        client.totals.enter(uuid('G'), &known);
+        client.totals.vm(&uuid('G')).unwrap().start
+    };
+    let first = start(State::Running, 7, Some(100));
+    assert_eq!(start(State::Running, 7, Some(100)), first);
+    assert_eq!(start(State::Running, 7, None), first, "it is not told");
+    // Its host was, and it with that one.
+    let second = start(State::Running, 7, Some(300));
+    assert_eq!((second, start(State::Running, 7, Some(300))), (first + 1, second));
+    // Another domain, whose time is told a moment later.
+    let third = start(State::Running, 8, Some(300));
+    assert_eq!((third, start(State::Running, 8, Some(500))), (second + 1, third));
+    assert_eq!(start(State::Running, 8, Some(500)), third);
+    let off = start(State::Gone, -1, None);
+    let fourth = start(State::Running, 9, Some(500));
+    assert_eq!(start(State::Running, 9, Some(700)), fourth);
+    assert!(off <= fourth && third < fourth);
 }
 
 #[test]
@@ -2169,6 +2296,7 @@ fn another_host_has_domains_of_its_own() {
     let known = |host| Known {
         state: State::Running,
         domid: 5,
+        started: None,
         host: Some(host),
         vcpus: 1,
         nics: &[],
@@ -2205,7 +2333,15 @@ fn a_vm_that_leaves_a_host_which_does_not_answer_loses_nothing() {
     for (lags, seconds) in [([3.0, 5.0], 70), ([3.0, 65.0], 10)] {
         let mut totals = Totals::default();
         let (state, nics, disks) = (State::Running, &[], &[]);
-        let known = |host| Known { state, domid: 5, host: Some(host), vcpus: 1, nics, disks };
+        let known = |host| Known {
+            state,
+            domid: 5,
+            started: None,
+            host: Some(host),
+            vcpus: 1,
+            nics,
+            disks,
+        };
         totals.enter(uuid('G'), &known(host()));
         for end in [1000, 1010] {
             totals.take(host(), two_rows('G', end, ["0.2", "0.2"]).as_bytes()).unwrap();
@@ -2280,6 +2416,7 @@ proptest! {
             let state = [State::Running, State::Paused, State::Gone][poll % 3];
             let host_of = |place: usize| if place % 2 == 0 { host() } else { other() };
             let known = Known {
+ started: None,
                 state, domid: t % 3, host: Some(host_of(poll)), vcpus, nics: &nics, disks: &disks,
             };
             let host = host_of(usize::from(what));

@@ -35,6 +35,8 @@ const MOVING: i64 = 60;
 const SECTOR: f64 = 512.0;
 /// but for those that move none, as a flush does: there may be so many a second.
 const FEW_REQUESTS: f64 = 100.0;
+/// Numbers with as many digits as hosts print are the same up to that.
+const SAME: f64 = 1e-3;
 /// `minimal_heartbeat` of all sources.
 const HEARTBEAT: i64 = 300;
 
@@ -51,8 +53,10 @@ pub(crate) enum State {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Known<'a> {
     pub(crate) state: State,
-    /// Another at each start, also after a migration.
+    /// Another at each start, also after a migration,
     pub(crate) domid: i64,
+    /// unless its host was started anew as well: then this one is, which may be told a moment later.
+    pub(crate) started: Option<u64>,
     /// On which host it is (`resident_on`).
     pub(crate) host: Option<Uuid>,
     /// vCPUs that are online.
@@ -123,9 +127,11 @@ pub(crate) struct Vm {
     left: Option<(Uuid, Option<Mark>)>,
     state: State,
     in_rows: InRows,
+    given_back: Option<GivenBack>,
     /// The requests in its next rows may be of another host's kind.
     lacks_requests: bool,
     domid: Option<i64>,
+    started: Option<u64>,
     /// How often its domain is another since it is known.
     starts: u32,
     vcpus: u16,
@@ -162,6 +168,29 @@ enum InRows {
     /// They told of it until then.
     Missed(i64),
     Never,
+}
+
+/// Once a VM was started, its host is given back the RRD of before. Until it has read the VM again, it tells the last
+/// rows of that one as if they were those of now.
+#[derive(Debug, Clone, Copy, Default)]
+struct GivenBack {
+    /// Its first rows came then,
+    since: Option<i64>,
+    /// and some were taken.
+    is_taken: bool,
+}
+
+/// What an answer tells of the row up to which the rows of a VM were taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Last {
+    /// That it did nothing, or nothing is known, though it did something.
+    Nothing,
+    /// That it did nothing, as was known.
+    Idle,
+    /// What was taken.
+    Same,
+    /// Something else: rows are told with other times than theirs.
+    Other,
 }
 
 #[derive(Debug)]
@@ -241,6 +270,12 @@ impl Entry {
     /// Whether the newest row that was taken told of growth; `None` where there was none.
     pub(super) fn has_grown(&self) -> Option<bool> {
         self.last.filter(|last| !last.is_nan()).map(|last| last > 0.0)
+    }
+
+    /// Whether a value is not that of the newest row that was taken, as far as both are known, and printed.
+    pub(super) fn is_not_last(&self, value: f64) -> bool {
+        let last = self.last.map(f64::from).filter(|last| !last.is_nan());
+        last.is_some_and(|last| (value - last).abs() > SAME * value.abs().max(last.abs()))
     }
 
     /// Whether it has the value of the newest row that was taken; `None` where that says nothing.
@@ -331,8 +366,10 @@ impl Vm {
             left: None,
             state: State::Gone,
             in_rows: InRows::Never,
+            given_back: None,
             lacks_requests: false,
             domid: is_started_now.then_some(-1),
+            started: None,
             starts,
             vcpus: 0,
             counters: Vec::new(),
@@ -369,6 +406,11 @@ impl Vm {
         let domid = if is_gone { -1 } else { known.domid };
         // Numbers of domains are each host's own.
         let is_another = self.domid.is_some_and(|before| before != domid);
+        // With another domain, that may be the one of before, and is known from the next inventory on.
+        let was_started = known.started.filter(|now| !is_another || self.started != Some(*now));
+        let is_another =
+            is_another || self.started.zip(was_started).is_some_and(|(before, now)| before != now);
+        self.started = was_started.or(self.started.filter(|_| is_gone || !is_another));
         let begins = !is_gone && (is_another || has_moved && self.host.is_some());
         // Some may be ahead of the VM, where exact values have made good for a gap.
         let slots = self.counters.iter().map(|slot| slot.counted.covered());
@@ -381,12 +423,16 @@ impl Vm {
             let came = self.host.is_some() && known.host.is_some();
             self.in_rows = if came { InRows::Coming(None) } else { InRows::Told };
         }
-        self.domid = Some(domid);
         self.left = self.last_taken().filter(|_| known.host.is_none());
         self.mark = begun;
         if is_back || has_moved || is_gone {
             self.still = None;
         }
+        if is_back || is_gone {
+            let was_known = self.domid.is_some();
+            self.given_back = (is_back && was_known).then(GivenBack::default);
+        }
+        self.domid = Some(domid);
         if known.state == State::Paused && quirks.rows_of_paused_stand_still() {
             self.still.get_or_insert_with(Still::default).resumed = None;
         }
@@ -449,25 +495,50 @@ impl Vm {
         self.lacks_requests = true;
     }
 
-    /// Whether a host to which it has come tells of it without its rows of before, as it does not know the one up to
-    /// which those were taken. They may come yet, for a while after the first one that it knows.
+    /// Whether a host to which it has come, or on which it was started, does not tell its own rows yet, as far as what
+    /// it tells of the last one that was taken shows that. They may come, for a while after the first ones.
     pub(super) fn is_before_its_rows(
         &mut self,
-        knows_its_last: Option<bool>,
+        last: Option<Last>,
         known_from: Option<i64>,
         newest: i64,
         is_short: bool,
     ) -> bool {
-        let InRows::Coming(since) = self.in_rows else { return false };
+        let is_near = |since| (0..MOVING).contains(&(newest - since));
+        let is_told_late =
+            is_short && self.mark.is_some() && self.is_given_back(last, newest, is_near);
+        let InRows::Coming(since) = self.in_rows else { return is_told_late };
         if !is_short {
             // Those that are told right after these show it better.
-            return self.mark.is_some() && knows_its_last == Some(false);
+            return self.mark.is_some() && last == Some(Last::Nothing);
         }
         let since = since.unwrap_or(newest);
         self.in_rows = InRows::Coming(Some(since));
-        let since = known_from.unwrap_or(since).min(since);
-        let may_come = self.state == State::Running && (0..MOVING).contains(&(newest - since));
-        self.mark.is_some() && knows_its_last == Some(false) && may_come
+        let may_come = match last {
+            Some(Last::Nothing) => is_near(known_from.unwrap_or(since).min(since)),
+            Some(Last::Other) => is_near(since),
+            _ => false,
+        };
+        self.mark.is_some() && may_come && self.state == State::Running
+    }
+
+    /// Whether these are rows of before its start.
+    fn is_given_back(
+        &mut self,
+        last: Option<Last>,
+        newest: i64,
+        is_near: impl Fn(i64) -> bool,
+    ) -> bool {
+        let Some(given_back) = &mut self.given_back else { return false };
+        if !is_near(*given_back.since.get_or_insert(newest)) {
+            self.given_back = None;
+            return false;
+        }
+        // When it was seen to stand still, it did nothing.
+        let is_before =
+            last == Some(Last::Other) || !given_back.is_taken && last == Some(Last::Same);
+        given_back.is_taken |= !is_before;
+        is_before
     }
 
     /// The clock of its host went back after it was shut off there.
@@ -612,7 +683,8 @@ impl Vm {
         let is_still = self.still.as_ref().is_some_and(|still| still.resumed.is_none());
         let mark = self.mark.filter(|_| self.state != State::Gone && !is_still);
         // The last one that was taken as well: it shows whether its rows came with it.
-        mark.map(|mark| if self.is_coming() { Mark(mark.0 - 1) } else { mark })
+        let is_checked = self.is_coming() || self.given_back.is_some();
+        mark.map(|mark| if is_checked { Mark(mark.0 - 1) } else { mark })
     }
 
     /// How many it has, also those that are not there any more.

@@ -47,6 +47,28 @@ def test_a_vm_that_may_not_be_asked_about_leaves_the_call_and_nobody_else(
     eventually(lambda: is_well(inspector))
 
 
+@pytest.mark.parametrize("kind", ["SystemError", "InvalidState", "NotSupported", "RuntimeFault"])
+def test_a_fault_of_any_type_about_one_vm_costs_nobody_else(
+    opens: Opens, vcenter: VCenter, kind: str
+) -> None:
+    inspector = opens(vcenter)
+    assert count(inspector) == ALL
+    sick = running(vcenter)[3]
+    fault = soap_fault(kind)
+    vcenter.fail("QueryPerf", times=1000, about=f"{sick.ref}<", status=500, body=fault)
+    for _ in range(3):
+        vcenter.step(20)
+        told = usages(inspector)
+        assert set(told) == {vm.uuid for vm in running(vcenter)} - {sick.uuid}
+        assert all(usage.cpu_interval == 20 for usage in told.values())
+        assert inspector.health().away == {}
+    with pytest.raises(NoDataException, match=kind):
+        inspector.usage(sick.uuid)
+    vcenter.fail("QueryPerf", times=0)
+    vcenter.step(20)
+    eventually(lambda: is_well(inspector))
+
+
 @pytest.mark.parametrize("vms", [1, 2])
 def test_few_vms_that_may_not_be_asked_about_are_told_why(opens: Opens, vms: int) -> None:
     with VCenter(vms=vms) as vcenter:

@@ -205,6 +205,32 @@ def test_who_asks_after_hours_is_told_the_newest_there_is(opens: Opens) -> None:
         assert told >= sum(truth(vm.uuid, f"vif_{nic}_rx", clock[-1] - 15) for nic in (0, 1)) > 0
 
 
+def test_a_vm_that_its_host_starts_anew_with_the_same_number_counts_from_there(
+    opens: Opens, pool: Pool
+) -> None:
+    inspector = opens(pool, max_age=0.0)
+    vm = pool.vm("A")
+    for _ in range(3):
+        pool.now += 20
+        inspector.inspect_vnics(vm.uuid)
+    before = inspector.inspect_instance(vm.uuid)
+    number = vm.record["domid"]
+    vm.start_with_its_host()
+    assert vm.record["domid"] == number
+
+    def counts_anew() -> bool:
+        pool.now += 10
+        stats = inspector.inspect_instance(vm.uuid)
+        return stats.start != before.start and stats.cpu_time is not None
+
+    eventually(counts_anew)
+    stats = inspector.inspect_instance(vm.uuid)
+    true = sum(pool.truth(vm.uuid, f"cpu{number}") or 0 for number in range(4))
+    assert stats.cpu_time is not None
+    assert before.cpu_time is not None
+    assert stats.cpu_time / 1e9 <= true + 0.1 < before.cpu_time / 1e9
+
+
 def test_reboots_migrations_and_clones(opens: Opens, pool: Pool) -> None:
     inspector = opens(pool)
     vm, clone = pool.vm("A"), pool.vm("B").clone("clone")

@@ -160,6 +160,11 @@ impl Vm {
             // Those that wait to be compared may be older than the gap; in a pause, none are compared.
             gap.is_open = self.next.is_some() || self.still.is_some() || is_left;
         }
+        if self.tries == 0 && self.lacks_known() {
+            // Its vCPUs may not have run yet, say: it is asked less often from now on.
+            self.open_gap();
+            self.ask_later(at);
+        }
         if !next.is_empty() && self.next.is_none() {
             self.next = Some(Box::new(Next { at, anchors: next }));
         }
@@ -171,6 +176,13 @@ impl Vm {
             gap.due = (at / SECOND).saturating_add(gap.pause);
             gap.pause = (gap.pause * 2).min(PAUSES[1]);
         }
+    }
+
+    /// Whether none is known of something of which there are rows.
+    fn lacks_known(&self) -> bool {
+        let lacks =
+            |slot: &Slot| slot.is_known && slot.may_have_exact() && slot.counted.anchor().is_none();
+        self.counters.iter().any(lacks)
     }
 
     /// Whether an exact value is known of all that may have one.

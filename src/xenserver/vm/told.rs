@@ -20,6 +20,11 @@ impl Vm {
         self.counters.iter().filter(|slot| slot.counter == Counter::Cpu)
     }
 
+    /// For how long something at least is known of it.
+    pub(in crate::xenserver) fn time(&self) -> Duration {
+        Duration::from_nanos(self.covered)
+    }
+
     /// What it has used.
     pub(in crate::xenserver) fn totals(&self) -> VmTotals {
         let told = |counter, device: usize| {
@@ -49,7 +54,7 @@ impl Vm {
         });
         VmTotals {
             newest: self.mark.map(|mark| mark.0),
-            covered: Duration::from_nanos(self.covered),
+            covered: self.time(),
             start: self.starts,
             cpu,
             vcpus: (0..usize::from(self.vcpus)).map(|vcpu| told(Counter::Cpu, vcpu)).collect(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 import uuid as uuids
 from typing import TYPE_CHECKING
 
@@ -56,9 +57,14 @@ class VM:
                 if not self._database.tables[name][ref].get("empty", False):
                     self._database.update(name, ref, currently_attached=attached)
 
+    def _booted(self) -> None:
+        at = time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(self._now()))
+        self._database.update("VM_metrics", self.record["metrics"], start_time=at)
+
     def start(self, host: int = 0) -> None:
         self.guest.since = self._now()
         self.migrate(host)
+        self._booted()
 
     def stop(self, state: str = "Halted") -> None:
         self.guest.host = None
@@ -71,6 +77,12 @@ class VM:
     def reboot(self) -> None:
         self.guest.begin(self._now())
         self.set(domid=self._next_domid())
+        self._booted()
+
+    def start_with_its_host(self) -> None:
+        """Reboot together with the host, which numbers its domains as before."""
+        self.guest.begin(self._now())
+        self._booted()
 
     def pause(self) -> None:
         self.guest.pauses.append((self._now(), None))
