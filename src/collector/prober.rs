@@ -163,6 +163,11 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         if was_open && link.is_open() {
             state.scheduler.has_outlived_outage(now);
         }
+        // Where a login takes long, another one has taken over, and is in its own: it would be in vain each time.
+        let logs_in = state.probing.as_ref().is_some_and(|(_, about)| about.uuid == NO_INSTANCE);
+        if link.is_open() && logs_in && !link.is_over(&state) {
+            state.prober = Some(number);
+        }
         if state.prober == Some(number) {
             state.probing = None;
             // One that has just broken says nothing of others.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -12,7 +13,7 @@ import virtmeter
 from tests.faults.test_engine import hanging
 from tests.faults.test_process import start
 from tests.support import sample
-from tests.support.libvirtd import Answer, Daemon, Garbage, Never
+from tests.support.libvirtd import Answer, Daemon, Garbage, Late, Never
 from tests.support.polling import cycle
 from tests.support.procedures import PROCEDURES, VIR_ERR_SYSTEM_ERROR, VIR_FROM_RPC, Error
 from tests.support.qemu import wait_for
@@ -158,6 +159,32 @@ def open_all(inspector: virtmeter.LibvirtInspector, daemon: Daemon, uuids: list[
         list(pool.map(lambda _: cycle(inspector, uuids), range(8)))
     daemon.latency.clear()
     assert inspector.health().connections > 2
+
+
+def test_logins_that_take_long_end_an_outage_although_a_guest_hangs(daemon: Daemon) -> None:
+    uuids = add_samples(daemon)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.5, max_age=0)
+    inspector.inspect_disks(uuids[0])
+    # Longer than a prober has before another one takes its place.
+    daemon.on("CONNECT_OPEN", Late(2.0), repeat=True)
+
+    def are_told() -> set[str]:
+        """Ask for all, the one that hangs first."""
+        told = set()
+        for uuid in uuids:
+            with suppress(virtmeter.InspectorException):
+                inspector.inspect_disks(uuid)
+                told.add(uuid)
+        return told
+
+    with hanging(daemon, uuids[0]):
+        wait_for(lambda: are_told() == set(uuids[1:]), "the others are told")
+        # Nor do probers go on to log in for each other.
+        wait_for(lambda: daemon.calls["CONNECT_OPEN"] == inspector.health().opened, "all are open")
+        opened = daemon.calls["CONNECT_OPEN"]
+        for _ in range(20):
+            assert are_told() == set(uuids[1:])
+        assert daemon.calls["CONNECT_OPEN"] <= opened + 1
 
 
 def test_a_guest_that_hangs_while_no_further_connection_is_opened(daemon: Daemon) -> None:
