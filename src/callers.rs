@@ -3,6 +3,7 @@
 //! time it is, which need not be that of a reading: that of a pool's or a vCenter's is the time that its values cover.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -24,8 +25,8 @@ pub(crate) struct Callers<T>(HashMap<Box<str>, Caller<T>>);
 #[derive(Debug)]
 struct Caller<T> {
     asked: Instant,
-    // Boxed, as a map has room for more than it holds.
-    instances: Recent<Uuid, Box<T>>,
+    // Apart, as a map has room for more than it holds; and shared with what may be taken back.
+    instances: Recent<Uuid, Arc<T>>,
 }
 
 /// Refuses a name that is too long to be remembered.
@@ -36,7 +37,7 @@ pub(crate) fn check(caller: &str) -> Result<()> {
 
 impl<T: Default> Callers<T> {
     /// What a caller has last read of an instance, of which it has another reading now.
-    pub(crate) fn of(&mut self, caller: &str, instance: Uuid, now: Instant) -> &mut T {
+    pub(crate) fn of(&mut self, caller: &str, instance: Uuid, now: Instant) -> &mut Arc<T> {
         if !self.0.contains_key(caller) && self.0.len() >= MOST {
             let last = self.0.iter().min_by_key(|(_, caller)| caller.asked);
             if let Some(name) = last.map(|(name, _)| name.clone()) {
@@ -50,8 +51,8 @@ impl<T: Default> Callers<T> {
     }
 
     /// The same, if both are still remembered.
-    pub(crate) fn known(&mut self, caller: &str, instance: Uuid) -> Option<&mut T> {
-        self.0.get_mut(caller)?.instances.peek_mut(&instance).map(|known| &mut **known)
+    pub(crate) fn known(&mut self, caller: &str, instance: Uuid) -> Option<&mut Arc<T>> {
+        self.0.get_mut(caller)?.instances.peek_mut(&instance)
     }
 
     /// How many instances are remembered, of the caller that has most.
@@ -94,26 +95,26 @@ mod tests {
     fn each_has_what_it_has_read_of_each_instance() {
         let (mut callers, now) = (Callers::default(), Instant::now());
         for (caller, vm) in [("a", 1), ("b", 1), ("a", 2)] {
-            *callers.of(caller, Uuid::from_u128(vm), now) = (caller, vm);
+            *callers.of(caller, Uuid::from_u128(vm), now) = (caller, vm).into();
         }
-        assert_eq!(*callers.of("a", VM, now), ("a", 1));
-        assert_eq!(*callers.of("b", VM, now), ("b", 1));
-        assert_eq!(*callers.of("a", Uuid::from_u128(2), now), ("a", 2));
-        assert_eq!(*callers.of("b", Uuid::from_u128(2), now), ("", 0));
+        assert_eq!(**callers.of("a", VM, now), ("a", 1));
+        assert_eq!(**callers.of("b", VM, now), ("b", 1));
+        assert_eq!(**callers.of("a", Uuid::from_u128(2), now), ("a", 2));
+        assert_eq!(**callers.of("b", Uuid::from_u128(2), now), ("", 0));
     }
 
     #[test]
     fn who_has_not_asked_for_the_longest_time_goes_first() {
         let (mut callers, mut now) = (Callers::default(), Instant::now());
-        *callers.of("steady", VM, now) = true;
+        *callers.of("steady", VM, now) = true.into();
         for number in 0..10 * MOST {
             now += SECOND;
-            *callers.of(&number.to_string(), VM, now) = true;
-            assert!(*callers.of("steady", VM, now));
+            *callers.of(&number.to_string(), VM, now) = true.into();
+            assert!(**callers.of("steady", VM, now));
         }
         assert_eq!(callers.0.len(), MOST);
-        assert!(*callers.of(&(10 * MOST - 1).to_string(), VM, now));
-        assert!(!*callers.of("0", VM, now));
+        assert!(**callers.of(&(10 * MOST - 1).to_string(), VM, now));
+        assert!(!**callers.of("0", VM, now));
     }
 
     #[test]
@@ -133,17 +134,17 @@ mod tests {
         let asked = start + SECOND;
         for (vm, read) in [(1, start), (2, start), (3, asked + SECOND)] {
             for caller in ["a", "b"] {
-                *callers.of(caller, Uuid::from_u128(vm), read) = true;
+                *callers.of(caller, Uuid::from_u128(vm), read) = true.into();
             }
         }
         assert_eq!(callers.most(), 3);
         callers.sweep(&HashSet::from([VM]), asked);
         for caller in ["a", "b"] {
-            let kept = [1, 2, 3].map(|vm| *callers.of(caller, Uuid::from_u128(vm), asked));
+            let kept = [1, 2, 3].map(|vm| **callers.of(caller, Uuid::from_u128(vm), asked));
             assert_eq!(kept, [true, false, true]);
         }
         callers.forget(VM);
-        assert!(!*callers.of("a", VM, asked));
+        assert!(!**callers.of("a", VM, asked));
         let tomorrow = asked + KEPT + SECOND;
         callers.of("c", VM, tomorrow);
         callers.sweep(&HashSet::from([VM]), tomorrow);

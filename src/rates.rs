@@ -168,8 +168,7 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         }
     }
 
-    /// Mostly these are the devices that there were. Then nothing is allocated: it would lie between what is given
-    /// back after this reading, and keep that memory from the next one.
+    /// Mostly these are the devices that there were, whose names are kept.
     fn set(&mut self, known: &[(&K, Sample<i64, N>)]) {
         let are_same = self
             .known
@@ -229,16 +228,20 @@ impl<const N: usize, K: Key + ?Sized> Devices<N, K> {
         if self.has_seen(read) {
             return false;
         }
-        let mut some = false;
-        for (device, before) in Arc::make_mut(&mut self.known) {
-            let measured = now.get::<K>((*device).borrow()).copied().flatten();
+        let anew = |(place, (device, before)): (usize, &(K::Kept, Sample<i64, N>))| {
+            let measured = now.get::<K>(device.borrow()).copied().flatten();
             let went_back =
                 |now: &Sample<_, N>| now.read.at > before.read.at && now.since(before).is_none();
-            if let Some(now) = measured.map(|now| now.sample(read)).filter(went_back) {
-                (*before, some) = (now, true);
+            Some((place, measured.map(|now| now.sample(read)).filter(went_back)?))
+        };
+        let anew: Vec<_> = self.known.iter().enumerate().filter_map(anew).collect();
+        if !anew.is_empty() {
+            let known = Arc::make_mut(&mut self.known);
+            for (place, now) in &anew {
+                known[*place].1 = *now;
             }
         }
-        some
+        !anew.is_empty()
     }
 
     /// Whether a device was not measured since it was last known, as a sample of it is missing. One that has

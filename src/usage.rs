@@ -10,7 +10,7 @@ use crate::records::{
 };
 
 /// What was last read for the rates of its devices, of each by itself.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Rates {
     pub(crate) nics: Devices<2>,
     pub(crate) disks: Disks,

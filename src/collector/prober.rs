@@ -70,18 +70,13 @@ fn asked_about_nobody(state: &State) -> impl Iterator<Item = Instant> + '_ {
 /// For how long those that ask about nobody have not come back, since the last one did.
 fn asking(state: &State, now: Instant) -> Duration {
     let asked = asked_about_nobody(state).filter(|since| Some(*since) >= state.probed);
-    asked.min().map_or(Duration::ZERO, |since| lasted(state, since, now))
+    asked.min().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 
 /// For how long nothing was answered, while somebody has asked.
 fn silence(state: &State, now: Instant) -> Duration {
     let since = asked_about_nobody(state).min().max(state.scheduler.heard());
-    since.map_or(Duration::ZERO, |since| lasted(state, since, now))
-}
-
-/// How much time has passed since then, while this process could hear.
-fn lasted(state: &State, since: Instant, now: Instant) -> Duration {
-    now.saturating_duration_since(Some(since).max(state.scheduler.woken()).unwrap_or(since))
+    since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
 }
 
 /// How long one that asks about nobody may take before another one tries. A host that was reset never answers those of
@@ -163,9 +158,9 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         if was_open && link.is_open() {
             state.scheduler.has_outlived_outage(now);
         }
-        // Where a login takes long, another one has taken over, and is in its own: it would be in vain each time.
-        let logs_in = state.probing.as_ref().is_some_and(|(_, about)| about.uuid == NO_INSTANCE);
-        if link.is_open() && logs_in && !link.is_over(&state) {
+        // Where a login takes long, another one has taken over, and has no connection yet: each would log in in vain.
+        let lacks_connection = state.prober.is_some_and(|its| !state.open.contains_key(&its));
+        if link.is_open() && lacks_connection && !link.is_over(&state) {
             state.prober = Some(number);
         }
         if state.prober == Some(number) {
@@ -231,20 +226,21 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_was_stopped_counts_no_silence_before_it_went_on() {
+    fn the_time_for_which_this_process_was_stopped_is_no_silence() {
         let shared = Shared::new(Arc::new(Libvirt::new("", false)), Limits::default());
         let mut state = shared.lock();
-        let (began, woken) = (Instant::now(), Instant::now() + DAY);
-        state.probers.insert(0, (began, nobody()));
-        assert_eq!((asking(&state, woken), silence(&state, woken)), (woken - began, woken - began));
+        let second = Duration::from_secs(1);
+        let (began, wanted) = (Instant::now(), Instant::now() + second);
+        state.probers = [(0, (began, nobody())), (1, (wanted + 9 * second, nobody()))].into();
         let caller = std::thread::current().id();
         let key = Key { kind: Kind::List, uuid: NO_INSTANCE };
         let mut request = state.scheduler.ask(caller, key, &nobody(), began);
-        assert!(state.scheduler.wakes(&mut request, began, woken));
-        for silence in [asking, silence] {
-            assert_eq!(silence(&state, woken), Duration::ZERO);
-            assert_eq!(silence(&state, woken + DAY), DAY);
-        }
+        let woken = wanted + 10 * second;
+        state.wakes(&mut request, wanted, woken);
+        assert_eq!(state.probers[&0].0, began + 10 * second);
+        assert_eq!(state.probers[&1].0, woken, "it began meanwhile");
+        assert_eq!(asking(&state, woken), wanted - began);
+        assert_eq!(silence(&state, woken), wanted - began);
     }
 
     #[test]

@@ -102,10 +102,14 @@ impl State {
     }
 
     /// A caller wakes up, which it wanted to do at that time at the latest.
-    fn wakes(&mut self, request: &mut Request, wanted: Instant) {
-        let now = Instant::now();
+    pub(super) fn wakes(&mut self, request: &mut Request, wanted: Instant, now: Instant) {
         if self.scheduler.wakes(request, wanted, now) {
             self.probing.iter_mut().for_each(|(since, _)| *since = now);
+            // In which this process was stopped, so that nobody could be heard.
+            let stopped = now.saturating_duration_since(wanted);
+            for (since, _) in self.probers.values_mut() {
+                *since = (*since + stopped).min(now);
+            }
         }
     }
 
@@ -204,7 +208,7 @@ impl<H: Hypervisor> Shared<H> {
                     self.send_for_threads(&mut state, now);
                     let waited = self.answered.wait_timeout(state, until.duration_since(now));
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    state.wakes(&mut request, until);
+                    state.wakes(&mut request, until, Instant::now());
                     // However often it is woken meanwhile, by the answers of others.
                     if cancellation.is_due() {
                         // A signal's handler may ask the same, in this very thread.
@@ -219,7 +223,7 @@ impl<H: Hypervisor> Shared<H> {
                         }
                         state = self.lock();
                         state.scheduler.resume(&mut request, Instant::now());
-                        state.wakes(&mut request, away);
+                        state.wakes(&mut request, away, Instant::now());
                         if let Err(interrupted) = goes_on {
                             state.scheduler.leave(&request);
                             // Another one may wait for what it leaves.

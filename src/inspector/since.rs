@@ -3,6 +3,7 @@
 //! Each such answer enters what was read, for the next one to go on from. Python's callers may be interrupted before
 //! they have it: they use what begins with `tell_`, which is taken back unless it is committed.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::Level;
@@ -243,9 +244,9 @@ impl Inspector {
             let mut usage = lock(usage);
             for ((id, counters, read), cpus) in all.into_iter().zip(host_cpus) {
                 let usage = usage.of(caller, id.uuid, Instant::now());
-                let before = usage.clone();
-                told.push(usage.usage(&id, read, &counters, *cpus));
-                entered.push((id.uuid, read, Box::new([before, usage.clone()])));
+                let before = Arc::clone(usage);
+                told.push(Arc::make_mut(usage).usage(&id, read, &counters, *cpus));
+                entered.push((id.uuid, read, [before, Arc::clone(usage)]));
             }
         });
         let take_back = move || {
@@ -253,7 +254,7 @@ impl Inspector {
                 let mut usage = lock(usage);
                 for (uuid, read, known) in entered.into_iter().rev() {
                     if let Some(usage) = usage.known(caller, uuid) {
-                        usage.take_back(read, *known);
+                        Arc::make_mut(usage).take_back(read, known.map(Arc::unwrap_or_clone));
                     }
                 }
             });
@@ -291,7 +292,7 @@ impl Inspector {
     ) -> (T, Rollback<'a>) {
         let (known, told) = self.rates.with(|rates| {
             let mut rates = lock(rates);
-            let rates = rates.of(caller, own, Instant::now());
+            let rates = Arc::make_mut(rates.of(caller, own, Instant::now()));
             let before = part(rates).clone();
             let told = enter(rates);
             ([before, part(rates).clone()], told)
@@ -299,7 +300,7 @@ impl Inspector {
         let take_back = move || {
             self.rates.with(|rates| {
                 if let Some(rates) = lock(rates).known(caller, own) {
-                    take_back(part(rates), known);
+                    take_back(part(Arc::make_mut(rates)), known);
                 }
             });
         };

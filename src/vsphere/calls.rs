@@ -262,7 +262,7 @@ impl VSphere {
         deadline: Instant,
         so_far: &mut Asked,
     ) -> std::result::Result<(), Trouble> {
-        let (mut gone, mut was_looked_for) = (0, false);
+        let (mut gone, mut was_looked_for, mut were_tried) = (0, false, false);
         while !wanted.is_empty() {
             let (kind, text) = match self.query_once(&wanted, deadline, so_far) {
                 // What has more samples than were asked for.
@@ -289,6 +289,19 @@ impl VSphere {
                 }
                 let is_of_each = so_far.answered == 0 && so_far.refused > MOST_REFUSED;
                 return if is_of_each { so_far.refusal.take().map_or(Ok(()), Err) } else { Ok(()) };
+            } else if matches!(kind, FaultKind::Other(_))
+                && so_far.answered == 0
+                && wanted.len() > MOST_REFUSED
+                && !std::mem::replace(&mut were_tried, true)
+            {
+                // If it is so of each, two of them tell.
+                let first = wanted.remove(0);
+                for one in wanted.pop().into_iter().chain([first]) {
+                    self.query(vec![one], deadline, so_far)?;
+                }
+                if so_far.answered == 0 {
+                    return Err(Trouble::Fault(kind, text));
+                }
             } else {
                 let (all, refused) = (wanted.len(), so_far.refused);
                 let half = wanted.split_off(all / 2);

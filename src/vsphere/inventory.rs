@@ -333,11 +333,11 @@ impl Inventory {
                 Some(known) if known.is_meant(&vm) => known.enter(vm, host, now),
                 // The time that its counters cover goes on.
                 Some(known) => {
+                    let (began, sampled) = (known.began, known.sampled);
                     let new = Vm::new(vm, host, now);
-                    let stood_still = new
-                        .stood_still
-                        .and(known.stood_still.or(Some(StoodStill::since(known.sampled))));
-                    *known = Vm { began: known.began, stood_still, ..new };
+                    let still = new.stood_still.map(|_| StoodStill::since(sampled));
+                    let stood_still = known.stood_still.or(still);
+                    *known = Vm { began, sampled, stood_still, ..new };
                 }
                 None => _ = self.vms.insert(uuid, Vm::new(vm, host, now)),
             }

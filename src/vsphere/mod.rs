@@ -596,8 +596,8 @@ mod tests {
     #[test]
     fn time_for_which_a_vm_stood_still_has_passed_when_its_first_samples_since_come() {
         use objects::ConnectionState::Connected;
-        // On the same host, or on another one; of both, too few samples are told first.
-        for there in ["host-1", "host-2"] {
+        // On the same host, or on another one, or registered anew meanwhile; of all, too few samples are told first.
+        for (there, moref) in [("host-1", "vm"), ("host-2", "vm"), ("host-1", "other")] {
             let mut state = State::default();
             let (uuid, begun) = (groups::made_of("vm"), Instant::now());
             let list = |state: &mut State, on: &str, power, seconds: u64| {
@@ -635,11 +635,19 @@ mod tests {
             let before = before + Duration::from_secs(20);
             assert_eq!(take(&mut state, 200..=200, -5000, 200, true), before);
             list(&mut state, "host-1", PowerState::Off, 240);
+            let off = objects::Vm {
+                moref: moref.into(),
+                power_state: Some(PowerState::Off),
+                ..vm("vm", "host-1", Connected)
+            };
+            let hosts = vec![host("host-1", Connected), host("host-2", Connected)];
+            state.inventory.enter(vec![off], hosts, begun + Duration::from_secs(270));
+            state.follow();
             // It was started at 300, and is read at 500.
             list(&mut state, there, PowerState::On, 500);
             take(&mut state, 460..=500, 300, 500, false);
             let at = take(&mut state, 320..=500, 300, 500, true);
-            assert_eq!(at - before, Duration::from_secs(300), "{there}");
+            assert_eq!(at - before, Duration::from_secs(300), "{there} {moref}");
         }
     }
 

@@ -328,8 +328,8 @@ impl State {
                 }
                 if known.runs && !runs {
                     let read = known.host.and_then(|host| told.get(&host)).copied();
-                    let covered = totals.covered(&vm.record.uuid);
-                    known.stood_still = known.stood_still.or(covered.zip(read));
+                    let covered = totals.covered(&vm.record.uuid).unwrap_or_default();
+                    known.stood_still.get_or_insert((covered, read.unwrap_or(known.began)));
                 }
                 (known.runs, known.host) = (runs, vm.host);
                 if known.devices != devices {

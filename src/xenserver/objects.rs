@@ -290,7 +290,8 @@ impl Record for VmMetricsRecord {
         Ok(Some(Self {
             vcpus_number: fields.number("VCPUs_number"),
             memory_actual: fields.number("memory_actual"),
-            started: started.filter(|started| *started > 0),
+            // That of one that was never started is 1970's.
+            started: started.filter(|started| *started >= 19_710_101_000_000),
         }))
     }
 }

@@ -555,10 +555,12 @@ impl Group {
             let value = values.get(entry.column).filter(|value| value.is_finite());
             value.is_some_and(|value| entry.is_not_last(*value))
         };
+        let is_mark = self.way.mark().is_some_and(|mark| mark.0 == t);
         let last = || match has_run {
-            true if self.entries.iter().any(is_other) => Last::Other,
-            true => Last::Same,
-            false if has(|value| value.is_finite()) && was_idle() => Last::Idle,
+            true if is_mark && self.entries.iter().any(is_other) => Last::Other,
+            true if is_mark && any_was(true) => Last::Same,
+            true => Last::Told,
+            false if has(|value| value.is_finite()) && was_idle() => Last::Told,
             false => Last::Nothing,
         };
         self.known_from = if has_run { Some(t) } else { self.known_from };

@@ -2069,15 +2069,23 @@ fn rows_of_before_a_start_that_are_told_as_those_of_now_are_not_taken() {
         let rows = [(4, "NaN"), (5, "NaN"), (6, "NaN"), (7, "0.8")];
         client.totals.take(host(), shares(&rows).as_bytes()).unwrap();
         assert_eq!(sum(&client), taken + 4);
+        // Between two inventories, it may have stood still, or was rebooted.
+        let mut client = beside_one_ahead(0);
+        client.totals.take(host(), shares(&[(1, "0.2"), (2, "0.4")]).as_bytes()).unwrap();
+        enter_on(&mut client, Some(host()), 8);
+        let rows = if is_of_now { [(2, "0.4"), (3, "0.6")] } else { [(2, "0.2"), (3, "0.4")] };
+        client.totals.take(host(), shares(&rows).as_bytes()).unwrap();
+        assert_eq!(sum(&client), if is_of_now { 3 + 3 } else { 3 });
         // It goes on, and is not held up for good by what was filled in.
         let mut client = beside_one_ahead(0);
+        client.totals.take(host(), shares(&[(1, "0.2")]).as_bytes()).unwrap();
         enter_on(&mut client, None, -1);
         enter_on(&mut client, Some(host()), 8);
-        client.totals.take(host(), shares(&[(0, "0.2"), (1, "0.2")]).as_bytes()).unwrap();
-        assert_eq!(sum(&client), 0);
-        let rows: Vec<_> = (0..20).map(|t| (t, "0.2")).collect();
+        client.totals.take(host(), shares(&[(1, "0.2"), (2, "0.2")]).as_bytes()).unwrap();
+        assert_eq!(sum(&client), 1);
+        let rows: Vec<_> = (1..20).map(|t| (t, "0.2")).collect();
         client.totals.take(host(), shares(&rows).as_bytes()).unwrap();
-        assert_eq!(sum(&client), 19);
+        assert_eq!(sum(&client), 1 + 18);
     }
 }
 

@@ -35,6 +35,8 @@ const MOVING: i64 = 60;
 const SECTOR: f64 = 512.0;
 /// but for those that move none, as a flush does: there may be so many a second.
 const FEW_REQUESTS: f64 = 100.0;
+/// Within so many seconds, a host reads all of its VMs.
+const TURN: i64 = 10;
 /// Numbers with as many digits as hosts print are the same up to that.
 const SAME: f64 = 1e-3;
 /// `minimal_heartbeat` of all sources.
@@ -128,6 +130,8 @@ pub(crate) struct Vm {
     state: State,
     in_rows: InRows,
     given_back: Option<GivenBack>,
+    /// Whether the last rows that were taken were the shortest ones.
+    took_short: bool,
     /// The requests in its next rows may be of another host's kind.
     lacks_requests: bool,
     domid: Option<i64>,
@@ -185,8 +189,8 @@ struct GivenBack {
 pub(super) enum Last {
     /// That it did nothing, or nothing is known, though it did something.
     Nothing,
-    /// That it did nothing, as was known.
-    Idle,
+    /// Nothing that shows whether it is the same one.
+    Told,
     /// What was taken.
     Same,
     /// Something else: rows are told with other times than theirs.
@@ -235,12 +239,31 @@ enum ExactFrom {
     At(i64),
 }
 
+impl GivenBack {
+    /// Whether these are rows of before the start.
+    fn is_before(&mut self, last: Option<Last>, is_other: bool, newest: i64) -> bool {
+        let since = *self.since.get_or_insert(newest);
+        let is_within = |seconds| (0..seconds).contains(&(newest - since));
+        // When it was seen to stand still, it did nothing.
+        let has_run = matches!(last, Some(Last::Same | Last::Other));
+        if self.is_taken { is_other && is_within(MOVING) } else { has_run && is_within(TURN) }
+    }
+}
+
 impl Way {
     /// The same where no counter is to be taken.
     pub(super) fn without_counters(self) -> Self {
         match self {
             Self::All { is_measured: true, .. } | Self::Measures => Self::Measures,
             _ => Self::Not,
+        }
+    }
+
+    /// Up to which its rows were taken.
+    pub(super) fn mark(self) -> Option<Mark> {
+        match self {
+            Self::All { mark, .. } | Self::Shifted { mark } => Some(mark),
+            Self::Not | Self::Measures => None,
         }
     }
 
@@ -367,6 +390,7 @@ impl Vm {
             state: State::Gone,
             in_rows: InRows::Never,
             given_back: None,
+            took_short: false,
             lacks_requests: false,
             domid: is_started_now.then_some(-1),
             started: None,
@@ -408,8 +432,9 @@ impl Vm {
         let is_another = self.domid.is_some_and(|before| before != domid);
         // With another domain, that may be the one of before, and is known from the next inventory on.
         let was_started = known.started.filter(|now| !is_another || self.started != Some(*now));
-        let is_another =
-            is_another || self.started.zip(was_started).is_some_and(|(before, now)| before != now);
+        let is_known = self.exact != ExactFrom::Unknown;
+        let starts = self.started.zip(was_started).filter(|_| is_known);
+        let is_another = is_another || starts.is_some_and(|(before, now)| before != now);
         self.started = was_started.or(self.started.filter(|_| is_gone || !is_another));
         let begins = !is_gone && (is_another || has_moved && self.host.is_some());
         // Some may be ahead of the VM, where exact values have made good for a gap.
@@ -428,9 +453,11 @@ impl Vm {
         if is_back || has_moved || is_gone {
             self.still = None;
         }
-        if is_back || is_gone {
-            let was_known = self.domid.is_some();
-            self.given_back = (is_back && was_known).then(GivenBack::default);
+        if is_gone || begins {
+            // It may have stood still between two inventories.
+            let given_back = GivenBack { since: None, is_taken: !is_back };
+            let is_here = is_back || !has_moved;
+            self.given_back = Some(given_back).filter(|_| !is_gone && is_here);
         }
         self.domid = Some(domid);
         if known.state == State::Paused && quirks.rows_of_paused_stand_still() {
@@ -505,9 +532,16 @@ impl Vm {
         is_short: bool,
     ) -> bool {
         let is_near = |since| (0..MOVING).contains(&(newest - since));
-        let is_told_late =
-            is_short && self.mark.is_some() && self.is_given_back(last, newest, is_near);
-        let InRows::Coming(since) = self.in_rows else { return is_told_late };
+        // Of longer rows, that is a mean.
+        let is_other = last == Some(Last::Other) && self.took_short;
+        if let Some(given_back) = &mut self.given_back {
+            if is_short && given_back.is_before(last, is_other, newest) {
+                return self.mark.is_some();
+            }
+            given_back.is_taken = true;
+            self.given_back = self.given_back.filter(|back| is_near(back.since.unwrap_or(newest)));
+        }
+        let InRows::Coming(since) = self.in_rows else { return false };
         if !is_short {
             // Those that are told right after these show it better.
             return self.mark.is_some() && last == Some(Last::Nothing);
@@ -516,29 +550,9 @@ impl Vm {
         self.in_rows = InRows::Coming(Some(since));
         let may_come = match last {
             Some(Last::Nothing) => is_near(known_from.unwrap_or(since).min(since)),
-            Some(Last::Other) => is_near(since),
-            _ => false,
+            _ => is_other && is_near(since),
         };
         self.mark.is_some() && may_come && self.state == State::Running
-    }
-
-    /// Whether these are rows of before its start.
-    fn is_given_back(
-        &mut self,
-        last: Option<Last>,
-        newest: i64,
-        is_near: impl Fn(i64) -> bool,
-    ) -> bool {
-        let Some(given_back) = &mut self.given_back else { return false };
-        if !is_near(*given_back.since.get_or_insert(newest)) {
-            self.given_back = None;
-            return false;
-        }
-        // When it was seen to stand still, it did nothing.
-        let is_before =
-            last == Some(Last::Other) || !given_back.is_taken && last == Some(Last::Same);
-        given_back.is_taken |= !is_before;
-        is_before
     }
 
     /// The clock of its host went back after it was shut off there.
@@ -757,7 +771,9 @@ impl Vm {
                 self.open_gap();
             } else if longest > 0 {
                 self.gap = self.gap.take().filter(|gap| gap.is_open);
-                if let Some(gap) = &mut self.gap {
+                // What exact values lack by themselves does not come with rows.
+                let lacks_rows_alone = self.gap.is_some() && !self.lacks_known();
+                if let Some(gap) = self.gap.as_mut().filter(|_| lacks_rows_alone) {
                     gap.due = gap.due.min(newest + PAUSES[0]);
                 }
             }
@@ -806,7 +822,7 @@ impl Vm {
     /// Begins anew, as the host does: whatever was before that is not known, and exact values are to be
     /// read again.
     pub(super) fn begin_at(&mut self, mark: Mark) {
-        (self.mark, self.lacks_requests) = (Some(mark), false);
+        (self.mark, self.lacks_requests, self.took_short) = (Some(mark), false, false);
         let is_paused = self.state == State::Paused;
         if let Some(still) = &mut self.still {
             let resumed = (!is_paused).then_some(mark.0);
@@ -828,7 +844,7 @@ impl Vm {
     /// time that is so many seconds later than it was. Where its rows are long, the newest is no sign of what the
     /// host knows by now.
     pub(super) fn pass(&mut self, newest: Mark, shift: i64, is_short: bool) {
-        self.lacks_requests = false;
+        (self.lacks_requests, self.took_short) = (false, is_short);
         if is_short {
             self.pass_start(newest);
         }

@@ -168,11 +168,6 @@ impl<R> Scheduler<R> {
         true
     }
 
-    /// When this process was last found to have been stopped, or to have had no CPU, until then.
-    pub(in crate::collector) fn woken(&self) -> Option<Instant> {
-        self.woken
-    }
-
     /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for
     /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
     /// asked: that is for those to find out who wait for something, unless nobody can be sent to ask.

@@ -155,15 +155,15 @@ impl Vm {
                 && !next.iter().any(|(read, _)| *read == place)
         };
         let is_left = is_compared && self.counters.iter().enumerate().any(is_left);
+        // A plugin may be away still, say: it is asked less often from now on.
+        let lacks_known = self.tries == 0 && self.lacks_known();
+        if lacks_known {
+            self.open_gap();
+        }
         self.ask_later(at);
         if let Some(gap) = self.gap.as_mut().filter(|gap| gap.is_open) {
             // Those that wait to be compared may be older than the gap; in a pause, none are compared.
-            gap.is_open = self.next.is_some() || self.still.is_some() || is_left;
-        }
-        if self.tries == 0 && self.lacks_known() {
-            // Its vCPUs may not have run yet, say: it is asked less often from now on.
-            self.open_gap();
-            self.ask_later(at);
+            gap.is_open = self.next.is_some() || self.still.is_some() || is_left || lacks_known;
         }
         if !next.is_empty() && self.next.is_none() {
             self.next = Some(Box::new(Next { at, anchors: next }));
@@ -179,7 +179,7 @@ impl Vm {
     }
 
     /// Whether none is known of something of which there are rows.
-    fn lacks_known(&self) -> bool {
+    pub(super) fn lacks_known(&self) -> bool {
         let lacks =
             |slot: &Slot| slot.is_known && slot.may_have_exact() && slot.counted.anchor().is_none();
         self.counters.iter().any(lacks)
