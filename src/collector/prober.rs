@@ -232,6 +232,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let (began, wanted) = (Instant::now(), Instant::now() + second);
         state.probers = [(0, (began, nobody())), (1, (wanted + 9 * second, nobody()))].into();
+        state.probed = Some(began);
         let caller = std::thread::current().id();
         let key = Key { kind: Kind::List, uuid: NO_INSTANCE };
         let mut request = state.scheduler.ask(caller, key, &nobody(), began);

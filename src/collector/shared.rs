@@ -107,7 +107,8 @@ impl State {
             self.probing.iter_mut().for_each(|(since, _)| *since = now);
             // In which this process was stopped, so that nobody could be heard.
             let stopped = now.saturating_duration_since(wanted);
-            for (since, _) in self.probers.values_mut() {
+            let probers = self.probers.values_mut().map(|(since, _)| since);
+            for since in probers.chain(&mut self.probed) {
                 *since = (*since + stopped).min(now);
             }
         }

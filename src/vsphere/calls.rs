@@ -294,9 +294,9 @@ impl VSphere {
                 && wanted.len() > MOST_REFUSED
                 && !std::mem::replace(&mut were_tried, true)
             {
-                // If it is so of each, two of them tell.
-                let first = wanted.remove(0);
-                for one in wanted.pop().into_iter().chain([first]) {
+                // If it is so of each, three of them tell.
+                let some = [wanted.remove(wanted.len() / 2), wanted.remove(0)];
+                for one in some.into_iter().chain(wanted.pop()) {
                     self.query(vec![one], deadline, so_far)?;
                 }
                 if so_far.answered == 0 {
@@ -339,6 +339,10 @@ impl VSphere {
                 Err(trouble) => return Err(trouble),
             };
             let named = refused.iter().position(|wanted| kind.object() == Some(&wanted.moref));
+            if let (None, [only]) = (named, &refused[..]) {
+                self.refuse(only.vm, kind, text, so_far);
+                return Ok(());
+            }
             let Some(place) = named else { break };
             self.leave_out(&refused.remove(place), kind, text, so_far);
         }

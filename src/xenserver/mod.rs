@@ -329,7 +329,9 @@ impl State {
                 if known.runs && !runs {
                     let read = known.host.and_then(|host| told.get(&host)).copied();
                     let covered = totals.covered(&vm.record.uuid).unwrap_or_default();
-                    known.stood_still.get_or_insert((covered, read.unwrap_or(known.began)));
+                    // Of a host that has told no rows yet, when those of before should have ended.
+                    let read = read.unwrap_or(known.began + covered);
+                    known.stood_still.get_or_insert((covered, read));
                 }
                 (known.runs, known.host) = (runs, vm.host);
                 if known.devices != devices {

@@ -448,6 +448,8 @@ impl Vm {
             let came = self.host.is_some() && known.host.is_some();
             self.in_rows = if came { InRows::Coming(None) } else { InRows::Told };
         }
+        // Else its last rows are not those up to there.
+        self.took_short &= self.last_taken().is_some_and(|(_, taken)| taken == begun);
         self.left = self.last_taken().filter(|_| known.host.is_none());
         self.mark = begun;
         if is_back || has_moved || is_gone {
@@ -844,7 +846,8 @@ impl Vm {
     /// time that is so many seconds later than it was. Where its rows are long, the newest is no sign of what the
     /// host knows by now.
     pub(super) fn pass(&mut self, newest: Mark, shift: i64, is_short: bool) {
-        (self.lacks_requests, self.took_short) = (false, is_short);
+        self.lacks_requests = false;
+        self.took_short = is_short && self.counters.iter().any(|slot| slot.in_newest_row);
         if is_short {
             self.pass_start(newest);
         }

@@ -184,6 +184,7 @@ def test_logins_that_take_long_end_an_outage_although_a_guest_hangs(daemon: Daem
         until = time.monotonic() + 8 * TIMEOUT
         while time.monotonic() < until:
             are_told()
+        wait_for(lambda: are_told() == set(uuids[1:]), "the others are still told")
         assert daemon.calls["CONNECT_OPEN"] <= opened + 2
 
 

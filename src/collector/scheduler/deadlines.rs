@@ -165,6 +165,9 @@ impl<R> Scheduler<R> {
         let calls = self.running.values_mut().filter(|call| !call.hangs());
         let since = calls.map(|call| &mut call.started).chain(self.connecting.values_mut());
         since.chain(&mut self.probing).for_each(|since| *since = now);
+        // Nor could anything be heard.
+        let stopped = now.saturating_duration_since(wanted);
+        self.heard = self.heard.map(|heard| (heard + stopped).min(now));
         true
     }
 
