@@ -491,6 +491,29 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_that_one_list_lacks_goes_on_and_one_that_two_lack_does_not() {
+        use objects::ConnectionState::Connected;
+        let uuid = groups::made_of("vm");
+        for lacking in [1, 2] {
+            let mut state = State::default();
+            let mut list = |is_there: bool| {
+                let vms = is_there.then(|| vm("vm", "host-1", Connected)).into_iter().collect();
+                state.inventory.enter(vms, vec![host("host-1", Connected)], Instant::now());
+                state.follow();
+                let began = state.inventory.vms.get(&uuid).map(|vm| vm.began);
+                (began, state.totals.vm(&uuid).map(|used| used.start()))
+            };
+            let (began, start) = list(true);
+            for _ in 0..lacking {
+                assert_eq!(list(false).0, None);
+            }
+            let (later, another) = list(true);
+            assert_eq!(later == began, lacking == 1);
+            assert_eq!(another == start, lacking == 1);
+        }
+    }
+
+    #[test]
     fn what_is_not_told_of_a_host_or_a_vm_is_as_before() {
         use objects::ConnectionState::{Connected, NotResponding};
         let hosts = |state| {
