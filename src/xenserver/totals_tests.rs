@@ -2424,7 +2424,7 @@ proptest! {
             let state = [State::Running, State::Paused, State::Gone][poll % 3];
             let host_of = |place: usize| if place % 2 == 0 { host() } else { other() };
             let known = Known {
- started: None,
+                started: None,
                 state, domid: t % 3, host: Some(host_of(poll)), vcpus, nics: &nics, disks: &disks,
             };
             let host = host_of(usize::from(what));

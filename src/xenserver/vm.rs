@@ -793,7 +793,7 @@ impl Vm {
             if !slot.is_known && (slot.in_newest_row || sum.covered > 0) {
                 slot.is_known = true;
                 // Its plugin may have been away when exact values were read.
-                if slot.may_have_exact() && slot.counted.anchor().is_none() {
+                if slot.lacks_exact() {
                     self.tries = TRIES;
                 }
             }
@@ -904,6 +904,11 @@ impl Slot {
     /// Whether its host may tell its exact value.
     pub(super) fn may_have_exact(&self) -> bool {
         self.is_there && !self.counter.is_requests()
+    }
+
+    /// Whether that was not read yet.
+    fn lacks_exact(&self) -> bool {
+        self.may_have_exact() && self.counted.anchor().is_none()
     }
 
     /// Rows of a vCPU that is offline are taken as well: it may have run just before, and no time is

@@ -180,15 +180,12 @@ impl Vm {
 
     /// Whether none is known of something of which there are rows.
     pub(super) fn lacks_known(&self) -> bool {
-        let lacks =
-            |slot: &Slot| slot.is_known && slot.may_have_exact() && slot.counted.anchor().is_none();
-        self.counters.iter().any(lacks)
+        self.counters.iter().any(|slot| slot.is_known && slot.lacks_exact())
     }
 
     /// Whether an exact value is known of all that may have one.
     pub(super) fn has_all_exact(&self) -> bool {
-        let lacks = |slot: &Slot| slot.may_have_exact() && slot.counted.anchor().is_none();
-        !self.counters.iter().any(lacks)
+        !self.counters.iter().any(Slot::lacks_exact)
     }
 
     /// What vCPUs did that are offline is part of the domain's CPU time, also of those that were never seen
