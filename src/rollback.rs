@@ -3,21 +3,31 @@
 /// Takes back what was entered as told where it is dropped without being committed: its caller was interrupted
 /// before it had its answer, and the next answer tells it.
 #[must_use = "what is dropped is taken back"]
-pub(crate) struct Rollback<'a>(Option<Box<dyn FnOnce() + Send + 'a>>);
+pub(crate) struct Rollback<'a>(Vec<Box<dyn FnOnce() + Send + 'a>>);
 
 impl<'a> Rollback<'a> {
     pub(crate) fn new(take_back: impl FnOnce() + Send + 'a) -> Self {
-        Self(Some(Box::new(take_back)))
+        Self(vec![Box::new(take_back)])
     }
 
     /// There was nothing to enter.
     pub(crate) fn none() -> Self {
-        Self(None)
+        Self(Vec::new())
+    }
+
+    /// So many more will be entered.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.0.reserve_exact(more);
+    }
+
+    /// What was entered with it.
+    pub(crate) fn add(&mut self, take_back: impl FnOnce() + Send + 'a) {
+        self.0.push(Box::new(take_back));
     }
 
     /// Its caller has it.
     pub(crate) fn commit(mut self) {
-        self.0 = None;
+        self.0 = Vec::new();
     }
 }
 
@@ -29,7 +39,7 @@ pub(crate) fn committed<T>((answer, rollback): (T, Rollback<'_>)) -> T {
 
 impl Drop for Rollback<'_> {
     fn drop(&mut self) {
-        if let Some(take_back) = self.0.take() {
+        while let Some(take_back) = self.0.pop() {
             take_back();
         }
     }

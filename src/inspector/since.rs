@@ -18,8 +18,8 @@ use crate::hypervisor::{Content, Parts, Stamp};
 use crate::locks::lock;
 use crate::rates::Devices;
 use crate::records::{
-    CpuTimes, DiskRateStats, InstanceId, InterfaceRateStats, InterfaceStats, Parameters,
-    VmCounters, VmUsage, ids,
+    CpuTimes, DiskRateStats, InstanceId, InterfaceRateStats, InterfaceStats, VmCounters, VmUsage,
+    ids,
 };
 use crate::rollback::{Rollback, committed};
 use crate::usage::{Disks, Rates};
@@ -139,11 +139,10 @@ impl Inspector {
         let (counters, read) = self.counters(instance, Instant::now())?;
         let uuid = self.source.own_uuid(instance.uuid);
         let own = InstanceId { uuid, name: instance.name.clone() };
-        let host_cpus = self.source.host_cpus(uuid);
         Cancellation::look()?;
-        let all = vec![(own, counters, read)];
-        let (mut all, rollback) = self.enter(caller, all, &[host_cpus]);
-        Ok((all.swap_remove(0), rollback))
+        let mut rollback = Rollback::none();
+        let told = self.enter(caller, &own, &counters, read, &mut rollback);
+        Ok((told, rollback))
     }
 
     /// What every instance that runs has used, as [`usage`](Self::usage) tells it, in one pass over
@@ -169,21 +168,17 @@ impl Inspector {
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
         // Allocated for all at once: what grows holds up to three times as much while it does.
-        let mut all = Vec::with_capacity(ids.len());
+        let mut told = Vec::with_capacity(ids.len());
+        let mut rollback = Rollback::none();
+        rollback.reserve(ids.len());
         let mut cancellation = Cancellation::new(self.limits());
         self.source.expect(Parts::COUNTERS, &ids);
         for id in ids {
             cancellation.check()?;
             match self.counters(&id, begun) {
-                Ok((mut counters, read)) => {
+                Ok((counters, read)) => {
                     self.is_new(Parts::COUNTERS, &id, None);
-                    // Of no use for usage, and there are those of many instances at a time.
-                    for nic in &mut counters.interfaces {
-                        (nic.mac, nic.parameters) = (None, Parameters::default());
-                    }
-                    counters.interfaces.shrink_to_fit();
-                    counters.disks.iter_mut().for_each(Vec::shrink_to_fit);
-                    all.push((id, counters, read));
+                    told.push(self.enter(caller, &id, &counters, read, &mut rollback));
                 }
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }
@@ -210,12 +205,12 @@ impl Inspector {
                 }
             }
         }
-        if away && all.is_empty() {
+        if away && told.is_empty() {
             // What knows of all hosts may have gone since it was last asked, and is told of then.
             self.source.answers_since(begun)?;
         }
         match lost {
-            Some(error) if all.is_empty() => return Err(error),
+            Some(error) if told.is_empty() => return Err(error),
             Some(error) if lost_count == 1 => {
                 log(Level::Warn, &format!("an instance is left out of the usage: {error}"))?;
             }
@@ -225,41 +220,36 @@ impl Inspector {
             }
             None => {}
         }
-        let host_cpus: Vec<_> =
-            all.iter().map(|(id, _, _)| self.source.host_cpus(id.uuid)).collect();
         Cancellation::look()?;
-        Ok(self.enter(caller, all, &host_cpus))
+        Ok((told, rollback))
     }
 
-    /// Enters what was read for a caller, and answers with what was used since it was last told.
+    /// Enters what was read of an instance for a caller, and answers with what was used since it was last told.
     fn enter<'a>(
         &'a self,
         caller: &'a str,
-        all: Vec<(InstanceId, VmCounters, Stamp)>,
-        host_cpus: &[Option<u32>],
-    ) -> (Vec<VmUsage>, Rollback<'a>) {
-        let (mut told, mut entered) =
-            (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
-        self.usage.with(|usage| {
+        instance: &InstanceId,
+        counters: &VmCounters,
+        read: Stamp,
+        rollback: &mut Rollback<'a>,
+    ) -> VmUsage {
+        let uuid = instance.uuid;
+        let host_cpus = self.source.host_cpus(uuid);
+        let (told, known) = self.usage.with(|usage| {
             let mut usage = lock(usage);
-            for ((id, counters, read), cpus) in all.into_iter().zip(host_cpus) {
-                let usage = usage.of(caller, id.uuid, Instant::now());
-                let before = Arc::clone(usage);
-                told.push(Arc::make_mut(usage).usage(&id, read, &counters, *cpus));
-                entered.push((id.uuid, read, [before, Arc::clone(usage)]));
-            }
+            let usage = usage.of(caller, uuid, Instant::now());
+            let before = Arc::clone(usage);
+            let told = Arc::make_mut(usage).usage(instance, read, counters, host_cpus);
+            (told, [before, Arc::clone(usage)])
         });
-        let take_back = move || {
+        rollback.add(move || {
             self.usage.with(|usage| {
-                let mut usage = lock(usage);
-                for (uuid, read, known) in entered.into_iter().rev() {
-                    if let Some(usage) = usage.known(caller, uuid) {
-                        Arc::make_mut(usage).take_back(read, known.map(Arc::unwrap_or_clone));
-                    }
+                if let Some(usage) = lock(usage).known(caller, uuid) {
+                    Arc::make_mut(usage).take_back(read, known.map(Arc::unwrap_or_clone));
                 }
             });
-        };
-        (told, Rollback::new(take_back))
+        });
+        told
     }
 
     /// The counters that the usage of an instance is reckoned from, and when they were measured, in a pass
