@@ -321,8 +321,8 @@ impl VSphere {
     }
 
     /// Asks for samples of VMs that were refused before: of all at once, without those that are named as
-    /// refused again, and then of a few by themselves, so that each has its turn. The list begins with those that
-    /// have waited longest.
+    /// refused again, and then of a few by themselves, so that each has its turn; of the others only where one of these is
+    /// answered. The list begins with those that have waited longest.
     fn query_again(
         &self,
         mut refused: Vec<Wanted>,
@@ -346,8 +346,21 @@ impl VSphere {
             let Some(place) = named else { break };
             self.leave_out(&refused.remove(place), kind, text, so_far);
         }
-        for wanted in refused.into_iter().take(MOST_GONE) {
+        let mut rest = refused.split_off(refused.len().min(MOST_GONE));
+        let answered = so_far.answered;
+        for wanted in refused {
             self.query(vec![wanted], deadline, so_far)?;
+        }
+        // Where one is answered, most may be, as after a fault of all: more and more at once, as long as they are.
+        let (mut is_answered, mut more) = (so_far.answered > answered, 2 * MOST_GONE);
+        while is_answered && !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(more));
+            is_answered = match self.query_once(&rest, deadline, so_far) {
+                Ok(again) => self.query(again, deadline, so_far).map(|()| true)?,
+                Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) => false,
+                Err(trouble) => return Err(trouble),
+            };
+            (rest, more) = (later, 2 * more);
         }
         Ok(())
     }

@@ -142,10 +142,31 @@ def test_vms_that_stay_refused_cost_few_calls_and_each_has_its_turn(opens: Opens
                 vcenter.step(20)
                 vcenter.forget_calls()
                 told = set(usages(inspector))
-                assert vcenter.calls()["QueryPerf"] <= 7
+                assert vcenter.calls()["QueryPerf"] <= 8
                 if allowed.uuid in told:
                     break
             assert told == left
+
+
+def test_a_fault_of_all_leaves_no_vm_behind_those_that_stay_refused(opens: Opens) -> None:
+    with VCenter(hosts=1, vms=64) as vcenter:
+        vms = running(vcenter)
+        left = {vm.uuid for vm in vms[4:]}
+        inspector = opens(vcenter)
+        assert count(inspector) == len(vms)
+        for vm in vms[:4]:
+            vcenter.forbid(vm.ref)
+        vcenter.step(20)
+        eventually(lambda: set(usages(inspector)) == left)
+        # Each reading tries a few by themselves, which stay noted as refused.
+        vcenter.fail("QueryPerf", times=1000, status=500, body=soap_fault("SystemError"))
+        vcenter.forget_calls()
+        eventually(lambda: not usages(inspector) and vcenter.calls().get("QueryPerf", 0) >= 16)
+        vcenter.fail("QueryPerf", times=0)
+        vcenter.step(20)
+        eventually(lambda: len(usages(inspector)) > 0)
+        vcenter.step(20)
+        assert set(usages(inspector)) == left
 
 
 def test_refused_vms_that_hang_hold_up_nobody(opens: Opens, vcenter: VCenter) -> None:
