@@ -145,7 +145,8 @@ impl XenServer {
                     .pool
                     .lost("the pool's master does not hear of it (host_metrics.live)"));
             }
-            (place, state.totals.start(&host))
+            let told = state.told.get(&host).map_or(0, |told| told.elapsed().as_secs());
+            (place, state.totals.start(&host, i64::try_from(told).unwrap_or(i64::MAX)))
         };
         let path = format!("/rrd_updates?start={start}&cf=AVERAGE&host=true");
         let session = self.pool.any_session(deadline)?;

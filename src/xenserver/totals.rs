@@ -19,8 +19,9 @@ use crate::samples::{Mark, STARTS, Sum};
 
 /// What a host is asked for first: two or three rows, by the time of its last update.
 const FIRST_START: i64 = -15;
-/// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s.
-const MOST_AGAIN: i64 = 480;
+/// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s. The newest one is of some
+/// seconds before it is told.
+const MOST_AGAIN: i64 = 570;
 /// The shortest rows that hosts have, in seconds.
 pub(super) const SHORTEST_STEP: u32 = 5;
 /// Less of a CPU is nothing to compare.
@@ -241,8 +242,9 @@ impl Totals {
         self.gone = self.gone.wrapping_add(gone);
     }
 
-    /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`).
-    pub(crate) fn start(&self, host: &Uuid) -> i64 {
+    /// From when the next rows of a host are to be asked for (`start=` of `/rrd_updates`), whose last ones were told so
+    /// many seconds ago.
+    pub(crate) fn start(&self, host: &Uuid, told: i64) -> i64 {
         let residents = self.vms.values().filter(|vm| vm.host == Some(*host));
         let read = self.hosts.get(host).and_then(|host| host.mark).map(|mark| mark.0);
         // Of one that was never read, all that do not come from elsewhere begin with its newest row.
@@ -254,7 +256,8 @@ impl Totals {
         let latest = latest.map(|mark| mark - SAME_TIME);
         let Some(newest) = read.max(latest) else { return FIRST_START };
         let oldest = wanted.map(|(_, mark)| mark).min();
-        oldest.unwrap_or(newest).clamp(newest - MOST_AGAIN, newest) + 1
+        let again = MOST_AGAIN.saturating_sub(told).max(0);
+        oldest.unwrap_or(newest).clamp(newest - again, newest) + 1
     }
 
     /// Takes an answer to `/rrd_updates`: all of it, or nothing.

@@ -449,7 +449,7 @@ fn follow(
     let recorded = Recorded::read(&recorded);
     let mut client = Client::new(set);
     for t in polls {
-        let start = client.totals.start(&host());
+        let start = client.totals.start(&host(), 0);
         client.poll(t, &recorded.answer(set, t, start));
         for uuid in if reads_exact { client.wanted() } else { Vec::new() } {
             let vm = VMS.into_iter().find(|vm| self::uuid(*vm) == uuid).unwrap();
@@ -628,7 +628,7 @@ fn rows_of_cpus_alone_that_lie_are_found_out_by_few_vms() {
         for (every, within) in [(5, 100), (10, 100), (35, 175), (60, 240)] {
             let (mut client, mut read) = (Client::new(set), 0);
             for t in (0..=590 / every).map(|poll| T_END - 590 + every * poll) {
-                let start = client.totals.start(&host());
+                let start = client.totals.start(&host(), 0);
                 client.poll(t, &recorded.answer(set, t, start));
                 for uuid in client.totals.due(&host()) {
                     read += 1;
@@ -656,7 +656,7 @@ fn rows_that_lie_are_found_out_and_exact_counters_tell_the_truth() {
         let mut first: Option<(Sums, f64)> = None;
         let mut errors = Errors::default();
         for t in (0..=590 / every).map(|poll| T_END - 590 + every * poll) {
-            let start = client.totals.start(&host());
+            let start = client.totals.start(&host(), 0);
             client.poll(t, &recorded.answer(BOUNDARY, t, start));
             let by_exact = client.totals.do_rows_lie(&host());
             for uuid in client.wanted() {
@@ -733,7 +733,7 @@ fn a_paused_vm_adds_nothing_and_its_time_is_covered() {
         let recorded = Recorded::read(&recorded);
         let mut client = Client::new(set);
         for t in (at(20)..at(F_RESUMES)).step_by(10) {
-            let start = client.totals.start(&host());
+            let start = client.totals.start(&host(), 0);
             client.poll(t, &recorded.answer(set, t, start));
             // The rows of before the pause have all come.
             if t >= at(F_PAUSES) + 20 {
@@ -805,7 +805,7 @@ fn a_clock_that_goes_back_begins_anew() {
     let back = client.poll(at(90), &early);
     assert!(back.went_back);
     assert_eq!(client.told('A', "cpu").unwrap(), sum);
-    assert_eq!(client.totals.start(&host()), back.newest + 1);
+    assert_eq!(client.totals.start(&host(), 0), back.newest + 1);
     // Nor does a future start tell anything.
     let mut client = Client::new("xapi-1.249_8.2_drift");
     client.poll(at(0), &early);
@@ -1534,11 +1534,11 @@ fn rows_of_another_host_are_not_taken() {
     client.enter(T_END);
     client.totals.take(host(), &answers[0]).unwrap();
     let before = client.totals.vm(&uuid('A')).unwrap();
-    let start = client.totals.start(&host());
+    let start = client.totals.start(&host(), 0);
     let error = client.totals.take(host(), &as_other(&answers[1])).unwrap_err();
     assert!(error.to_string().ends_with("it is another host's"));
     assert_eq!(client.totals.vm(&uuid('A')).unwrap(), before);
-    assert_eq!(client.totals.start(&host()), start);
+    assert_eq!(client.totals.start(&host(), 0), start);
 }
 
 #[test]
@@ -1674,7 +1674,7 @@ fn a_vm_that_moves_while_it_is_read_keeps_its_rows() {
     client.totals.take(host(), others(41..=45).as_bytes()).unwrap();
     assert!(client.totals.is_missed(&uuid('G')));
     client.totals.take(other(), others(11..=40).as_bytes()).unwrap();
-    let start = client.totals.start(&other());
+    let start = client.totals.start(&other(), 0);
     assert_eq!(start, at(41));
     enter_on(&mut client, Some(other()), 9);
     let answer = half_busy(41..=50);
@@ -1682,8 +1682,12 @@ fn a_vm_that_moves_while_it_is_read_keeps_its_rows() {
     client.totals.take_rows(other(), &rows).unwrap();
     assert_eq!(sum(&client), 5_000_000_000);
     // It is told from where it was.
-    let start = client.totals.start(&other());
+    let start = client.totals.start(&other(), 0);
     assert_eq!(start, at(10), "and the row before, which shows that it came with it");
+    // By then that may be longer ago than rows of 5 s are kept: all would be those of a minute.
+    let [late, later] = [560, 600].map(|told| client.totals.start(&other(), told));
+    assert!(late > start);
+    assert_eq!(later - late, 10);
     let answer = half_busy(10..=60);
     let rows = Rows::read(answer.as_bytes()).unwrap().since(start);
     client.totals.take_rows(other(), &rows).unwrap();
@@ -1694,7 +1698,7 @@ fn a_vm_that_moves_while_it_is_read_keeps_its_rows() {
         client.totals.take(other(), others(rows).as_bytes()).unwrap();
         assert_eq!(client.totals.is_missed(&uuid('G')), is_missed);
     }
-    assert_eq!(client.totals.start(&other()), at(141));
+    assert_eq!(client.totals.start(&other(), 0), at(141));
 }
 
 #[test]
@@ -1729,11 +1733,11 @@ fn what_moves_to_a_host_that_was_not_read_for_long_or_never_goes_on() {
             client.totals.take(host(), half_busy(end - 399..=end).as_bytes()).unwrap();
         }
         enter_on(&mut client, Some(to), 9);
-        let start = client.totals.start(&to);
+        let start = client.totals.start(&to, 0);
         assert_eq!(start, at(1190), "not as old as its last rows, which would be long ones");
         client.totals.take(to, half_busy(1190..=1240).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum, 620_000_000_000);
-        assert_eq!(client.totals.start(&to), at(1241));
+        assert_eq!(client.totals.start(&to, 0), at(1241));
     }
 }
 
@@ -1787,13 +1791,13 @@ fn what_was_seen_off_and_starts_on_a_host_that_was_never_read_loses_nothing() {
         client.totals.take(host(), others(101 + off..=110 + off).as_bytes()).unwrap();
         enter_on(&mut client, Some(third), 9);
         // Rows of long ago would be long ones.
-        let start = client.totals.start(&third);
-        let expected = if off == 100 { at(90) } else { at(110 + off - 480 - 10) };
+        let start = client.totals.start(&third, 0);
+        let expected = if off == 100 { at(90) } else { at(110 + off - 570 - 10) };
         assert_eq!(start, expected);
         client.totals.take(third, half_busy(201 + off..=300 + off).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum, 100_000_000_000);
         // With the last row that was taken, for a while.
-        assert_eq!(client.totals.start(&third), at(300 + off));
+        assert_eq!(client.totals.start(&third, 0), at(300 + off));
     }
 }
 
@@ -1931,7 +1935,7 @@ fn what_moves_while_its_rows_are_on_the_way_keeps_them() {
             enter_on(&mut client, Some(other()), 9);
         }
         assert_eq!(sum(&client), 10);
-        assert_eq!(client.totals.start(&other()), at(20));
+        assert_eq!(client.totals.start(&other(), 0), at(20));
         if comes {
             client.totals.take(other(), half_busy(20..=60).as_bytes()).unwrap();
             assert_eq!(sum(&client), 30);
@@ -2056,7 +2060,7 @@ fn rows_of_before_a_start_that_are_told_as_those_of_now_are_not_taken() {
         enter_on(&mut client, None, -1);
         client.totals.take(host(), shares(&[(3, "NaN"), (4, "NaN")]).as_bytes()).unwrap();
         enter_on(&mut client, Some(host()), 8);
-        assert_eq!(client.totals.start(&host()), at(20), "with the last row that was taken");
+        assert_eq!(client.totals.start(&host(), 0), at(20), "with the last row that was taken");
         if is_of_now {
             // It was read before it was given its RRD of before.
             client.totals.take(host(), shares(&[(4, "NaN"), (5, "0.6")]).as_bytes()).unwrap();
@@ -2172,7 +2176,7 @@ fn a_vm_that_was_paused_all_the_time_adds_nothing() {
         let recorded = Recorded::read(&recorded);
         let mut client = Client::new(set);
         for t in (at(F_PAUSES + 30)..at(F_RESUMES)).step_by(10) {
-            let start = client.totals.start(&host());
+            let start = client.totals.start(&host(), 0);
             client.poll(t, &recorded.answer(set, t, start));
         }
         let cpu = client.told('F', "cpu").unwrap();
@@ -2461,7 +2465,7 @@ proptest! {
                     }
                 }
             }
-            let _ = client.totals.start(&host);
+            let _ = client.totals.start(&host, 0);
             let _ = client.totals.due(&host);
         }
     }
