@@ -356,7 +356,10 @@ impl VSphere {
         while is_answered && !rest.is_empty() {
             let later = rest.split_off(rest.len().min(more));
             is_answered = match self.query_once(&rest, deadline, so_far) {
-                Ok(again) => self.query(again, deadline, so_far).map(|()| true)?,
+                Ok(again) => {
+                    self.query(again, deadline, so_far)?;
+                    true
+                }
                 Err(Trouble::Fault(kind, _)) if is_about_a_vm(&kind) => false,
                 Err(trouble) => return Err(trouble),
             };

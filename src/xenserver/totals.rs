@@ -19,9 +19,11 @@ use crate::samples::{Mark, STARTS, Sum};
 
 /// What a host is asked for first: two or three rows, by the time of its last update.
 const FIRST_START: i64 = -15;
-/// Rows of 5 s are there for the last 600 s; those of longer ago would make all rows those of 60 s. The newest one is of some
-/// seconds before it is told.
-const MOST_AGAIN: i64 = 570;
+/// Rows of 5 s are there for the last 600 s, the newest of which are some seconds old when they are told; those of longer ago
+/// would make all rows those of 60 s.
+const KEPT: i64 = 570;
+/// So far back from a host's newest row are rows asked for again: less than they are kept, for what passes until they are told.
+const MOST_AGAIN: i64 = 480;
 /// The shortest rows that hosts have, in seconds.
 pub(super) const SHORTEST_STEP: u32 = 5;
 /// Less of a CPU is nothing to compare.
@@ -256,7 +258,7 @@ impl Totals {
         let latest = latest.map(|mark| mark - SAME_TIME);
         let Some(newest) = read.max(latest) else { return FIRST_START };
         let oldest = wanted.map(|(_, mark)| mark).min();
-        let again = MOST_AGAIN.saturating_sub(told).max(0);
+        let again = KEPT.saturating_sub(told).clamp(0, MOST_AGAIN);
         oldest.unwrap_or(newest).clamp(newest - again, newest) + 1
     }
 

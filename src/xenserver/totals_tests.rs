@@ -1792,7 +1792,7 @@ fn what_was_seen_off_and_starts_on_a_host_that_was_never_read_loses_nothing() {
         enter_on(&mut client, Some(third), 9);
         // Rows of long ago would be long ones.
         let start = client.totals.start(&third, 0);
-        let expected = if off == 100 { at(90) } else { at(110 + off - 570 - 10) };
+        let expected = if off == 100 { at(90) } else { at(110 + off - 480 - 10) };
         assert_eq!(start, expected);
         client.totals.take(third, half_busy(201 + off..=300 + off).as_bytes()).unwrap();
         assert_eq!(client.told('G', "cpu").unwrap().sum, 100_000_000_000);
