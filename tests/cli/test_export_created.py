@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -259,11 +259,21 @@ class Passes:
         )
 
 
+FIRST_TOLD_UNDER_ANOTHER_NAME = [
+    Step(1, False, False, True, True),
+    Step(1, True, False, True, True),
+    Step(1, False, True, True, False),
+]
+
+
 @given(STEPS)
+@example(FIRST_TOLD_UNDER_ANOTHER_NAME)
 def test_prometheus_counts_all_that_was_added_and_nothing_twice(steps: list[Step]) -> None:
     passes, start, was_plugged = Passes(), 1, steps[0].is_plugged
     count = life = right = 0
     last: tuple[int, str, int] | None = None
+    began_as = ""
+    """The name that the VM had when its disk began to count."""
     for number, step in enumerate(steps):
         if step.is_renamed:
             passes.rename()
@@ -272,13 +282,16 @@ def test_prometheus_counts_all_that_was_added_and_nothing_twice(steps: list[Step
         # One that is plugged in and refused at once is no more than a new one.
         is_told = step.is_plugged and not (step.is_refused and was_plugged)
         was_plugged = step.is_plugged
-        life, count = (life + 1, 0) if begins else (life, count)
+        if begins:
+            life, count, began_as = life + 1, 0, passes.vm.name
         count += step.added
         passes.read(start, count if is_told else None, is_plugged=step.is_plugged)
         if is_told:
             name = passes.vm.name
-            if last is None or last[0] != life:
-                right += count if life else 0
+            if last is None:  # under another name than it began with, that is told no more
+                right += count if began_as == name else 0
+            elif last[0] != life:
+                right += count
             elif last[1] == name:  # a series of a new name begins with its first value
                 right += count - last[2]
             last = life, name, count
