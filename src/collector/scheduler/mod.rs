@@ -47,7 +47,7 @@ pub(super) struct Request {
     pub(super) asked: Instant,
     /// The task that this caller waits for.
     claimed: Option<(Slot, u64)>,
-    /// Whether a task of this caller's was given up.
+    /// Whether it is asked for once more, as its guest hangs, and has its time again.
     again: bool,
     /// Whether what it asks for was held up by a guest, which it need not wait for.
     aside: bool,
@@ -563,9 +563,10 @@ impl<R> Scheduler<R> {
             return Some(self.hand_out(request, ready.outcome, Some(ready.taken), now));
         }
         let Some(task) = self.tasks.get(&slot).filter(|task| task.id == id) else {
-            // Dropped, but not for its own fault: it is asked for anew, once, in the same time.
-            if !self.must_not_ask(request.key) && !request.again {
-                request.again = true;
+            // Dropped. Unless its guest is to blame, it is asked for anew in the same time, however often: outages may
+            // be over before the caller looks.
+            let is_blamed = slot.lane == Lane::Guest && self.must_not_ask(request.key);
+            if !is_blamed && now < request.asked + self.limits.timeout {
                 request.claimed = None;
                 return None;
             }

@@ -172,6 +172,12 @@ impl Host {
         self.look();
     }
 
+    /// An outage begins and is over before any caller looks.
+    fn blink(&mut self) {
+        self.scheduler.refused(lost().failure().unwrap(), 0, 0, self.now);
+        self.scheduler.reached(Ok(()), self.now);
+    }
+
     /// A thread comes back from its reading.
     fn finish(&mut self, which: usize, answer: std::result::Result<(), Error>) {
         if self.taking.is_empty() {
@@ -322,6 +328,11 @@ impl Host {
                 Turn::Answer(outcome) => {
                     if let Ok(value) = &outcome.answer {
                         self.check(request.key, *value);
+                    }
+                    if let Err(Error::Timeout { why, .. }) = &outcome.answer {
+                        let waited = self.now - asked;
+                        let has_waited = waited >= self.scheduler.limits.timeout;
+                        assert!(has_waited || why != "there was no answer", "after {waited:?}");
                     }
                     self.answers.push((request.key, outcome.answer));
                 }
@@ -1515,6 +1526,29 @@ fn a_reading_whose_connection_broke_is_taken_once_more() {
 }
 
 #[test]
+fn outages_that_are_over_before_a_caller_looks_do_not_make_its_guest_hang() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    for _ in 0..3 {
+        host.start();
+        host.blink();
+        host.wait(MOMENT);
+        assert_eq!(host.answers.len(), 0, "it has its time");
+    }
+    host.finish_all();
+    assert!(matches!(host.answers.pop(), Some((_, Ok(_)))));
+    host.ask(0, key(Kind::Disks, 1));
+    for _ in 0..LIMITS.timeout.as_secs() {
+        assert_eq!(host.answers.len(), 0);
+        host.start();
+        host.blink();
+        host.wait(SECOND);
+    }
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))), "and no more");
+    assert_eq!(host.scheduler.health(host.now).hung, [], "nobody knows");
+}
+
+#[test]
 fn one_connection_too_many_is_no_outage() {
     let mut host = Host::new(LIMITS);
     host.ask(0, key(Kind::Disks, 1));
@@ -1591,6 +1625,7 @@ enum Step {
     KeepHouse(Kind),
     Hear(u64),
     Break,
+    Blink,
     /// The hypervisor does not say whether a guest is free: it cannot tell, or refuses to.
     ProbeInVain(bool),
     Refuse(usize),
@@ -1616,6 +1651,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => prop::sample::select(&[Kind::Existing, Kind::HostCpus][..]).prop_map(Step::KeepHouse),
         2 => (0..6000_u64).prop_map(Step::Hear),
         1 => Just(Step::Break),
+        1 => Just(Step::Blink),
         2 => any::<bool>().prop_map(Step::ProbeInVain),
         1 => (0..8_usize).prop_map(Step::Refuse),
         3 => Just(Step::LoseProber),
@@ -1657,6 +1693,7 @@ proptest! {
                     host.look();
                 }
                 Step::Break => host.scheduler.broke(host.now),
+                Step::Blink => host.blink(),
                 Step::ProbeInVain(refused) => host.probe_in_vain(refused),
                 Step::Refuse(which) => host.finish(which, Err(refused_about(Uuid::nil()))),
                 Step::LoseProber => host.lose_prober(),
