@@ -103,14 +103,23 @@ impl State {
 
     /// A caller wakes up, which it wanted to do at that time at the latest.
     pub(super) fn wakes(&mut self, request: &mut Request, wanted: Instant, now: Instant) {
-        if self.scheduler.wakes(request, wanted, now) {
-            self.probing.iter_mut().for_each(|(since, _)| *since = now);
-            // In which this process was stopped, so that nobody could be heard.
-            let stopped = now.saturating_duration_since(wanted);
-            let probers = self.probers.values_mut().map(|(since, _)| since);
-            for since in probers.chain(&mut self.probed) {
-                *since = (*since + stopped).min(now);
-            }
+        let stopped = self.scheduler.wakes(request, wanted, now);
+        self.was_stopped(stopped, now);
+    }
+
+    /// A caller is back.
+    fn resume(&mut self, request: &mut Request, now: Instant) {
+        let stopped = self.scheduler.resume(request, now);
+        self.was_stopped(stopped, now);
+    }
+
+    /// This process was, for so long, in which nobody could be heard.
+    fn was_stopped(&mut self, stopped: Option<Duration>, now: Instant) {
+        let Some(stopped) = stopped else { return };
+        self.probing.iter_mut().for_each(|(since, _)| *since = now);
+        let probers = self.probers.values_mut().map(|(since, _)| since);
+        for since in probers.chain(&mut self.probed) {
+            *since = (*since + stopped).min(now);
         }
     }
 
@@ -213,8 +222,7 @@ impl<H: Hypervisor> Shared<H> {
                     // However often it is woken meanwhile, by the answers of others.
                     if cancellation.is_due() {
                         // A signal's handler may ask the same, in this very thread.
-                        let away = Instant::now();
-                        state.scheduler.suspend(&request, away);
+                        state.scheduler.suspend(&request, Instant::now());
                         drop(state);
                         let process = generation();
                         let goes_on = cancellation.check();
@@ -223,8 +231,7 @@ impl<H: Hypervisor> Shared<H> {
                             return goes_on.err().map(|error| (error.into(), Vec::new()));
                         }
                         state = self.lock();
-                        state.scheduler.resume(&mut request, Instant::now());
-                        state.wakes(&mut request, away, Instant::now());
+                        state.resume(&mut request, Instant::now());
                         if let Err(interrupted) = goes_on {
                             state.scheduler.leave(&request);
                             // Another one may wait for what it leaves.

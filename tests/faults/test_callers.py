@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from itertools import permutations
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import pytest
 
 import virtmeter
 from tests.support import sample
-from tests.support.libvirtd import Then
+from tests.support.libvirtd import Late, Then
 from tests.support.procedures import VIR_ERR_OPERATION_INVALID, VIR_FROM_QEMU, Error
 
 if TYPE_CHECKING:
@@ -165,6 +166,34 @@ def test_a_signals_handler_may_ask_what_its_caller_waits_for(daemon: Daemon) -> 
             signal.signal(signal.SIGUSR1, before)
         assert told == [first, first]
         assert inspector.health().timeouts == 0
+
+
+def test_a_signals_handler_that_takes_long_is_no_matter_of_other_threads(daemon: Daemon) -> None:
+    """Nor of its own thread's guest."""
+    domains = [sample.domain(number, bulk=True) for number in (1, 2)]
+    daemon.add(*domains)
+    other: list[object] = []
+    with virtmeter.LibvirtInspector(daemon.uri, timeout=4) as inspector:
+
+        def ask(uuid: str) -> list[str]:
+            return [disk.device for disk in inspector.inspect_disks(uuid)]
+
+        right = [ask(domain.uuid) for domain in domains]
+        before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(1.5))
+        for domain in domains:
+            daemon.on("CONNECT_GET_ALL_DOMAIN_STATS", Late(3), uuid=domain.uuid, repeat=True)
+        thread = threading.Thread(target=lambda: other.append(ask(domains[1].uuid)))
+        try:
+            thread.start()
+            signal.setitimer(signal.ITIMER_REAL, 0.2, 1.6)
+            assert ask(domains[0].uuid) == right[0]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            thread.join()
+        assert other == [right[1]]
+        health = inspector.health()
+        assert (health.timeouts, health.hung) == (0, {})
 
 
 def test_those_who_ask_the_same_are_served_in_turn(daemon: Daemon) -> None:

@@ -1,6 +1,6 @@
 //! What is given up, and who is to blame: the guest, its call, or the hypervisor.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -144,31 +144,49 @@ impl<R> Scheduler<R> {
 
     /// A caller that waits wakes up, which it wanted to do at that time at the latest. If it is late by far,
     /// this process was stopped, or had no CPU: nobody could be heard, and values that come now may
-    /// be as old as that. So no call is to blame, and the caller asks anew, once. Returns whether
-    /// others do not know of it yet.
+    /// be as old as that. So no call is to blame, and the caller asks anew, once. Returns for how long that was,
+    /// if others do not know of it yet.
     pub(in crate::collector) fn wakes(
         &mut self,
         request: &mut Request,
         wanted: Instant,
         now: Instant,
-    ) -> bool {
-        if now.saturating_duration_since(wanted) < self.limits.stopped() || request.slept {
-            return false;
+    ) -> Option<Duration> {
+        let is_late = now.saturating_duration_since(wanted) >= self.limits.stopped();
+        if !is_late {
+            self.awake = Some(now);
+            return None;
+        }
+        if request.slept {
+            return None;
         }
         self.leave(request);
         (request.claimed, request.asked, request.slept) = (None, now, true);
-        if self.woken.is_some_and(|known| known >= wanted) {
-            return false;
+        self.was_stopped(wanted, now, |_| true)
+    }
+
+    /// Nobody who waits was awake since then, or since one of them last was: was this process stopped? Then this is
+    /// read anew, and the time of whatever else is out begins anew. Returns for how long it was.
+    pub(super) fn was_stopped(
+        &mut self,
+        since: Instant,
+        now: Instant,
+        read_anew: impl Fn(&Task) -> bool,
+    ) -> Option<Duration> {
+        let since = self.awake.replace(now).map_or(since, |awake| awake.max(since));
+        let stopped = now.saturating_duration_since(since);
+        if stopped < self.limits.stopped() {
+            return None;
         }
-        self.woken = Some(now);
-        self.drop_readings(|_| true);
+        self.drop_readings(read_anew);
+        let begun = self.tasks.values_mut().filter_map(|task| task.started.as_mut());
         let calls = self.running.values_mut().filter(|call| !call.hangs());
-        let since = calls.map(|call| &mut call.started).chain(self.connecting.values_mut());
-        since.chain(&mut self.probing).for_each(|since| *since = now);
+        let begun = begun.chain(calls.map(|call| &mut call.started));
+        let begun = begun.chain(self.connecting.values_mut()).chain(&mut self.probing);
+        begun.for_each(|since| *since = now);
         // Nor could anything be heard.
-        let stopped = now.saturating_duration_since(wanted);
         self.heard = self.heard.map(|heard| (heard + stopped).min(now));
-        true
+        Some(stopped)
     }
 
     /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for

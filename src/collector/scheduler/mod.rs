@@ -51,7 +51,7 @@ pub(super) struct Request {
     again: bool,
     /// Whether what it asks for was held up by a guest, which it need not wait for.
     aside: bool,
-    /// Whether it was asked anew as this process was stopped.
+    /// Whether it was asked anew as this process was stopped, or its caller away.
     slept: bool,
 }
 
@@ -97,8 +97,8 @@ pub(super) struct Scheduler<R> {
     may_have_cut_off_before: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
-    /// When this process was last found to go on after it was stopped.
-    woken: Option<Instant>,
+    /// When a caller who waits was last awake.
+    awake: Option<Instant>,
     /// How far ahead it is worth to read, and hits since that grew.
     width: usize,
     hits: u32,
@@ -164,7 +164,7 @@ impl<R> Scheduler<R> {
             may_have_cut_off: None,
             may_have_cut_off_before: None,
             probing: None,
-            woken: None,
+            awake: None,
             width: limits.read_ahead,
             hits: 0,
             swept: None,

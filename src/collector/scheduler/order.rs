@@ -1,10 +1,11 @@
 //! Who is next of those who ask the same, as a reading is handed to one caller alone.
 
 use std::thread::ThreadId;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::Key;
 use super::{Request, Scheduler, Slot, Turn};
+use crate::hypervisor::Parts;
 
 /// A request whose caller is away: it runs a signal's handler, say, which may ask the same.
 pub(super) struct Suspended {
@@ -53,13 +54,27 @@ impl<R> Scheduler<R> {
         self.suspended.push(suspended);
     }
 
-    /// The caller is back. If another request has taken its place, it asks anew, from now on.
-    pub(in crate::collector) fn resume(&mut self, request: &mut Request, now: Instant) {
-        let away = self.suspended.iter().position(|suspended| suspended.request == request.id);
-        if away.is_some_and(|at| self.suspended.swap_remove(at).taken) {
+    /// The caller is back. If another request has taken its place, it asks anew, from now on. If it was away for long,
+    /// its time begins anew, once: its signal's handler, or whoever had Python's lock, has taken that, or this process
+    /// was stopped. Returns for how long, if nobody else was awake.
+    pub(in crate::collector) fn resume(
+        &mut self,
+        request: &mut Request,
+        now: Instant,
+    ) -> Option<Duration> {
+        let away = self.suspended.iter().position(|suspended| suspended.request == request.id)?;
+        let Suspended { since, taken, .. } = self.suspended.swap_remove(away);
+        let is_late = now.saturating_duration_since(since) >= self.limits.stopped();
+        if taken {
             request.claimed = None;
             request.asked = now;
         }
+        if !is_late || request.slept {
+            return None;
+        }
+        (request.asked, request.slept) = (now, true);
+        // What is on its way to somebody is as good as it was.
+        self.was_stopped(since, now, |task| task.claimed == Parts::NONE)
     }
 
     /// What a suspended request has claimed: it has it now. One of the same caller cannot go on before

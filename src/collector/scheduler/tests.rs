@@ -592,6 +592,49 @@ fn a_caller_that_was_away_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_caller_that_was_away_for_long_takes_nothing_from_those_who_wait() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.ask(1, key(Kind::Disks, 2));
+    host.start();
+    let start = host.now;
+    host.wait(SECOND / 10);
+    let (mut away, asked) = host.asking.remove(&0).unwrap();
+    host.scheduler.suspend(&away, host.now);
+    for _ in 0..30 {
+        host.wait(SECOND / 10);
+        let request = &mut host.asking.get_mut(&1).unwrap().0;
+        assert_eq!(host.scheduler.wakes(request, host.now, host.now), None);
+    }
+    assert_eq!(host.scheduler.resume(&mut away, host.now), None, "one has been awake");
+    host.asking.insert(0, (away, asked));
+    host.look();
+    host.finish_all();
+    let begun: Vec<_> = host.answers.drain(..).map(|(_, answer)| answer.unwrap().begun).collect();
+    assert_eq!(begun, [start; 2], "each has what was read for it");
+}
+
+#[test]
+fn a_caller_that_was_away_has_its_time_after_that_once_and_its_reading_as_well() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    let began = host.now;
+    for stopped in [Some(4 * SECOND), None] {
+        let (mut away, _) = host.asking.remove(&0).unwrap();
+        host.scheduler.suspend(&away, host.now);
+        host.now += 4 * SECOND;
+        assert_eq!(host.scheduler.resume(&mut away, host.now), stopped);
+        host.asking.insert(0, (away, host.now));
+        host.look();
+        assert_eq!(host.answers.len(), 0);
+    }
+    host.finish(0, Ok(()));
+    assert_eq!(host.answers.pop().unwrap().1.unwrap().begun, began);
+    assert_eq!(host.scheduler.health(host.now).hung, []);
+}
+
+#[test]
 fn a_list_is_not_one_that_was_begun_before_it_was_asked_for() {
     let mut host = Host::new(LIMITS);
     host.ask(0, list());
@@ -1013,8 +1056,8 @@ fn who_wakes_up_far_too_late_blames_nobody_and_asks_anew_once() {
     host.start();
     let wanted = host.now + MOMENT;
     host.now += 60 * SECOND;
-    assert!(wakes(&mut host, 0, wanted));
-    assert!(!wakes(&mut host, 1, wanted), "the same stop");
+    assert_eq!(wakes(&mut host, 0, wanted), Some(Duration::from_millis(59_999)));
+    assert_eq!(wakes(&mut host, 1, wanted), None, "the same stop");
     for (_, asked) in host.asking.values_mut() {
         *asked = host.now;
     }
@@ -1033,7 +1076,7 @@ fn who_wakes_up_far_too_late_blames_nobody_and_asks_anew_once() {
     for known in [false, true] {
         let wanted = host.now + MOMENT;
         host.now += LIMITS.timeout / 2;
-        assert_eq!(wakes(&mut host, 0, wanted), !known);
+        assert_eq!(wakes(&mut host, 0, wanted).is_some(), !known);
     }
     host.wait(LIMITS.timeout / 2);
     assert!(host.answers.pop().unwrap().1.is_err());
