@@ -12,7 +12,8 @@ use crate::hypervisor::{Connection, Hypervisor};
 use crate::records::InstanceId;
 use crate::threads;
 
-/// Probers that may be stuck with guests at a time, and those that may be stuck at all.
+/// Probers that may be stuck with guests at a time, as each holds one of libvirtd's five priority workers; and those that
+/// may be stuck at all.
 const PROBERS: usize = 3;
 const MOST_PROBERS: usize = 64;
 /// The shortest pause between two tries.
@@ -122,8 +123,12 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         if link.is_over(&state) || state.prober != Some(number) || (gives_way && link.is_open()) {
             break;
         }
-        // This one must come back, as not many more there can be.
-        let careful = state.probers.len() >= PROBERS;
+        // Where others are stuck, this one must come back. One whose guest has answered since has just lost its own
+        // answer.
+        let others = state.probers.iter().filter(|(other, _)| **other != number);
+        let stuck =
+            others.filter(|(_, (_, about))| !state.scheduler.has_answered_since(about.uuid));
+        let careful = stuck.count() >= PROBERS;
         let about = match state.scheduler.probe(now, careful, gives_way, link.is_open()) {
             // So long, or until a thread that reads cannot be started beside it.
             Probe::Rest if rested || state.scheduler.short_of_threads => break,

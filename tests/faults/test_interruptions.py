@@ -412,7 +412,7 @@ def test_two_guests_that_cannot_be_asked_after_keep_no_third_in_quarantine(daemo
         hung = {*uuids[:2]}
         for uuid in uuids[:2]:
             assert isinstance(ask(inspector, "inspect_disks", uuid), virtmeter.InspectionTimeout)
-        # Two probing threads wait for these two, and that is as many as may.
+        # Two probing threads wait for these two.
         asked_after = "DOMAIN_GET_CONTROL_INFO"
         assert daemon.wait_until(lambda daemon: daemon.calls[asked_after] >= 2, timeout=30)
         wait_for(lambda: set(inspector.health().hung) == hung, "both are in quarantine")
@@ -430,6 +430,63 @@ def test_two_guests_that_cannot_be_asked_after_keep_no_third_in_quarantine(daemo
         over.set()
         back.set()
     wait_for(lambda: cycle(inspector, uuids) == well, "all are read again")
+
+
+@pytest.mark.parametrize("are_well_again", [False, True], ids=["hang", "are well again"])
+def test_nor_if_the_thirds_own_answer_is_lost(daemon: Daemon, are_well_again: bool) -> None:
+    """Then only its control info says that it is free; three may be asked for theirs in vain."""
+    uuids = add_samples(daemon, 5)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.4)
+    well = expected(uuids)
+    others, third = uuids[: 4 if are_well_again else 2], uuids[4]
+    back, over = threading.Event(), threading.Event()
+    try:
+        for uuid in others:
+            daemon.on("DOMAIN_BLOCK_STATS", Then(lambda _: back.wait(60)), uuid=uuid)
+            daemon.on("DOMAIN_GET_CONTROL_INFO", Then(lambda _: over.wait(60)), uuid=uuid)
+            assert isinstance(ask(inspector, "inspect_disks", uuid), virtmeter.InspectionTimeout)
+
+        def asked() -> int:
+            return daemon.calls["DOMAIN_GET_CONTROL_INFO"]
+
+        wait_for(lambda: asked() >= min(len(others), 3), "they are asked after")
+
+        def is_read(uuid: str) -> bool:
+            return ask(inspector, "inspect_disks", uuid) == well["inspect_disks", uuid]
+
+        if are_well_again:
+            back.set()
+            wait_for(lambda: all(map(is_read, others)), "they are read again")
+        daemon.on("DOMAIN_BLOCK_STATS", Then(lambda _: over.wait(60)), uuid=third)
+        assert isinstance(ask(inspector, "inspect_disks", third), virtmeter.InspectionTimeout)
+        wait_for(lambda: is_read(third), "it is found to be free")
+    finally:
+        daemon.off()
+        back.set()
+        over.set()
+    wait_for(lambda: cycle(inspector, uuids) == well, "all are read again")
+
+
+def test_answers_that_are_lost_one_by_one_keep_no_guest_from_being_read(daemon: Daemon) -> None:
+    uuids = add_samples(daemon, 8)
+    inspector = virtmeter.LibvirtInspector(daemon.uri, timeout=0.2, workers=2, max_stuck=2)
+    well = expected(uuids)
+    over = threading.Event()
+    try:
+        for uuid in uuids[:-1]:
+            daemon.on("DOMAIN_BLOCK_STATS", Then(lambda _: over.wait(60)), uuid=uuid)
+            assert isinstance(ask(inspector, "inspect_disks", uuid), virtmeter.InspectionTimeout)
+
+            def is_read(uuid: str = uuid) -> bool:
+                return ask(inspector, "inspect_disks", uuid) == well["inspect_disks", uuid]
+
+            wait_for(is_read, "it is read again")
+        assert cycle(inspector, uuids) == well
+        assert inspector.health().stuck == len(uuids) - 1
+    finally:
+        over.set()
+    wait_for(lambda: inspector.health().stuck == 0, "they come back")
+    assert cycle(inspector, uuids) == well
 
 
 def test_nobody_waits_for_the_list_that_housekeeping_wants(daemon: Daemon) -> None:

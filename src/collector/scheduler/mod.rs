@@ -71,8 +71,8 @@ pub(super) struct Scheduler<R> {
     ahead: VecDeque<(Slot, u64)>,
     tasks: HashMap<Slot, Task>,
     running: HashMap<u64, Running>,
-    /// What has not come back from before an outage, and when it was begun: readings, and threads that open a
-    /// connection.
+    /// What has not come back from before an outage, or was lost, and when it was begun: readings, and threads that open
+    /// a connection.
     cut_off: HashMap<CutOff, Instant>,
     /// What was read for callers who wait for it, by which task, and for those who will come.
     answers: HashMap<Key, (u64, Ready<R>)>,
@@ -445,6 +445,9 @@ impl<R> Scheduler<R> {
         if job.slot.lane == Lane::Guest {
             self.habits.guest_answers(uuid, busy.is_none(), now);
             self.busy.remove(&uuid);
+            if busy.is_none() {
+                self.cut_off_lost(uuid, now);
+            }
         }
         if let Some(why) = busy {
             self.busy.insert(uuid, (job.instance.clone(), why, now));

@@ -33,7 +33,7 @@ pub(super) struct Locked {
     pub(super) answers: bool,
 }
 
-/// What an outage has cut off.
+/// What an outage has cut off, or was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum CutOff {
     /// A reading, by the number of its task.
@@ -153,6 +153,11 @@ impl<R> Scheduler<R> {
     /// The instances about which nothing has come back since.
     pub(super) fn locked(&self) -> impl Iterator<Item = &InstanceId> {
         self.locked.values().filter(|locked| !locked.answers).map(|locked| &locked.instance)
+    }
+
+    /// Whether a call about this instance has come back since a question after it has not.
+    pub(in crate::collector) fn has_answered_since(&self, instance: Uuid) -> bool {
+        self.locked.get(&instance).is_some_and(|locked| locked.answers)
     }
 
     /// Whether nothing is to be asked about an instance as libvirt waits for it. The question after it may be
@@ -411,8 +416,20 @@ impl<R> Scheduler<R> {
         let readings = readings.map(|(id, _)| CutOff::Reading(*id));
         let opening = self.connecting.iter().filter(|(_, since)| **since < before);
         let opening = opening.map(|(thread, _)| CutOff::Opening(*thread));
+        self.count_no_more(readings.chain(opening).collect(), now);
+    }
+
+    /// A guest has answered: a call about it that was taken for lost is, and another thread takes the place of its own.
+    pub(super) fn cut_off_lost(&mut self, instance: Uuid, now: Instant) {
+        let is_lost = |call: &Running| call.slot.uuid == instance && call.fate == Fate::Lost;
+        let lost = self.running.iter().filter(|(_, call)| is_lost(call));
+        self.count_no_more(lost.map(|(id, _)| CutOff::Reading(*id)).collect(), now);
+    }
+
+    /// Counts no more on these.
+    fn count_no_more(&mut self, all: Vec<CutOff>, now: Instant) {
         let room = MOST_CUT_OFF.saturating_sub(self.cut_off.len());
-        for out in readings.chain(opening).take(room).collect::<Vec<_>>() {
+        for out in all.into_iter().take(room) {
             let started = match out {
                 CutOff::Reading(id) => self.running.remove(&id).map(|call| {
                     self.quarantine.returned(call.slot.uuid, id);

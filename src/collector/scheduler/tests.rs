@@ -1176,6 +1176,28 @@ fn a_guest_that_is_said_to_be_free_and_never_answers_takes_two_calls_and_no_more
 }
 
 #[test]
+fn answers_that_are_lost_one_by_one_take_no_threads_away() {
+    let mut host = Host::new(LIMITS);
+    for vm in 1..=66 {
+        host.ask(0, key(Kind::Disks, vm));
+        host.start();
+        assert!(host.taking.iter().any(|(job, _)| job.slot.uuid == Uuid::from_u128(vm)), "{vm}");
+        for _ in 0..20 {
+            host.probe(true, true);
+            host.wait(LIMITS.timeout / 4);
+        }
+        host.answers.clear();
+        host.ask(0, key(Kind::Disks, vm));
+        host.start();
+        host.finish(host.taking.len() - 1, Ok(()));
+        assert!(matches!(host.answers.pop(), Some((_, Ok(_)))), "{vm} is read again");
+    }
+    // Each has a thread: those are bounded.
+    let health = host.scheduler.health(host.now);
+    assert_eq!((health.stuck, health.threads), (66, 67));
+}
+
+#[test]
 fn what_needs_no_guest_is_tried_again_ever_more_rarely_however_often_it_was_lost() {
     let mut host = Host::new(Limits { max_stuck: 6, ..LIMITS });
     let (mut tried, mut seconds) = (Vec::new(), 0);
