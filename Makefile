@@ -22,7 +22,7 @@ endif
 
 demo:
 	@tools/setup demo
-	@virtmeter stats --all --uri '$(URI)'
+	@python -m virtmeter.cli stats --all --uri '$(URI)'
 
 # `virtmeter watch` over a libvirt host, a XenServer pool and a vCenter, all of them simulated.
 watch-demo:
@@ -58,7 +58,7 @@ check:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --no-default-features --features https --quiet
 	ruff check
 	ruff format --check
-	mypy
+	python -m mypy
 	python -m mypy.stubtest virtmeter._native
 	zizmor --offline --quiet .github
 

@@ -152,7 +152,7 @@ def test_standard_output_is_written_to_and_not_replaced(daemon: Daemon, tmp_path
     assert "virtmeter_up 1.0" in rest
 
 
-@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_a_reader_of_standard_output_that_has_seen_enough_is_no_failure(
     daemon: Daemon, output: str
 ) -> None:

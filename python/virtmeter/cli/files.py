@@ -75,10 +75,12 @@ def content(path: Path) -> bytes:
 
 
 def is_stdout(path: Path) -> bool:
-    """Return whether it is our standard output, as /dev/stdout and /proc/self/fd/1 are.
+    """Return whether it is our standard output, as -, /dev/stdout and /proc/self/fd/1 are.
 
     That may be a file that others have begun, or a pipe whose reader has seen enough.
     """
+    if str(path) == "-":
+        return True
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno()))
     except OSError:  # there is no such file, or it may not be looked at
