@@ -54,9 +54,9 @@ impl<R> Scheduler<R> {
         self.suspended.push(suspended);
     }
 
-    /// The caller is back. If another request has taken its place, it asks anew, from now on. If it was away for long,
-    /// its time begins anew, once: its signal's handler, or whoever had Python's lock, has taken that, or this process
-    /// was stopped. Returns for how long, if nobody else was awake.
+    /// The caller is back. If another request has taken its place, it asks anew. If so, or if it was away for long, its
+    /// time begins anew, once: its signal's handler, or whoever had Python's lock, has taken that, or this process was
+    /// stopped. Returns for how long, if nobody else was awake.
     pub(in crate::collector) fn resume(
         &mut self,
         request: &mut Request,
@@ -67,9 +67,8 @@ impl<R> Scheduler<R> {
         let is_late = now.saturating_duration_since(since) >= self.limits.stopped();
         if taken {
             request.claimed = None;
-            request.asked = now;
         }
-        if !is_late || request.slept {
+        if !(taken || is_late) || request.slept {
             return None;
         }
         (request.asked, request.slept) = (now, true);

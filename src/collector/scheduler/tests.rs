@@ -560,6 +560,24 @@ fn a_handler_that_asks_what_its_interrupted_caller_waits_for_takes_its_place() {
 }
 
 #[test]
+fn a_caller_whose_handlers_take_its_place_again_and_again_gives_up_in_time_and_blames_nobody() {
+    let mut host = Host::new(LIMITS);
+    let began = host.now;
+    host.ask(0, key(Kind::Disks, 1));
+    while let Some((mut outer, asked)) = host.asking.remove(&0) {
+        host.scheduler.suspend(&outer, host.now);
+        host.read(key(Kind::Disks, 1)).unwrap();
+        host.now += SECOND;
+        host.scheduler.resume(&mut outer, host.now);
+        host.asking.insert(0, (outer, asked));
+        host.look();
+        assert!(host.now - began <= 2 * LIMITS.timeout);
+    }
+    assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
+    assert_eq!(host.scheduler.health(host.now).hung, []);
+}
+
+#[test]
 fn nobody_waits_for_a_caller_that_stays_away() {
     let mut host = Host::new(LIMITS);
     host.ask(0, key(Kind::Disks, 1));
