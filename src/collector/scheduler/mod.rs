@@ -252,7 +252,7 @@ impl<R> Scheduler<R> {
                 continue;
             }
             let in_time = request.asked + self.limits.timeout;
-            if self.is_behind(request) {
+            if self.is_behind(request, now) {
                 if now < in_time {
                     return self.wait_in_turn(request, in_time, now);
                 }

@@ -18,6 +18,14 @@ pub(super) struct Suspended {
     taken: bool,
 }
 
+impl Suspended {
+    /// Whether another request need not wait for it: one of the same caller cannot go on before that, and others do not
+    /// wait for long for a caller that stays away.
+    fn gives_way(&self, request: &Request, long: Duration, now: Instant) -> bool {
+        self.caller == request.caller || now.saturating_duration_since(self.since) >= long
+    }
+}
+
 impl<R> Scheduler<R> {
     /// Has a caller wait until it is its turn, and looks again after a while.
     pub(super) fn wait_in_turn(
@@ -30,10 +38,14 @@ impl<R> Scheduler<R> {
         Turn::Wait(until.min(now + self.limits.slow()))
     }
 
-    /// Whether others wait for the same who have asked before.
-    pub(super) fn is_behind(&self, request: &Request) -> bool {
-        let first = self.waiting.get(&request.key).and_then(|waiting| waiting.first());
-        first.is_some_and(|first| *first < request.id)
+    /// Whether others wait for the same who have asked before, also if they are away just now.
+    pub(super) fn is_behind(&self, request: &Request, now: Instant) -> bool {
+        let gives_way = |id: &u64| {
+            let away = self.suspended.iter().find(|away| away.request == *id);
+            away.is_some_and(|away| away.gives_way(request, self.limits.held_up(), now))
+        };
+        let waiting = self.waiting.get(&request.key).into_iter().flatten();
+        waiting.take_while(|id| **id < request.id).any(|id| !gives_way(id))
     }
 
     /// It does not wait any more: it has its reading, or what there is instead of one.
@@ -48,7 +60,6 @@ impl<R> Scheduler<R> {
 
     /// The caller goes away for a while.
     pub(in crate::collector) fn suspend(&mut self, request: &Request, now: Instant) {
-        self.end_waiting(request);
         let Request { id, caller, key, claimed, .. } = *request;
         let suspended = Suspended { request: id, caller, key, claimed, since: now, taken: false };
         self.suspended.push(suspended);
@@ -76,14 +87,11 @@ impl<R> Scheduler<R> {
         self.was_stopped(since, now, |task| task.claimed == Parts::NONE)
     }
 
-    /// What a suspended request has claimed: it has it now. One of the same caller cannot go on before
-    /// this one, and others do not wait for a caller that stays away.
+    /// What a suspended request has claimed: it has it now.
     pub(super) fn take_over(&mut self, request: &Request, now: Instant) -> Option<(Slot, u64)> {
-        let slow = self.limits.slow();
+        let long = self.limits.held_up();
         let gives_way = |away: &&mut Suspended| {
-            let long = now.saturating_duration_since(away.since) >= slow;
-            let one_of_its_own = away.caller == request.caller;
-            away.key == request.key && !away.taken && (one_of_its_own || long)
+            away.key == request.key && !away.taken && away.gives_way(request, long, now)
         };
         let away = self.suspended.iter_mut().find(gives_way)?;
         away.taken = true;

@@ -578,6 +578,29 @@ fn a_caller_whose_handlers_take_its_place_again_and_again_gives_up_in_time_and_b
 }
 
 #[test]
+fn a_caller_that_is_away_for_a_moment_keeps_its_place() {
+    let mut host = Host::new(LIMITS);
+    for caller in 0..3 {
+        host.ask(caller, key(Kind::Disks, 1));
+    }
+    host.start();
+    let (mut away, asked) = host.asking.remove(&1).unwrap();
+    host.scheduler.suspend(&away, host.now);
+    host.wait(LIMITS.held_up() / 4);
+    host.finish(0, Ok(()));
+    assert_eq!(host.answers.len(), 1, "the first one's");
+    host.start();
+    assert_eq!(host.taking.len(), 0, "the third one waits for it");
+    host.wait(LIMITS.held_up() / 4);
+    host.scheduler.resume(&mut away, host.now);
+    host.asking.insert(1, (away, asked));
+    host.look();
+    host.start();
+    host.finish(0, Ok(()));
+    assert!(host.asking.contains_key(&2) && !host.asking.contains_key(&1), "it is its turn");
+}
+
+#[test]
 fn nobody_waits_for_a_caller_that_stays_away() {
     let mut host = Host::new(LIMITS);
     host.ask(0, key(Kind::Disks, 1));
@@ -588,6 +611,8 @@ fn nobody_waits_for_a_caller_that_stays_away() {
     host.finish(0, Ok(()));
     assert!(host.answers.is_empty());
     host.wait(LIMITS.slow());
+    assert!(host.answers.is_empty(), "it may be back soon");
+    host.wait(LIMITS.held_up());
     assert_eq!(host.answers.len(), 1, "it is handed to who waits");
     assert!(host.asking.is_empty());
 }
