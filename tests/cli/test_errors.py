@@ -440,12 +440,19 @@ def test_the_status_of_ctrl_c_is_the_same_where_nothing_can_be_said_of_it(stderr
 def test_a_message_that_nothing_can_hold_is_none_of_its_command() -> None:
     says = ENDS_BY.format(what="logging.getLogger('virtmeter').warning('\\xe9'); print('told')")
     done = subprocess.run(
-        ["sh", "-c", 'exec "$@" 2>&-', "-", sys.executable, "-c", says],
+        # Without what says where packages are: it may not be ASCII.
+        ["sh", "-c", 'exec "$@" 2>&-', "-", sys.executable, "-S", "-c", says],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        env={
+            **os.environ,
+            "LC_ALL": "C",
+            "PYTHONCOERCECLOCALE": "0",
+            "PYTHONUTF8": "0",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
     )
     assert (done.returncode, done.stdout) == (0, "told\n")
 

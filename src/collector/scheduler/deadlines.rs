@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::super::{Key, NO_INSTANCE};
-use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
+use super::{Fate, Lane, MOST_SLEEPS, Request, Running, Scheduler, Slot, Task};
 use crate::error::{Error, Failure, NO_THREAD};
 use crate::hypervisor::{Parts, Reach};
 use crate::limits::Limits;
@@ -144,8 +144,8 @@ impl<R> Scheduler<R> {
 
     /// A caller that waits wakes up, which it wanted to do at that time at the latest. If it is late by far,
     /// this process was stopped, or had no CPU: nobody could be heard, and values that come now may
-    /// be as old as that. So no call is to blame, and the caller asks anew, once. Returns for how long that was,
-    /// if others do not know of it yet.
+    /// be as old as that. So no call is to blame, and the caller asks anew. Returns for how long that was, if others do
+    /// not know of it yet.
     pub(in crate::collector) fn wakes(
         &mut self,
         request: &mut Request,
@@ -157,11 +157,11 @@ impl<R> Scheduler<R> {
             self.awake = Some(now);
             return None;
         }
-        if request.slept {
-            return None;
+        if request.sleeps < MOST_SLEEPS {
+            self.leave(request);
+            (request.claimed, request.asked) = (None, now);
+            request.sleeps += 1;
         }
-        self.leave(request);
-        (request.claimed, request.asked, request.slept) = (None, now, true);
         self.was_stopped(wanted, now, |_| true)
     }
 

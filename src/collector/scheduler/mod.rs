@@ -37,6 +37,10 @@ const BUSY: Duration = MINUTE;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// So often at most is a question asked anew as this process was stopped: where there is no CPU at all, its caller gives
+/// up in the end.
+const MOST_SLEEPS: u8 = 3;
+
 /// What a caller asks for, until it has its answer.
 pub(super) struct Request {
     /// A greater one for each later request.
@@ -51,8 +55,9 @@ pub(super) struct Request {
     again: bool,
     /// Whether what it asks for was held up by a guest, which it need not wait for.
     aside: bool,
-    /// Whether it was asked anew as this process was stopped, or its caller away.
-    slept: bool,
+    /// How often it was asked anew as this process was stopped, and whether its time began anew as its caller was away.
+    sleeps: u8,
+    resumed: bool,
 }
 
 /// What a caller does next.
@@ -225,7 +230,8 @@ impl<R> Scheduler<R> {
             claimed: None,
             again: false,
             aside: false,
-            slept: false,
+            sleeps: 0,
+            resumed: false,
         }
     }
 

@@ -79,10 +79,10 @@ impl<R> Scheduler<R> {
         if taken {
             request.claimed = None;
         }
-        if !(taken || is_late) || request.slept {
+        if !(taken || is_late) || request.resumed {
             return None;
         }
-        (request.asked, request.slept) = (now, true);
+        (request.asked, request.resumed) = (now, true);
         // What is on its way to somebody is as good as it was.
         self.was_stopped(since, now, |task| task.claimed == Parts::NONE)
     }
