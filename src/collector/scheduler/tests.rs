@@ -163,14 +163,14 @@ impl Host {
         }
     }
 
-    /// It is back, unless its handler asks for something.
-    fn come_back(&mut self, caller: usize) {
+    /// It is back, unless its handler asks for something. Returns for how long the process is taken to have been stopped.
+    fn come_back(&mut self, caller: usize) -> Option<Duration> {
         if self.asking.contains_key(&caller) {
-            return;
+            return None;
         }
-        let Some((mut request, asked, since)) = self.away.remove(&caller) else { return };
+        let (mut request, asked, since) = self.away.remove(&caller)?;
         let had_resumed = request.resumed;
-        self.scheduler.resume(&mut request, self.now);
+        let stopped = self.scheduler.resume(&mut request, self.now);
         let asked = if request.resumed == had_resumed {
             *self.were_away.entry(request.id).or_default() += self.now - since;
             asked
@@ -179,6 +179,7 @@ impl Host {
         };
         self.asking.insert(caller, (request, asked));
         self.look();
+        stopped
     }
 
     /// The process is stopped.
@@ -623,13 +624,11 @@ fn a_caller_whose_handlers_take_its_place_again_and_again_gives_up_in_time_and_b
     let mut host = Host::new(LIMITS);
     let began = host.now;
     host.ask(0, key(Kind::Disks, 1));
-    while let Some((mut outer, asked)) = host.asking.remove(&0) {
-        host.scheduler.suspend(&outer, host.now);
+    while host.asking.contains_key(&0) {
+        host.go_away(0);
         host.read(key(Kind::Disks, 1)).unwrap();
         host.now += SECOND;
-        host.scheduler.resume(&mut outer, host.now);
-        host.asking.insert(0, (outer, asked));
-        host.look();
+        host.come_back(0);
         assert!(host.now - began <= 2 * LIMITS.timeout);
     }
     assert!(matches!(host.answers.pop(), Some((_, Err(Error::Timeout { .. })))));
@@ -643,17 +642,14 @@ fn a_caller_that_is_away_for_a_moment_keeps_its_place() {
         host.ask(caller, key(Kind::Disks, 1));
     }
     host.start();
-    let (mut away, asked) = host.asking.remove(&1).unwrap();
-    host.scheduler.suspend(&away, host.now);
+    host.go_away(1);
     host.wait(LIMITS.held_up() / 4);
     host.finish(0, Ok(()));
     assert_eq!(host.answers.len(), 1, "the first one's");
     host.start();
     assert_eq!(host.taking.len(), 0, "the third one waits for it");
     host.wait(LIMITS.held_up() / 4);
-    host.scheduler.resume(&mut away, host.now);
-    host.asking.insert(1, (away, asked));
-    host.look();
+    host.come_back(1);
     host.start();
     host.finish(0, Ok(()));
     assert!(host.asking.contains_key(&2) && !host.asking.contains_key(&1), "it is its turn");
@@ -665,8 +661,7 @@ fn nobody_waits_for_a_caller_that_stays_away() {
     host.ask(0, key(Kind::Disks, 1));
     host.ask(1, key(Kind::Disks, 1));
     host.start();
-    let (away, _) = host.asking.remove(&0).unwrap();
-    host.scheduler.suspend(&away, host.now);
+    host.go_away(0);
     host.finish(0, Ok(()));
     assert!(host.answers.is_empty());
     host.wait(LIMITS.slow());
@@ -682,13 +677,10 @@ fn a_caller_that_was_away_goes_on_where_it_was() {
     host.ask(0, key(Kind::Disks, 1));
     host.ask(1, key(Kind::Disks, 1));
     host.start();
-    let (mut waiting, asked) = host.asking.remove(&0).unwrap();
-    host.scheduler.suspend(&waiting, host.now);
+    host.go_away(0);
     host.finish(0, Ok(()));
     assert!(host.answers.is_empty(), "the one that was read is not another caller's");
-    host.scheduler.resume(&mut waiting, host.now);
-    host.asking.insert(0, (waiting, asked));
-    host.look();
+    host.come_back(0);
     assert_eq!(host.answers.len(), 1);
     assert!(host.asking.contains_key(&1));
 }
@@ -701,16 +693,11 @@ fn a_caller_that_was_away_for_long_takes_nothing_from_those_who_wait() {
     host.start();
     let start = host.now;
     host.wait(SECOND / 10);
-    let (mut away, asked) = host.asking.remove(&0).unwrap();
-    host.scheduler.suspend(&away, host.now);
+    host.go_away(0);
     for _ in 0..30 {
         host.wait(SECOND / 10);
-        let request = &mut host.asking.get_mut(&1).unwrap().0;
-        assert_eq!(host.scheduler.wakes(request, host.now, host.now), None);
     }
-    assert_eq!(host.scheduler.resume(&mut away, host.now), None, "one has been awake");
-    host.asking.insert(0, (away, asked));
-    host.look();
+    assert_eq!(host.come_back(0), None, "one has been awake");
     host.finish_all();
     let begun: Vec<_> = host.answers.drain(..).map(|(_, answer)| answer.unwrap().begun).collect();
     assert_eq!(begun, [start; 2], "each has what was read for it");
@@ -723,12 +710,9 @@ fn a_caller_that_was_away_has_its_time_after_that_once_and_its_reading_as_well()
     host.start();
     let began = host.now;
     for stopped in [Some(4 * SECOND), None] {
-        let (mut away, _) = host.asking.remove(&0).unwrap();
-        host.scheduler.suspend(&away, host.now);
+        host.go_away(0);
         host.now += 4 * SECOND;
-        assert_eq!(host.scheduler.resume(&mut away, host.now), stopped);
-        host.asking.insert(0, (away, host.now));
-        host.look();
+        assert_eq!(host.come_back(0), stopped);
         assert_eq!(host.answers.len(), 0);
     }
     host.finish(0, Ok(()));
@@ -1862,7 +1846,9 @@ proptest! {
                 Step::Close => host.close(),
                 Step::Leave(caller) => host.leave(caller),
                 Step::GoAway(caller) => host.go_away(caller),
-                Step::ComeBack(caller) => host.come_back(caller),
+                Step::ComeBack(caller) => {
+                    host.come_back(caller);
+                }
                 Step::Stop(time) => host.stop(Duration::from_millis(time)),
                 Step::KeepHouse(kind) => host.scheduler.keep_house(kind, host.now),
                 Step::Hear(ago) => {
