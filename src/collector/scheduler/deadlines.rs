@@ -192,13 +192,20 @@ impl<R> Scheduler<R> {
     /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for
     /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
     /// asked: that is for those to find out who wait for something, unless nobody can be sent to ask.
+    /// Nor does anybody notice where nobody waits that this process was stopped, and that answers are about to
+    /// be taken: so it is given up only if it was overdue at the look before, a moment ago.
     pub(super) fn give_up_unclaimed(&mut self, now: Instant) {
         // In an outage, what was asked before may just be late.
         if self.outage.is_some() || !(self.is_heard(now) || self.lacks_prober) {
             return;
         }
         self.cut_off(now);
-        let long = |since: Instant| now.saturating_duration_since(since) >= self.limits.timeout;
+        let before = *self.looked.get_or_insert(now);
+        if !self.is_slow_since(before, now) {
+            return;
+        }
+        self.looked = Some(now);
+        let long = |since: Instant| before.saturating_duration_since(since) >= self.limits.timeout;
         let over = |task: &Task| task.started.is_some_and(long) && task.claimed == Parts::NONE;
         let over: Vec<Slot> =
             self.tasks.iter().filter(|(_, task)| over(task)).map(|(slot, _)| *slot).collect();

@@ -102,8 +102,9 @@ pub(super) struct Scheduler<R> {
     may_have_cut_off_before: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
-    /// When a caller who waits was last awake.
+    /// When a caller who waits was last awake, and when what nobody waits for was last looked at.
     awake: Option<Instant>,
+    looked: Option<Instant>,
     /// How far ahead it is worth to read, and hits since that grew.
     width: usize,
     hits: u32,
@@ -170,6 +171,7 @@ impl<R> Scheduler<R> {
             may_have_cut_off_before: None,
             probing: None,
             awake: None,
+            looked: None,
             width: limits.read_ahead,
             hits: 0,
             swept: None,
@@ -595,7 +597,9 @@ impl<R> Scheduler<R> {
         // If it was begun before it was asked for, and nothing is heard of the hypervisor, then
         // perhaps because nobody was there to ask: that is found out first.
         let begun = started.filter(|_| self.is_heard(now)).unwrap_or(request.asked);
+        // Nor may anybody have been there to notice that this process was stopped.
         let until = begun.min(request.asked) + self.limits.timeout;
+        let until = until.max(request.asked + self.limits.slow());
         if now >= until {
             self.give_up(slot, now);
             return self.start_again(request, "there was no answer", now);

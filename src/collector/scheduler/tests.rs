@@ -1170,6 +1170,33 @@ fn who_wakes_up_far_too_late_blames_nobody_and_asks_anew_a_few_times() {
 }
 
 #[test]
+fn a_stop_while_nobody_waits_blames_nobody() {
+    // After it, one asks for something else, or for what is in flight still.
+    for asked in [4, 3] {
+        let mut host = Host::new(LIMITS);
+        for vm in [1, 2, 3] {
+            host.ask(0, key(Kind::Disks, vm));
+            host.start();
+            host.leave(0);
+        }
+        host.now += 6 * SECOND;
+        // The first thread is back before any other.
+        host.finish(0, Ok(()));
+        host.ask(0, key(Kind::Disks, asked));
+        assert_eq!(host.scheduler.health(host.now).hung, [], "{asked}");
+        host.finish(1, Ok(()));
+        host.start();
+        host.finish(1, Ok(()));
+        assert!(host.answers.pop().unwrap().1.is_ok());
+        // One that is not back a moment later hangs.
+        host.ask(0, key(Kind::Disks, 1));
+        host.wait(LIMITS.slow());
+        let hung = host.scheduler.health(host.now).hung;
+        assert_eq!(hung.into_iter().map(|(id, _)| id.uuid.as_u128()).collect::<Vec<_>>(), [2]);
+    }
+}
+
+#[test]
 fn when_too_many_hang_nobody_waits_for_another_guest() {
     let mut host = Host::new(LIMITS);
     // With three workers and two more, four may wait for guests.
@@ -1544,6 +1571,8 @@ fn what_was_out_in_a_silence_in_which_all_was_closed_has_its_time_after_it() {
             host.wait(SECOND / 4);
             long += SECOND / 4;
         }
+        another_answers(&mut host);
+        host.wait(SECOND / 4);
         another_answers(&mut host);
         assert!(host.scheduler.quarantine.has(hung));
     }
