@@ -1,11 +1,11 @@
 //! What is given up, and who is to blame: the guest, its call, or the hypervisor.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::super::{Key, NO_INSTANCE};
-use super::{Fate, Lane, MOST_SLEEPS, Request, Running, Scheduler, Slot, Task};
+use super::{Fate, Lane, Request, Running, Scheduler, Slot, Task};
 use crate::error::{Error, Failure, NO_THREAD};
 use crate::hypervisor::{Parts, Reach};
 use crate::limits::Limits;
@@ -140,53 +140,6 @@ impl<R> Scheduler<R> {
         let first = lists.map(|call| call.started).min()?;
         let long = now.saturating_duration_since(first) >= self.limits.held_up();
         (long && self.outage.is_none()).then_some(first)
-    }
-
-    /// A caller that waits wakes up, which it wanted to do at that time at the latest. If it is late by far,
-    /// this process was stopped, or had no CPU: nobody could be heard, and values that come now may
-    /// be as old as that. So no call is to blame, and the caller asks anew. Returns for how long that was, if others do
-    /// not know of it yet.
-    pub(in crate::collector) fn wakes(
-        &mut self,
-        request: &mut Request,
-        wanted: Instant,
-        now: Instant,
-    ) -> Option<Duration> {
-        let is_late = now.saturating_duration_since(wanted) >= self.limits.stopped();
-        if !is_late {
-            self.awake = Some(now);
-            return None;
-        }
-        if request.sleeps < MOST_SLEEPS {
-            self.leave(request);
-            (request.claimed, request.asked) = (None, now);
-            request.sleeps += 1;
-        }
-        self.was_stopped(wanted, now, |_| true)
-    }
-
-    /// Nobody who waits was awake since then, or since one of them last was: was this process stopped? Then this is
-    /// read anew, and the time of whatever else is out begins anew. Returns for how long it was.
-    pub(super) fn was_stopped(
-        &mut self,
-        since: Instant,
-        now: Instant,
-        read_anew: impl Fn(&Task) -> bool,
-    ) -> Option<Duration> {
-        let since = self.awake.replace(now).map_or(since, |awake| awake.max(since));
-        let stopped = now.saturating_duration_since(since);
-        if stopped < self.limits.stopped() {
-            return None;
-        }
-        self.drop_readings(read_anew);
-        let begun = self.tasks.values_mut().filter_map(|task| task.started.as_mut());
-        let calls = self.running.values_mut().filter(|call| !call.hangs());
-        let begun = begun.chain(calls.map(|call| &mut call.started));
-        let begun = begun.chain(self.connecting.values_mut()).chain(&mut self.probing);
-        begun.for_each(|since| *since = now);
-        // Nor could anything be heard.
-        self.heard = self.heard.map(|heard| (heard + stopped).min(now));
-        Some(stopped)
     }
 
     /// Gives up what nobody waits for: readings that are taken ahead, and calls that are out for

@@ -2,6 +2,7 @@
 //! happens, with the time, and has neither threads nor connections of its own.
 
 mod ahead;
+mod away;
 mod deadlines;
 mod order;
 mod reachability;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use order::Suspended;
+use away::Suspended;
 use reachability::{CutOff, Locked};
 pub(super) use reachability::{MOST_CUT_OFF, Probe};
 use task::{Fate, Ready, Running, Task};
@@ -36,10 +37,6 @@ use crate::records::InstanceId;
 const BUSY: Duration = MINUTE;
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// So often at most is a question asked anew as this process was stopped: where there is no CPU at all, its caller gives
-/// up in the end.
-const MOST_SLEEPS: u8 = 3;
 
 /// What a caller asks for, until it has its answer.
 pub(super) struct Request {
