@@ -144,6 +144,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
             Probe::Wait(until) => {
                 let waited = shared.probe.wait_timeout(state, until.duration_since(now));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state.scheduler.was_awake(now, Instant::now());
                 continue;
             }
             Probe::Ask(instance) => Some(instance),
@@ -159,6 +160,7 @@ fn probe<H: Hypervisor>(mut link: Link<H>) {
         state = shared.lock();
         is_back(&mut state, number, &nobody());
         state.probed = Some(Instant::now());
+        state.scheduler.was_awake(now, Instant::now());
         state.scheduler.hear(shared.hypervisor.load().answered());
         if was_open && link.is_open() {
             state.scheduler.has_outlived_outage(now);

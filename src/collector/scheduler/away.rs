@@ -100,6 +100,17 @@ impl<R> Scheduler<R> {
         self.was_stopped(wanted, now, |_| true)
     }
 
+    /// A thread that needs no caller has waited since then, or was in a call. If that did not take long, this process was
+    /// not stopped meanwhile, though all who wait may be away; of what was before, it says nothing.
+    pub(in crate::collector) fn was_awake(&mut self, since: Instant, now: Instant) {
+        let long = |since: Instant, now: Instant| {
+            now.saturating_duration_since(since) >= self.limits.stopped()
+        };
+        if !long(since, now) && self.awake.is_some_and(|awake| !long(awake, since)) {
+            self.awake = self.awake.max(Some(now));
+        }
+    }
+
     /// Nobody who waits was awake since then, or since one of them last was: was this process stopped? Then this is
     /// read anew, and the time of whatever else is out begins anew. Returns for how long it was.
     pub(super) fn was_stopped(

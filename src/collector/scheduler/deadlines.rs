@@ -146,18 +146,18 @@ impl<R> Scheduler<R> {
     /// somebody who has left. If nothing is heard of the hypervisor, then perhaps because nobody has
     /// asked: that is for those to find out who wait for something, unless nobody can be sent to ask.
     /// Nor does anybody notice where nobody waits that this process was stopped, and that answers are about to
-    /// be taken: so it is given up only if it was overdue at the look before, a moment ago.
+    /// be taken: so it is given up only if it was overdue a moment ago as well.
     pub(super) fn give_up_unclaimed(&mut self, now: Instant) {
         // In an outage, what was asked before may just be late.
         if self.outage.is_some() || !(self.is_heard(now) || self.lacks_prober) {
             return;
         }
         self.cut_off(now);
-        let before = *self.looked.get_or_insert(now);
-        if !self.is_slow_since(before, now) {
-            return;
+        let moment = self.limits.held_up();
+        if self.looked[0].is_none_or(|last| now.saturating_duration_since(last) >= moment) {
+            self.looked = [Some(now), self.looked[0]];
         }
-        self.looked = Some(now);
+        let Some(before) = self.looked[1] else { return };
         let long = |since: Instant| before.saturating_duration_since(since) >= self.limits.timeout;
         let over = |task: &Task| task.started.is_some_and(long) && task.claimed == Parts::NONE;
         let over: Vec<Slot> =

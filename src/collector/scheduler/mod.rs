@@ -99,9 +99,10 @@ pub(super) struct Scheduler<R> {
     may_have_cut_off_before: Option<Instant>,
     /// Since when the probing thread waits for an answer about nobody.
     probing: Option<Instant>,
-    /// When a caller who waits was last awake, and when what nobody waits for was last looked at.
+    /// When a caller who waits, or the prober, was last awake.
     awake: Option<Instant>,
-    looked: Option<Instant>,
+    /// When what nobody waits for was looked at last, and a moment before that.
+    looked: [Option<Instant>; 2],
     /// How far ahead it is worth to read, and hits since that grew.
     width: usize,
     hits: u32,
@@ -168,7 +169,7 @@ impl<R> Scheduler<R> {
             may_have_cut_off_before: None,
             probing: None,
             awake: None,
-            looked: None,
+            looked: [None; 2],
             width: limits.read_ahead,
             hits: 0,
             swept: None,
@@ -596,7 +597,7 @@ impl<R> Scheduler<R> {
         let begun = started.filter(|_| self.is_heard(now)).unwrap_or(request.asked);
         // Nor may anybody have been there to notice that this process was stopped.
         let until = begun.min(request.asked) + self.limits.timeout;
-        let until = until.max(request.asked + self.limits.slow());
+        let until = until.max(request.asked + self.limits.held_up());
         if now >= until {
             self.give_up(slot, now);
             return self.start_again(request, "there was no answer", now);

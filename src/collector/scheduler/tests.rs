@@ -555,7 +555,9 @@ proptest! {
                 Step::Wait(time) => {
                     // Whoever waits comes again every now and then.
                     for _ in 0..time / 200 {
+                        let since = host.now;
                         host.wait(Duration::from_millis(200));
+                        host.scheduler.was_awake(since, host.now);
                     }
                 }
                 Step::Probe(free, reached) => host.probe(free, reached),

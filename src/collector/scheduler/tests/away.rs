@@ -166,6 +166,50 @@ fn who_wakes_up_far_too_late_blames_nobody_and_asks_anew_a_few_times() {
     assert_eq!(host.scheduler.health(host.now).hung, []);
 }
 
+/// As where another thread has Python's lock again and again, while the prober goes on.
+#[test]
+fn a_guest_that_hangs_is_found_though_all_callers_are_away_again_and_again() {
+    let mut host = Host::new(LIMITS);
+    let away = LIMITS.stopped();
+    for pause in 0..40 {
+        // Each time it is another request.
+        host.ask(0, key(Kind::Disks, 1));
+        host.start();
+        host.go_away(0);
+        for _ in 0..2 {
+            let since = host.now;
+            host.now += away / 2;
+            host.scheduler.was_awake(since, host.now);
+        }
+        host.probe(false, true);
+        assert_eq!(host.come_back(0), None);
+        if host.scheduler.quarantine.has(Uuid::from_u128(1)) {
+            assert!(pause * away < 3 * LIMITS.timeout);
+            return;
+        }
+        host.leave(0);
+    }
+    panic!("it is never found");
+}
+
+#[test]
+fn who_was_awake_after_a_stop_hides_none() {
+    let mut host = Host::new(LIMITS);
+    host.ask(0, key(Kind::Disks, 1));
+    host.start();
+    host.wait(MOMENT);
+    let begun = host.now;
+    host.now += 6 * SECOND;
+    // Whoever waits at the stop, and goes on after it.
+    host.scheduler.was_awake(begun, host.now);
+    let after = host.now;
+    host.now += MOMENT;
+    host.scheduler.was_awake(after, host.now);
+    let (request, _) = host.asking.get_mut(&0).unwrap();
+    let stopped = host.scheduler.wakes(request, begun, host.now);
+    assert_eq!(stopped, Some(6 * SECOND + MOMENT));
+}
+
 #[test]
 fn a_stop_while_nobody_waits_blames_nobody() {
     // After it, one asks for something else, or for what is in flight still.
@@ -187,7 +231,7 @@ fn a_stop_while_nobody_waits_blames_nobody() {
         assert!(host.answers.pop().unwrap().1.is_ok());
         // One that is not back a moment later hangs.
         host.ask(0, key(Kind::Disks, 1));
-        host.wait(LIMITS.slow());
+        host.wait(LIMITS.held_up());
         let hung = host.scheduler.health(host.now).hung;
         assert_eq!(hung.into_iter().map(|(id, _)| id.uuid.as_u128()).collect::<Vec<_>>(), [2]);
     }
