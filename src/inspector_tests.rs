@@ -514,7 +514,7 @@ const TELL: [Tell; 5] = [
     },
     |inspector| {
         let (all, rollback) = inspector.tell_usage_all("me")?;
-        Ok((all[0].network_read_kib, rollback))
+        Ok((all[0][0].network_read_kib, rollback))
     },
     |inspector| {
         let (nics, rollback) = inspector.tell_vnics(&vm())?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use flate2::bufread::MultiGzDecoder;
 use httparse::Status;
 
+use super::body::Body;
 use super::error::{Phase, Why};
 
 /// The longest head, in bytes, and the longest line between chunks.
@@ -120,7 +121,7 @@ enum Framing {
 }
 
 /// A body without what delimits it. Its end is one that the server meant: everything else is an error.
-struct Body<R> {
+struct Framed<R> {
     source: R,
     framing: Framing,
     /// How much more of it is taken.
@@ -128,7 +129,7 @@ struct Body<R> {
     longest: usize,
 }
 
-impl<R: BufRead> Read for Body<R> {
+impl<R: BufRead> Read for Framed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Framing::Chunks { left: 0, over: false } = self.framing {
             let size = chunk_size(&mut self.source)?;
@@ -218,7 +219,7 @@ pub(super) fn read_body(
     head: &Head,
     source: &mut impl BufRead,
     bounds: &Bounds,
-) -> Result<(Vec<u8>, bool), Why> {
+) -> Result<(Body, bool), Why> {
     let (framing, is_gzip) = (head.framing()?, head.is_gzip()?);
     let longest = bounds.longest;
     match framing {
@@ -232,17 +233,17 @@ pub(super) fn read_body(
         Framing::Length(length) if bounds.until.is_none() => length.min(MOST_ROOM),
         _ => 0,
     };
-    let body = Body { source, framing, bound: longest as u64, longest };
+    let framed = Framed { source, framing, bound: longest as u64, longest };
     let read = if is_gzip {
-        collect(MultiGzDecoder::new(BufReader::new(body)), 0, bounds)
+        collect(MultiGzDecoder::new(BufReader::new(framed)), 0, bounds)
     } else {
-        collect(body, usize::try_from(room).unwrap_or(0), bounds)
+        collect(framed, usize::try_from(room).unwrap_or(0), bounds)
     };
     read.map_err(|error| Why::of(&error, Phase::Body))
 }
 
-fn collect(mut source: impl Read, room: usize, bounds: &Bounds) -> io::Result<(Vec<u8>, bool)> {
-    let mut body = Vec::with_capacity(room);
+fn collect(mut source: impl Read, room: usize, bounds: &Bounds) -> io::Result<(Body, bool)> {
+    let mut body = Body::with_room(room)?;
     let mut chunk = [0; 16 << 10];
     loop {
         let read = match source.read(&mut chunk) {
@@ -252,7 +253,7 @@ fn collect(mut source: impl Read, room: usize, bounds: &Bounds) -> io::Result<(V
             Err(error) => return Err(error),
         };
         let before = body.len();
-        body.extend_from_slice(&chunk[..read]);
+        body.extend(&chunk[..read])?;
         if let Some(end) = bounds.until.and_then(|marker| end_of(marker, &body, before)) {
             body.truncate(end);
             return Ok((body, false));
@@ -309,7 +310,7 @@ mod tests {
         let mut source = BufReader::new(Drips(answer, at_a_time));
         let head = Head::read(&mut source)?;
         let (body, complete) = read_body(&head, &mut source, bounds)?;
-        Ok((head.status, body, complete))
+        Ok((head.status, body.to_vec(), complete))
     }
 
     fn read(answer: impl AsRef<[u8]>) -> Result<(u16, Vec<u8>, bool), Why> {

@@ -9,6 +9,7 @@
 //! in any error or `Debug`.
 
 mod answer;
+mod body;
 mod error;
 mod names;
 mod socket;
@@ -30,6 +31,7 @@ use crate::locks::lock;
 use crate::per_process::PerProcess;
 use crate::target::{Authority, Fingerprint, Trust};
 use answer::{Bounds, Head, LONGEST_HEAD};
+use body::Body;
 pub(crate) use error::{HttpError, Phase, TrustError, Why};
 use names::Names;
 use socket::Socket;
@@ -157,7 +159,7 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
     /// Inflated, and up to the marker where one was asked for.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Body,
     /// Whether the body was read to its end, as no marker came.
     #[allow(dead_code)] // asked by the tests
     pub(crate) complete: bool,

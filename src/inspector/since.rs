@@ -24,6 +24,10 @@ use crate::records::{
 use crate::rollback::{Rollback, committed};
 use crate::usage::{Disks, Rates};
 
+/// So many usages are in one allocation: once glibc was given back one of several megabytes, it keeps as much free for
+/// each thread.
+const TOGETHER: usize = 1024;
+
 impl Inspector {
     /// The NICs of an instance with their counters, and what was added since their last reading.
     ///
@@ -153,32 +157,39 @@ impl Inspector {
     /// As [`instances`](Self::instances), and [`Error::ConnectionLost`] where nothing could be read
     /// for that reason.
     pub fn usage_all(&self, caller: &str) -> Result<Vec<VmUsage>> {
-        self.tell_usage_all(caller).map(committed)
+        self.tell_usage_all(caller).map(committed).map(|told| told.into_iter().flatten().collect())
     }
 
-    /// The same, to be committed.
+    /// The same, to be committed, of so many instances together.
     pub(crate) fn tell_usage_all<'a>(
         &'a self,
         caller: &'a str,
-    ) -> Result<(Vec<VmUsage>, Rollback<'a>)> {
+    ) -> Result<(Vec<Vec<VmUsage>>, Rollback<'a>)> {
         callers::check(caller)?;
         let (mut lost, mut lost_count, mut away) = (None, 0, false);
         let begun = Instant::now();
         let mut instances = self.instances()?;
         instances.retain(|instance| instance.state != SHUT_OFF);
         let ids = ids(&instances);
+        let mut told: Vec<Vec<VmUsage>> = Vec::new();
         // Allocated for all at once: what grows holds up to three times as much while it does.
-        let mut told = Vec::with_capacity(ids.len());
         let mut rollback = Rollback::none();
         rollback.reserve(ids.len());
         let mut cancellation = Cancellation::new(self.limits());
         self.source.expect(Parts::COUNTERS, &ids);
+        let room = TOGETHER.min(ids.len());
         for id in ids {
             cancellation.check()?;
             match self.counters(&id, begun) {
                 Ok((counters, read)) => {
                     self.is_new(Parts::COUNTERS, &id, None);
-                    told.push(self.enter(caller, &id, &counters, read, &mut rollback));
+                    let usage = self.enter(caller, &id, &counters, read, &mut rollback);
+                    if told.last().is_none_or(|together| together.len() == TOGETHER) {
+                        told.push(Vec::with_capacity(room));
+                    }
+                    if let Some(together) = told.last_mut() {
+                        together.push(usage);
+                    }
                 }
                 Err(Error::InstanceNotFound { gone: true, .. } | Error::InstanceShutOff { .. }) => {
                 }

@@ -215,7 +215,7 @@ impl AnyInspector {
     #[pyo3(signature = (*, caller = ""))]
     fn usage_all<'py>(&self, py: Python<'py>, caller: &str) -> PyResult<Bound<'py, PyList>> {
         let question = |inspector| Inspector::tell_usage_all(inspector, caller);
-        self.tell(py, question, |all| list(py, all))
+        self.tell(py, question, |all| list(py, all.into_iter().flatten()))
     }
 
     fn inspect_details<'py>(

@@ -357,7 +357,10 @@ named_tuple!(Health {
 } from r in py);
 
 /// Records as Python sees them.
-pub(crate) fn list<R: Record>(py: Python<'_>, records: Vec<R>) -> PyResult<Bound<'_, PyList>> {
+pub(crate) fn list<R: Record>(
+    py: Python<'_>,
+    records: impl IntoIterator<Item = R>,
+) -> PyResult<Bound<'_, PyList>> {
     let records: Vec<_> =
         records.into_iter().map(|record| record.into_named_tuple(py)).collect::<PyResult<_>>()?;
     PyList::new(py, records)

@@ -54,11 +54,12 @@ impl VSphere {
             Request::view_properties(&session.refs, &session.view, &wanted, PAGE)
         };
         let Page { objects, missing, .. } = self.pages(first, deadline)?;
-        // Room for all at once: what grows holds up to three times as much while it does.
+        // Room for all at once: what grows holds up to three times as much while it does. The VMs stay where they are,
+        // as the C library keeps for each thread what it has needed once.
         let (mut vms, mut hosts) = (Vec::with_capacity(objects.len()), Vec::new());
         for object in objects {
             match object {
-                Swept::Vm(vm) => vms.push(*vm),
+                Swept::Vm(vm) => vms.push(vm),
                 Swept::Host(host) => hosts.push(*host),
             }
         }

@@ -280,9 +280,10 @@ impl About {
 impl Inventory {
     /// Takes another inventory for the last one. What is as before stays where it is in memory: the next
     /// one is read by another thread, for which glibc keeps memory of its own.
+    #[allow(clippy::vec_box)] // as they were read
     pub(super) fn enter(
         &mut self,
-        mut vms: Vec<objects::Vm>,
+        mut vms: Vec<Box<objects::Vm>>,
         hosts: Vec<objects::Host>,
         now: Instant,
     ) {
@@ -330,16 +331,16 @@ impl Inventory {
                 None => host.into(),
             });
             match self.vms.get_mut(&uuid) {
-                Some(known) if known.is_meant(&vm) => known.enter(vm, host, now),
+                Some(known) if known.is_meant(&vm) => known.enter(*vm, host, now),
                 // The time that its counters cover goes on.
                 Some(known) => {
                     let (began, sampled) = (known.began, known.sampled);
-                    let new = Vm::new(vm, host, now);
+                    let new = Vm::new(*vm, host, now);
                     let still = new.stood_still.map(|_| StoodStill::since(sampled));
                     let stood_still = known.stood_still.or(still);
                     *known = Vm { began, sampled, stood_still, ..new };
                 }
-                None => _ = self.vms.insert(uuid, Vm::new(vm, host, now)),
+                None => _ = self.vms.insert(uuid, Vm::new(*vm, host, now)),
             }
         }
     }

@@ -441,6 +441,11 @@ impl HostWide for VSphere {
 mod tests {
     use super::*;
 
+    #[allow(clippy::vec_box)]
+    fn boxed(vms: Vec<objects::Vm>) -> Vec<Box<objects::Vm>> {
+        vms.into_iter().map(Box::new).collect()
+    }
+
     fn vm(name: &str, host: &str, connection: objects::ConnectionState) -> objects::Vm {
         objects::Vm {
             moref: name.into(),
@@ -478,15 +483,15 @@ mod tests {
             objects::Vm { moref, power_state, ..original() }
         };
         let uuid = groups::made_of("a");
-        inventory.enter(vec![copy()], Vec::new(), Instant::now());
-        inventory.enter(vec![copy(), original()], Vec::new(), Instant::now());
+        inventory.enter(boxed(vec![copy()]), Vec::new(), Instant::now());
+        inventory.enter(boxed(vec![copy(), original()]), Vec::new(), Instant::now());
         let began = inventory.vms[&uuid].began;
         for vms in [vec![copy(), original()], vec![original(), copy()]] {
-            inventory.enter(vms, Vec::new(), Instant::now());
+            inventory.enter(boxed(vms), Vec::new(), Instant::now());
             let vm = &inventory.vms[&uuid];
             assert_eq!((&*vm.moref, vm.began, inventory.left_out), ("a", began, 1));
         }
-        inventory.enter(vec![copy()], Vec::new(), Instant::now());
+        inventory.enter(boxed(vec![copy()]), Vec::new(), Instant::now());
         assert_eq!((&*inventory.vms[&uuid].moref, inventory.left_out), ("b", 0));
     }
 
@@ -498,7 +503,7 @@ mod tests {
             let mut state = State::default();
             let mut list = |is_there: bool| {
                 let vms = is_there.then(|| vm("vm", "host-1", Connected)).into_iter().collect();
-                state.inventory.enter(vms, vec![host("host-1", Connected)], Instant::now());
+                state.inventory.enter(boxed(vms), vec![host("host-1", Connected)], Instant::now());
                 state.follow();
                 let began = state.inventory.vms.get(&uuid).map(|vm| vm.began);
                 (began, state.totals.vm(&uuid).map(|used| used.start()))
@@ -547,7 +552,7 @@ mod tests {
         let vms =
             || vec![objects::Vm { name: Some("web".into()), ..vm("vm-1", "host-1", Connected) }];
         let mut inventory = Inventory::default();
-        inventory.enter(vms(), hosts(Connected).into(), Instant::now());
+        inventory.enter(boxed(vms()), hosts(Connected).into(), Instant::now());
         let before = told(&inventory);
         assert_eq!(before.0[0].1, Uuid::from_u128(1));
         let without = |host: objects::Host| objects::Host {
@@ -558,12 +563,12 @@ mod tests {
             ..host
         };
         let hidden = vec![objects::Vm { name: None, ..vm("vm-1", "host-1", Connected) }];
-        inventory.enter(hidden, hosts(NotResponding).map(without).into(), Instant::now());
+        inventory.enter(boxed(hidden), hosts(NotResponding).map(without).into(), Instant::now());
         assert_eq!(told(&inventory), before);
         let [first, second, third] = hosts(Connected);
-        inventory.enter(vms(), vec![first, second, without(third)], Instant::now());
+        inventory.enter(boxed(vms()), vec![first, second, without(third)], Instant::now());
         assert_eq!(told(&inventory), before, "the second one's twin is away");
-        inventory.enter(vms(), hosts(Connected).into(), Instant::now());
+        inventory.enter(boxed(vms()), hosts(Connected).into(), Instant::now());
         assert_eq!(told(&inventory), before);
     }
 
@@ -575,7 +580,7 @@ mod tests {
         let list = |state: &mut State, moref: &str, on: &str, boot: Option<i64>| {
             let vm =
                 objects::Vm { moref: moref.into(), boot_time: boot, ..vm("vm", on, Connected) };
-            state.inventory.enter(vec![vm], vec![host(on, Connected)], Instant::now());
+            state.inventory.enter(boxed(vec![vm]), vec![host(on, Connected)], Instant::now());
             state.follow();
         };
         // Started at 1000, it runs all the time, and its samples end at the given ones.
@@ -627,7 +632,7 @@ mod tests {
                 let vm = objects::Vm { power_state: Some(power), ..vm("vm", on, Connected) };
                 let hosts = vec![host("host-1", Connected), host("host-2", Connected)];
                 let now = begun + Duration::from_secs(seconds);
-                state.inventory.enter(vec![vm], hosts, now);
+                state.inventory.enter(boxed(vec![vm]), hosts, now);
                 state.follow();
             };
             let take = |state: &mut State,
@@ -664,7 +669,7 @@ mod tests {
                 ..vm("vm", "host-1", Connected)
             };
             let hosts = vec![host("host-1", Connected), host("host-2", Connected)];
-            state.inventory.enter(vec![off], hosts, begun + Duration::from_secs(270));
+            state.inventory.enter(boxed(vec![off]), hosts, begun + Duration::from_secs(270));
             state.follow();
             // It was started at 300, and is read at 500.
             list(&mut state, there, PowerState::On, 500);
@@ -687,7 +692,7 @@ mod tests {
         let now = Instant::now();
         {
             let mut state = driver.lock();
-            state.inventory.enter(vms, vec![host("host-1", Connected)], now);
+            state.inventory.enter(boxed(vms), vec![host("host-1", Connected)], now);
             state.follow();
             let values = [Some(1)];
             let series =
@@ -725,7 +730,7 @@ mod tests {
                 vm("c", "away", Connected),
             ];
             let hosts = vec![host("well", Connected), host("away", NotResponding)];
-            state.inventory.enter(vms, hosts, Instant::now());
+            state.inventory.enter(boxed(vms), hosts, Instant::now());
             state.follow();
         }
         let name_of = |vm: &str| {

@@ -9,9 +9,7 @@ use std::ops::Range;
 
 use roxmltree::Node;
 
-use super::soap::{
-    self, MAX_NAME, Result, SoapError, answer, answer_in_pieces, child, children, text,
-};
+use super::soap::{self, MAX_NAME, Result, SoapError, answer_in_pieces, child, children, text};
 use super::time;
 
 /// A counter that is read.
@@ -96,24 +94,25 @@ pub(super) struct Counters(HashMap<u32, Counter>);
 impl Counters {
     /// From the answer to [`Request::perf_counters`](super::requests::Request::perf_counters).
     pub(super) fn read(body: &[u8]) -> Result<Self> {
-        answer(body, "RetrievePropertiesExResponse", |response| {
+        let (mut counters, mut seen) = (HashMap::new(), HashSet::new());
+        answer_in_pieces(body, "RetrievePropertiesExResponse", "PerfCounterInfo", |response| {
             let infos = soap::returned(response)
                 .into_iter()
                 .flat_map(|result| children(result, "objects"))
                 .flat_map(|object| children(object, "propSet"))
                 .filter_map(|property| child(property, "val"))
                 .flat_map(soap::elements);
-            let (mut counters, mut seen) = (HashMap::new(), HashSet::new());
             for (key, counter) in infos.filter_map(info) {
                 if seen.insert(counter) {
                     counters.insert(key, counter);
                 }
             }
-            if counters.is_empty() {
-                return Err(SoapError::Unexpected("it has none of the counters that are needed"));
-            }
-            Ok(Self(counters))
-        })
+            Ok(())
+        })?;
+        if counters.is_empty() {
+            return Err(SoapError::Unexpected("it has none of the counters that are needed"));
+        }
+        Ok(Self(counters))
     }
 
     /// What is asked for: numbers and instances.

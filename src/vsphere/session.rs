@@ -177,7 +177,7 @@ impl Vcenter {
         })?;
         let deadline = within(AROUND_LOGIN);
         let call = |request: &Request, header: &str| {
-            self.send(&client, request, Some(header), deadline, |answer| Ok(answer.body.clone()))
+            self.send(&client, request, Some(header), deadline, |answer| Ok(answer.body.to_vec()))
         };
         let header = format!("{COOKIE}={cookie}");
         let more = || {

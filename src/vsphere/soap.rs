@@ -17,8 +17,8 @@ use crate::xml::{self, Bounds};
 pub(super) const MAX_ANSWER: usize = 64 << 20;
 /// What samples of 100 VMs take is a twentieth of it, as is the devices of as many.
 const MAX_NODES: usize = 500_000;
-/// A long answer is read in pieces of about so many bytes.
-const PIECE: usize = 64 << 10;
+/// A long answer is read in pieces of about so many bytes, of which the parser makes five times as much.
+const PIECE: usize = 16 << 10;
 /// A chain of snapshots and linked clones is told as backings in one another.
 const MAX_DEPTH: usize = 256;
 const BOUNDS: Bounds = Bounds {

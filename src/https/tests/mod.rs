@@ -169,7 +169,7 @@ fn a_request_has_what_it_needs_and_an_answer_is_told_as_it_came() {
         .header("Accept", "text/xml")
         .header("Cookie", "session_id=OpaqueRef:1");
     let answer = send(&CLIENT, &request, LONG).unwrap();
-    assert_eq!((answer.status, answer.body.as_slice()), (200, b"hello".as_slice()));
+    assert_eq!((answer.status, &*answer.body), (200, b"hello".as_slice()));
     assert_eq!((answer.header("x-SOME"), answer.header("x-other")), (Some("thing"), None));
     assert_eq!((answer.complete, answer.certificate), (true, pin(HERE)));
     assert_eq!(
@@ -200,7 +200,7 @@ fn every_status_is_an_answer_and_none_is_followed() {
             answering(1, format!("HTTP/1.1 {status}\r\n{header}\r\nContent-Length: 2\r\n\r\nno"));
         let answer = get(port, LONG).unwrap();
         assert_eq!(answer.status.to_string(), status[..3]);
-        assert_eq!(answer.body, b"no");
+        assert_eq!(*answer.body, *b"no");
         let (name, value) = header.split_once(": ").unwrap();
         assert_eq!(answer.header(name), Some(value));
     }
@@ -224,7 +224,7 @@ fn bodies_of_all_kinds_come_over() {
     ] {
         let port = answering(1, [head.as_bytes(), body].concat());
         let answer = send(&CLIENT, &Request::get(HOST, port, "/").gzip(), LONG).unwrap();
-        assert!(answer.body == expected && answer.complete, "{head}");
+        assert!(*answer.body == *expected && answer.complete, "{head}");
     }
 }
 
@@ -239,7 +239,7 @@ fn a_marker_ends_the_reading_and_the_connection() {
     });
     let request = Request::get(HOST, port, "/vm_rrd").until(b"<rra>");
     let answer = send(&CLIENT, &request, LONG).unwrap();
-    assert_eq!((answer.body.as_slice(), answer.complete), (b"<ds>1</ds><rra>".as_slice(), false));
+    assert_eq!((&*answer.body, answer.complete), (b"<ds>1</ds><rra>".as_slice(), false));
     closed.recv_timeout(LONG).unwrap();
 }
 
@@ -314,7 +314,7 @@ fn a_name_is_resolved_and_each_of_its_addresses_tried() {
     let here: IpAddr = HOST.parse().unwrap();
     // Nobody listens at the first.
     let two = with_addresses(move || Ok(vec!["127.0.0.77".parse().unwrap(), here]));
-    assert_eq!(send(&two, &request, LONG).unwrap().body, b"hello");
+    assert_eq!(send(&two, &request, LONG).unwrap().body.to_vec(), b"hello");
     let (told, lookups) = channel();
     let moved = with_addresses(move || {
         told.send(()).unwrap();
@@ -353,7 +353,7 @@ fn many_threads_use_one_client() {
                     let path = format!("/{thread}/{each}");
                     let request = Request::get("localhost", port, &path);
                     let answer = send(&CLIENT, &request, LONG).unwrap();
-                    assert_eq!(answer.body, path.as_bytes());
+                    assert_eq!(*answer.body, *path.as_bytes());
                 }
             });
         }
@@ -403,6 +403,6 @@ fn an_ipv6_address_is_a_host_too() {
         request
     });
     let answer = send(&client(&ca()), &Request::get("::1", port, "/"), LONG).unwrap();
-    assert_eq!(answer.body, b"hello");
+    assert_eq!(*answer.body, *b"hello");
     assert!(server.join().unwrap().contains(&format!("\r\nHost: [::1]:{port}\r\n")));
 }

@@ -174,7 +174,7 @@ fn a_host_of_xenserver_can_be_spoken_to() {
     let config = server_config(provider, &[&TLS12], SELF_SIGNED);
     let port = listen_tls(config, 1, |_, tls| tls.write_all(HELLO.as_bytes()).unwrap());
     let answer = with_trust(&Trust::Pin(pin(SELF_SIGNED)), port).unwrap();
-    assert_eq!(answer.body, b"hello");
+    assert_eq!(*answer.body, *b"hello");
 }
 
 #[test]

@@ -87,11 +87,12 @@ impl Vm {
             }
         }
         let from = window.kept.first().map(|kept| kept.time);
-        let times: Vec<i64> = window.kept.iter().map(|kept| kept.time).collect();
         let dropped = answer.times.iter().map(|time| time.end).chain(self.times.iter().copied());
         let dropped = dropped.filter(|t| from.is_some_and(|from| *t < from)).max();
         self.from = self.from.max(dropped);
-        self.times = times;
+        // In place: whichever thread takes the next ones has memory of its own.
+        self.times.clear();
+        self.times.extend(window.kept.iter().map(|kept| kept.time));
     }
 
     fn window<'a>(&self, answer: &'a Answer<'a>) -> Window<'a> {
