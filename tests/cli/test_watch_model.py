@@ -6,8 +6,9 @@ import dataclasses
 import io
 import os
 import re
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import pytest
@@ -16,13 +17,20 @@ from rich.screen import Screen
 
 import virtmeter
 from virtmeter import Instance, PowerState, VmUsage
+from virtmeter.cli import targets
+from virtmeter.cli.fleet import Source
 from virtmeter.cli.watch import view
 from virtmeter.cli.watch.actions import Commands
 from virtmeter.cli.watch.columns import curve
 from virtmeter.cli.watch.keys import Keyboard, names
 from virtmeter.cli.watch.lines import line as as_line
 from virtmeter.cli.watch.model import ORDERS, STEP, History, Model, NoneReadError, Watched
-from virtmeter.cli.watch.readings import Snapshot
+from virtmeter.cli.watch.readings import Snapshot, take
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from virtmeter import Inspector
 
 NOTHING = VmUsage(*[None] * len(VmUsage._fields))  # type: ignore[arg-type]
 
@@ -153,6 +161,43 @@ def test_an_outage_keeps_what_was_read(model: Model) -> None:
     assert (model.watched[""].outage, len(model.rows)) == ("no connection", 3)
     model.update(snapshot(used(2), taken=2.0))
     assert (model.watched[""].outage, len(model.rows)) == ("", 1)
+
+
+def test_what_was_told_before_an_outage_is_not_lost(model: Model) -> None:
+    model.update(Snapshot(1.0, usages=(used(9, network_read_kib=7.0), used(77)), error=LOST))
+    watched = model.watched[""]
+    assert [row.name for row in watched.told] == ["vm-9"]
+    assert [row.usage and row.usage.network_read_kib for row in model.rows] == [None, 7.0, 4.0]
+    assert (watched.outage, watched.taken) == ("no connection", 0.0)
+    model.update(Snapshot(2.0, error=LOST))
+    assert watched.told == []
+    model.update(snapshot(used(2), taken=3.0))
+    assert watched.told == model.rows
+
+
+@pytest.mark.parametrize("wanted", [[], ["test"]])
+def test_a_reading_that_fails_at_its_end_has_what_was_told_before(
+    wanted: list[str], tmp_path: Path
+) -> None:
+    class Lost:
+        lists = len(wanted)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inspector, name)
+
+        def list_instances(self) -> list[Instance]:
+            if not self.lists:
+                raise LOST
+            self.lists -= 1
+            return inspector.list_instances()
+
+    file = tmp_path / "targets.toml"
+    file.write_text('[targets.here]\nuri = "test:///default"\n')
+    target = targets.read(file)["here"]
+    with virtmeter.LibvirtInspector(target.uri) as inspector:
+        taken = take(Source(target, cast("Inspector", Lost()), threading.Lock()), wanted)
+    assert [usage.id for usage in taken.usages] == ["6695eb01-f6a4-8304-79aa-97f2502e193f"]
+    assert taken.error is LOST
 
 
 def test_a_first_reading_that_fails_is_an_error() -> None:

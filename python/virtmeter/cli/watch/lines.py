@@ -54,11 +54,11 @@ def show(sources: Sequence[Source], model: Model, *, form: str, count: int | Non
             if header and not watched.error:
                 click.echo(header)
                 header = None
-            if not watched.error:
-                rows = sorted(watched.rows, key=name_of)
+            if watched.told or not watched.error:
+                rows = sorted(watched.told, key=name_of)
                 if text := _text(rows, snapshot.time, form, wide):
                     click.echo(text)
-            elif not outage:
+            if watched.error and not outage:
                 say(fleet.named(watched.name, watched.outage))
             if model.is_complete(count):
                 return model.status

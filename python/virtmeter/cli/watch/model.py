@@ -129,31 +129,37 @@ class Watched:
     """How many have come, those that failed among them."""
     instances: Sequence[Instance] = ()
     rows: list[Row] = field(default_factory=list)
+    told: Sequence[Row] = ()
+    """Those of which the last reading told."""
     taken: float | None = None
     """When the last reading came that told anything."""
     error: Exception | None = None
-    """Why the last reading told nothing."""
+    """Why the last reading told nothing, or not all."""
     away: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     """The hosts that it lacked: by name, why, and for how many seconds by then."""
 
     @property
     def outage(self) -> str:
-        """Why the last reading told nothing, in words."""
+        """The same in words."""
         return fleet.why(self.error) if self.error else ""
 
     def update(self, snapshot: Snapshot, wanted: Sequence[str]) -> None:
-        """Take in a reading; one that failed leaves the rows as they were.
+        """Take in a reading; one that failed leaves the rows as they were, but for what it told.
 
         Beside those of other targets, they are marked. A single hypervisor's are old as a whole.
         """
         self.readings += 1
         self.error = snapshot.error
+        usages = {usage.id: usage for usage in snapshot.usages}
         if snapshot.error:
+            self.told = [row for row in self.rows if row.id in usages]
+            for row in self.told:
+                row.usage = usages[row.id]
+                row.history.add(snapshot.taken, row.usage.cpu_utilization)
             for row in self.rows:
                 row.away = bool(self.name)
             return
         self.taken, self.away, self.instances = snapshot.taken, snapshot.away, snapshot.instances
-        usages = {usage.id: usage for usage in snapshot.usages}
         histories = {row.id: row.history for row in self.rows}
         self.rows = [
             Row(
@@ -169,6 +175,7 @@ class Watched:
         ]
         for row in self.rows:
             row.history.add(snapshot.taken, row.usage and row.usage.cpu_utilization)
+        self.told = self.rows
 
 
 class Model:

@@ -44,7 +44,7 @@ class Snapshot:
     away: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     """The hosts of a pool that do not answer: by name, why, and for how many seconds."""
     error: Exception | None = None
-    """Why there is nothing of all this."""
+    """Why there is nothing of all this but, perhaps, usages that were told before."""
     target: str = ""
     """The name of what was read, where there are several."""
     time: float = 0.0
@@ -54,15 +54,24 @@ class Snapshot:
 def take(source: Source, wanted: Sequence[str] = ()) -> Snapshot:
     """Read a target once, or only the VMs that are wanted of it, named as ``is_wanted`` has it."""
     target, inspector = source.target, source.inspector
+    usages: list[VmUsage] = []
     try:
         if wanted or target.choice.vms:
-            usages = list(_usages(inspector, _listed(source), wanted))
+            for usage in _usages(inspector, _listed(source), wanted):
+                usages.append(usage)  # noqa: PERF402 - those before one that fails
         else:
             usages = inspector.usage_all(caller=CALLER)
         listed = _listed(source)  # after that: one that has gone meanwhile is not missing
         health = inspector.health()
     except FAILURES as error:
-        return Snapshot(time.monotonic(), error=error, target=target.name, time=time.time())
+        # What was told before that is told no more.
+        return Snapshot(
+            time.monotonic(),
+            usages=tuple(usages),
+            error=error,
+            target=target.name,
+            time=time.time(),
+        )
     session.tell(inspector.uri, listed)
     hung, busy = frozenset(health.hung), frozenset(health.busy)
     asked = (
