@@ -593,6 +593,35 @@ fn what_another_thread_was_told_after_is_told_by_the_next_also_at_first_and_afte
 }
 
 #[test]
+fn what_is_taken_back_is_told_also_where_a_start_is_not_known() {
+    // As of what is read around a guest that hangs.
+    for unknown in 0..4 {
+        let host = Host::new();
+        let told = |number, seconds: u32, kib: i64| {
+            let reading = VmCounters {
+                interfaces: vec![nic("tap0", 1024 * kib, 0)],
+                disks: Some(vec![disk("vda", [1024 * kib; 4])]),
+                ..counters(seconds.into(), 0)
+            };
+            if number == unknown {
+                host.will_say(seconds, Ok(reading));
+            } else {
+                host.will_say_of(1, seconds, reading);
+            }
+            host.inspector.tell_usage(&vm(), "me").unwrap()
+        };
+        let used =
+            |usage: VmUsage| (usage.cpu_utilization, usage.network_read_kib, usage.disk_read_kib);
+        committed(told(0, 0, 0));
+        let late = told(1, 10, 1000);
+        let all = |kib| (Some(50.0), Some(kib), Some(kib));
+        assert_eq!(used(committed(told(2, 20, 1500))), all(500.0), "{unknown}");
+        drop(late);
+        assert_eq!(used(committed(told(3, 30, 1600))), all(1100.0), "{unknown}");
+    }
+}
+
+#[test]
 fn what_is_read_before_the_connection_is_lost_is_told() {
     let host = Host::new();
     for seconds in [0, 10] {

@@ -103,9 +103,10 @@ impl<C: Copy + Into<i128> + TryFrom<i128>, const N: usize> Sample<C, N> {
     /// What was added between two earlier ones was told to nobody: it is to be told with what comes next. Nothing was
     /// where a counter went back, and where it has since, it is not known any more.
     pub(crate) fn tell_again(&mut self, [before, after]: [&Self; 2]) {
-        let Some(told) = after.since(before).filter(|_| after.read.start == self.read.start) else {
+        if self.read.is_of_another_start(after.read) {
             return;
-        };
+        }
+        let Some(told) = after.since(before) else { return };
         let less = |(now, added): (C, i128)| C::try_from(now.into() - added).ok();
         let mut counters = self.counters;
         for (counter, added) in counters.iter_mut().zip(told.added) {
