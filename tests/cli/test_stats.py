@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 import virtmeter
+from tests.cli.exporter import Exporter
 from tests.support import cli, sample, xdr
-from tests.support.libvirtd import Never, Then
+from tests.support.libvirtd import HangUp, Never, Then
 from tests.support.procedures import (
+    BULK,
     VIR_DOMAIN_PAUSED,
     VIR_DOMAIN_SHUTOFF,
     VIR_ERR_INTERNAL_ERROR,
@@ -503,3 +505,28 @@ def test_ctrl_c_waits_for_nobody(daemon: Daemon) -> None:
         when=lambda: bool(daemon.calls["DOMAIN_GET_XML_DESC"]),
     )
     assert (completed.returncode, completed.stdout, completed.stderr.strip()) == (130, "", "")
+
+
+def test_a_vm_whose_reading_breaks_each_connection_costs_the_others_nothing(
+    daemon: Daemon,
+) -> None:
+    for number in range(1, 5):
+        daemon.add(sample.domain(number, bulk=True))
+    broken, *_ = (domain.uuid for domain in daemon.domains.values())
+    daemon.on(BULK, HangUp(), uuid=broken, repeat=True)
+    done = cli.run("stats", "--format", "json", "--uri", daemon.uri)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "sample-1: no connection" in done.stderr
+    assert [vm.get("cpu_time") for vm in json.loads(done.stdout)] == [None, 2001, 3001, 4001]
+    # Named, so that they are asked one by one.
+    watch = ("watch", "--format", "jsonl", "--interval", "1", "--count", "2", "sample-*")
+    done = cli.run(*watch, "--uri", daemon.uri)
+    assert done.returncode == 0
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    known = [(row["name"], row["cpu_number"] is not None) for row in told]
+    assert known == 2 * [(f"sample-{number}", number > 1) for number in range(1, 5)]
+    with Exporter(daemon.uri) as exporter:
+        samples = exporter.scrape()
+    assert samples("virtmeter_up") == 1
+    assert len(samples.all("virtmeter_domain_cpu_seconds_total")) == 3

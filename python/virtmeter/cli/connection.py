@@ -19,6 +19,8 @@ from virtmeter.cli.text import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from virtmeter import Inspector
+
 UNSUPPORTED = "[libvirt error 3,"
 """Of a device for which this hypervisor has no such counters: a dash in a table says as much."""
 
@@ -287,6 +289,14 @@ def inspector(
 def close_all() -> None:
     """Close all pools and vCenters that threads have open which are not waited for any more."""
     threads.call_each(lambda made: made.close(), _OPEN.copy(), MOST_CLOSED)
+
+
+def is_away(inspector: Inspector, lost: virtmeter.ConnectionLost) -> bool:
+    """Whether the hypervisor cannot be reached.
+
+    Else it was the reading of one VM that broke its connections, which costs the others nothing.
+    """
+    return lost.instance_id is None or inspector.health().outage is not None
 
 
 def _is_about_connection(error: Exception) -> bool:

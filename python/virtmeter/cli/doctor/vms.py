@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import virtmeter
 from virtmeter.cli import balloon, session, units
+from virtmeter.cli.connection import is_away
 from virtmeter.cli.doctor.finding import OK, PROBLEM, WARNING, Finding, names
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def read(inspector: Inspector, method: str, instance: Instance) -> object:
     """Return what comes of it, which may be an exception, or nothing if the VM has ended."""
     try:
         return getattr(inspector, method)(instance)
-    except virtmeter.ConnectionLost:
-        raise
     except (virtmeter.InstanceNotFoundException, virtmeter.InstanceShutOffException):
         return None
     except virtmeter.InspectorException as error:
+        if isinstance(error, virtmeter.ConnectionLost) and is_away(inspector, error):
+            raise
         return error
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import virtmeter
 from virtmeter import PowerState
 from virtmeter.cli import about, kinds, session
+from virtmeter.cli.connection import is_away
 from virtmeter.cli.export.choice import Choice
 from virtmeter.cli.export.created import Created
 from virtmeter.cli.export.known import Known
@@ -340,13 +341,13 @@ class Reader:
     ) -> None:
         try:
             answer = getattr(self._inspector, method)(instance)
-        except virtmeter.ConnectionLost:
-            raise
         except (virtmeter.InstanceNotFoundException, virtmeter.InstanceShutOffException):
             return  # it has ended since the list was read
         except NotImplementedError:
             return  # a hypervisor of this kind never tells it
         except virtmeter.InspectorException as error:
+            if isinstance(error, virtmeter.ConnectionLost) and is_away(self._inspector, error):
+                raise
             error.__traceback__ = None  # it would hold the pass, which holds it
             current.answers.append((instance, error))
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable, TypeVar
 import virtmeter
 from virtmeter import InstanceStats
 from virtmeter.cli import kinds, session, threads
+from virtmeter.cli.connection import is_away
 from virtmeter.cli.selection import is_wanted
 
 if TYPE_CHECKING:
@@ -91,9 +92,11 @@ def _read(inspector: Inspector, instance: Instance, choice: Choice) -> Reading |
             return None
         except virtmeter.InstanceBusyException:
             return None
-        except (virtmeter.InstanceNotFoundException, virtmeter.ConnectionLost):
+        except virtmeter.InstanceNotFoundException:
             raise
         except virtmeter.InspectorException as error:
+            if isinstance(error, virtmeter.ConnectionLost) and is_away(inspector, error):
+                raise
             reading.problem = reading.problem or str(error)
             return None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import virtmeter
 from virtmeter import Instance, PowerState, VmUsage
 from virtmeter.cli import about, session
+from virtmeter.cli.connection import is_away
 from virtmeter.cli.fleet import AT_ONCE, FAILURES
 from virtmeter.cli.selection import is_wanted
 
@@ -103,8 +104,6 @@ def _usages(
             continue
         try:
             yield inspector.usage(instance, caller=CALLER)
-        except virtmeter.ConnectionLost:
-            raise
         except (
             virtmeter.InstanceNotFoundException,
             virtmeter.InstanceShutOffException,
@@ -112,6 +111,8 @@ def _usages(
         ):
             continue
         except virtmeter.InspectorException as error:
+            if isinstance(error, virtmeter.ConnectionLost) and is_away(inspector, error):
+                raise
             LOG.warning("a VM is left out of the usage: %s", error)
 
 
