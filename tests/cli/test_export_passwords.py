@@ -117,7 +117,7 @@ class Checks:
         self.begun: list[bytes] = []
         self.go_on = threading.Event()
         self.waiting: WeakSet[Connection] = WeakSet()
-        self._guard = Guard(Access(None, None, None, file))
+        self.guard = Guard(Access(None, None, None, file))
         self._stack = stack
         self._pool = stack.enter_context(ThreadPoolExecutor(2 * WAITING))
         stack.callback(self.go_on.set)
@@ -143,7 +143,7 @@ class Checks:
         """Begin to let somebody in who says that he is a user, and wait until he waits."""
         theirs, ours = (self._stack.enter_context(each) for each in socket.socketpair())
         connection = Connection(ours, address)
-        admitted = self._pool.submit(self._guard.admit, header("cheap", password), connection)
+        admitted = self._pool.submit(self.guard.admit, header("cheap", password), connection)
         wait_for(lambda: connection in self.waiting or admitted.done(), "he waits, or is answered")
         return theirs, admitted
 
@@ -223,6 +223,39 @@ def test_so_many_wait_and_the_next_one_is_told_at_once(checks: Checks) -> None:
         waiting[1][1].result(30)
     checks.go_on.set()
     assert other[1].result(30) is None
+
+
+def test_who_tries_passwords_from_many_addresses_keeps_nobody_else_out(checks: Checks) -> None:
+    many = [f"192.0.2.{place}" for place in range(2 * WAITING)]
+    checks.go_on.set()
+    for address in many:
+        with pytest.raises(RefusalError):
+            checks.admit("wrong", address)[1].result(30)
+    checks.go_on.clear()
+    waiting = [checks.admit("wrong", address) for address in many[:WAITING]]
+    checks.begun.clear()
+    _, admitted = checks.admit("1", "198.51.100.1")
+    # Nor those that come later.
+    others = [checks.admit("wrong", address) for address in many[WAITING:]]
+    checks.go_on.set()
+    assert admitted.result(30) is None
+    assert checks.begun[:1] == [b"1"]
+    for _, refused in (*waiting, *others):
+        with pytest.raises((GoneError, RefusalError)):
+            refused.result(30)
+
+
+def test_only_the_last_addresses_of_wrong_passwords_are_remembered(
+    checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("virtmeter.cli.export.guard.REMEMBERED", 4)
+    checks.go_on.set()
+    for place in (1, 2, 3, 1, 4, 5, 6):
+        with pytest.raises(RefusalError):
+            checks.admit("wrong", f"192.0.2.{place}")[1].result(30)
+    assert list(checks.guard._failed) == [f"192.0.2.{place}" for place in (1, 4, 5, 6)]
+    assert checks.admit("1", "192.0.2.4")[1].result(30) is None
+    assert list(checks.guard._failed) == [f"192.0.2.{place}" for place in (1, 5, 6)]
 
 
 def test_who_is_known_waits_for_nobody(checks: Checks) -> None:

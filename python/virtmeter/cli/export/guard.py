@@ -15,7 +15,7 @@ from virtmeter.cli.export.reading import GLANCE
 from virtmeter.cli.export.users import login
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator, Sequence
 
     from virtmeter.cli.export.access import Access
     from virtmeter.cli.export.connections import Connection
@@ -26,14 +26,19 @@ WAITING = 8
 """Clients whose passwords are to be checked: the last of them waits 2 s if each takes 250 ms."""
 
 
+REMEMBERED = 1024
+"""Networks that the last wrong passwords have come from."""
+
+
 class Turns:
     """Whose password is checked next: networks take turns, and each begins with its first to come.
 
     So who has all other places keeps nobody waiting who comes from elsewhere.
     """
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, failed: Container[str]) -> None:
+        """Begin with none; networks that have failed come after the others."""
+        self._failed = failed
         self._changed = threading.Condition()
         self._waiting: dict[str, list[Connection]] = {}
         """By networks, in the order of their turns."""
@@ -74,7 +79,8 @@ class Turns:
 
     def _next(self) -> Connection | None:
         """Return whose turn it is, of those who are there still. The lock is held."""
-        everybody = chain.from_iterable(self._waiting.values())
+        networks = sorted(self._waiting, key=self._failed.__contains__)  # which keeps their order
+        everybody = chain.from_iterable(self._waiting[network] for network in networks)
         return next((each for each in everybody if not each.gone()), None)
 
 
@@ -84,8 +90,10 @@ class Guard:
     def __init__(self, access: Access) -> None:
         """Take who knows the users."""
         self._access = access
-        self._places: Places[Connection] = Places(WAITING, last)
-        self._turns = Turns()
+        self._failed: dict[str, None] = {}
+        """Networks whose last password was wrong, the last one last."""
+        self._places: Places[Connection] = Places(WAITING, self._choose)
+        self._turns = Turns(self._failed)
 
     def admit(self, authorization: str, connection: Connection) -> None:
         """Let a user in, or everybody if there are no users.
@@ -107,6 +115,7 @@ class Guard:
             with self._places.held(connection), self._turns.turn(connection):
                 users = self._access.users
                 right = users is None or users.know(who) or users.check(who)
+                self._remember(connection.network, right=right)
         except FullError:
             LOG.warning("%d passwords are already waiting to be checked: refusing more", WAITING)
             raise RefusalError(
@@ -116,6 +125,22 @@ class Guard:
             ) from None
         if not right:
             raise _needs_a_user()
+
+    def _choose(self, taken: Sequence[Connection]) -> Connection:
+        """Choose who has to go: of whom a wrong password has come, if there is one.
+
+        So who tries passwords from many addresses keeps out nobody else.
+        """
+        failed = [each for each in taken if each.network in self._failed or each.gone()]
+        return last(failed or taken)
+
+    def _remember(self, network: str, *, right: bool) -> None:
+        """Remember whether the last password of a network was right; called by one at a time."""
+        self._failed.pop(network, None)
+        if not right:
+            self._failed[network] = None
+            if len(self._failed) > REMEMBERED:
+                del self._failed[next(iter(self._failed))]
 
 
 def _needs_a_user() -> RefusalError:
