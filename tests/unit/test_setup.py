@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("a%b", "demo", "linker"),
         ('a"b', "test", "linker"),
+        ("a\nb", "demo", "line break"),
         ("a$b", "test", "setuptools"),
         ("a{b}", "test", "setuptools"),
         ("a$b", "demo", "nowhere is missing"),
