@@ -175,6 +175,13 @@ def test_what_was_told_before_an_outage_is_not_lost(model: Model) -> None:
     assert watched.told == model.rows
 
 
+def test_what_a_target_told_before_an_outage_is_of_now(fleet: Model) -> None:
+    fleet.update(Snapshot(2.0, usages=(used(2),), error=LOST, target="kvm-9"))
+    assert not any(row.away for row in fleet.rows)
+    fleet.update(Snapshot(4.0, error=LOST, target="kvm-9"))
+    assert [row.target for row in fleet.rows if row.away] == ["kvm-9"]
+
+
 @pytest.mark.parametrize("wanted", [[], ["test"]])
 def test_a_reading_that_fails_at_its_end_has_what_was_told_before(
     wanted: list[str], tmp_path: Path

@@ -157,7 +157,7 @@ class Watched:
                 row.usage = usages[row.id]
                 row.history.add(snapshot.taken, row.usage.cpu_utilization)
             for row in self.rows:
-                row.away = bool(self.name)
+                row.away = bool(self.name) and row.id not in usages
             return
         self.taken, self.away, self.instances = snapshot.taken, snapshot.away, snapshot.instances
         histories = {row.id: row.history for row in self.rows}
