@@ -11,16 +11,16 @@ const MANY: usize = 64 << 10;
 /// A body. One that is long is in pages of its own, which the system has back at once: the C library would keep for
 /// each thread what the longest answer took, and what it left behind as it grew.
 pub(crate) struct Body {
-    room: Room,
+    buffer: Buffer,
     len: usize,
 }
 
-enum Room {
+enum Buffer {
     Few(Vec<u8>),
     Many(MmapMut),
 }
 
-impl Room {
+impl Buffer {
     /// For so many bytes, all zero.
     fn new(bytes: usize) -> io::Result<Self> {
         if bytes <= MANY {
@@ -30,7 +30,7 @@ impl Room {
     }
 }
 
-impl Deref for Room {
+impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -41,7 +41,7 @@ impl Deref for Room {
     }
 }
 
-impl DerefMut for Room {
+impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Few(bytes) => bytes,
@@ -53,19 +53,19 @@ impl DerefMut for Room {
 impl Body {
     /// With room for so many bytes.
     pub(super) fn with_room(bytes: usize) -> io::Result<Self> {
-        Ok(Self { room: Room::new(bytes)?, len: 0 })
+        Ok(Self { buffer: Buffer::new(bytes)?, len: 0 })
     }
 
     /// Adds bytes at its end.
     pub(super) fn extend(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.len + bytes.len();
-        if end > self.room.len() {
+        if end > self.buffer.len() {
             // Pages that are not written to cost nothing.
-            let mut room = Room::new(2 * end)?;
-            room[..self.len].copy_from_slice(self);
-            self.room = room;
+            let mut buffer = Buffer::new(2 * end)?;
+            buffer[..self.len].copy_from_slice(self);
+            self.buffer = buffer;
         }
-        self.room[self.len..end].copy_from_slice(bytes);
+        self.buffer[self.len..end].copy_from_slice(bytes);
         self.len = end;
         Ok(())
     }
@@ -80,7 +80,7 @@ impl Deref for Body {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.room[..self.len]
+        &self.buffer[..self.len]
     }
 }
 

@@ -291,12 +291,15 @@ def close_all() -> None:
     threads.call_each(lambda made: made.close(), _OPEN.copy(), MOST_CLOSED)
 
 
-def is_away(inspector: Inspector, lost: virtmeter.ConnectionLost) -> bool:
-    """Whether the hypervisor cannot be reached.
+def is_away(inspector: Inspector, error: virtmeter.InspectorException) -> bool:
+    """Whether this was raised as the hypervisor cannot be reached.
 
-    Else it was the reading of one VM that broke its connections, which costs the others nothing.
+    Where that can be, it was the reading of one VM that broke its connections, which costs the
+    others nothing.
     """
-    return lost.instance_id is None or inspector.health().outage is not None
+    if not isinstance(error, virtmeter.ConnectionLost):
+        return False
+    return error.instance_id is None or inspector.health().outage is not None
 
 
 def _is_about_connection(error: Exception) -> bool:

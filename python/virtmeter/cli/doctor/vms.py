@@ -88,7 +88,7 @@ def read(inspector: Inspector, method: str, instance: Instance) -> object:
     except (virtmeter.InstanceNotFoundException, virtmeter.InstanceShutOffException):
         return None
     except virtmeter.InspectorException as error:
-        if isinstance(error, virtmeter.ConnectionLost) and is_away(inspector, error):
+        if is_away(inspector, error):
             raise
         return error
 

@@ -346,7 +346,7 @@ class Reader:
         except NotImplementedError:
             return  # a hypervisor of this kind never tells it
         except virtmeter.InspectorException as error:
-            if isinstance(error, virtmeter.ConnectionLost) and is_away(self._inspector, error):
+            if is_away(self._inspector, error):
                 raise
             error.__traceback__ = None  # it would hold the pass, which holds it
             current.answers.append((instance, error))

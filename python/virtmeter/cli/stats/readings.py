@@ -95,7 +95,7 @@ def _read(inspector: Inspector, instance: Instance, choice: Choice) -> Reading |
         except virtmeter.InstanceNotFoundException:
             raise
         except virtmeter.InspectorException as error:
-            if isinstance(error, virtmeter.ConnectionLost) and is_away(inspector, error):
+            if is_away(inspector, error):
                 raise
             reading.problem = reading.problem or str(error)
             return None

@@ -111,7 +111,7 @@ def _usages(
         ):
             continue
         except virtmeter.InspectorException as error:
-            if isinstance(error, virtmeter.ConnectionLost) and is_away(inspector, error):
+            if is_away(inspector, error):
                 raise
             LOG.warning("a VM is left out of the usage: %s", error)
 
